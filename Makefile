@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint golden bench test-slow test-real clean
+
+demo: $(READY)
+	$(BIN)/prefero demo --output demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+
+# make golden FILES="a.json b.json": any file of the vectors' form; without FILES, the ones in the repository.
+golden: $(READY)
+	$(BIN)/python -m tests.golden $(FILES)
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+test-real: $(READY)
+	$(BIN)/python -m pytest -m real
+
+bench: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,1 @@
+"""What prefero costs, measured: against TRL, against itself without sharing, against a supervised step."""

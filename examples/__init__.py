@@ -1,0 +1,1 @@
+"""Documented scripts on real preference data."""

@@ -1,0 +1,116 @@
+"""``prefero train``: align one model with one method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import prefero
+from prefero.cli.console import Json, is_main_process, show, work
+from prefero.cli.recipe import override, parse_override, read_recipe, split_arguments
+
+if TYPE_CHECKING:
+    from prefero.training.configuration import TrainConfig
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="The model to align: a hub name or a folder.", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Preference data: a file, a folder or a hub name.", show_default=False),
+]
+EvalData = Annotated[
+    str | None,
+    typer.Option(
+        "--eval-data",
+        help="Held-out data, read alike; or a share to hold out, such as 0.1.",
+        show_default=False,
+    ),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)]
+
+
+def configuration(
+    arguments: list[str],
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    eval_data: str | None = None,
+    method: str | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """The settings that a command line spells: the recipe, then the flags, then ``key=value``.
+
+    A method named by flag comes with its own defaults: arguments in the recipe are those of its method.
+    """
+    recipe, overrides = split_arguments(arguments)
+    settings = read_recipe(recipe) if recipe else {}
+    flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": _share(eval_data)}
+    if output is not None:
+        flags["output"] = str(output)
+    if method is not None and method != _method_of(settings):
+        flags["objective"] = {"method": method}
+    given = [(key, value) for key, value in flags.items() if value is not None]
+    return override(settings, [*given, *map(parse_override, overrides)])
+
+
+def _share(text: str | None) -> str | float | None:
+    """Held-out data by name, or as the share of the training data to hold out."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _method_of(settings: Mapping[str, Any]) -> Any:
+    objective = settings.get("objective")
+    return objective.get("method") if isinstance(objective, Mapping) else objective
+
+
+def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *, as_json: bool) -> None:
+    """Check the settings, ``run`` with progress on stderr, write the report, and show the outcome."""
+    config = prefero.TrainConfig.parse(settings)
+    with work(resume=GO_ON) as progress:
+        from prefero.cli.outcome import in_words, of_folder
+        from prefero.cli.progress import training_progress
+        from prefero.models.allocator import keep_freed_memory
+
+        keep_freed_memory()  # this process has nothing else to do
+        with training_progress(progress):
+            folder = run(config)
+        outcome = of_folder(folder) if is_main_process() else {}
+    show(outcome, lambda: in_words(outcome, folder), as_json=as_json)
+
+
+GO_ON = "training.resume=true goes on from the last checkpoint, training.resume=auto also where there is none"
+
+
+def train(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+    ] = None,
+    model: Model = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="The method, as 'prefero methods' lists them.", show_default=False),
+    ] = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Align a model with preference data, by one method.
+
+    From a recipe: prefero train recipe.yaml objective.beta=0.2
+
+    In short: prefero train --model M --data D --method simpo --output DIR
+    """
+    settings = configuration(
+        arguments or [], model=model, data=data, eval_data=eval_data, method=method, output=output
+    )
+    carry_out(settings, lambda config: prefero.train(config), as_json=as_json)

@@ -1,0 +1,158 @@
+"""The reading that an objective takes of the examples: pairs, labelled responses or ranked lists.
+
+What an annotation implies is derived here (a rank from scores, a label from roles), and what is missing is an
+error before any training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from prefero.data.examples import Example, Examples, Response
+from prefero.data.schema import SCHEMA
+from prefero.errors import PreferoError, nearest
+
+PAIR = ("chosen", "rejected")
+
+LABEL_OF_ROLE = {"chosen": 1.0, "gold": 1.0, "rejected": -1.0}
+
+
+def arrange(
+    examples: Sequence[Example],
+    roles: tuple[str, ...],
+    columns: Collection[str] = frozenset(),
+    *,
+    for_method: str = "",
+) -> Examples:
+    """``examples`` with the responses that ``roles`` name, in that order, and every column in ``columns``.
+
+    ``()`` keeps all responses as unnamed candidates. ``("chosen", "rejected")`` asked of a list takes its
+    best and its worst response by score, rank or label, the earlier of equals; a list whose best is no better
+    than its worst is dropped. An example that its annotators called a tie is dropped unless ``tie`` or
+    ``preference`` is among the columns. ``Examples.dropped`` counts both. Arranging twice changes nothing.
+
+    Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores, roles or labels,
+    equal ones sharing a place; ``tie`` from ``preference`` or from the two scores of a pair.
+
+    Raises:
+        PreferoError: a role or a column that neither the data have nor anything implies, naming the fields
+            that would fill it; or nothing is left. ``for_method`` is named in it.
+    """
+    asker = f"method {for_method!r}" if for_method else "the objective"
+    for name in columns:
+        if name not in SCHEMA:
+            raise PreferoError(f"{asker} asks for the unknown column {name!r}{nearest(name, SCHEMA)}.")
+    wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
+    keeps_ties = bool({"tie", "preference"} & set(wanted))
+    given = examples if isinstance(examples, Examples) else Examples(examples)
+    dropped = Counter(given.dropped)
+    kept = []
+    for example in given:
+        if example.columns.get("tie") and not keeps_ties:
+            dropped["ties"] += 1
+            continue
+        chosen = _responses(example, roles, asker)
+        if _equally_good(chosen, example, roles) and not keeps_ties:
+            dropped["equally good responses"] += 1
+            continue
+        if chosen is not example.responses:
+            example = replace(example, responses=chosen)
+        kept.append(_with_columns(example, wanted, asker) if wanted else example)
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
+        raise PreferoError(f"{given.name or 'the data'}: no example is left for {asker}: {reasons}.")
+    return replace(given, items=kept, dropped=dict(dropped))
+
+
+def worth(response: Response) -> float | None:
+    """How good a response is by what is known of it; higher is better, None if nothing is."""
+    columns = response.columns
+    if "score" in columns:
+        return columns["score"]
+    if "rank" in columns:
+        return -columns["rank"]
+    return columns.get("label")
+
+
+def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Response, ...]:
+    if not roles:
+        return example.responses
+    if roles == example.roles:
+        return example.responses
+    by_role = {response.role: response for response in example.responses}
+    if all(role in by_role for role in roles):
+        return tuple(by_role[role] for role in roles)
+    if roles == PAIR and len(example.responses) > 1:
+        worths = [worth(response) for response in example.responses]
+        if None not in worths:
+            known = [value for value in worths if value is not None]
+            best = example.responses[known.index(max(known))]
+            worst = example.responses[known.index(min(known))]
+            return replace(best, role="chosen"), replace(worst, role="rejected")
+    missing = " and ".join(role for role in roles if role not in by_role)
+    count = len(example.responses)
+    if count == 1:
+        found = "has one response alone. Methods for labelled responses, such as 'kto', take such data"
+    else:
+        found = f"has {count} responses that nothing tells apart: give them scores, ranks or labels"
+    raise PreferoError(
+        f"{example.origin or 'an example'}: {asker} needs the {missing} response, and this row {found}. "
+        "Nothing has been trained."
+    )
+
+
+def _equally_good(responses: tuple[Response, ...], example: Example, roles: tuple[str, ...]) -> bool:
+    """Whether a pair taken from a list prefers nothing; a pair that the data name is taken at its word."""
+    if roles != PAIR or set(PAIR) <= set(example.roles):
+        return False
+    return worth(responses[0]) == worth(responses[1])
+
+
+def _with_columns(example: Example, wanted: Sequence[str], asker: str) -> Example:
+    columns = dict(example.columns)
+    responses = example.responses
+    for name in wanted:
+        if SCHEMA[name].axes != "example response":
+            if name not in columns:
+                value = _tie(example) if name == "tie" else None
+                columns[name] = _missing(example, name, asker) if value is None else value
+        elif not all(name in response.columns for response in responses):
+            values = _derived(responses, name) or _missing(example, name, asker)
+            responses = tuple(
+                replace(response, columns={**response.columns, name: value})
+                for response, value in zip(responses, values, strict=True)
+            )
+    return replace(example, columns=columns, responses=responses)
+
+
+def _tie(example: Example) -> bool | None:
+    if "preference" in example.columns:
+        return example.columns["preference"] == 0.5
+    scores = [response.columns.get("score") for response in example.responses]
+    return None if None in scores or len(scores) != 2 else scores[0] == scores[1]
+
+
+def _derived(responses: tuple[Response, ...], name: str) -> list[Any] | None:
+    labels = [LABEL_OF_ROLE.get(response.role or "") for response in responses]
+    if name == "label":
+        return None if None in labels else labels
+    if name == "rank":
+        worths = [worth(response) for response in responses]
+        known = worths if None not in worths else labels
+        if None in known:
+            return None
+        return [sum(other > value for other in known) for value in known]  # type: ignore[operator]
+    return None
+
+
+def _missing(example: Example, name: str, asker: str) -> Any:
+    spec = SCHEMA[name]
+    has = sorted({*example.columns, *(column for r in example.responses for column in r.columns)})
+    raise PreferoError(
+        f"{asker} needs the column {name!r} ({spec.meaning}), and {example.origin or 'an example'} does not "
+        f"have it (annotations it has: {', '.join(has) or 'none'}). Fields that fill it: "
+        f"{', '.join(spec.fields)}; a row that has it: {spec.sample}. Nothing has been trained."
+    )

@@ -1,0 +1,84 @@
+"""Texts to token ids, each text once and all of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefero.data.render import Rendered
+from prefero.errors import PreferoError
+
+Ids = NDArray[np.int64]
+
+
+class Encoder:
+    """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or nothing)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, Ids] = {}
+        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        self.start = np.asarray(whole[:at], dtype=np.int64)
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Encode ``texts`` together, which is much faster than one by one."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        self.known.update(zip(new, self._encode(new), strict=True))
+
+    def _encode(self, texts: list[str]) -> list[Ids]:
+        if self.tokenizer.is_fast:
+            backend = self.tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            # Keeps no offsets, which nothing here reads: a quarter faster than the tokenizer's own call.
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    def __getitem__(self, text: str) -> Ids:
+        if text not in self.known:
+            self.learn([text])
+        return self.known[text]
+
+    def context(self, text: str, starts: bool, origin: str) -> Ids:
+        """The ids of a prompt, one at least; behind the start tokens where the text ``starts`` without."""
+        ids = np.concatenate([self.start, self[text]]) if starts and len(self.start) else self[text]
+        if len(ids):
+            return ids
+        first = self.tokenizer.bos_token_id
+        first = self.tokenizer.eos_token_id if first is None else first
+        if first is None:
+            raise PreferoError(
+                f"{origin}, field 'prompt': the prompt is empty, and the tokenizer has neither a start nor "
+                "an end token behind which the response's first token could be scored. Give a prompt, or "
+                "set tokenizer.bos_token."
+            )
+        return np.asarray([first], dtype=np.int64)
+
+    def response(self, rendered: Rendered, origin: str) -> tuple[Ids, NDArray[np.bool_] | None]:
+        """The ids of a response, its end token included, and which of them are scored (None: all)."""
+        parts = [self[segment.text] for segment in rendered.segments]
+        marks = [segment.scored for segment in rendered.segments]
+        if rendered.end:
+            end = self.tokenizer.eos_token_id
+            if end is None:
+                raise PreferoError(
+                    f"{origin}: the response has to end with an end token, and the tokenizer has none. Set "
+                    "tokenizer.eos_token to the token at which this model stops."
+                )
+            parts.append(np.asarray([end], dtype=np.int64))
+            marks.append(True)
+        ids = np.concatenate(parts)
+        if not len(ids):
+            raise PreferoError(
+                f"{origin}: a response has no tokens, so that nothing can be scored. Remove the row."
+            )
+        if all(marks):
+            return ids, None
+        return ids, np.repeat(marks, [len(part) for part in parts])

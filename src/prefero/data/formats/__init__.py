@@ -1,0 +1,119 @@
+"""From rows to examples: the layouts that people already have are recognised and read.
+
+Every layout is a :class:`Layout` in :data:`LAYOUTS`; the first that matches is taken, so the more particular
+ones stand first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import Any
+
+from prefero.data.examples import Example, Examples
+from prefero.data.files import Row
+from prefero.data.formats.annotations import annotate
+from prefero.data.formats.comparisons import COMPARISONS
+from prefero.data.formats.fields import Fields
+from prefero.data.formats.layout import Layout
+from prefero.data.formats.lists import SCORED_LISTS
+from prefero.data.formats.pairs import LABELLED, PAIRS
+from prefero.data.formats.solutions import SOLUTIONS
+from prefero.data.formats.steps import STEPS
+from prefero.data.formats.transcripts import TRANSCRIPTS
+from prefero.data.sources import Source, load_rows
+from prefero.errors import PreferoError, nearest
+
+LAYOUTS: tuple[Layout, ...] = (
+    STEPS,
+    COMPARISONS,
+    SOLUTIONS,
+    TRANSCRIPTS,
+    LABELLED,
+    PAIRS,
+    SCORED_LISTS,
+)
+
+LOOK_AT = 20
+"""How many rows recognition looks at."""
+
+
+def load_examples(
+    source: Source,
+    *,
+    split: str = "train",
+    format: str = "auto",
+    skip_bad_rows: bool = False,
+    limit: int | None = None,
+) -> Examples:
+    """The examples in ``source``.
+
+    Args:
+        source: as :func:`prefero.data.sources.load_rows` takes it.
+        split: which split, where the source has several.
+        format: the name of a layout in :data:`LAYOUTS`, or ``"auto"`` to recognise it from the first rows.
+        skip_bad_rows: leave out rows that cannot be read and list them in ``Examples.skipped``, instead of
+            stopping at the first.
+        limit: how many examples at most.
+
+    Raises:
+        PreferoError: the source cannot be read, its layout is not known, or a row is not as it should be
+            (naming file, row, field, and what was expected).
+    """
+    rows = load_rows(source, split=split)
+    iterator = iter(rows)
+    first = list(islice(iterator, LOOK_AT))
+    layout = _recognise(rows.name, first) if format == "auto" else _named(format)
+    examples: list[Example] = []
+    skipped: list[str] = []
+    for row in chain(first, iterator):
+        if limit is not None and len(examples) >= limit:
+            break
+        try:
+            examples.append(read_row(row, layout))
+        except PreferoError as error:
+            if not skip_bad_rows:
+                raise PreferoError(
+                    f"{str(error).rstrip('.')}. Correct the row, or leave such rows out and have them "
+                    "listed: skip_bad_rows=True (data.skip_bad_rows=true in a recipe or behind a command)."
+                ) from error
+            skipped.append(str(error))
+    if not examples:
+        first_problem = f" The first: {skipped[0]}" if skipped else ""
+        raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem}")
+    return Examples(examples, rows.name, layout.name, tuple(skipped))
+
+
+def read_row(row: Row, layout: Layout) -> Example:
+    """One row as an example, with the known annotations that it carries."""
+    if row.problem:
+        raise PreferoError(row.problem)
+    fields = Fields(row)
+    return annotate(layout.read(fields), fields)
+
+
+def _recognise(name: str, rows: Iterable[Row]) -> Layout:
+    specimen: dict[str, Any] = {}
+    for row in rows:
+        if row.problem:
+            continue
+        for field, value in row.fields.items():
+            if value is not None:
+                specimen.setdefault(field, value)
+    for layout in LAYOUTS:
+        if layout.matches(specimen):
+            return layout
+    known = "\n".join(f"  {layout.name}: {layout.columns}" for layout in LAYOUTS)
+    found = ", ".join(map(str, specimen)) or "none"
+    raise PreferoError(
+        f"{name}: the layout of the rows is not known. Columns found: {found}. Layouts known:\n{known}\n"
+        "Rename the columns to those of one of the layouts."
+    )
+
+
+def _named(format: str) -> Layout:
+    by_name = {layout.name: layout for layout in LAYOUTS}
+    if format not in by_name:
+        known = ", ".join(by_name)
+        raise PreferoError(f"unknown format {format!r}{nearest(format, by_name)}. Formats: auto, {known}.")
+    return by_name[format]

@@ -1,0 +1,136 @@
+"""Typed access to the fields of a row; what is missing or wrong is an error naming file, row and field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from prefero.data.examples import Message, Response, Text, says_something
+from prefero.data.files import Row
+from prefero.errors import PreferoError, nearest
+
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "user": "user"}
+
+
+class Fields:
+    """The fields of one row."""
+
+    def __init__(self, row: Row) -> None:
+        self.origin = row.origin
+        self.values = row.fields
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def fail(self, field: str, found: str, expected: str) -> NoReturn:
+        raise PreferoError(f"{self.origin}, field {field!r}: {found}. Expected {expected}")
+
+    def first(self, names: Iterable[str]) -> str | None:
+        """The first of ``names`` that the row has."""
+        return next((name for name in names if name in self), None)
+
+    def require(self, name: str, expected: str) -> Any:
+        value = self.values.get(name)
+        if value is None:
+            found = "is null" if name in self.values else f"missing{nearest(name, map(str, self.values))}"
+            self.fail(name, found, expected)
+        return value
+
+    def text(self, name: str, expected: str = "text") -> str:
+        value = self.require(name, expected)
+        if not isinstance(value, str):
+            self.fail(name, f"found {_shown(value)}", expected)
+        return value
+
+    def turns(self, name: str, expected: str = "text, or a list of messages with role and content") -> Text:
+        """Text or a conversation; a conversation may also be given as JSON."""
+        return self.as_turns(self.require(name, expected), name, expected)
+
+    def as_turns(self, value: Any, name: str, expected: str) -> Text:
+        if isinstance(value, str):
+            parsed = _json_list(value)
+            if not (parsed and all(isinstance(turn, dict) and "role" in turn for turn in parsed)):
+                return value
+            value = parsed
+        if isinstance(value, dict) and "role" in value:
+            value = [value]
+        if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
+            self.fail(name, f"found {_shown(value)}", expected)
+        return tuple(self._message(turn, name) for turn in value)
+
+    def _message(self, turn: Mapping[str, Any], name: str) -> Message:
+        if "from" in turn and "value" in turn:
+            speaker = turn["from"]
+            turn = {"role": SHAREGPT_ROLES.get(speaker, speaker), "content": turn["value"]}
+        if not isinstance(turn.get("role"), str) or "content" not in turn:
+            self.fail(name, f"found the message {_shown(turn)}", "messages that have a role and a content")
+        kept = {key: value for key, value in turn.items() if value is not None or key == "content"}
+        if not isinstance(kept["content"], str | list) and not kept.get("tool_calls"):
+            self.fail(name, f"a message's content is {_shown(kept['content'])}", "text as its content")
+        return kept
+
+    def response(self, name: str, role: str | None = None) -> Response:
+        """The field as a response that says something."""
+        content = self.turns(name)
+        self.not_empty(content, name)
+        return Response(content, role)
+
+    def not_empty(self, content: Text, name: str) -> None:
+        if not isinstance(content, str) and all(turn["role"] != "assistant" for turn in content):
+            self.fail(name, "the conversation has no assistant message", "a message of the assistant")
+        if not says_something(content):
+            self.fail(name, "the response is empty", "a response that says something")
+
+    def number(self, name: str, expected: str = "a number") -> float:
+        return self.as_number(self.require(name, expected), name, expected)
+
+    def as_number(self, value: Any, name: str, expected: str = "a number") -> float:
+        """A finite number; text that spells one counts."""
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(name, f"found {_shown(value)}", f"{expected}, finite")
+        return number
+
+    def list(self, name: str, expected: str) -> list[Any]:
+        """A list, or JSON that spells one."""
+        value = self.require(name, expected)
+        if isinstance(value, str):
+            value = _json_list(value)
+        if not isinstance(value, list | tuple) or not value:
+            self.fail(name, f"found {_shown(self.values[name])}", expected)
+        return list(value)
+
+    def tools(self) -> tuple[Mapping[str, Any], ...]:
+        if not self.values.get("tools"):
+            return ()
+        tools = self.list("tools", "a list of JSON schemas")
+        tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
+        if not all(isinstance(tool, dict) for tool in tools):
+            self.fail("tools", f"found {_shown(tools)}", "a list of JSON schemas, one object a tool")
+        return tuple(tools)
+
+    def template_options(self) -> Mapping[str, Any]:
+        options = self.values.get("chat_template_kwargs") or {}
+        if not isinstance(options, Mapping):
+            self.fail("chat_template_kwargs", f"found {_shown(options)}", "an object of options")
+        return {key: value for key, value in options.items() if value is not None}
+
+
+def _json_list(text: str) -> list[Any] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -1,0 +1,198 @@
+"""From examples to token ids.
+
+Prompt and response are tokenised apart, so the prompt is the same tokens whichever response follows. A
+byte-level merge across the boundary therefore never happens; at generation time it does not either, because
+the model is then given the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefero.data.arrange import arrange
+from prefero.data.cells import Cell, TokenExample
+from prefero.data.chat_template import NOT_PRESERVED, ChatTemplate
+from prefero.data.encode import Encoder
+from prefero.data.examples import Example, Text
+from prefero.data.render import (
+    Ending,
+    PlainText,
+    Rendered,
+    Renderer,
+    Transcript,
+    conversational,
+    ending_of,
+)
+from prefero.data.schema import SCHEMA
+from prefero.data.summary import DataSummary, summarise
+from prefero.data.truncate import Truncation, fit
+from prefero.data.views import VIEWS
+from prefero.errors import PreferoError, nearest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenDataset(Sequence[TokenExample]):
+    """Tokenised examples, ready to be packed; ``roles`` names the response axis, ``()`` for candidates."""
+
+    examples: tuple[TokenExample, ...]
+    roles: tuple[str, ...]
+    summary: DataSummary
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[TokenExample]:
+        return iter(self.examples)
+
+    @overload
+    def __getitem__(self, index: int) -> TokenExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TokenExample, ...]: ...
+    def __getitem__(self, index: int | slice) -> TokenExample | tuple[TokenExample, ...]:
+        return self.examples[index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A response of an example as text, and the prompt before it."""
+
+    prompt: Text
+    ending: Ending
+    prompt_text: str
+    rendered: Rendered
+
+
+def tokenize(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    roles: tuple[str, ...],
+    columns: Collection[str] = frozenset(),
+    max_length: int | None = None,
+    views: Sequence[str] = (),
+    seed: int = 0,
+    for_method: str = "",
+) -> TokenDataset:
+    """``examples``, arranged as ``roles`` and ``columns`` ask, as token ids of ``tokenizer``.
+
+    ``max_length`` bounds prompt and longest response, in tokens. Where that is too much, the oldest turns of
+    the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
+    only if it leaves the prompt no token. ``views`` names readings under other responses or prompts
+    (:data:`prefero.data.views.VIEWS`), drawn with ``seed``.
+
+    Raises:
+        PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
+            start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2.
+    """
+    if max_length is not None and max_length < 2:
+        raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
+    for view in views:
+        if view not in VIEWS:
+            raise PreferoError(f"unknown view {view!r}{nearest(view, VIEWS)}. Views: {', '.join(VIEWS)}.")
+    arranged = arrange(examples, roles, columns, for_method=for_method)
+    renderers = [_renderer(example, tokenizer) for example in arranged]
+    drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
+    encoder = Encoder(tokenizer)
+    encoder.learn(text for group in drafts for draft in group for text in _texts(draft))
+    wanted = [name for name in columns if not SCHEMA[name].drawn]
+    dropped = Truncation()
+    tokenized = []
+    for index, (example, renderer, group) in enumerate(zip(arranged, renderers, drafts, strict=True)):
+        before = dropped.tokens
+        cells = _cells(example, renderer, group, encoder)
+        if max_length is not None:
+            cells = _fitted(cells, example, renderer, group, encoder, max_length, dropped)
+        lost = dropped.tokens - before
+        tokenized.append(TokenExample(cells, _columns(example, wanted), index, truncated=lost))
+    for view in views:
+        others = VIEWS[view](tokenized, max_length, seed)
+        tokenized = [
+            replace(example, views={**example.views, view: cells})
+            for example, cells in zip(tokenized, others, strict=True)
+        ]
+    exact = all(draft.rendered.exact for group in drafts for draft in group)
+    summary = summarise(
+        arranged, tokenized, roles, max_length, dropped, notes=() if exact else (NOT_PRESERVED,)
+    )
+    return TokenDataset(tuple(tokenized), roles, summary)
+
+
+def _renderer(example: Example, tokenizer: Any) -> Renderer:
+    if not conversational(example.prompt, example.responses):
+        return PlainText()
+    return ChatTemplate(tokenizer) if tokenizer.chat_template else Transcript()
+
+
+def _drafts(example: Example, renderer: Renderer) -> list[_Draft]:
+    drafts = []
+    shared: tuple[Ending, str] | None = None
+    for response in example.responses:
+        prompt = example.prompt if response.prompt is None else response.prompt
+        if response.prompt is None and shared is not None:
+            ending, text = shared
+        else:
+            ending = ending_of(prompt, example.responses)
+            text = renderer.prompt(prompt, example, ending)
+            shared = (ending, text) if response.prompt is None else shared
+        rendered = renderer.response(prompt, text, response, example, ending)
+        drafts.append(_Draft(prompt, ending, text, rendered))
+    return drafts
+
+
+def _texts(draft: _Draft) -> Iterator[str]:
+    yield draft.prompt_text
+    for segment in draft.rendered.segments:
+        yield segment.text
+
+
+def _cells(
+    example: Example, renderer: Renderer, drafts: Sequence[_Draft], encoder: Encoder
+) -> tuple[Cell, ...]:
+    texts = dict.fromkeys(draft.prompt_text for draft in drafts)
+    contexts = {text: encoder.context(text, renderer.starts, example.origin) for text in texts}
+    return tuple(
+        Cell(contexts[draft.prompt_text], *encoder.response(draft.rendered, example.origin))
+        for draft in drafts
+    )
+
+
+def _fitted(
+    cells: tuple[Cell, ...],
+    example: Example,
+    renderer: Renderer,
+    drafts: Sequence[_Draft],
+    encoder: Encoder,
+    max_length: int,
+    dropped: Truncation,
+) -> tuple[Cell, ...]:
+    def encode(at: int, prompt: Text) -> NDArray[np.int64]:
+        text = renderer.prompt(prompt, example, drafts[at].ending)
+        return encoder.context(text, renderer.starts, example.origin)
+
+    prompts = [draft.prompt for draft in drafts]
+    fitted = fit(cells, max_length, prompts, encode, encoder.start, dropped, example.origin)
+    if any(cell.scored is not None and not cell.scored.any() for cell in fitted):
+        raise PreferoError(
+            f"{example.origin}: of a response of several turns nothing of the assistant is left within "
+            f"max_length = {max_length}. Raise max_length, or remove the row."
+        )
+    return fitted
+
+
+def _columns(example: Example, names: Sequence[str]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name in names:
+        spec = SCHEMA[name]
+        if spec.axes == "example response":
+            values = [response.columns[name] for response in example.responses]
+            columns[name] = np.asarray(values, dtype=np.int64 if spec.dtype == "int" else np.float64)
+        elif spec.axes == "example hidden":
+            columns[name] = np.asarray(example.columns[name], dtype=np.float64)
+        else:
+            columns[name] = example.columns[name]
+    return columns

@@ -1,0 +1,206 @@
+"""One token tree for a prompt and all its responses: what they share stands in it once.
+
+Source: prefix sharing (Wang & Hegde, 2024, arXiv 2410.20305), generalised from a prompt with two responses to
+any number of contexts and responses.
+
+Nodes are numbered in depth-first order. A node sees another exactly if the other is its ancestor or itself,
+``k <= q < end[k]``; its position is its depth; its log-probability is read from the logits of its parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefero.data.cells import Cell
+from prefero.errors import PreferoError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenTrie:
+    """The tree (or trees: contexts may differ from their first token on) of some cells.
+
+    ``ids``, ``parent``, ``depth`` and ``end`` have one number a node: the token, the parent's number (-1 at a
+    root), the distance from the root, and the number after the last node of the subtree. ``paths`` holds, for
+    every cell, the nodes of its response tokens.
+    """
+
+    ids: IntArray
+    parent: IntArray
+    depth: IntArray
+    end: IntArray
+    paths: tuple[IntArray, ...]
+
+    @classmethod
+    def build(cls, cells: Sequence[Cell], *, share_response_prefixes: bool = True) -> TokenTrie:
+        """Merge the cells' token sequences; children stand in the order in which cells first need them.
+
+        Without ``share_response_prefixes`` only contexts merge, and every response is a branch of its own.
+        """
+        sequences = [np.concatenate((cell.context, cell.response)) for cell in cells]
+        limits = [
+            len(sequence) if share_response_prefixes else len(cell.context)
+            for cell, sequence in zip(cells, sequences, strict=True)
+        ]
+        chains = _chains(sequences, limits)
+        starts = [chain.start for chain in chains]
+        lengths = [len(chain.ids) for chain in chains]
+        nodes = starts[-1] + lengths[-1] if chains else 0
+
+        parent = np.arange(-1, nodes - 1)
+        parent[starts] = [chain.parent for chain in chains]
+        paths = [np.empty(len(sequence), np.int64) for sequence in sequences]
+        for chain in chains:
+            numbers = np.arange(chain.start, chain.start + len(chain.ids))
+            for member in chain.members:
+                paths[member][chain.depth : chain.depth + len(numbers)] = numbers
+        offsets = np.asarray([chain.depth - chain.start for chain in chains], np.int64)
+        return cls(
+            ids=np.concatenate([chain.ids for chain in chains]) if chains else np.empty(0, np.int64),
+            parent=parent,
+            depth=np.arange(nodes) + np.repeat(offsets, lengths),
+            end=np.repeat(np.asarray([chain.end for chain in chains], np.int64), lengths),
+            paths=tuple(path[len(cell.context) :] for path, cell in zip(paths, cells, strict=True)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def roots(self) -> IntArray:
+        return np.flatnonzero(self.parent < 0)
+
+    @property
+    def attention_pairs(self) -> int:
+        """Number of (query, key) pairs that the ancestor rule allows."""
+        return int(self.depth.sum()) + len(self)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Consecutive nodes without a branch between them."""
+
+    start: int
+    depth: int
+    parent: int
+    ids: IntArray
+    members: list[int]
+    end: int = 0
+
+
+def _chains(sequences: list[IntArray], limits: list[int]) -> list[_Chain]:
+    """The tree's chains in depth-first order."""
+    chains: list[_Chain] = []
+    nodes = 0
+
+    def grow(members: list[int], depth: int, parent: int) -> int:
+        nonlocal nodes
+        first = sequences[members[0]]
+        shared = [_shared(first, sequences[m], limits[members[0]], limits[m], depth) for m in members[1:]]
+        stop = min(shared, default=len(first))
+        chain = _Chain(nodes, depth, parent, first[depth:stop], members)
+        chains.append(chain)
+        nodes += stop - depth
+        branch(members, stop, nodes - 1)
+        chain.end = nodes
+        return nodes
+
+    def branch(members: list[int], depth: int, parent: int) -> None:
+        groups: dict[tuple[str, int], list[int]] = {}
+        for m in members:
+            if depth < len(sequences[m]):
+                key = ("token", int(sequences[m][depth])) if depth < limits[m] else ("cell", m)
+                groups.setdefault(key, []).append(m)
+        for group in groups.values():
+            grow(group, depth, parent)
+
+    branch(list(range(len(sequences))), 0, -1)
+    return chains
+
+
+def _shared(first: IntArray, second: IntArray, first_limit: int, second_limit: int, known: int) -> int:
+    """Length of the common prefix that may be shared; ``known`` tokens are known to agree."""
+    stop = min(first_limit, second_limit)
+    differing = first[known:stop] != second[known:stop]
+    place = int(differing.argmax()) if differing.size else 0
+    return known + place if differing.size and differing[place] else stop
+
+
+@dataclass(frozen=True, slots=True)
+class SharingCost:
+    """What cells cost with and without sharing: rows for the linear layers, pairs for attention."""
+
+    tokens: int
+    attention_pairs: int
+    unshared_tokens: int
+    unshared_attention_pairs: int
+    padded_tokens: int
+
+    @property
+    def sharing_ratio(self) -> float:
+        """Tokens without sharing over tokens with it; 1 where nothing is shared."""
+        return self.unshared_tokens / self.tokens
+
+
+def sharing_cost(cells: Sequence[Cell], *, share_response_prefixes: bool = True) -> SharingCost:
+    """Cost figures of one example's cells (paper as above); ``padded_tokens`` counts one row a cell, as long
+    as the longest."""
+    trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
+    lengths = np.asarray([len(cell.context) + len(cell.response) for cell in cells])
+    return SharingCost(
+        tokens=len(trie),
+        attention_pairs=trie.attention_pairs,
+        unshared_tokens=int(lengths.sum()),
+        unshared_attention_pairs=int((lengths * (lengths + 1) // 2).sum()),
+        padded_tokens=len(lengths) * int(lengths.max()),
+    )
+
+
+def split_cells(
+    cells: Sequence[Cell], budget: int, *, share_response_prefixes: bool = True
+) -> list[tuple[int, ...]]:
+    """Cut cells whose trie exceeds ``budget`` nodes into groups whose tries do not; returns cell numbers.
+
+    Groups are consecutive in depth-first order, each repeats the ancestors it needs, and the cuts are those
+    with the fewest nodes in total. A single cell longer than the budget is a :class:`PreferoError`.
+    """
+    trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
+    order = sorted(range(len(cells)), key=lambda c: int(trie.paths[c][-1]))
+    paths = [_ancestors(trie, int(trie.paths[c][-1])) for c in order]
+    fresh = [len(paths[0])] + [
+        int((~np.isin(path, before, assume_unique=True)).sum()) for before, path in pairwise(paths)
+    ]
+    longest = max(len(path) for path in paths)
+    if longest > budget:
+        raise PreferoError(
+            f"a prompt with its response has {longest} tokens, more than the row's budget of {budget}: "
+            "raise the token budget or lower max_length"
+        )
+    best: list[tuple[int, int]] = [(0, 0)]
+    for stop in range(1, len(order) + 1):
+        inside, choices = 0, []
+        for start in range(stop - 1, -1, -1):
+            size = len(paths[start]) + inside
+            inside += fresh[start]
+            if size > budget:
+                break
+            choices.append((best[start][0] + size, start))
+        best.append(min(choices))
+    groups: list[tuple[int, ...]] = []
+    stop = len(order)
+    while stop:
+        start = best[stop][1]
+        groups.append(tuple(sorted(order[start:stop])))
+        stop = start
+    return groups[::-1]
+
+
+def _ancestors(trie: TokenTrie, node: int) -> IntArray:
+    earlier = np.arange(node + 1)
+    return earlier[trie.end[: node + 1] > node]

@@ -1,0 +1,52 @@
+"""The same examples under other responses or prompts, as some objectives ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefero.data.cells import Cell, TokenExample
+from prefero.errors import PreferoError
+
+View = Callable[[Sequence[TokenExample], int | None, int], list[tuple[Cell, ...]]]
+"""``(examples, max_length, seed)`` to the cells of every example."""
+
+
+def mismatched(examples: Sequence[TokenExample], max_length: int | None, seed: int) -> list[tuple[Cell, ...]]:
+    """Every prompt with the responses of another example: KTO estimates its baseline on such pairs
+    (Ethayarajh et al., 2024, section 4.1).
+
+    Which example lends its responses is one cycle through the whole data set, drawn with ``seed``: no example
+    keeps its own, each is lent once, and the view never changes, so that its reference scores can be cached.
+    An example with more responses than its lender repeats them. A response is cut at its end where it does
+    not fit behind the prompt.
+
+    Raises:
+        PreferoError: there is one example alone.
+    """
+    if len(examples) < 2:
+        raise PreferoError("Mismatched prompts and responses need two examples or more; there is one alone.")
+    view = []
+    for example, lender in zip(examples, one_cycle(len(examples), seed), strict=True):
+        cells = []
+        for position, cell in enumerate(example.cells):
+            lent = examples[lender].cells[position % len(examples[lender].cells)]
+            room = None if max_length is None else max_length - len(cell.context)
+            cells.append(
+                Cell(cell.context, lent.response[:room], None if lent.scored is None else lent.scored[:room])
+            )
+        view.append(tuple(cells))
+    return view
+
+
+def one_cycle(count: int, seed: int) -> NDArray[np.int64]:
+    """A permutation of ``count`` positions that is a single cycle, so that none stays in its place."""
+    order = np.random.default_rng(seed).permutation(count)
+    successor = np.empty(count, dtype=np.int64)
+    successor[order] = np.roll(order, -1)
+    return successor
+
+
+VIEWS: Mapping[str, View] = {"mismatched": mismatched}

@@ -1,0 +1,20 @@
+"""The one kind of error that is the user's to mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PreferoError(Exception):
+    """A mistake in what the user gave: data, configuration, or a combination that makes no sense.
+
+    The message names the thing, the place and the remedy. The command line prints it alone, without a
+    traceback, and exits with code 2.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause that offers the known word closest to ``word``: ``"; did you mean 'simpo'?"``, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""

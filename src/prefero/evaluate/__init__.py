@@ -1,0 +1,1 @@
+"""Measurements of models and of samples: win rates, divergences, frontiers, ranking accuracy."""

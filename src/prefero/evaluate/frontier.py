@@ -1,0 +1,37 @@
+"""Reward against divergence: what a method gains, and how far it moves the model for it.
+
+The comparison at matched divergence that Gao et al. (2023, "Scaling laws for reward model overoptimization")
+and Rafailov et al. (2023, figure 2) make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefero.evaluate.intervals import Mean
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """One trained policy: its ``kl`` to the start model in nats a response, and its ``reward``."""
+
+    name: str
+    kl: Mean
+    reward: Mean
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def frontier(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
+    """The points that no other one beats in reward at an equal or smaller divergence, by divergence.
+
+    Means decide; whether two neighbours really differ is for their intervals to say.
+    """
+    best: list[FrontierPoint] = []
+    for point in sorted(points, key=lambda point: (point.kl.value, -point.reward.value)):
+        if not best or point.reward.value > best[-1].reward.value:
+            best.append(point)
+    return best

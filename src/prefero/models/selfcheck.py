@@ -1,0 +1,176 @@
+"""The start-up check: a layout is believed only after it gave the model's own numbers.
+
+Two prompts with two responses each are scored as a forest and, by the model's untouched forward, as four
+right-padded rows. A wrong mask is silent otherwise: the loss still falls.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prefero.data.cells import Cell, TokenExample
+from prefero.data.packing import Forest, pack
+from prefero.errors import PreferoError
+from prefero.models.forwards import Adapted, Layout, ScoreForest, body
+from prefero.models.last_layer import last_feed_forward
+from prefero.models.padded import PaddedRows
+
+TOLERANCE = 1e-4
+"""Largest difference of a log-probability, in nats, where the model's own noise is smaller."""
+
+SHORT_WINDOW = 6
+"""Windows and chunks are this short during the check, so that a wrong one shows on a short text."""
+
+TREE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def choose(model: PreTrainedModel, layout: Layout | Literal["auto"]) -> tuple[Adapted, str]:
+    """The first way of scoring that agrees with the model's own forward, and why no faster one does.
+
+    Raises:
+        PreferoError: when the named layout, or with ``"auto"`` every layout, disagrees.
+    """
+    reasons = []
+    with _as_scored(model):
+        check = _Check(model)
+        for candidate in _candidates(model) if layout == "auto" else [layout]:
+            if candidate != "padded" and (refusal := _refusal(model)):
+                reasons.append(refusal)
+                continue
+            for adapted in _ways(model, candidate):
+                reason = check(adapted)
+                if reason is None:
+                    return adapted, "; ".join(dict.fromkeys(reasons)) if candidate == "padded" else ""
+                if not adapted.trims:
+                    with_head = " with its own head" if adapted.own_head else ""
+                    reasons.append(f"{candidate} layout{with_head}: {reason}")
+    raise PreferoError(
+        f"{type(model).__name__} cannot be scored: {'; '.join(dict.fromkeys(reasons))}"
+        + ("" if layout == "auto" else f". Layout {layout!r} was asked for: 'auto' finds one that works")
+    )
+
+
+def _candidates(model: PreTrainedModel) -> list[Layout]:
+    implementation = model.config._attn_implementation
+    if implementation == "flex_attention":
+        return ["flex", "padded"]
+    if implementation != "sdpa":
+        return ["dense", "padded"]
+    if model.device.type == "cuda" and model._supports_flex_attn:
+        return ["flex", "dense", "padded"]
+    return ["trees", "dense", "padded"]
+
+
+def _ways(model: PreTrainedModel, layout: Layout) -> Iterator[Adapted]:
+    """The cheaper ones first."""
+    if body(model) is not model:
+        if last_feed_forward(body(model)) is not None:
+            yield Adapted(layout, trims=True)
+        yield Adapted(layout)
+    yield Adapted(layout, own_head=True)
+
+
+def _refusal(model: PreTrainedModel) -> str | None:
+    """What is known without a forward to run along the row instead of along the tree."""
+    config = model.config.get_text_config()
+    implementation = model.config._attn_implementation
+    foreign = set(getattr(config, "layer_types", None) or ()) - TREE_LAYERS
+    if foreign:
+        return f"its {', '.join(sorted(foreign))} layers read the row in order"
+    if getattr(config, "alibi", False):
+        return "its position bias (ALiBi) is built from places in the row"
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        return "its forward takes no position ids"
+    if implementation not in ("sdpa", "eager", "flex_attention"):
+        return f"{implementation} takes no mask: load it with attn_implementation='sdpa'"
+    return None
+
+
+class _Check:
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.forest = _sample(model)
+        self.rows = PaddedRows.of(self.forest)
+        self.expected = self._own(slice(None))
+        self.tolerance: float | None = None
+
+    def __call__(self, adapted: Adapted) -> str | None:
+        """``None`` where it agrees, else what went wrong."""
+        forest = self.forest
+        try:
+            logps, *_ = ScoreForest(forest, (), forest.ids[:0], {})(self.model, adapted)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        worst = float((logps.float() - self.expected).abs().max())
+        if worst <= TOLERANCE or worst <= self._noise():
+            return None
+        return f"log-probabilities differ by {worst:.1e} from separate rows"
+
+    def _own(self, rows: slice | list[int]) -> Tensor:
+        """Log-probabilities of the scored nodes by the model's own forward, 0 in rows that are left out."""
+        forest, chosen = self.forest, torch.arange(len(self.rows.ids), device=self.rows.ids.device)[rows]
+        output = type(self.model).forward(
+            self.model, input_ids=self.rows.ids[chosen], use_cache=False, return_dict=True
+        )
+        logps = output.logits.float().log_softmax(-1)
+        place = torch.full((len(self.rows.ids),), -1, device=chosen.device)
+        place[chosen] = torch.arange(len(chosen), device=chosen.device)
+        at = place[self.rows.row[forest.scored]]
+        found = logps[at.clamp(min=0), forest.depth[forest.scored] - 1, forest.target]
+        return torch.where(at >= 0, found, torch.zeros_like(found))
+
+    def _noise(self) -> float:
+        """How far the model is from itself when rows stand alone, which changes nothing but rounding."""
+        if self.tolerance is None:
+            alone = sum(self._own([row]) for row in range(len(self.rows.ids)))
+            noise = float((alone - self.expected).abs().max())
+            rounding = torch.finfo(self.model.dtype).eps * float(self.expected.abs().max())
+            self.tolerance = 8 * noise + (rounding if self.model.dtype.itemsize < 4 else 0.0)
+        return self.tolerance
+
+
+def _sample(model: PreTrainedModel) -> Forest:
+    generator = np.random.default_rng(0)
+    vocabulary = model.config.get_text_config().vocab_size
+
+    def text(length: int) -> Any:
+        return generator.integers(vocabulary // 8, vocabulary, length)
+
+    examples = []
+    for number, (prompt, lengths) in enumerate([(7, (7, 4)), (5, (3, 8))]):
+        context = text(prompt)
+        examples.append(TokenExample(tuple(Cell(context, text(length)) for length in lengths), {}, number))
+    return pack(examples).to(model.device)
+
+
+@contextmanager
+def _as_scored(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, no gradients, short windows; all restored."""
+    training = [module for module in model.modules() if module.training]
+    config = model.config.get_text_config()
+    windows = {
+        name: window
+        for name in ("sliding_window", "attention_chunk_size")
+        if (window := getattr(config, name, None)) is not None
+    }
+    model.eval()
+    try:
+        for name in windows:
+            setattr(config, name, SHORT_WINDOW)
+        with torch.no_grad():
+            yield
+    finally:
+        for name, window in windows.items():
+            setattr(config, name, window)
+        for module in training:
+            module.training = True

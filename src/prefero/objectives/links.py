@@ -1,0 +1,84 @@
+"""Links: what a margin costs, as functions of the margins and the comparisons they belong to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.quantities import Column
+
+Link = Callable[[Float[Tensor, "row comparison"], Comparisons], Float[Tensor, "row comparison"]]
+
+
+def logistic(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """−log σ(z): Bradley and Terry's likelihood."""
+    # not softplus(−z): beyond 20 torch takes it for linear, which costs nine digits
+    return -F.logsigmoid(margins)
+
+
+def hinge(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """max(0, 1 − z)."""
+    return F.relu(1 - margins)
+
+
+def squared(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """z²."""
+    return margins.square()
+
+
+def survival(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """σ(−z) = 1 − σ(z): bounded on both sides, so extreme responses lose their pull."""
+    return torch.sigmoid(-margins)
+
+
+def identity(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """The margin itself is the cost: a penalty."""
+    return margins
+
+
+def smoothed(rate: float, link: Link = logistic) -> Link:
+    """(1 − ε) ℓ(z) + ε ℓ(−z): labels believed wrong with probability ε, in [0, ½)."""
+
+    def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
+        return (1 - rate) * link(margins, comparisons) + rate * link(-margins, comparisons)
+
+    return cost
+
+
+def debiased(rate: float, link: Link = logistic) -> Link:
+    """((1 − ε) ℓ(z) − ε ℓ(−z)) / (1 − 2ε): under flips with probability ε, in [0, ½), its mean is ℓ(z)."""
+
+    def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
+        right, wrong = link(margins, comparisons), link(-margins, comparisons)
+        return ((1 - rate) * right - rate * wrong) / (1 - 2 * rate)
+
+    return cost
+
+
+def reverse_kl_to(rate: float) -> Link:
+    """KL((q, 1 − q) ‖ (1 − ε, ε)) with q = σ(z), ε in (0, ½)."""
+
+    def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
+        right = margins.sigmoid() * (F.logsigmoid(margins) - math.log1p(-rate))
+        return right + (-margins).sigmoid() * (F.logsigmoid(-margins) - math.log(rate))
+
+    return cost
+
+
+def with_ties(threshold: float) -> Link:
+    """−log of the ternary likelihood with ties (Rao and Kupper): σ(z − α) for a win,
+    (e^{2α} − 1) / ((1 + e^{z+α}) (1 + e^{α−z})) for the examples whose column ``tie`` is set; α > 0."""
+    tie = Column("tie")
+
+    def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
+        lost = -F.logsigmoid(margins - threshold)
+        tied = lost - F.logsigmoid(-margins - threshold) - math.log(math.expm1(2 * threshold))
+        return torch.where(tie(comparisons.batch) > 0, tied, lost)
+
+    return cost

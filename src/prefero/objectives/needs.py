@@ -1,0 +1,153 @@
+"""What an objective needs, found by running it once on a batch that writes down what is touched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, SupportsIndex, TypeVar
+
+import torch
+from torch import Tensor
+
+from prefero.data.schema import SCHEMA, Axes
+from prefero.errors import PreferoError, nearest
+from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
+from prefero.objectives.compare import Objective
+
+EXAMPLES, RESPONSES, TOKENS, HIDDEN = 3, 8, 5, 7
+"""Sizes of the recording batch: all different, so that numbers per response and per token cannot be mixed
+up."""
+
+SIZES: Mapping[Axes, tuple[int, ...]] = {
+    "example": (EXAMPLES,),
+    "example response": (EXAMPLES, RESPONSES),
+    "example response token": (EXAMPLES, RESPONSES, TOKENS),
+    "example hidden": (EXAMPLES, HIDDEN),
+}
+
+STATES = frozenset({"state", "prompt_state"})
+"""Signals with a trailing hidden axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What must be scored and collated for an objective.
+
+    ``roles`` are the responses it addresses, chosen and rejected first; ``()`` if it reads lists of unnamed
+    candidates. ``models`` maps the models it reads, also those that another's signals are measured against,
+    to the signals it asks of them; ``"policy"`` is always there. ``views`` are the other batches it reads.
+    ``exact`` says that all its terms are sums over examples; otherwise an optimizer step must be seen whole.
+    """
+
+    roles: tuple[str, ...] = ()
+    columns: frozenset[str] = frozenset()
+    models: Mapping[str, frozenset[Signal]] = field(default_factory=lambda: {"policy": frozenset()})
+    views: Mapping[str, Needs] = field(default_factory=dict)
+    exact: bool = True
+
+
+def dry_run(objective: Objective) -> Needs:
+    """Run a copy of the objective once on a small made-up batch, in training and in evaluation.
+
+    Raises :class:`~prefero.errors.PreferoError` for a column that the schema does not have.
+    """
+    recorder = Recorder()
+    exact = True
+    with torch.no_grad():
+        for training in (True, False):
+            terms = copy.deepcopy(objective).train(training)(recorder.batch())
+            exact = exact and all(term.exact for term in terms)
+    return recorder.needs(exact)
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Touched(Mapping[Key, Value]):
+    """A mapping that makes what it is asked for, once."""
+
+    def __init__(self, make: Callable[[Key], Value]) -> None:
+        self.make = make
+        self.made: dict[Key, Value] = {}
+
+    def __getitem__(self, key: Key) -> Value:
+        if key not in self.made:
+            self.made[key] = self.make(key)
+        return self.made[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+
+class GrowingRoles(tuple):
+    """A response axis whose roles get a place when they are first looked for."""
+
+    def __new__(cls) -> GrowingRoles:
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def index(self, role: Any, start: SupportsIndex = 0, stop: SupportsIndex = 0) -> int:
+        if role not in self.found:
+            self.found.append(role)
+        return self.found.index(role)
+
+
+class Recorder:
+    """A batch, or a view of one, that writes down what is touched."""
+
+    def __init__(self) -> None:
+        self.numbers = torch.Generator().manual_seed(0)
+        self.roles = GrowingRoles()
+        self.models: Touched[str, TokenLogps] = Touched(self.model)
+        self.columns: Touched[str, Tensor] = Touched(self.column)
+        self.views: Touched[str, Recorder] = Touched(lambda name: Recorder())
+
+    def batch(self) -> PreferenceBatch:
+        return PreferenceBatch(
+            self.models,
+            self.columns,
+            self.roles,
+            Touched(lambda name: self.views[name].batch()),
+            progress=0.5,
+        )
+
+    def model(self, name: str) -> TokenLogps:
+        logps = -self.uniform(*SIZES["example response token"])
+        signals: Touched[Signal, Tensor] = Touched(self.signal)
+        return TokenLogps(logps, torch.ones_like(logps, dtype=torch.bool), signals)
+
+    def signal(self, signal: Signal) -> Tensor:
+        if signal.against is not None:
+            self.models[signal.against]
+        return self.uniform(*SIZES[signal.axes], *([HIDDEN] if signal.name in STATES else []))
+
+    def column(self, name: str) -> Tensor:
+        if name not in SCHEMA:
+            raise PreferoError(f"no data column is called {name!r}{nearest(name, SCHEMA)}")
+        spec = SCHEMA[name]
+        if name == "label":
+            return self.uniform(*SIZES[spec.axes]).sub(0.5).sign()
+        if spec.dtype == "float":
+            return self.uniform(*SIZES[spec.axes])
+        return torch.zeros(SIZES[spec.axes], dtype=torch.bool if spec.dtype == "bool" else torch.int64)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.numbers) * 0.98 + 0.01
+
+    def needs(self, exact: bool) -> Needs:
+        self.models["policy"]
+        known = [role for role in ("chosen", "rejected") if role in self.roles.found]
+        return Needs(
+            roles=(*known, *(role for role in self.roles.found if role not in known)),
+            columns=frozenset(self.columns),
+            models={name: frozenset(scores.signals) for name, scores in self.models.items()},
+            views={name: view.needs(exact) for name, view in self.views.items()},
+            exact=exact,
+        )

@@ -1,0 +1,49 @@
+"""Against length bias: the length explains part of the preference, or the longer response's tail counts
+less."""
+
+from __future__ import annotations
+
+import torch
+
+from prefero.objectives.compare import Compare, Objective
+from prefero.objectives.quantities import Length, Map, Position, ShorterLength, log_ratio
+from prefero.objectives.ranges import NonNegative, Positive, Share
+from prefero.objectives.registry import published
+
+
+@published(
+    title="R-DPO: length-regularised DPO",
+    paper="p027",
+    citation="Park et al., 2024, arXiv 2403.19159; iterated by Liu et al., 2024, arXiv 2406.11817",
+    equation="−log σ(β h + α (|y_w| − |y_l|))",
+    feedback={"pairs"},
+    relatives=(
+        "Plus, not minus: the length explains part of the label away, so long chosen responses pull less. α "
+        "is in reward units per token and outside β. rdpo is another method (label noise)."
+    ),
+    aliases=("ilr_dpo",),
+)
+def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
+    """The reward has a bonus for length that the policy cannot change, so it stops explaining labels by
+    length."""
+    return Compare(beta * log_ratio().sum() + alpha * Length())
+
+
+@published(
+    title="LD-DPO: length desensitisation",
+    paper="p070",
+    citation="Liu et al., 2024, arXiv 2409.06411",
+    equation="DPO with log π̂(y) = Σ_{t≤p} log π(y_t) + α Σ_{t>p} log π(y_t), p = min(|y_w|, |y_l|)",
+    feedback={"pairs"},
+    relatives=(
+        "α = 1 is DPO, α = 0 cuts both responses at the shorter length. The reference's tail is weighted too."
+    ),
+)
+def ld_dpo(beta: Positive = 0.1, alpha: Share = 0.5) -> Objective:
+    """What a response says beyond the other's length counts α as much."""
+    weight = Map(
+        lambda position, shorter: torch.where(position <= shorter[..., None], 1.0, alpha),
+        Position(),
+        ShorterLength("chosen", "rejected"),
+    )
+    return Compare(beta * (weight * log_ratio()).sum())

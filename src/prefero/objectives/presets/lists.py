@@ -1,0 +1,73 @@
+"""Lists: more than two responses to a prompt, ranked or scored."""
+
+from __future__ import annotations
+
+from prefero.objectives.compare import Compare, Match, Objective
+from prefero.objectives.contrasts import Ranking, Sets
+from prefero.objectives.quantities import Column, ListMean, log_ratio
+from prefero.objectives.ranges import NonNegative, Positive, Real
+from prefero.objectives.registry import published
+
+
+@published(
+    title="DPO on rankings (Plackett–Luce)",
+    paper="p053",
+    citation="Rafailov et al., 2023, arXiv 2305.18290, appendix on the Plackett–Luce model",
+    equation="−Σ_k log [e^{r_k} / Σ_{j≥k} e^{r_j}], r = β log π/π_ref, best first",
+    feedback={"lists"},
+    relatives="Two responses are DPO. Responses of equal rank are not compared with each other.",
+)
+def dpo_plackett_luce(beta: Positive = 0.1) -> Objective:
+    """Each response of a ranking against all that are ranked after it."""
+    return Compare(beta * log_ratio().sum(), Ranking("rank"))
+
+
+@published(
+    title="Multi-preference optimization (SWEPO)",
+    paper="p032",
+    citation="Gupta et al., 2024, arXiv 2412.04628",
+    equation="−log [Σ_{s>s̄} w e^r / Σ_all w e^r], r = β log π/π_ref, w = exp(α |s − s̄|^p)",
+    feedback={"lists", "scores"},
+    relatives=(
+        "α = 0 is MPO without weights; two responses are DPO for every α. α |s − s̄|^p adds to rewards of "
+        "size β log π/π_ref, so scores should have unit spread. Lists with equal scores are skipped. The "
+        "defaults are a suggestion, not the paper's."
+    ),
+    aliases=("mpo", "w_mpo", "swepo"),
+)
+def mpo_set(beta: Positive = 0.1, alpha: Real = 1.0, p: NonNegative = 1.0) -> Objective:
+    """The responses scored above their list's mean, as a set, against all; extreme scores count more."""
+    score = Column("score")
+    deviation = score - ListMean(score)
+    bonus = alpha * deviation.map(lambda d: d.abs() ** p)
+    return Compare(beta * log_ratio().sum() + bonus, Sets(accepted=deviation))
+
+
+@published(
+    title="Efficient exact optimization, scored lists",
+    paper="p013",
+    citation="Ji et al., 2024, arXiv 2402.00856",
+    equation="KL(softmax(β_π log π/π_ref) ‖ softmax(s/β_r))",
+    feedback={"lists", "scores"},
+    settings={"hh": {"beta": 0.5, "beta_r": 0.5}, "imdb": {"beta": 0.1, "beta_r": 0.1}},
+    relatives=(
+        "The responses must be samples of the reference for the theory to hold. dpo_rw is the forward "
+        "direction."
+    ),
+)
+def exo_rw(beta: Positive = 0.5, beta_r: Positive = 0.5) -> Objective:
+    """The policy's distribution over a list matched to the scores' in reverse KL: mode seeking."""
+    return Match(beta * log_ratio().sum(), Column("score") / beta_r, "reverse_kl")
+
+
+@published(
+    title="DPO on scored lists",
+    paper="p013",
+    citation="Ji et al., 2024, arXiv 2402.00856 (the baseline DPO-rw)",
+    equation="−Σ_i softmax(s/β_r)_i log softmax(β_π log π/π_ref)_i",
+    feedback={"lists", "scores"},
+    relatives="Its gradient is that of the forward KL: mode covering.",
+)
+def dpo_rw(beta: Positive = 0.5, beta_r: Positive = 0.5) -> Objective:
+    """The policy's distribution over a list fitted to the scores' by cross-entropy."""
+    return Match(beta * log_ratio().sum(), Column("score") / beta_r, "cross_entropy")

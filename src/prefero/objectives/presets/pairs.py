@@ -1,0 +1,170 @@
+"""Pairs: the logistic loss of DPO, other links on the same margin, and the likelihood of the chosen
+response."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefero.objectives.compare import Compare, Objective, negative_log_likelihood
+from prefero.objectives.links import (
+    debiased,
+    hinge,
+    logistic,
+    reverse_kl_to,
+    smoothed,
+    squared,
+    with_ties,
+)
+from prefero.objectives.quantities import Logp, log_ratio
+from prefero.objectives.ranges import FlipRate, NonNegative, NonZeroFlipRate, Positive
+from prefero.objectives.registry import published
+
+LINKS = {"logistic": logistic, "hinge": hinge}
+
+
+@published(
+    title="Direct Preference Optimization",
+    paper="p053",
+    citation="Rafailov et al., 2023, arXiv 2305.18290, eq. 7",
+    equation="−log σ(β [log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)])",
+    feedback={"pairs"},
+    settings={"default": {"beta": 0.1, "learning_rate": 1e-6}, "tl;dr": {"beta": 0.5}},
+    relatives=(
+        "Sums over tokens. With another model as reference it is Pre-DPO, TR-DPO or sDPO: see references."
+    ),
+)
+def dpo(beta: Positive = 0.1) -> Objective:
+    """The policy's log-ratio to the reference is its reward, fitted by Bradley and Terry's likelihood."""
+    return Compare(beta * log_ratio().sum())
+
+
+@published(
+    title="Conservative DPO",
+    paper="p053",
+    citation=(
+        "Mitchell, 2023, A note on DPO with noisy preferences; code of Rafailov et al., 2023, arXiv "
+        "2305.18290"
+    ),
+    equation="(1−ε) ℓ(h) + ε ℓ(−h), ℓ(h) = −log σ(β h)",
+    feedback={"pairs"},
+    relatives=(
+        "Biased, but bounded below, with its minimum at β h = logit(1−ε); rdpo is unbiased and unbounded."
+    ),
+)
+def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
+    """DPO with smoothed labels: each label is wrong with probability ``smoothing``."""
+    return Compare(beta * log_ratio().sum(), link=smoothed(smoothing))
+
+
+@published(
+    title="Provably robust DPO",
+    paper="p049",
+    citation="Ray Chowdhury et al., 2024, arXiv 2403.00409",
+    equation="((1−ε) ℓ(h) − ε ℓ(−h)) / (1−2ε), ℓ(h) = −log σ(β h)",
+    feedback={"pairs"},
+    relatives=(
+        "Unbounded below: do not select models by this loss. The sign of the second term tells it from cdpo. "
+        "r_dpo is another method (length)."
+    ),
+)
+def rdpo(beta: Positive = 0.1, flip_rate: FlipRate = 0.1) -> Objective:
+    """DPO whose expectation under random label flips of a known rate is the loss on clean labels."""
+    return Compare(beta * log_ratio().sum(), link=debiased(flip_rate))
+
+
+@published(
+    title="Identity preference optimization (ΨPO with Ψ = identity)",
+    paper="p035",
+    citation="Azar et al., 2023, arXiv 2310.12036, eq. 17",
+    equation="(h − 1/(2τ))², h = log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)",
+    feedback={"pairs"},
+    relatives=(
+        "The paper sums over tokens, practice (TRL, and reportedly the authors) averages over each "
+        "response's own tokens; values of tau are not comparable between the two. τ plays the part of DPO's "
+        "β."
+    ),
+)
+def ipo(tau: Positive = 0.1, tokens: Literal["mean", "sum"] = "mean") -> Objective:
+    """The margin is regressed on 1/(2τ), so that even deterministic preferences stay regularised."""
+    reward = log_ratio().mean() if tokens == "mean" else log_ratio().sum()
+    return Compare(reward, link=squared, target=1 / (2 * tau))
+
+
+@published(
+    title="Simple Preference Optimization",
+    paper="p018",
+    citation="Meng et al., 2024, arXiv 2405.14734",
+    equation="−log σ(β/|y_w| log π(y_w) − β/|y_l| log π(y_l) − γ)",
+    feedback={"pairs"},
+    settings={
+        "mistral-7b-base": {"beta": 2.0, "gamma": 1.6, "learning_rate": 3e-7},
+        "llama-3-8b-instruct": {"beta": 2.5, "gamma": 1.375, "learning_rate": 1e-6},
+        "llama-3-8b-instruct-v2": {"beta": 10.0, "gamma": 3.0, "learning_rate": 1e-6},
+        "gemma-2-9b-it": {"beta": 10.0, "gamma": 5.0, "learning_rate": 8e-7},
+    },
+    relatives=(
+        "No reference. γ is not multiplied by β; the authors' code stores gamma_beta_ratio = γ/β. β is 10 to "
+        "100 times DPO's, and the learning rate must be small."
+    ),
+)
+def simpo(
+    beta: Positive = 2.0,
+    gamma: NonNegative = 1.0,
+    smoothing: FlipRate = 0.0,
+    link: Literal["logistic", "hinge"] = "logistic",
+) -> Objective:
+    """The mean log-probability per token is the reward, and it must win by a margin γ.
+
+    ``smoothing`` and the hinge act on the margin less γ, as in the authors' code.
+    """
+    cost = smoothed(smoothing, LINKS[link]) if smoothing else LINKS[link]
+    return Compare(beta * Logp().mean(), link=cost, target=gamma)
+
+
+@published(
+    title="Efficient exact optimization, pairs",
+    paper="p013",
+    citation="Ji et al., 2024, arXiv 2402.00856",
+    equation="KL((q, 1−q) ‖ (1−ε, ε)), q = σ(β h)",
+    feedback={"pairs"},
+    settings={"hh": {"beta": 0.5}, "tl;dr": {"beta": 0.5}, "imdb": {"beta": 0.1}},
+    relatives=(
+        "Reverse KL, mode seeking, where DPO's is forward; its gradient reverses beyond q = 1−ε. The "
+        "authors' code leaves the target (0, −10) unnormalised; this is the normalised form, as TRL's "
+        "exo_pair."
+    ),
+    aliases=("exo",),
+)
+def exo_pref(beta: Positive = 0.5, smoothing: NonZeroFlipRate = 1e-3) -> Objective:
+    """The policy's preference distribution matched to the (smoothed) label in reverse KL."""
+    return Compare(beta * log_ratio().sum(), link=reverse_kl_to(smoothing))
+
+
+@published(
+    title="TODO: ternary preferences",
+    paper="p148",
+    citation="Guo et al., 2024, arXiv 2411.02442",
+    equation="win: −log σ(μ−α); tie: −log[(e^{2α}−1) / ((1+e^{μ+α})(1+e^{α−μ}))]; μ = β h",
+    feedback={"pairs", "ties"},
+    settings={"mistral-7b": {"learning_rate": 5e-7}, "llama-3-8b": {"learning_rate": 1e-6}},
+    relatives="A tie pulls the margin to 0 and its two responses may stand in either order.",
+)
+def todo(beta: Positive = 0.01, alpha: Positive = 0.5) -> Objective:
+    """Bradley and Terry's model with ties: wins must pass a threshold α, tied pairs are kept together."""
+    return Compare(beta * log_ratio().sum(), link=with_ties(alpha))
+
+
+@published(
+    title="Negative log-likelihood",
+    equation="−1/|y_w| log π(y_w)",
+    feedback={"pairs"},
+    relatives=(
+        "Three normalisations are in use and are not multiples of each other: per response (mean), summed "
+        "(sum), over all chosen tokens of the step (batch). Meant for `plus`; alone it is supervised "
+        "fine-tuning."
+    ),
+    aliases=("sft",),
+)
+def nll(tokens: Literal["mean", "sum", "batch"] = "mean") -> Objective:
+    """Likelihood of the chosen response: an anchor beside a preference loss."""
+    return negative_log_likelihood("chosen", tokens)

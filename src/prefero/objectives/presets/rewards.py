@@ -1,0 +1,111 @@
+"""Other rewards for the same comparison: the reference weighs differently, or the log-ratio is reshaped."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from prefero.objectives.compare import Compare, Objective
+from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.quantities import Column, Logp, Sides, log_ratio
+from prefero.objectives.ranges import NonNegative, OpenShare, Positive
+from prefero.objectives.registry import published
+
+
+@published(
+    title="H-DPO: entropy-controllable DPO",
+    paper="p030",
+    citation="Omura et al., 2024, arXiv 2411.07595",
+    equation="−log σ(αβ [log π(y_w) − log π(y_l)] − β [log π_ref(y_w) − log π_ref(y_l)])",
+    feedback={"pairs"},
+    settings={"7b": {"beta": 0.01, "alpha": 0.95}},
+    relatives="α multiplies the policy's terms only; at the start the loss is not log 2 unless α = 1.",
+)
+def h_dpo(beta: Positive = 0.1, alpha: Positive = 0.95) -> Objective:
+    """DPO whose optimum has its entropy multiplied: α < 1 sharper, α > 1 more diverse."""
+    return Compare(alpha * beta * Logp().sum() - beta * Logp("reference").sum())
+
+
+Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
+
+
+@published(
+    title="f-DPO: other divergences than reverse KL",
+    paper="p046",
+    citation="Wang et al., 2023, arXiv 2309.16240",
+    equation="−log σ(β [f′(v_w) − f′(v_l)]), v = π/π_ref of the whole response",
+    feedback={"pairs"},
+    relatives=(
+        "TRL's alpha is 1 − alpha here. Divergences are to be compared at their own best β: at equal β they "
+        "differ in sharpness. Total variation and χ² do not qualify: their f′ has no inverse."
+    ),
+)
+def f_dpo(beta: Positive = 0.1, divergence: Divergence = "reverse_kl", alpha: OpenShare = 0.5) -> Objective:
+    """The reward is β f′(π/π_ref) for the divergence f that regularises: reverse KL (DPO), forward KL,
+    Jensen–Shannon, or the α-divergence, which goes from reverse (α → 0) to forward KL (α → 1)."""
+    ratio = log_ratio().sum()
+    rewards = {
+        "reverse_kl": ratio,
+        "forward_kl": ratio.map(lambda u: -capped(-u).exp()),
+        "jsd": ratio.map(F.logsigmoid),
+        "alpha": ratio.map(lambda u: -torch.expm1(capped(-alpha * u)) / alpha),
+    }
+    return Compare(beta * rewards[divergence])
+
+
+def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The exponent, held where its exponential, times a usual β, is still finite in its own type."""
+    limit = 0.9 * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
+    return exponent.clamp(max=limit)
+
+
+@published(
+    title="DPO-Positive (Smaug)",
+    paper="p101",
+    citation="Pal et al., 2024, arXiv 2402.13228",
+    equation="−log σ(β [h − λ max(0, log π_ref(y_w) − log π(y_w))])",
+    feedback={"pairs"},
+    relatives=(
+        "The penalty is per response, inside the sigmoid, and multiplied by β; the paper also tried λ = 5 "
+        "and 500."
+    ),
+)
+def dpop(beta: Positive = 0.3, lam: NonNegative = 50.0) -> Objective:
+    """DPO that is charged when the chosen response gets less likely than under the reference."""
+    ratio = log_ratio().sum()
+    # relu, not clamp: its gradient at 0, where training starts, is 0, so the first step is DPO's
+    shortfall = ratio.map(lambda u: F.relu(-u))
+    return Compare(Sides(chosen=beta * (ratio - lam * shortfall), rejected=beta * ratio))
+
+
+@published(
+    title="DPO with an offset",
+    paper="p043",
+    citation="Amini et al., 2024, arXiv 2402.10571",
+    equation="−log σ(β h − α f(s_w − s_l)), f = log",
+    feedback={"pairs", "scores"},
+    settings={
+        "imdb": {"beta": 0.7, "alpha": 0.5},
+        "toxicity": {"beta": 0.05, "alpha": 1.0},
+        "tl;dr": {"beta": 0.5, "alpha": 1.0},
+    },
+    relatives=(
+        "The offset is outside β. The logarithm of a gap below 1 is negative and relaxes the margin; gaps "
+        "are held at 1e-6 and above, so pairs with equal scores should be left out."
+    ),
+)
+def odpo(
+    beta: Positive = 0.1, alpha: NonNegative = 1.0, offset: Literal["log", "identity"] = "log"
+) -> Objective:
+    """The better the chosen response is scored, the larger the margin it must win by."""
+    score = Column("score")
+
+    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        gap = comparisons.gap(score)
+        return alpha * (gap.clamp(min=1e-6).log() if offset == "log" else gap)
+
+    return Compare(beta * log_ratio().sum(), target=target)

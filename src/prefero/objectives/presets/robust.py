@@ -1,0 +1,211 @@
+"""Aggregation that sees the whole step: robust to noisy pairs, to the worst group, to outliers; and WPO's
+weight."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prefero.errors import PreferoError
+from prefero.objectives import weights
+from prefero.objectives.compare import Compare, Objective, RunningStatistic
+from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.links import squared
+from prefero.objectives.quantities import log_ratio
+from prefero.objectives.ranges import NonNegative, NonZeroShare, OpenShare, Positive, Real
+from prefero.objectives.reductions import Term, number, soft_minimum
+from prefero.objectives.registry import published
+
+
+@published(
+    title="WPO: weighted preference optimization",
+    paper="p139",
+    citation="Zhou et al., 2024, arXiv 2406.11827",
+    equation="min(1, w(y_w) w(y_l)) · DPO, w(y) = exp(1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²]), no gradient",
+    feedback={"pairs"},
+    settings={"default": {"beta": 0.01, "learning_rate": 5e-7}},
+    relatives=(
+        "The mean is over pairs, not over weights, so weights below 1 also shrink the step. As `weight: wpo` "
+        "it goes with any method that compares responses. TRL does not clamp (clamp: null)."
+    ),
+)
+def wpo(
+    beta: Positive = 0.01,
+    alignment: Literal["sampled", "greedy", "none"] = "sampled",
+    clamp: Positive | None = 1.0,
+) -> Objective:
+    """DPO whose pairs count as much as the policy itself would write them."""
+    return Compare(beta * log_ratio().sum(), weight=weights.wpo(alignment, clamp))
+
+
+@published(
+    title="Dr. DPO: distributionally robust DPO",
+    paper="p098",
+    citation="Wu et al., 2024, arXiv 2407.07880",
+    equation="−β′ log mean_i exp(−ℓ_i/β′), ℓ = DPO",
+    feedback={"pairs"},
+    relatives=(
+        "Pairs with a high loss count less: noise is taken to be there, so the sign is opposite to "
+        "worst-case robustness. β′ → ∞ is DPO. The authors' code takes the mean per micro-batch; here it is "
+        "over the step."
+    ),
+)
+def dr_dpo(beta: Positive = 0.1, beta_prime: Positive = 1.0) -> Objective:
+    """DPO averaged so that pairs that look mislabelled lose their weight."""
+    return Compare(beta * log_ratio().sum(), reduce=soft_minimum(beta_prime))
+
+
+class GroupWeights(nn.Module):
+    """A reduction to Σ_g q_g L_g; q climbs the simplex towards the groups that fare worst.
+
+    ``counts`` are the numbers of training pairs of the groups. In training q moves once a call, by
+    exp(step_size · (L_g + adjustment/√N_g)), before the loss is formed; no gradient flows through it.
+    L_g is N/N_g times the sum of the group's losses (``total_count``) or their mean (``group_mean``).
+    """
+
+    whole_step = True
+    counts: Tensor
+    log_q: Tensor
+
+    def __init__(self, counts: list[float], step_size: float, normalisation: str, adjustment: float) -> None:
+        super().__init__()
+        self.step_size, self.normalisation, self.adjustment = step_size, normalisation, adjustment
+        sizes = torch.tensor(counts, dtype=torch.get_default_dtype())
+        self.register_buffer("counts", sizes)
+        self.register_buffer("log_q", torch.zeros_like(sizes).log_softmax(0))
+
+    def group_losses(self, losses: Float[Tensor, "row comparison"], comparisons: Comparisons) -> Tensor:
+        """L_g of every group; 0 for a group that the batch does not have."""
+        group = comparisons.batch.columns["group"]
+        if len(group) and int(group.max()) >= len(self.counts):
+            raise PreferoError(
+                f"the data has a group {int(group.max())}, but group_robust was given counts of "
+                f"{len(self.counts)} groups, numbered from 0"
+            )
+        member = F.one_hot(group, len(self.counts)).to(losses.dtype)
+        totals = member.T @ losses.sum(1)
+        if self.normalisation == "total_count":
+            return totals * (self.counts.sum() / self.counts).to(losses.dtype)
+        present = member.T @ comparisons.mask.sum(1).to(losses.dtype)
+        return totals / present.clamp(min=1)
+
+    def forward(self, losses: Float[Tensor, "row comparison"], comparisons: Comparisons) -> list[Term]:
+        per_group = self.group_losses(losses, comparisons)
+        if self.training:
+            climb = per_group.detach().to(self.log_q.dtype) + self.adjustment / self.counts.sqrt()
+            self.log_q.copy_((self.log_q + self.step_size * climb).log_softmax(0))
+        total = self.log_q.exp().to(losses.dtype) @ per_group
+        return [Term(total, number(comparisons.mask.any(), losses), False, losses.sum(1))]
+
+
+@published(
+    title="Group robust preference optimization",
+    paper="p099",
+    citation="Ramesh et al., 2024, arXiv 2405.20304",
+    equation="max_q Σ_g q_g L_g; q_g ∝ q_g exp(η L_g)",
+    feedback={"pairs"},
+    settings={"gemma-2b, ipo": {"base": "ipo", "beta": 0.01, "step_size": 5e-7, "learning_rate": 6e-5}},
+    relatives=(
+        "The paper's own name, GRPO, belongs to another algorithm. With total_count the loss is a sum over "
+        "the batch: learning rate and step size scale with the batch size."
+    ),
+)
+def group_robust(
+    counts: list[Positive],
+    beta: Positive = 0.1,
+    step_size: NonNegative = 0.01,
+    base: Literal["dpo", "ipo"] = "dpo",
+    normalisation: Literal["total_count", "group_mean"] = "total_count",
+    adjustment: Real = 0.0,
+) -> Objective:
+    """DPO or IPO on the group of people it serves worst; ``counts`` are the groups' training pairs."""
+    reduce = GroupWeights(counts, step_size, normalisation, adjustment)
+    if base == "ipo":
+        return Compare(log_ratio().sum(), link=squared, target=1 / (2 * beta), reduce=reduce)
+    return Compare(beta * log_ratio().sum(), reduce=reduce)
+
+
+class DynamicBeta(RunningStatistic):
+    """β-DPO's scale, and the pairs that it keeps.
+
+    Running mean and spread of the gaps move once per optimizer step, before use. In training a share ``keep``
+    of the pairs is drawn without replacement, likelier the nearer their gap is to the running mean; in
+    evaluation all pairs are kept. The draw is a function of the column ``pair_noise``.
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, beta: float, alpha: float, keep: float, momentum: float, minimum: float, gap_scale: float
+    ) -> None:
+        super().__init__()
+        self.beta, self.alpha, self.keep = beta, alpha, keep
+        self.momentum, self.minimum, self.gap_scale = momentum, minimum, gap_scale
+        self.register_buffer("center", torch.zeros(()))
+        self.register_buffer("spread", torch.zeros(()))
+
+    def gaps(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return self.gap_scale * comparisons.margins.detach()
+
+    def observe(self, comparisons: Comparisons) -> None:
+        gaps = self.gaps(comparisons)[comparisons.mask]
+        if len(gaps):
+            self.center.lerp_(gaps.mean().to(self.center.dtype), 1 - self.momentum)
+        if len(gaps) > 1:
+            self.spread.lerp_(gaps.std().to(self.spread.dtype), 1 - self.momentum)
+
+    def log_weight(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        """Log of the weight a pair is drawn with, up to a constant."""
+        # before the policy moves, all gaps and their spread are 0: no pair is an outlier then
+        spread = self.spread.clamp(min=torch.finfo(self.spread.dtype).tiny)
+        return -0.5 * ((self.gaps(comparisons) - self.center) / spread).square()
+
+    def kept(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        """1 for the pairs that are kept, 0 for the others."""
+        mask = comparisons.mask
+        if not self.training:
+            return mask.to(comparisons.margins.dtype)
+        noise = comparisons.batch.columns["pair_noise"].to(comparisons.margins.dtype)[:, None]
+        gumbel = -(-noise.log()).log()
+        order = torch.where(mask, self.log_weight(comparisons) + gumbel, -torch.inf).flatten()
+        size = max(int(self.keep * int(mask.sum())), 1)
+        chosen = torch.zeros_like(order).scatter(0, order.topk(size).indices, 1.0)
+        return chosen.view_as(mask) * mask
+
+    def forward(self, comparisons: Comparisons) -> Float[Tensor, ""]:
+        kept = self.kept(comparisons)
+        gap = (self.gaps(comparisons) * kept).sum() / kept.sum().clamp(min=1)
+        return (self.beta * (1 + self.alpha * (gap - self.center))).clamp(min=self.minimum)
+
+    def reduce(self, losses: Float[Tensor, "row comparison"], comparisons: Comparisons) -> list[Term]:
+        kept = self.kept(comparisons)
+        return [Term((losses * kept).sum(), kept.sum(), False, losses.sum(1))]
+
+
+@published(
+    title="β-DPO: dynamic β",
+    paper="p038",
+    citation="Wu et al., 2024, arXiv 2407.08639",
+    equation="−log σ(β_batch h), β_batch = β [1 + α (mean gap of the kept pairs − running mean)]",
+    feedback={"pairs"},
+    relatives=(
+        "The authors' code takes the gap from the bare log-ratios (gap: log_ratio), the paper reads β times "
+        "that (gap: reward); the effective α differs by 1/β. Statistics move in training only."
+    ),
+)
+def beta_dpo(
+    beta: Positive = 0.1,
+    alpha: Real = 0.6,
+    keep: NonZeroShare = 0.8,
+    momentum: OpenShare = 0.9,
+    minimum: Positive = 1e-3,
+    gap: Literal["log_ratio", "reward"] = "log_ratio",
+) -> Objective:
+    """DPO whose β follows the batch's reward gap, on the pairs whose gap is not an outlier."""
+    scale = DynamicBeta(beta, alpha, keep, momentum, minimum, gap_scale=1.0 if gap == "log_ratio" else beta)
+    return Compare(log_ratio().sum(), scale=scale, reduce=scale.reduce)

@@ -1,0 +1,297 @@
+"""The published methods by name: what each is, what it takes, and how a configuration builds it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
+
+from prefero.errors import PreferoError, nearest
+from prefero.objectives.compare import Objective, Sum, reweighted
+from prefero.objectives.needs import dry_run
+from prefero.objectives.ranges import Range
+from prefero.objectives.weights import WEIGHTS
+
+Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument of a method: its default (``inspect.Parameter.empty`` if it must be given) and what it may
+    be."""
+
+    name: str
+    default: Any
+    kind: Any
+    range: Range | None = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    def checked(self, value: Any, method: str) -> Any:
+        """The value, or a :class:`~prefero.errors.PreferoError` that says what it may be."""
+        place = f"{self.name} of {method}"
+        choices = get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        if choices:
+            if value not in choices:
+                offered = ", ".join(map(repr, choices))
+                raise PreferoError(
+                    f"{place} is one of {offered}, not {value!r}{nearest(str(value), choices)}"
+                )
+            return value
+        if get_origin(self.kind) in (list, tuple, Sequence):
+            if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+                raise PreferoError(f"{place} is a list of numbers, not {value!r}")
+            return [self.number(element, place) for element in value]
+        if value is None and type(None) in get_args(self.kind):
+            return None
+        return self.number(value, place)
+
+    def number(self, value: Any, place: str) -> float:
+        # YAML 1.1 reads 1e-3, without a dot, as a string
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise PreferoError(f"{place} is a number, not {value!r}") from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise PreferoError(f"{place} is a number, not {value!r}")
+        if self.range is not None and value not in self.range:
+            raise PreferoError(f"{place} lies in {self.range}, and {value!r} does not")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The registry entry of a published method.
+
+    ``feedback`` is what its data must carry; ``settings`` the published values, by model or task;
+    ``relatives`` what it is easily taken for, or what goes wrong with it.
+    """
+
+    key: str
+    title: str
+    equation: str
+    feedback: frozenset[Feedback]
+    build: Callable[..., Objective] = field(repr=False)
+    parameters: Mapping[str, Parameter]
+    paper: str = ""
+    citation: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    relatives: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        return {name: one.default for name, one in self.parameters.items() if not one.required}
+
+    @property
+    def description(self) -> str:
+        return inspect.getdoc(self.build) or ""
+
+
+_methods: dict[str, Method] = {}
+_aliases: dict[str, str] = {}
+
+Arguments = ParamSpec("Arguments")
+
+
+def published(
+    *,
+    title: str,
+    equation: str,
+    feedback: set[Feedback],
+    paper: str = "",
+    citation: str = "",
+    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    relatives: str = "",
+    aliases: tuple[str, ...] = (),
+) -> Callable[[Callable[Arguments, Objective]], Callable[Arguments, Objective]]:
+    """Register the decorated function under its name.
+
+    What it returns is checked for the ranges that its annotations state, and its objectives say which method
+    and arguments they come from.
+    """
+
+    def register(function: Callable[Arguments, Objective]) -> Callable[Arguments, Objective]:
+        key = function.__name__
+        parameters = parameters_of(function)
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def build(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Objective:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            arguments = {
+                name: parameters[name].checked(value, key) for name, value in given.arguments.items()
+            }
+            objective = function(**arguments)  # type: ignore[call-arg]
+            objective.key, objective.arguments = key, arguments
+            return objective
+
+        for name in (key, *aliases):
+            if name in _methods or name in _aliases:
+                raise ValueError(f"two methods are called {name!r}")
+        _aliases.update(dict.fromkeys(aliases, key))
+        _methods[key] = Method(
+            key,
+            title,
+            equation,
+            frozenset(feedback),
+            build,
+            parameters,
+            paper,
+            citation,
+            settings,
+            relatives,
+            aliases,
+        )
+        return build
+
+    return register
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
+    kinds, hints = get_type_hints(function), get_type_hints(function, include_extras=True)
+    return {
+        name: Parameter(name, one.default, kinds[name], range_in(hints[name]))
+        for name, one in inspect.signature(function).parameters.items()
+    }
+
+
+def range_in(hint: Any) -> Range | None:
+    """The range that an annotation states, for itself or for its elements."""
+    inner = [*getattr(hint, "__metadata__", ()), *map(range_in, get_args(hint))]
+    return next((found for found in inner if isinstance(found, Range)), None)
+
+
+def methods() -> Mapping[str, Method]:
+    """All published methods by key."""
+    return MappingProxyType(_methods)
+
+
+def find(key: str) -> Method:
+    """The method of that key or alias, or a :class:`~prefero.errors.PreferoError` naming the nearest."""
+    key = _aliases.get(key, key)
+    if key not in _methods:
+        known = [*_methods, *_aliases]
+        raise PreferoError(
+            f"no method is called {key!r}{nearest(key, known)} (`prefero methods` lists all of them)"
+        )
+    return _methods[key]
+
+
+def method(key: str, **arguments: Any) -> Objective:
+    """Build a published method by name: ``method("simpo", beta=2.5)``.
+
+    Raises :class:`~prefero.errors.PreferoError` for an unknown name or argument, a missing argument, and a
+    value out of range.
+    """
+    entry = find(key)
+    refuse_unknown(arguments, entry.parameters, entry.key)
+    missing = [name for name, one in entry.parameters.items() if one.required and name not in arguments]
+    if missing:
+        raise PreferoError(f"{entry.key} needs {' and '.join(missing)}, which has no default")
+    return entry.build(**arguments)
+
+
+def refuse_unknown(arguments: Mapping[str, Any], known: Mapping[str, Any], place: str) -> None:
+    for name in arguments:
+        if name not in known:
+            offered = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise PreferoError(f"{place} has no argument {name!r}{nearest(name, known)} ({offered})")
+
+
+def from_config(config: Any) -> Objective:
+    """Build what a configuration describes: a method's name, or a mapping ::
+
+        {"method": "dpo", "beta": 0.1, "weight": "wpo", "plus": {"nll": 0.2}}
+
+    ``weight`` names a weight of comparisons, or maps its name to its arguments. ``plus`` maps methods to the
+    coefficients they are added with, or to mappings of ``coefficient`` and the method's own arguments. The
+    objective's ``key`` and ``arguments`` give the configuration back.
+
+    Raises :class:`~prefero.errors.PreferoError` for what :func:`method` refuses and for combinations that
+    make no sense.
+    """
+    if isinstance(config, str):
+        return method(config)
+    if not isinstance(config, Mapping) or not isinstance(config.get("method"), str):
+        raise PreferoError("an objective is a method's name, or a mapping with a `method` and its arguments")
+    own = {name: value for name, value in config.items() if name not in ("method", "weight", "plus")}
+    base = method(config["method"], **own)
+    assert base.key is not None
+    objective, arguments = base, dict(base.arguments)
+    if config.get("weight") is not None:
+        arguments["weight"] = config["weight"]
+        objective = weighted(base, config["weight"])
+    if config.get("plus"):
+        arguments["plus"] = config["plus"]
+        objective = extended(objective, base, config["plus"])
+    objective.key, objective.arguments = base.key, arguments
+    return objective
+
+
+def weighted(base: Objective, choice: Any) -> Objective:
+    name, arguments = named("weight", choice)
+    if name not in WEIGHTS:
+        raise PreferoError(
+            f"no weight is called {name!r}{nearest(name, WEIGHTS)} (known: {', '.join(WEIGHTS)})"
+        )
+    if name == base.key:
+        raise PreferoError(f"{name} already is the weight of the method {name}; leave `weight` out")
+    parameters = parameters_of(WEIGHTS[name])
+    refuse_unknown(arguments, parameters, f"the weight {name}")
+    checked = {key: parameters[key].checked(value, f"the weight {name}") for key, value in arguments.items()}
+    try:
+        objective = reweighted(base, WEIGHTS[name](**checked))
+        dry_run(objective)
+    except PreferoError as error:
+        raise PreferoError(f"the weight {name} does not go with {base.key}: {error}") from None
+    return objective
+
+
+def named(what: str, choice: Any) -> tuple[str, Mapping[str, Any]]:
+    """A name, and the arguments that belong to it."""
+    if isinstance(choice, str):
+        return choice, {}
+    if isinstance(choice, Mapping) and len(choice) == 1:
+        ((name, arguments),) = choice.items()
+        if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
+            return name, arguments or {}
+    raise PreferoError(f"`{what}` is a name, or maps one name to its arguments; {choice!r} is neither")
+
+
+def extended(objective: Objective, base: Objective, additions: Any) -> Objective:
+    if not isinstance(additions, Mapping):
+        raise PreferoError(
+            f"`plus` maps methods to their coefficients, as in {{nll: 0.2}}, not {additions!r}"
+        )
+    parts = [(1.0, objective)]
+    for key, value in additions.items():
+        arguments = dict(value) if isinstance(value, Mapping) else {"coefficient": value}
+        if "coefficient" not in arguments:
+            raise PreferoError(f"`plus.{key}` needs a coefficient")
+        coefficient = Parameter("coefficient", 1.0, float, Range()).checked(
+            arguments.pop("coefficient"), f"`plus.{key}`"
+        )
+        addition = method(key, **arguments)
+        refuse_mixed_readings(base, addition)
+        parts.append((coefficient, addition))
+    return Sum(*parts)
+
+
+def refuse_mixed_readings(base: Objective, addition: Objective) -> None:
+    """Roles and unnamed lists are different readings of the data: no example can be arranged as both."""
+    first, second = dry_run(base).roles, dry_run(addition).roles
+    if bool(first) != bool(second):
+        addressing, listing = (base, addition) if first else (addition, base)
+        roles = " and ".join(first or second)
+        raise PreferoError(
+            f"{base.key} plus {addition.key} makes no sense: {addressing.key} addresses the {roles} "
+            f"response of each example, {listing.key} reads responses without roles"
+        )

@@ -1,0 +1,49 @@
+"""Weights of comparisons: slots that any method with comparisons of responses can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.quantities import Logp, Measured, Quantity
+from prefero.objectives.ranges import Positive
+from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
+
+Alignment = Literal["sampled", "greedy", "none"]
+
+
+def on_policy_likelihood(alignment: Alignment = "sampled") -> Quantity:
+    """log w(y), without a gradient: how likely the policy is to write the response, per token.
+
+    The mean over tokens of log π(token) less what the policy's own text would score there: log Σ p² for
+    sampled text, log max p for greedy text. Typical on-policy text has log w near 0. Zhou et al., 2024, arXiv
+    2406.11827.
+    """
+    per_token: Quantity = Logp()
+    if alignment != "none":
+        per_token = per_token - Measured(LOG_SUM_P_SQUARED if alignment == "sampled" else LOG_MAX_P)
+    return per_token.mean().detach()
+
+
+def wpo(
+    alignment: Alignment = "sampled", clamp: Positive | None = 1.0
+) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
+    """WPO's weight of a comparison: the product of w(y) over its responses, at most ``clamp``.
+
+    The authors' code clamps the product at 1; TRL does not (``clamp=None``).
+    """
+    likelihood = on_policy_likelihood(alignment)
+
+    def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        product = comparisons.total(likelihood).exp()
+        return product if clamp is None else product.clamp(max=clamp)
+
+    return weight
+
+
+WEIGHTS: Mapping[str, Callable[..., Callable[[Comparisons], Tensor]]] = {"wpo": wpo}
+"""The weights that a configuration names."""

@@ -1,0 +1,254 @@
+"""The other parts of the page: findings, samples, data, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefero.diagnostics.monitors import MONITORS
+from prefero.report.charts import histogram
+from prefero.report.curves import Figure
+from prefero.report.folder import Run, section
+from prefero.report.names import GROUPS
+from prefero.report.numbers import date, duration, number, percent
+
+MOST_SAMPLES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A monitor that fired, ready to be shown; ``method`` says in which run of a comparison."""
+
+    title: str
+    message: str
+    step: str
+    value: str
+    threshold: str
+    advice: str
+    paper: str
+    remedies: tuple[str, ...]
+    method: str = ""
+    colour: str = ""
+
+
+def findings(run: Run, method: str = "", colour: str = "") -> list[Finding]:
+    return [
+        Finding(
+            title=str(found.get("title") or found.get("monitor") or "Monitor"),
+            message=str(found.get("message", "")),
+            step=number(found.get("step")),
+            value=number(found.get("value")),
+            threshold=number(found.get("threshold")),
+            advice=str(found.get("advice", "")),
+            paper=str(found.get("paper", "")),
+            remedies=tuple(str(key) for key in found.get("remedies") or ()),
+            method=method,
+            colour=colour,
+        )
+        for found in run.findings
+    ]
+
+
+def watching(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """Titles of the monitors that could watch all these runs, and of those that could not."""
+    able = [monitor.title for monitor in MONITORS if all(monitor.watches(run.history) for run in runs)]
+    return able, [monitor.title for monitor in MONITORS if monitor.title not in able]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A response to a sample's prompt: by whom, and how it was scored."""
+
+    label: str
+    text: str
+    colour: str
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sample:
+    prompt: str
+    versions: list[Version] = field(default_factory=list)
+
+
+def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
+    """Prompts with the responses before and after, those of several runs together; and how many there are.
+
+    ``runs`` are each with the label of its responses and its CSS class.
+    """
+    by_prompt: dict[str, Sample] = {}
+    for run, label, colour in runs:
+        for raw in run.samples:
+            prompt = said(raw.get("prompt"))
+            sample = by_prompt.setdefault(prompt, Sample(prompt))
+            scores = section(raw, "scores")
+            if not sample.versions:
+                sample.versions.append(
+                    Version("before", said(raw.get("before")), "start", _scores(scores, "before"))
+                )
+            sample.versions.append(Version(label, said(raw.get("after")), colour, _scores(scores, "after")))
+    return list(by_prompt.values())[:MOST_SAMPLES], len(by_prompt)
+
+
+def said(text: object) -> str:
+    """Plain text, or the turns of a conversation."""
+    if isinstance(text, list):
+        return "\n\n".join(
+            f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in text if isinstance(turn, Mapping)
+        )
+    return "" if text is None else str(text)
+
+
+def _scores(scores: Mapping[str, Any], when: str) -> tuple[str, ...]:
+    """Of one version, from ``{"before": 1}``, ``{"before": {"gold": 1}}`` or ``{"gold": {"before": 1}}``."""
+    inner = scores.get(when)
+    if isinstance(inner, int | float):
+        return (number(inner),)
+    if isinstance(inner, Mapping):
+        return tuple(f"{name} {number(value)}" for name, value in inner.items())
+    return tuple(
+        f"{name.replace('_', ' ')} {number(both[when])}"
+        for name, both in scores.items()
+        if isinstance(both, Mapping) and when in both
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DataPart:
+    """A data set as the page shows it: facts, a picture of its lengths, notes."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    lengths: Figure | None
+    legend: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def data_parts(run: Run) -> list[DataPart]:
+    data = section(run.record, "data")
+    titles = {"train": "Training data", "eval": "Held-out data"}
+    parts = []
+    for name, title in titles.items():
+        summary = section(data, name)
+        several = {
+            key: part for key, part in summary.items() if isinstance(part, Mapping) and "examples" in part
+        }
+        for key, part in several.items():
+            parts.append(_data_part(f"{title}, {key}", part))
+        if summary and not several:
+            parts.append(_data_part(title, summary))
+    return parts
+
+
+def _data_part(title: str, summary: Mapping[str, Any]) -> DataPart:
+    lengths, legend = _lengths(summary)
+    notes = summary.get("notes")
+    return DataPart(
+        title,
+        tuple(_data_facts(summary)),
+        lengths,
+        legend,
+        tuple(map(str, notes)) if isinstance(notes, list | tuple) else (),
+    )
+
+
+def _data_facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if summary.get("name"):
+        yield "source", str(summary["name"]) + (f", {summary['format']}" if summary.get("format") else "")
+    for key, label in (("examples", "examples"), ("responses", "responses"), ("skipped", "rows skipped")):
+        if key in summary:
+            yield label, number(summary[key])
+    for reason, count in section(summary, "dropped").items():
+        yield f"left out: {str(reason).replace('_', ' ')}", number(count)
+    if "max_length" in summary:
+        limit = summary["max_length"]
+        yield "longest allowed", "no limit" if limit is None else f"{number(limit)} tokens"
+    if "truncated_tokens" in summary:
+        yield (
+            "cut off",
+            f"{number(summary['truncated_tokens'])} tokens; prompts: "
+            f"{number(summary.get('truncated_prompts', 0))}, responses: "
+            f"{number(summary.get('truncated_responses', 0))}",
+        )
+    if summary.get("empty_responses"):
+        yield "empty responses", number(summary["empty_responses"])
+    for name, table in section(summary, "lengths").items():
+        if isinstance(table, Mapping) and {"median", "p90", "max"} <= set(table):
+            what = "prompt and response" if name == "all" else f"{name} length"
+            told = ", ".join(f"{label} {number(round(table[key]))}" for label, key in _QUANTILES)
+            yield what, f"{told} tokens"
+    if isinstance(summary.get("longer_chosen"), int | float):
+        yield "chosen is longer", f"in {percent(summary['longer_chosen'])} of the pairs"
+    if isinstance(summary.get("sharing"), int | float):
+        unique, padded = number(summary.get("tokens_unique")), number(summary.get("tokens_padded"))
+        yield (
+            "sharing",
+            f"{number(summary['sharing'])} times fewer tokens to compute: {unique} instead of {padded}",
+        )
+
+
+_QUANTILES = (("median", "median"), ("90 % up to", "p90"), ("longest", "max"))
+
+
+def _lengths(summary: Mapping[str, Any]) -> tuple[Figure | None, tuple[tuple[str, str], ...]]:
+    table = section(summary, "histogram")
+    edges = table.get("edges")
+    colours = {"prompt": "prompt", "response": "train"}
+    for better, worse in GROUPS:
+        colours |= {better: "better", worse: "worse"}
+    there = {colours[name]: counts for name, counts in table.items() if name in colours and counts}
+    if not isinstance(edges, list) or len(edges) < 2 or not there:
+        return None, ()
+    legend = tuple((name, colours[name]) for name in table if name in colours)
+    names = ", ".join(name for name, _ in legend)
+    chart = histogram(edges, there, describe=f"Histogram of the lengths in tokens: {names}")
+    return Figure("Lengths", "responses, by number of tokens", chart), legend
+
+
+def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The facts about a run, by group: method, model, run, machine, and the whole recipe."""
+    record = run.record
+    method, model = section(record, "method"), section(record, "model")
+    groups = {
+        "Method": [
+            ("key", str(method.get("key", ""))),
+            *((name, _plain(value)) for name, value in section(method, "arguments").items()),
+            ("paper", str(method.get("citation") or method.get("paper") or "")),
+        ],
+        "Model": [(name, _plain(value)) for name, value in model.items()]
+        + [("rows", str(record.get("layout", "")))],
+        "Run": [
+            ("folder", str(run.folder)),
+            ("started", date(record["created"]) if record.get("created") else ""),
+            ("took", duration(record["seconds"]) if isinstance(record.get("seconds"), int | float) else ""),
+            ("prefero", str(record.get("prefero", ""))),
+        ],
+        "Machine": list(flat(section(record, "machine"))),
+    }
+    told = [(title, [fact for fact in facts if fact[1]]) for title, facts in groups.items()]
+    return [(title, facts) for title, facts in told if facts]
+
+
+def recipe(run: Run) -> list[tuple[str, str]]:
+    return list(flat(section(run.record, "config")))
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested mappings under dotted keys."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        digits, exponent, power = number(value, 6).partition("e")
+        return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + exponent + power
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return (
+        {None: "–", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, dict) else "–"
+    )

@@ -1,0 +1,128 @@
+"""What lies in the folder of a run or of a comparison, read forgivingly: a run may have been interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefero.diagnostics.records import read_lines
+from prefero.diagnostics.series import EVAL, History
+from prefero.errors import PreferoError
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run. ``record`` is its ``run.json``; what the run did not write is empty."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    findings: tuple[Mapping[str, Any], ...]
+    samples: tuple[Mapping[str, Any], ...]
+    evaluation: tuple[Mapping[str, Any], ...]
+    history: History = field(compare=False)
+
+    @property
+    def method(self) -> str:
+        return str(section(self.record, "method").get("key") or self.folder.name)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.record.get("finished"))
+
+    @property
+    def last_step(self) -> int:
+        return max((line["step"] for line in self.metrics if isinstance(line.get("step"), int)), default=0)
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        return self.history.series.get(name, [])
+
+    def metric_names(self) -> list[str]:
+        """Names of the logged metrics in their order, held-out ones under the name of their training twin."""
+        return list(dict.fromkeys(name.removeprefix(EVAL) for name in self.history.series))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several runs side by side, and what was measured of them all."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+    evaluation: tuple[Mapping[str, Any], ...]
+    record: Mapping[str, Any]
+
+
+def read(folder: str | Path) -> Run | Comparison:
+    """What the folder holds. Raises :class:`PreferoError` if that is neither a run nor a comparison."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PreferoError(f"there is no folder {folder} to report on")
+    if (folder / "comparison.json").is_file():
+        return _comparison(folder)
+    if (folder / "run.json").is_file():
+        return _run(folder)
+    inside = sorted(file.parent.name for file in folder.glob("*/run.json"))
+    hint = (
+        f"; did you mean {folder / inside[0]}?" if inside else "; give the output folder of `prefero train`"
+    )
+    raise PreferoError(f"{folder} holds no run (no run.json) and no comparison (no comparison.json){hint}")
+
+
+def section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a record, empty where it is missing or something else."""
+    part = record.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _run(folder: Path) -> Run:
+    metrics = tuple(_numbers(read_lines(folder / "metrics.jsonl")))
+    history = History()
+    for line in metrics:
+        history.record(line)
+    return Run(
+        folder=folder,
+        record=_object(folder / "run.json"),
+        metrics=metrics,
+        findings=tuple(read_lines(folder / "monitors.jsonl")),
+        samples=tuple(read_lines(folder / "samples.jsonl")),
+        evaluation=_rows(_object(folder / "evaluation.json")),
+        history=history,
+    )
+
+
+def _comparison(folder: Path) -> Comparison:
+    record = _object(folder / "comparison.json")
+    names = record.get("runs")
+    places = [folder / str(name) for name in names] if isinstance(names, list) else []
+    runs = tuple(_run(place) for place in places if (place / "run.json").is_file())
+    if not runs:
+        raise PreferoError(f"{folder / 'comparison.json'} names no run whose folder holds a run.json")
+    rows = _rows(section(record, "evaluation")) or _rows(_object(folder / "evaluation.json"))
+    return Comparison(folder, runs, rows or tuple(row for run in runs for row in run.evaluation), record)
+
+
+def _object(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PreferoError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise PreferoError(f"{file} holds no JSON object")
+    return content
+
+
+def _rows(evaluation: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    rows = evaluation.get("rows")
+    return tuple(row for row in rows if isinstance(row, dict)) if isinstance(rows, list) else ()
+
+
+def _numbers(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A loss that was no number is null in the file; the history knows it as NaN."""
+    for line in lines:
+        if isinstance(line.get("step"), int):
+            yield {name: float("nan") if value is None else value for name, value in line.items()}

@@ -1,0 +1,158 @@
+"""The top of the page: one sentence, and the numbers a reader looks for first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from prefero.diagnostics.monitors import MONITORS
+from prefero.diagnostics.series import EVAL, window
+from prefero.evaluate.intervals import wilson
+from prefero.report.curves import groups_of
+from prefero.report.evaluation import interval_of
+from prefero.report.folder import Run, section
+from prefero.report.names import evaluated
+from prefero.report.numbers import THIN, duration, number, percent, signed
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """``tone`` is ``good``, ``warn``, ``bad`` or nothing; ``colour`` a CSS class for a swatch."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+    colour: str = ""
+
+
+def latest(run: Run, name: str) -> float | None:
+    """The last held-out value, or the mean of the last few training values."""
+    held_out, train = run.history.values(EVAL + name), run.history.values(name)
+    if held_out:
+        return held_out[-1]
+    return fmean(train[-window(len(train)) :]) if train else None
+
+
+def of_run(run: Run) -> tuple[str, list[Tile]]:
+    """The headline and the tiles of one run."""
+    tiles = [accuracy_tile(run), likelihood_tile(run), loss_tile(run), monitors_tile(run), time_tile(run)]
+    parts = [state_of(run)]
+    if run.findings:
+        names = ", ".join(str(finding.get("title") or finding.get("monitor")) for finding in run.findings)
+        parts.append(f"{counted(len(run.findings), 'monitor')} fired: {names.lower()}.")
+    return " ".join(parts), [tile for tile in tiles if tile]
+
+
+def state_of(run: Run) -> str:
+    held_out = run.history.values(f"{EVAL}rewards/accuracies")
+    if run.finished:
+        begun = "Finished."
+    elif run.metrics:
+        begun = f"Not finished: this page shows what the run had logged by step {number(run.last_step)}."
+    else:
+        begun = "Not finished: nothing was logged yet."
+    if len(held_out) > 1:
+        begun += f" Held-out reward accuracy went from {percent(held_out[0])} to {percent(held_out[-1])}."
+    return begun
+
+
+def accuracy_tile(run: Run) -> Tile | None:
+    share = latest(run, "rewards/accuracies")
+    if share is None or not math.isfinite(share):
+        return None
+    if not run.history.has(f"{EVAL}rewards/accuracies"):
+        return Tile("Reward accuracy, training pairs", percent(share), "chance is 50 %; nothing was held out")
+    count = section(section(run.record, "data"), "eval").get("examples")
+    if not isinstance(count, int) or count < 1 or not 0 <= share <= 1:
+        return Tile("Held-out reward accuracy", percent(share), "chance is 50 %")
+    interval = wilson(share, count)
+    tone = "good" if interval.low > 0.5 else "bad" if interval.high < 0.5 else "warn"
+    note = f"95{THIN}% interval {percent(interval.low)} to {percent(interval.high)}, {number(count)} examples"
+    return Tile("Held-out reward accuracy", percent(share), note, tone)
+
+
+def likelihood_tile(run: Run) -> Tile | None:
+    """How the likelihood of the better responses changed, per token."""
+    better, _ = groups_of([run])
+    for prefix in (EVAL, ""):
+        ratios = run.history.quotient(f"{prefix}log_ratios/{better}", f"{prefix}lengths/{better}")
+        if ratios:
+            since = "than under the reference"
+            change = ratios[-1] if prefix else fmean(ratios[-window(len(ratios)) :])
+            break
+        logps = run.history.quotient(f"{prefix}logps/{better}", f"{prefix}lengths/{better}")
+        if len(logps) > 1:
+            since = "than at the first log"
+            change = logps[-1] - logps[0] if prefix else fmean(logps[-window(len(logps)) :]) - logps[0]
+            break
+    else:
+        return None
+    where = "held-out " if prefix else ""
+    note = f"nats per token {'more' if change > 0 else 'less'} likely {since}" if change else "no change"
+    return Tile(f"Likelihood of {where}{better} responses", signed(change), note)
+
+
+def loss_tile(run: Run) -> Tile | None:
+    last = latest(run, "loss")
+    if last is None:
+        return None
+    held_out, train = run.history.values(f"{EVAL}loss"), run.history.values("loss")
+    if held_out:
+        return Tile("Loss, held out", number(last), f"{number(held_out[0])} when first measured")
+    return Tile("Loss, training", number(last), f"{number(train[0])} at the first log")
+
+
+def monitors_tile(run: Run) -> Tile:
+    watching = [monitor for monitor in MONITORS if monitor.watches(run.history)]
+    if run.findings:
+        return Tile("Monitors", f"{len(run.findings)} fired", "see what they found, and what helps", "warn")
+    if not watching:
+        return Tile("Monitors", "none watching", "the metrics that they read were not logged")
+    return Tile("Monitors", "all quiet", f"{counted(len(watching), 'monitor')} watching", "good")
+
+
+def time_tile(run: Run) -> Tile | None:
+    seconds = run.record.get("seconds")
+    if not isinstance(seconds, int | float) or not seconds:
+        return None
+    rates = run.history.values("tokens_per_second")
+    rate = f"{number(round(fmean(rates)))} tokens per second" if rates else f"{number(run.last_step)} steps"
+    return Tile("Training time", duration(seconds), rate)
+
+
+def of_comparison(runs: Sequence[Run], rows: Sequence[Mapping[str, object]]) -> tuple[str, list[Tile]]:
+    """The headline and one tile a method."""
+    unfinished = [run.method for run in runs if not run.finished]
+    fired = sum(len(run.findings) for run in runs)
+    parts = [f"{counted(len(runs), 'method')} on the same data."]
+    if unfinished:
+        parts.append(f"Not finished: {', '.join(unfinished)}.")
+    parts.append(f"{counted(fired, 'monitor')} fired." if fired else "No monitor fired.")
+    by_method = {str(row.get("method")): row for row in rows}
+    return " ".join(parts), [
+        _method_tile(run, by_method.get(run.method, {}), f"method-{index % 8}")
+        for index, run in enumerate(runs)
+    ]
+
+
+def _method_tile(run: Run, row: Mapping[str, object], colour: str) -> Tile:
+    for name in ("win_rate", "gold_reward", "reward", "accuracy"):
+        value = row.get(name)
+        if isinstance(value, int | float):
+            named, interval = evaluated(name), interval_of(row, name)
+            what = f"{named.title.lower()} {named.unit}".strip()
+            ends = f", {' to '.join(map(named.form, interval))}" if interval else ""
+            return Tile(run.method, named.form(value), what + ends, colour=colour)
+    share = latest(run, "rewards/accuracies")
+    where = "held-out" if run.history.has(f"{EVAL}rewards/accuracies") else "training"
+    if share is None:
+        return Tile(run.method, "–", "nothing logged", colour=colour)
+    return Tile(run.method, percent(share), f"reward accuracy, {where} pairs", colour=colour)
+
+
+def counted(count: int, noun: str) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    return f"{words[count] if count < len(words) else count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,116 @@
+"""What a run came to: held-out numbers with their intervals, and samples before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from prefero.data.examples import Example, Text
+from prefero.evaluate.ranking import ranking_accuracy
+from prefero.feedback.sampling import contexts, sample
+from prefero.training.evaluation import Evaluated
+from prefero.training.run_folder import write_lines
+
+SAMPLE_TOKENS = 128
+"""Longest response of a sample, in tokens; at most half of what prompt and response may have together."""
+
+
+def held_out_row(method: str, found: Evaluated) -> dict[str, Any]:
+    """A row of ``evaluation.json``: the share of held-out pairs that the reward orders as the data do, with
+    Wilson's 95 % interval over pairs, where the objective compares pairs; and the objective's loss."""
+    row: dict[str, Any] = {"method": method, "loss": found.loss, "interval": {}}
+    margins = found.values.get("rewards/margins")
+    if margins is not None:
+        there = found.weights["rewards/margins"] > 0
+        ranking = ranking_accuracy(margins[there].tolist())
+        row["accuracy"] = ranking.accuracy
+        row["interval"]["accuracy"] = [ranking.interval.low, ranking.interval.high]
+    return row
+
+
+class Samples(TrainerCallback):
+    """Responses to a few prompts by the policy as it was and as it became, with the same noise.
+
+    What came before is written to ``samples.jsonl`` before training, so that a resumed run still has it.
+    Prompts that leave too little of ``max_length`` tokens are passed over. Several processes write none.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        count: int,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        seed: int,
+    ) -> None:
+        self.tokens = min(SAMPLE_TOKENS, max_length // 2)
+        self.prompts = _short_prompts(examples, count, tokenizer, max_length - self.tokens)
+        self.tokenizer, self.seed = tokenizer, seed
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        if self.prompts and args.world_size == 1 and state.global_step == 0:
+            drawn = zip(self.prompts, self._drawn(model), strict=True)
+            write_lines(_file(args), [{"prompt": _shown(prompt), "before": text} for prompt, text in drawn])
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        if state.global_step == state.max_steps and _file(args).is_file():
+            lines = [json.loads(line) for line in _file(args).read_text(encoding="utf-8").splitlines()]
+            if len(lines) == len(self.prompts):
+                drawn = zip(lines, self._drawn(model), strict=True)
+                write_lines(_file(args), [line | {"after": text} for line, text in drawn])
+
+    def _drawn(self, model: nn.Module | None) -> list[str]:
+        assert model is not None
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(self.seed)
+        drawn = sample(model, self.tokenizer, self.prompts, generator=generator, max_new_tokens=self.tokens)
+        return [one.text for one in drawn]
+
+
+def _file(args: TrainingArguments) -> Path:
+    return Path(str(args.output_dir)) / "samples.jsonl"
+
+
+def _short_prompts(
+    examples: Sequence[Example], count: int, tokenizer: PreTrainedTokenizerBase, longest: int
+) -> list[Text]:
+    """The first distinct prompts of at most ``longest`` tokens."""
+    found: list[Text] = []
+    for example in examples:
+        if len(found) == count:
+            break
+        if example.prompt not in found and len(contexts([example.prompt], tokenizer)[0]) <= longest:
+            found.append(example.prompt)
+    return found
+
+
+def _shown(prompt: Text) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)

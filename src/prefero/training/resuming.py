@@ -1,0 +1,183 @@
+"""The part of the trainer that saves and resumes: whole checkpoints, objective state, sharded weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import rotate_checkpoints
+
+from prefero.errors import PreferoError
+from prefero.objectives.compare import Objective
+from prefero.reference.resolve import References
+from prefero.training import checkpoints, sharding
+from prefero.training.weights import saved_weights
+
+_SHARDED_ADAPTERS = "sharded-adapters.safetensors"
+
+
+class ResumingTrainer(Trainer):
+    """A trainer that goes on exactly where a killed one stopped.
+
+    A checkpoint counts once its marker is written, which happens last. Besides what transformers saves, it
+    holds the objective's state and the references that move. A model that :meth:`shard` has sharded is saved
+    in whole tensors, and its optimizer too.
+    """
+
+    args: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataset: Any
+    eval_dataset: Any
+    objective: Objective
+    references: References
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run has to share with a checkpoint to go on from it."""
+        raise NotImplementedError
+
+    @property
+    def objective_weights(self) -> list[nn.Parameter]:
+        """What the objective itself learns; it stands in the optimizer beside the policy, without decay."""
+        return [weight for weight in self.objective.parameters() if weight.requires_grad]
+
+    @property
+    def launcher_shards(self) -> bool:
+        """Whether FSDP or DeepSpeed was asked of accelerate, which places the policy when training begins."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.objective_weights:
+            optimizer.add_param_group({"params": self.objective_weights, "weight_decay": 0.0})
+        return optimizer
+
+    def _prepare_references(self) -> None:
+        raise NotImplementedError
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume)
+        self._prepare_references()
+        return prepared
+
+    def shard(self) -> None:
+        """Shard the policy and the models beside it over all processes; nothing else wraps them after."""
+        if self.objective_weights:
+            raise PreferoError(
+                "the objective has weights of its own, which training.parallel=fsdp would leave out: leave "
+                "training.parallel out"
+            )
+        for provider in self.references.providers.values():
+            if isinstance(provider.model, nn.Module):
+                sharding.shard(provider.model, self.args.device)
+        sharding.shard(self.model, self.args.device)
+        # What transformers calls a model that was sharded when it was loaded: it is not wrapped again.
+        self.is_distributed_loading_by_transformers = True
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (checkpoint / checkpoints.MARKER).unlink(missing_ok=True)
+        # An older checkpoint goes only when this one is whole.
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = keep
+        moving = {
+            name: {key: sharding.whole(weight) for key, weight in reference.moved().items()}
+            for name, reference in self.references.moving.items()
+        }
+        adapters = None
+        if self._shards and isinstance(self.model, PeftModel):
+            adapters = sharding.whole_trained(self.model)  # under their own names, whole
+        if self.args.should_save:
+            checkpoints.save_state(checkpoint, self.objective, moving)
+            if adapters is not None:
+                save_file(adapters, checkpoint / _SHARDED_ADAPTERS)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.mark_complete(checkpoint, self.state.global_step, self.identity)
+            rotate_checkpoints(
+                output_dir=self.args.output_dir,
+                save_total_limit=keep,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._prepare_references()  # by the policy as it started
+        checkpoint = Path(resume_from_checkpoint)
+        if self.launcher_shards or (isinstance(self.model, PeftModel) and not self._shards):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(checkpoint)
+        checkpoints.load_state(checkpoint, self.objective, self.references.moving)
+
+    def _load_best_model(self) -> None:
+        if self.launcher_shards or isinstance(self.model, PeftModel):
+            super()._load_best_model()
+        else:
+            assert self.state.best_model_checkpoint is not None
+            self._load_weights(Path(self.state.best_model_checkpoint))
+
+    def _load_weights(self, checkpoint: Path) -> None:
+        adapters = checkpoint / _SHARDED_ADAPTERS
+        state = load_file(adapters) if adapters.is_file() else saved_weights(checkpoint, self.model)
+        if self._shards:
+            sharding.load_whole_state(self.model, state)
+        else:
+            self.model.load_state_dict(state, strict=False)
+
+    @property
+    def _shards(self) -> bool:
+        return sharding.is_sharded(self.model)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._shards:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        main, folder = self.args.should_save, Path(output_dir)
+        sharding.save_optimizer(self.model, self.optimizer.optimizer, folder / OPTIMIZER_NAME, main=main)
+        if main:
+            torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self._shards:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        folder = Path(checkpoint)
+        sharding.load_optimizer(self.model, self.optimizer.optimizer, folder / OPTIMIZER_NAME)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not self._shards:
+            super().save_model(output_dir, _internal_call)
+            return
+        folder = output_dir or self.args.output_dir
+        state = sharding.whole_state(self.model)
+        if self.args.should_save:
+            self.model.save_pretrained(folder, state_dict=state)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+        self.accelerator.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        # Sharded gradients add up row by row; waiting for the last row would hold them whole.
+        yield
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        return sharding.whole(norm) if isinstance(norm, Tensor) else norm

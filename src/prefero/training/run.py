@@ -1,0 +1,221 @@
+"""Whole runs from a recipe: everything is checked, then trained, and a run folder is left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from prefero.data.arrange import arrange
+from prefero.data.examples import Examples
+from prefero.data.formats import load_examples
+from prefero.errors import PreferoError
+from prefero.objectives.needs import dry_run
+from prefero.objectives.registry import from_config
+from prefero.reference.resolve import ReferenceSpec
+from prefero.training import checkpoints
+from prefero.training.arguments import PreferenceArguments
+from prefero.training.configuration import DataSection, LoraSection, ReferenceSection, TrainConfig
+from prefero.training.outcome import Samples, held_out_row
+from prefero.training.preparation import ModelSource, length_limit
+from prefero.training.run_folder import refuse_other_run, write_json
+from prefero.training.trainer import PreferenceTrainer
+
+
+def train(config: TrainConfig | Mapping[str, Any], *, callbacks: Sequence[TrainerCallback] = ()) -> Path:
+    """Align a model as the recipe says; returns the run folder.
+
+    The folder holds ``run.json``, ``metrics.jsonl``, ``monitors.jsonl``, ``samples.jsonl``, checkpoints, with
+    held-out data ``evaluation.json``, and in ``model/`` what was trained, with its tokenizer.
+
+    Raises :class:`PreferoError` for what the user has to change, before anything is trained and as far as
+    possible before the model is loaded.
+    """
+    config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+    _check(config)
+    _train(config, *_examples(config.data, config.seed), callbacks)
+    return config.output
+
+
+def compare(
+    config: TrainConfig | Mapping[str, Any],
+    methods: Sequence[str | Mapping[str, Any]],
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Path:
+    """Several methods from the same start on the same data and the same cache of reference scores.
+
+    Each has a run folder of its own inside the recipe's output folder, which gets a ``comparison.json``. The
+    recipe's own objective is used where it is the method's. Returns the folder. Nothing is trained unless all
+    methods can be.
+    """
+    config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+    training, held_out = _examples(config.data, config.seed)
+    runs: dict[str, TrainConfig] = {}
+    for one in methods:
+        objective = {"method": one} if isinstance(one, str) else dict(one)
+        if objective == {"method": config.objective.get("method")}:
+            objective = config.objective
+        name = _unused(str(objective.get("method")), runs)
+        run = config.model_copy(update={"objective": objective, "output": config.output / name})
+        _check(run)
+        needs = dry_run(from_config(objective))
+        for examples in (training, held_out):
+            if examples is not None:
+                arrange(examples, needs.roles, needs.columns, for_method=name)
+        runs[name] = run
+    rows = [row for name, run in runs.items() for row in _train(run, training, held_out, callbacks, name)]
+    write_json(config.output / "comparison.json", {"runs": list(runs), "evaluation": {"rows": rows}})
+    return config.output
+
+
+def arguments(config: TrainConfig) -> PreferenceArguments:
+    """The trainer's arguments that a recipe stands for. Raises :class:`PreferoError` for what cannot be."""
+    training = config.training
+    settings: dict[str, Any] = {
+        "output_dir": str(config.output),
+        "seed": config.seed,
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.schedule,
+        "warmup_steps": training.warmup,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "examples_per_step": training.examples_per_step,
+        "tokens_per_row": training.tokens_per_row,
+        "max_length": config.data.max_length,
+        "layout": training.layout,
+        "bf16": training.precision == "bfloat16",
+        "fp16": training.precision == "float16",
+        "activation_checkpointing": training.activation_checkpointing,
+        "dropout": training.dropout,
+        "parallel": training.parallel,
+        "logging_steps": training.logging_steps,
+        "save_strategy": "no" if training.save_steps is None else "steps",
+        "save_total_limit": training.save_total_limit,
+        "overwrite": training.overwrite,
+    }
+    if training.optimizer is not None:
+        settings["optim"] = training.optimizer
+    if training.save_steps is not None:
+        settings["save_steps"] = training.save_steps
+    if config.data.eval is not None:
+        settings |= {"eval_strategy": "steps", "eval_steps": training.eval_steps or 0.1}
+    try:
+        return PreferenceArguments(**{**settings, **training.arguments})
+    except (ValueError, TypeError, ImportError) as error:
+        raise PreferoError(f"training: {error}") from None
+
+
+def _check(config: TrainConfig) -> None:
+    """What can be wrong before data and model are looked at."""
+    from_config(config.objective)
+    resumes = checkpoints.to_resume_from(config.output, config.training.resume)
+    if not (resumes or config.training.overwrite or config.training.resume == "auto"):
+        refuse_other_run(config.output)
+    lora = config.model.lora
+    if lora is not None and lora.dropout and not config.training.dropout:
+        raise PreferoError(
+            "model.lora.dropout is set, but dropout is off, because log-probabilities are compared across "
+            "passes: set training.dropout=true, or leave model.lora.dropout out"
+        )
+    if config.model.quantization is not None and lora is None:
+        raise PreferoError(
+            "a quantised model cannot be trained itself: add adapters with model.lora, or leave out "
+            "model.quantization"
+        )
+
+
+def _train(
+    config: TrainConfig,
+    training: Examples,
+    held_out: Examples | None,
+    callbacks: Sequence[TrainerCallback],
+    name: str = "",
+) -> list[dict[str, Any]]:
+    """Train and leave the run folder; returns the rows of its evaluation."""
+    model = config.model
+    trainer = PreferenceTrainer(
+        ModelSource(
+            model.name,
+            tokenizer_name=model.tokenizer,
+            revision=model.revision,
+            dtype=model.dtype,
+            attention=model.attention,
+            quantization=model.quantization,
+            trust_remote_code=model.trust_remote_code,
+        ),
+        training,
+        held_out,
+        config.objective,
+        arguments(config),
+        reference=_spec(config.reference),
+        models={name: _spec(one) for name, one in config.models.items()},
+        peft_config=_lora(model.lora),
+        callbacks=list(callbacks),
+        recipe=config.as_dict(),
+    )
+    trainer.add_callback(
+        Samples(
+            held_out if held_out is not None else training,
+            config.training.samples,
+            trainer.made.tokenizer,
+            max_length=length_limit(trainer.args.max_length, trainer.made.policy.config),
+            seed=config.seed,
+        )
+    )
+    trainer.train(config.training.resume)
+    trainer.save_model(str(config.output / "model"))
+    rows = []
+    if held_out is not None:
+        rows.append(held_out_row(name or trainer.made.method, trainer.final_evaluation()))
+        if trainer.is_world_process_zero():
+            write_json(config.output / "evaluation.json", {"rows": rows})
+    del trainer
+    gc.collect()  # a trainer holds itself in cycles, and the next run of a comparison needs its memory
+    return rows
+
+
+def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
+    def read(source: str, split: str, limit: int | None) -> Examples:
+        return load_examples(
+            source, split=split, format=data.format, skip_bad_rows=data.skip_bad_rows, limit=limit
+        )
+
+    training = read(data.train, data.split, data.limit)
+    if data.eval is None:
+        return training, None
+    if isinstance(data.eval, float):
+        return training.hold_out(data.eval, seed)
+    return training, read(data.eval, data.eval_split, data.eval_limit)
+
+
+def _spec(section: ReferenceSection) -> ReferenceSpec:
+    return ReferenceSpec(section.kind, section.model, section.alpha, section.every, section.cache)
+
+
+def _lora(section: LoraSection | None) -> LoraConfig | None:
+    if section is None:
+        return None
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=section.r,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules,
+        modules_to_save=section.modules_to_save,
+    )
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    """The name, or the name with the first number that makes it another one."""
+    number = 2
+    candidate = name
+    while candidate in taken:
+        candidate, number = f"{name}-{number}", number + 1
+    return candidate

@@ -1,0 +1,147 @@
+"""From a collated row to the batch that an objective reads: all models that it names, scored or looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prefero.data.packing import CellIndex, Forest
+from prefero.data.schema import SCHEMA
+from prefero.models.language import score
+from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
+from prefero.objectives.needs import STATES, Needs
+from prefero.reference.providers import Provider
+
+MAIN = ""
+"""The view that is the examples themselves."""
+
+
+def every_need(needs: Needs) -> list[Needs]:
+    """What an objective needs of the examples themselves and of each view."""
+    return [needs, *needs.views.values()]
+
+
+def model_names(needs: Needs) -> set[str]:
+    """Every model that is scored, except the policy, whether read itself or only by a signal."""
+    read = {name for need in every_need(needs) for name in need.models}
+    return (read | {signal.against for signal in signals_of(needs) if signal.against}) - {"policy"}
+
+
+def signals_of(needs: Needs, model: str | None = None) -> frozenset[Signal]:
+    """The signals asked of one model, or of all of them."""
+    return frozenset(
+        signal
+        for need in every_need(needs)
+        for name, signals in need.models.items()
+        if model in (None, name)
+        for signal in signals
+    )
+
+
+def compared_models(needs: Needs) -> set[str]:
+    """Models that a signal of another model is measured against: they have to be there while it is scored."""
+    return {signal.against for signal in signals_of(needs) if signal.against}
+
+
+class Scorer:
+    """Scores rows with the policy and with the ``providers`` of the other models that ``needs`` names.
+
+    Models for which a row carries cached log-probabilities are not run.
+    """
+
+    def __init__(
+        self,
+        needs: Needs,
+        providers: Mapping[str, Provider],
+        *,
+        hidden: int = 1,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """``hidden`` is the width of the policy's states; ``around`` is entered where another model is scored
+        (the policy's mixed precision)."""
+        self.needs, self.providers, self.hidden, self.around = needs, providers, hidden, around
+
+    def __call__(
+        self,
+        policy: nn.Module,
+        row: Mapping[str, Any],
+        *,
+        extra: Iterable[Signal] = (),
+        progress: float = 0.0,
+    ) -> PreferenceBatch:
+        """``extra`` signals of the policy are measured besides those that the objective needs."""
+        forest: Forest = row["forest"]
+        scored = {}
+        for name, provider in self.providers.items():
+            with torch.no_grad(), self.around():
+                scored[name] = provider.score(forest, signals_of(self.needs, name))
+        others = {name: self.providers[name].model for name in compared_models(self.needs)}
+        wanted = signals_of(self.needs, "policy") | frozenset(extra)
+        scored["policy"] = score(policy, forest, wanted, others=others)
+        return self._batch(row, scored, progress)
+
+    def blank(self, row: Mapping[str, Any]) -> PreferenceBatch:
+        """The batch with every log-probability 0: enough to count what an objective averages over."""
+        forest: Forest = row["forest"]
+        scored = {
+            name: {view: self._zeros(index, name) for view, index in forest.cells.items()}
+            for name in {"policy", *self.providers}
+        }
+        return self._batch(row, scored, 0.0)
+
+    def _batch(
+        self, row: Mapping[str, Any], scored: Mapping[str, Mapping[str, TokenLogps]], progress: float
+    ) -> PreferenceBatch:
+        columns: Mapping[str, Tensor] = row["columns"]
+        # What belongs to tokens belongs to the tokens of the examples themselves.
+        of_examples = {
+            name: values for name, values in columns.items() if not SCHEMA[name].axes.endswith("token")
+        }
+        views = {
+            view: PreferenceBatch(
+                models=self._models(row, scored, view),
+                columns=of_examples,
+                roles=needs.roles,
+                progress=progress,
+            )
+            for view, needs in self.needs.views.items()
+        }
+        models = self._models(row, scored, MAIN)
+        return PreferenceBatch(models, columns, self.needs.roles, views, progress)
+
+    def _models(
+        self, row: Mapping[str, Any], scored: Mapping[str, Mapping[str, TokenLogps]], view: str
+    ) -> dict[str, TokenLogps]:
+        models = {name: by_view[view] for name, by_view in scored.items()}
+        policy = models["policy"]
+        for name, by_view in row["cached"].items():
+            models[name] = TokenLogps(by_view[view].to(policy.logps.dtype), policy.mask)
+        return models
+
+    def _zeros(self, index: CellIndex, model: str) -> TokenLogps:
+        mask = index.index >= 0
+        zeros = mask.new_zeros(mask.shape, dtype=torch.float32)
+        signals = {}
+        for signal in signals_of(self.needs, model):
+            shape = mask.shape[: len(signal.axes.split())]
+            signals[signal] = zeros.new_zeros((*shape, self.hidden) if signal.name in STATES else shape)
+        return TokenLogps(zeros, mask, signals)
+
+
+def detached(batch: PreferenceBatch) -> PreferenceBatch:
+    """The same numbers without a graph behind them."""
+
+    def of(logps: TokenLogps) -> TokenLogps:
+        signals = {signal: values.detach() for signal, values in logps.signals.items()}
+        return TokenLogps(logps.logps.detach(), logps.mask, signals)
+
+    return replace(
+        batch,
+        models={name: of(logps) for name, logps in batch.models.items()},
+        views={view: detached(inner) for view, inner in batch.views.items()},
+    )

@@ -1,0 +1,357 @@
+"""The trainer: :class:`transformers.Trainer` with a step plan, a scoring pass, an objective and its update
+rule."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from prefero.data.tokenize import TokenDataset
+from prefero.diagnostics.callback import MonitorCallback
+from prefero.errors import PreferoError
+from prefero.models.language import adapt
+from prefero.objectives.compare import Objective
+from prefero.reference.cache import Share
+from prefero.reference.providers import Frozen
+from prefero.reference.resolve import fill, resolve
+from prefero.training import checkpoints
+from prefero.training.arguments import PreferenceArguments as PreferenceArguments
+from prefero.training.collate import Collator, DrawnExamples
+from prefero.training.evaluation import Evaluated, evaluate
+from prefero.training.following import Following
+from prefero.training.ingredients import Reference, all_of, prepared
+from prefero.training.interrupts import StopInOrder
+from prefero.training.metrics import MONITORED, Averages, measure, term_names
+from prefero.training.plan import RankRows
+from prefero.training.preparation import ModelSource
+from prefero.training.resuming import ResumingTrainer
+from prefero.training.run_folder import RunFolder, clear, described, refuse_finished_run, refuse_other_run
+from prefero.training.scoring import Scorer
+from prefero.training.updates import BackwardAndStep, Ranks, UpdateRule, WholeStep, to_device
+
+logger = logging.getLogger(__name__)
+
+
+class PreferenceTrainer(ResumingTrainer):
+    """Aligns a causal language model with preference data by one objective.
+
+    Example::
+
+        PreferenceTrainer("Qwen/Qwen3-0.6B", "trl-lib/ultrafeedback_binarized",
+                          objective="simpo", output_dir="runs/simpo").train()
+
+    Args:
+        model: a hub name, a folder, or a loaded model (with PEFT adapters or without).
+        train_dataset: preference data: a file, a folder, a hub name, a ``datasets.Dataset``, rows,
+            :class:`~prefero.data.examples.Examples` or a :class:`~prefero.data.tokenize.TokenDataset`.
+        eval_dataset: held-out data in any of these forms, or several by name.
+        objective: a method's name, its configuration, or an objective.
+        args: all arguments; without it ``settings`` are taken as arguments of :class:`PreferenceArguments`.
+        processing_class: the tokenizer; by default the one that belongs to ``model``.
+        reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, or a
+            :class:`~prefero.reference.resolve.ReferenceSpec`.
+        models: other models that the objective reads, by name.
+        peft_config: a configuration of PEFT adapters, to train them alone.
+        recipe: what ``run.json`` records as the configuration; by default the arguments.
+
+    Raises:
+        PreferoError: for everything that the user has to change, before anything is trained.
+    """
+
+    # The loss is divided by what the whole step counts, not once more by the number of rows.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: str | ModelSource | nn.Module,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        objective: str | Mapping[str, Any] | Objective = "dpo",
+        args: PreferenceArguments | None = None,
+        *,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        reference: Reference = "auto",
+        models: Mapping[str, Reference] | None = None,
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        args = PreferenceArguments.given(args, settings)
+        self.made = made = prepared(
+            model,
+            train_dataset,
+            eval_dataset,
+            objective,
+            args,
+            tokenizer=processing_class,
+            reference=reference,
+            models=models,
+            peft_config=peft_config,
+        )
+        self.objective = made.objective
+        self.plan = made.plan(made.train, shuffle=True) if made.train is not None else None
+        if self.plan is not None:
+            args.gradient_accumulation_steps = self.plan.rows
+        super().__init__(
+            model=made.policy,
+            args=args,
+            train_dataset=made.train,
+            eval_dataset=made.eval,
+            processing_class=made.tokenizer,
+            callbacks=callbacks,
+        )
+        self.objective.to(args.device)
+        self.references = resolve(
+            made.demands,
+            made.specs,
+            self.model,
+            self._load_reference,
+            precision=self.accelerator.mixed_precision,
+            name_of_policy=made.name,
+        )
+        for provider in self.references.providers.values():
+            if isinstance(provider, Frozen):
+                provider.model.to(args.device)
+        self._references_ready = not self.references.cached
+        if args.parallel == "fsdp":
+            self._prepare_references()
+            self.shard()
+        self.scorer = Scorer(
+            made.needs,
+            self.references.providers,
+            hidden=getattr(made.text_config, "hidden_size", 1),
+            around=self.accelerator.autocast,
+        )
+        self._ranks = Ranks(self.accelerator.num_processes, self._sum_over_ranks, gather_object, args.device)
+        rule = BackwardAndStep if made.needs.exact else WholeStep
+        self.update: UpdateRule = rule(self.objective, self.scorer, self._ranks)
+        self.rows: RankRows | None = None
+        self._averages = Averages()
+        self._seen, self._since = [0, 0], time.monotonic()
+        self._latest: tuple[int, Evaluated | None] = (0, None)
+        self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
+        if self.is_world_process_zero():
+            for tokens in (made.train, *all_of(made.eval)):
+                for note in tokens.summary.notes if tokens is not None else ():
+                    logger.warning(note)
+        self._stop = StopInOrder(self._sum_over_ranks, args.device)
+        folder = Path(self.args.output_dir)
+        for callback in (
+            Following(self),
+            RunFolder(folder, described(made, self.args.to_dict() if recipe is None else recipe)),
+            MonitorCallback(folder),
+            self._stop,
+        ):
+            self.add_callback(callback)
+
+    # What is trained and measured on
+
+    def _loader(self, rows: RankRows, tokens: TokenDataset) -> DataLoader:
+        cached = {name: model.logps for name, model in self.references.cached.items()}
+        needs = self.made.needs
+        return DataLoader(
+            DrawnExamples(tokens),
+            batch_sampler=rows,
+            collate_fn=Collator(needs.columns, views=needs.views, cached=cached, seed=rows.plan.seed),
+            num_workers=self.args.dataloader_num_workers,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self.plan is None:
+            raise PreferoError("there is nothing to train on: give a train_dataset")
+        self.rows = RankRows(self.plan, self.args.process_index)
+        return self._loader(self.rows, self.train_dataset)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        tokens = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        tokens = self.eval_dataset if tokens is None else tokens
+        if not isinstance(tokens, TokenDataset):
+            raise PreferoError("held-out data are given as eval_dataset when the trainer is made")
+        return self._loader(RankRows(self.made.plan(tokens, shuffle=False), self.args.process_index), tokens)
+
+    # Models that are not trained
+
+    def _load_reference(self, name: str) -> nn.Module:
+        model = ModelSource(name, dtype=str(self.made.policy.dtype).removeprefix("torch.")).load()
+        adapt(model, layout=self.args.layout)
+        return model.to(self.args.device)
+
+    def _prepare_references(self) -> None:
+        """Fill the disk cache where it has gaps, by models as they were at the start."""
+        if self._references_ready or (self.launcher_shards and self.model_wrapped is self.made.policy):
+            return  # what the launcher shards is in place once training has begun
+        examples = [e for tokens in (self.train_dataset, *all_of(self.eval_dataset)) for e in tokens or ()]
+        shows = self.is_local_process_zero() and not self.args.disable_tqdm
+        with self.accelerator.autocast():
+            fill(
+                self.references,
+                examples,
+                tokens_per_row=self.made.tokens_per_row,
+                device=self.args.device,
+                share=Share(
+                    self.args.process_index, self.args.world_size, self.accelerator.wait_for_everyone
+                ),
+                progress=partial(tqdm, leave=False) if shows else None,
+            )
+        self._references_ready = True
+
+    # Optimizer steps
+
+    def train(
+        self, resume_from_checkpoint: bool | str | Path | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train, from the start or from a checkpoint.
+
+        ``resume_from_checkpoint`` is True for the latest whole checkpoint of the output folder, ``"auto"``
+        for that or the start, or a checkpoint's folder. Ctrl-C (or SIGTERM) lets the optimizer step end,
+        writes a checkpoint and raises :class:`KeyboardInterrupt` saying how to go on.
+
+        Raises:
+            PreferoError: where the output folder holds another run, or the checkpoint is another run's.
+        """
+        folder = Path(self.args.output_dir)
+        wanted = resume_from_checkpoint or self.args.resume_from_checkpoint
+        checkpoint = checkpoints.to_resume_from(folder, wanted or False)
+        if checkpoint is not None:
+            checkpoints.refuse_other_identity(checkpoint, self.identity)
+        elif self.args.overwrite or wanted == "auto":
+            if wanted == "auto":
+                refuse_finished_run(folder)
+            if self.args.should_save:
+                clear(folder)
+        else:
+            refuse_other_run(folder)
+        self.accelerator.wait_for_everyone()
+        self._prepare_references()
+        self._since = time.monotonic()
+        # transformers would look at these by itself, and take a checkpoint that was cut off.
+        self.args.resume_from_checkpoint = None
+        with self._stop.listening():
+            result = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+        if self._stop.stopped:
+            raise KeyboardInterrupt(
+                f"stopped after step {self.state.global_step} of {self.state.max_steps}; the checkpoint is "
+                f"in {folder}: go on with training.resume=true (resume_from_checkpoint=True)"
+            )
+        return result
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        assert self.plan is not None
+        references = {name: cached.logps.store.fingerprint for name, cached in self.references.cached.items()}
+        return checkpoints.identity(self.train_dataset, self.plan, self.objective, references)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        rows, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.update.begin(rows)
+        return rows, count
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return to_device(inputs, self.args.device)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        extra = frozenset(MONITORED.values()) if self._logs_after_this_step() else frozenset()
+        self.objective.train()
+        share = self.update.share(model, inputs, extra, self._progress)
+        loss = share.loss
+        self._averages.add(measure(share.batch, self.objective), inputs["weight"])
+        if len(share.terms) > 1:
+            names = term_names(self.objective, share.batch)
+            for name, (total, count) in zip(names, share.terms, strict=True):
+                self._averages.add_total(name, total, count)
+        self._seen[0] += len(inputs["forest"])
+        self._seen[1] += int(inputs["weight"]) * len(inputs["example"])
+        return (loss, {}) if return_outputs else loss
+
+    @property
+    def _progress(self) -> float:
+        return self.state.global_step / max(self.state.max_steps, 1)
+
+    def _logs_after_this_step(self) -> bool:
+        step = self.state.global_step + 1
+        if step == self.state.max_steps or (step == 1 and self.args.logging_first_step):
+            return True
+        return step % (self.state.logging_steps or 1) == 0
+
+    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        return (
+            self.accelerator.reduce(tensor, reduction="sum") if self.accelerator.num_processes > 1 else tensor
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self._averages.drain(self._sum_over_ranks)
+            now = time.monotonic()
+            seen = self._sum_over_ranks(
+                torch.tensor(self._seen, dtype=torch.float32, device=self.args.device)
+            )
+            rates = (seen / max(now - self._since, 1e-9)).tolist()
+            logs["tokens_per_second"], logs["examples_per_second"] = rates
+            self._seen, self._since = [0, 0], now
+        super().log(logs, start_time)
+
+    # Held-out examples
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        self._prepare_references()
+        return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        *args: Any,
+        metric_key_prefix: str = "eval",
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
+        began = time.monotonic()
+        found = self._evaluated(dataloader)
+        self._latest = (self.state.global_step, found)
+        self._since += time.monotonic() - began  # no training time
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.means().items()}
+        nothing: Any = None
+        return EvalLoopOutput(nothing, nothing, metrics, found.examples)
+
+    def evaluate_examples(self, eval_dataset: Any = None) -> Evaluated:
+        """Every metric of every held-out example, in the order of the data; all processes have to ask."""
+        self._prepare_references()
+        return self._evaluated(self.get_eval_dataloader(eval_dataset))
+
+    def final_evaluation(self) -> Evaluated:
+        """The held-out examples after the last step, measured again only if training did not end with it."""
+        step, found = self._latest
+        return found if found is not None and step == self.state.global_step else self.evaluate_examples()
+
+    def _evaluated(self, dataloader: DataLoader) -> Evaluated:
+        with self.accelerator.autocast():
+            return evaluate(
+                self.model_wrapped,
+                dataloader,
+                self.objective,
+                self.scorer,
+                self._ranks,
+                rows_per_step=dataloader.batch_sampler.plan.rows,  # type: ignore[union-attr]
+                exact=self.made.needs.exact,
+                progress=self._progress,
+            )

@@ -1,0 +1,487 @@
+"""Prompts are the same tokens on both sides, responses end with the end token, and nothing is lost unseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from prefero.data.examples import Example, Response
+from prefero.data.formats import load_examples
+from prefero.data.summary import unique_tokens
+from prefero.data.tokenize import TokenDataset, tokenize
+from prefero.data.trie import TokenTrie
+from prefero.data.truncate import shorter_prompts
+from prefero.data.views import one_cycle
+from prefero.errors import PreferoError
+from tests.data.conftest import CHATML, FORGETFUL, STRICT, MakeTokenizer
+
+PAIR = ("chosen", "rejected")
+
+Tokenizer = PreTrainedTokenizerFast
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="<[|"), max_size=40)
+spoken = text.filter(str.strip)
+
+
+def user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+CHAT = [{"role": "system", "content": "Be kind."}, user("Hi"), assistant("Hello!"), user("What is 2+2?")]
+
+
+def pair(prompt: Any, chosen: Any, rejected: Any, **columns: Any) -> Example:
+    prompt = tuple(prompt) if isinstance(prompt, list) else prompt
+    sides = (tuple(side) if isinstance(side, list) else side for side in (chosen, rejected))
+    responses = tuple(Response(side, role) for side, role in zip(sides, PAIR, strict=True))
+    return Example(prompt, responses, columns, origin="rows, row 1")
+
+
+def run(tokenizer: Tokenizer, *examples: Example, **options: Any) -> TokenDataset:
+    return tokenize(examples, tokenizer, **{"roles": PAIR, **options})
+
+
+def decoded(tokenizer: Tokenizer, dataset: TokenDataset, example: int = 0) -> list[tuple[str, str]]:
+    cells = dataset[example].cells
+    return [(tokenizer.decode(cell.context), tokenizer.decode(cell.response)) for cell in cells]
+
+
+class TestPlainText:
+    @given(prompt=text, chosen=spoken, rejected=spoken)
+    def test_prompts_are_token_identical_and_text_comes_back(
+        self, base: Tokenizer, prompt: str, chosen: str, rejected: str
+    ) -> None:
+        (one, other) = run(base, pair(prompt, chosen, rejected))[0].cells
+        assert one.context.dtype == one.response.dtype == np.int64
+        np.testing.assert_array_equal(one.context, other.context)
+        np.testing.assert_array_equal(one.context, base(prompt)["input_ids"])
+        assert base.decode(one.response) == chosen + "</s>"
+        assert base.decode(other.response) == rejected + "</s>"
+        assert one.scored is other.scored is None
+
+    def test_without_bos_an_empty_prompt_takes_the_end_token(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer()
+        dataset = run(tokenizer, pair("", "a", "b"), pair("x", "a", "b"))
+        assert decoded(tokenizer, dataset)[0] == ("</s>", "a</s>")
+        assert decoded(tokenizer, dataset, 1)[0] == ("x", "a</s>")
+
+    def test_a_tokenizer_that_appends_its_end_token_does_not_end_the_prompt(
+        self, make_tokenizer: MakeTokenizer
+    ) -> None:
+        from tokenizers import processors
+
+        tokenizer = make_tokenizer(bos=True)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
+        assert decoded(tokenizer, run(tokenizer, pair("x", "a", "b")))[0] == ("<s>x", "a</s>")
+
+    def test_a_cut_off_response_has_no_end_token(self, base: Tokenizer) -> None:
+        example = Example("p", (Response("a", "chosen", ended=False), Response("b", "rejected")))
+        assert [response for _, response in decoded(base, run(base, example))] == ["a", "b</s>"]
+
+    def test_a_tokenizer_set_to_pad_and_truncate_still_gives_every_token(self, base: Tokenizer) -> None:
+        base.backend_tokenizer.enable_truncation(2)
+        base.backend_tokenizer.enable_padding(length=50)
+        dataset = run(base, pair("What is the capital of France?", "Paris, of course", "It"))
+        assert decoded(base, dataset)[0] == ("<s>What is the capital of France?", "Paris, of course</s>")
+
+
+class TestTranscripts:
+    def test_a_model_without_a_template_reads_the_original(self, base: Tokenizer) -> None:
+        turns = "\n\nHuman: Hi\n\nAssistant: Hello \n\nHuman:  two  spaces\n\nAssistant:"
+        (row,) = load_examples([{"chosen": f"{turns} Yes.", "rejected": f"{turns} No."}])
+        dataset = run(base, row)
+        assert decoded(base, dataset) == [(f"<s>{turns}", " Yes.</s>"), (f"<s>{turns}", " No.</s>")]
+
+    def test_own_prompts_stay_apart(self, base: Tokenizer) -> None:
+        turns = "\n\nHuman: Hi\n\nAssistant:"
+        rows = [{"chosen": f"{turns} Yes.", "rejected": f"{turns} No.\n\nAssistant: Maybe."}]
+        dataset = run(base, *load_examples(rows))
+        assert decoded(base, dataset) == [
+            (f"<s>{turns}", " Yes.</s>"),
+            (f"<s>{turns} No.\n\nAssistant:", " Maybe.</s>"),
+        ]
+
+    def test_system_and_tool_turns(self, base: Tokenizer) -> None:
+        example = pair([*CHAT, assistant("Let me see."), {"role": "tool", "content": "4"}], "4", "5")
+        (context, response), _ = decoded(base, run(base, example))
+        assert context == (
+            "<s>Be kind.\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: What is 2+2?"
+            "\n\nAssistant: Let me see.\n\nTool: 4\n\nAssistant:"
+        )
+        assert response == " 4</s>"
+
+    def test_an_empty_response_is_its_end_token(self, base: Tokenizer) -> None:
+        dataset = run(base, pair(CHAT, "", "5"))
+        assert decoded(base, dataset)[0][1] == "</s>"
+        assert dataset.summary.empty_responses == 1
+
+    def test_steps_go_on_in_the_turn(self, base: Tokenizer) -> None:
+        rows = [{"prompt": "2+2+2=", "initial_reason_steps": "Step 1: 4.\n", "chosen": "6", "rejected": "7"}]
+        dataset = run(base, *load_examples(rows))
+        assert decoded(base, dataset)[0] == ("<s>\n\nHuman: 2+2+2=\n\nAssistant: Step 1: 4.\n", "6")
+
+    def test_tools_need_a_template(self, base: Tokenizer) -> None:
+        example = Example(
+            (user("Hi"),), pair("", "a", "b").responses, tools=({"name": "add"},), origin="o, row 3"
+        )
+        with pytest.raises(PreferoError, match=r"o, row 3: the row has tools.*no chat template"):
+            run(base, example)
+        call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+        with pytest.raises(PreferoError, match=r"rows, row 1: a message of assistant holds more than text"):
+            run(base, pair(CHAT, [call], [assistant("5")]))
+
+
+class TestChatTemplates:
+    def test_prompt_and_response_are_the_rendered_whole(self, chatml: Tokenizer, llama: Tokenizer) -> None:
+        for tokenizer in (chatml, llama):
+            dataset = run(tokenizer, pair(CHAT, [assistant("It is 4.")], [assistant("It is 5.")]))
+            prompt = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+            for content, (context, response) in zip("45", decoded(tokenizer, dataset), strict=True):
+                assert context == prompt
+                whole = [*CHAT, assistant(f"It is {content}.")]
+                assert context + response == tokenizer.apply_chat_template(whole, tokenize=False)
+            assert dataset.summary.notes == ()
+
+    @given(prompt=spoken, chosen=text, rejected=text)
+    def test_prompts_are_token_identical(
+        self, chatml: Tokenizer, prompt: str, chosen: str, rejected: str
+    ) -> None:
+        one, other = run(chatml, pair([user(prompt)], chosen, rejected))[0].cells
+        np.testing.assert_array_equal(one.context, other.context)
+        assert chatml.decode(one.context) == f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        assert chatml.decode(one.response) == f"{chosen}<|im_end|>\n"
+
+    def test_bos_comes_from_the_template_alone(self, llama: Tokenizer) -> None:
+        (cell, _) = run(llama, pair(CHAT, "4", "5"))[0].cells
+        assert list(cell.context).count(llama.bos_token_id) == 1
+
+    def test_text_prompts_are_left_alone(self, chatml: Tokenizer) -> None:
+        assert decoded(chatml, run(chatml, pair("2+2=", "4", "5")))[0] == ("2+2=", "4<|im_end|>")
+
+    def test_a_cut_off_response_has_no_end_of_turn(self, chatml: Tokenizer, llama: Tokenizer) -> None:
+        for tokenizer in (chatml, llama):
+            example = Example(
+                tuple(CHAT), (Response("It is", "chosen", ended=False), Response("5", "rejected"))
+            )
+            assert decoded(tokenizer, run(tokenizer, example))[0][1] == "It is"
+
+    def test_a_started_turn_is_continued(self, chatml: Tokenizer, llama: Tokenizer) -> None:
+        for tokenizer in (chatml, llama):
+            (context, response), _ = decoded(
+                tokenizer, run(tokenizer, pair([*CHAT, assistant("It is ")], "4.", "5."))
+            )
+            whole = [*CHAT, assistant("It is 4.")]
+            assert context.endswith("It is " if tokenizer is chatml else "It is")
+            assert context + response == tokenizer.apply_chat_template(whole, tokenize=False)
+
+    def test_tools_and_options_reach_the_template(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer(CHATML, eos_token="<|im_end|>")
+        example = Example(
+            (user("Hi"),),
+            pair("", "a", "b").responses,
+            tools=({"name": "add"},),
+            template_options={"quiet": True},
+        )
+        dataset = run(tokenizer, example)
+        (context, response), _ = decoded(tokenizer, dataset)
+        assert context.startswith('<|im_start|>system\nTools: [{"name": "add"}]<|im_end|>\n')
+        assert context.endswith("<|im_start|>assistant\n(quiet) ")
+        assert response == "a<|im_end|>\n"
+        assert "does not render the prompt the same way" in dataset.summary.notes[0]
+
+    def test_a_template_that_rewrites_the_prompt_gives_what_generation_reads(
+        self, make_tokenizer: MakeTokenizer
+    ) -> None:
+        tokenizer = make_tokenizer(FORGETFUL, eos_token="<|eot|>")
+        dataset = run(tokenizer, pair([user("Hi")], "Hello", "Bye"))
+        assert decoded(tokenizer, dataset)[0] == ("[user]Hi[assistant]<think>", "Hello<|eot|>")
+        assert dataset.summary.notes
+
+    def test_a_template_without_an_end_gets_the_tokenizers(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+        assert decoded(tokenizer, run(tokenizer, pair([user("Hi")], "a", "b")))[0][1] == "[assistant]a</s>"
+
+    def test_a_refusing_template_names_the_row(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer(STRICT, eos_token="<|eot|>")
+        with pytest.raises(PreferoError, match=r"rows, row 1: the chat template refuses.*alternate.*Correct"):
+            run(tokenizer, pair([user("a"), user("b")], "c", "d"))
+        repeated = "\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+        run(tokenizer, *load_examples([{"chosen": f"{repeated} e", "rejected": f"{repeated} f"}]))
+
+    def test_what_trl_renders(self, chatml: Tokenizer, llama: Tokenizer) -> None:
+        data_utils = pytest.importorskip("trl.data_utils")
+        row = {"prompt": CHAT, "chosen": [assistant("It is 4.")], "rejected": [assistant("It is 5.")]}
+        for tokenizer in (chatml, llama):
+            theirs = data_utils.apply_chat_template(row, tokenizer)
+            ours = decoded(tokenizer, run(tokenizer, *load_examples([row])))
+            assert ours == [(theirs["prompt"], theirs["chosen"]), (theirs["prompt"], theirs["rejected"])]
+
+
+class TestSeveralTurns:
+    TURNS = (assistant("Which?"), user("2+2"), assistant("4"))
+
+    def scored_text(self, tokenizer: Tokenizer, dataset: TokenDataset) -> tuple[str, str]:
+        cell = dataset[0].cells[0]
+        assert cell.scored is not None and cell.scored.shape == cell.response.shape
+        return tokenizer.decode(cell.response), tokenizer.decode(cell.response[cell.scored])
+
+    def test_partner_turns_are_holes(self, base: Tokenizer, chatml: Tokenizer) -> None:
+        example = pair([user("Add.")], list(self.TURNS), [assistant("5")])
+        whole, scored = self.scored_text(chatml, run(chatml, example))
+        assert scored == "Which?<|im_end|>\n4<|im_end|>\n"
+        rendered = chatml.apply_chat_template([user("Add."), *self.TURNS], tokenize=False)
+        assert rendered.endswith(whole)
+        whole, scored = self.scored_text(base, run(base, example))
+        assert (whole, scored) == (" Which?\n\nHuman: 2+2\n\nAssistant: 4</s>", " Which? 4</s>")
+
+    def test_a_response_that_another_speaker_begins(self, base: Tokenizer, chatml: Tokenizer) -> None:
+        example = pair([user("Hi"), assistant("Yes?")], [user("2+2"), assistant("4")], [assistant("Bye")])
+        dataset = run(chatml, example)
+        prompt = chatml.apply_chat_template([user("Hi"), assistant("Yes?")], tokenize=False)
+        assert [context for context, _ in decoded(chatml, dataset)] == [prompt, prompt]
+        assert self.scored_text(chatml, dataset)[1] == "4<|im_end|>\n"
+        whole, scored = self.scored_text(base, run(base, example))
+        assert (whole, scored) == ("\n\nHuman: 2+2\n\nAssistant: 4</s>", " 4</s>")
+        (_, (_, other)) = decoded(base, run(base, example))
+        assert other == "\n\nAssistant: Bye</s>"
+
+    def test_a_template_that_forgets_turns_is_refused(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer(FORGETFUL, eos_token="<|eot|>")
+        with pytest.raises(PreferoError, match="several turns, and the chat template changes earlier"):
+            run(tokenizer, pair([user("Hi")], list(self.TURNS), [assistant("5")]))
+
+    def test_a_response_cut_down_to_its_partner_is_refused(self, base: Tokenizer) -> None:
+        turns = [user("a long question " * 9), assistant("4")]
+        with pytest.raises(PreferoError, match="nothing of the assistant is left within max_length = 20"):
+            run(base, pair([user("Hi"), assistant("Yes?")], turns, [assistant("no")]), max_length=20)
+
+
+conversations = st.builds(
+    lambda system, turns, last: (
+        ([{"role": "system", "content": system}] if system else [])
+        + [message for question, answer in turns for message in (user(question), assistant(answer))]
+        + [user(last)]
+    ),
+    st.sampled_from(["", "Be kind and brief."]),
+    st.lists(st.tuples(spoken, spoken), max_size=5),
+    spoken,
+)
+
+
+class TestTruncation:
+    @given(prompt=conversations, sides=st.lists(spoken, min_size=2, max_size=2), limit=st.integers(2, 80))
+    def test_invariants(
+        self, chatml: Tokenizer, prompt: list[dict[str, Any]], sides: list[str], limit: int
+    ) -> None:
+        example = pair(prompt, *sides)
+        whole = run(chatml, example)[0].cells
+        dataset = run(chatml, example, max_length=limit)
+        cells = dataset[0].cells
+        assert cells[0].context is cells[1].context
+        assert len(cells[0].context) >= 1
+        for before, after in zip(whole, cells, strict=True):
+            assert len(after.context) + len(after.response) <= limit
+            assert len(after.response) == min(len(before.response), limit - 1)
+            np.testing.assert_array_equal(after.response, before.response[: len(after.response)])
+            tail = before.context[len(before.context) - min(len(after.context), 3) :]
+            np.testing.assert_array_equal(after.context[-len(tail) :], tail)
+        lost = len(whole[0].context) - len(cells[0].context)
+        lost += sum(len(b.response) - len(a.response) for b, a in zip(whole, cells, strict=True))
+        assert dataset[0].truncated == dataset.summary.truncated_tokens == lost
+        fits = max(len(cell.context) + len(cell.response) for cell in whole) <= limit
+        assert (lost == 0) == fits
+
+    def test_oldest_turns_go_first_and_the_system_turn_stays(self, chatml: Tokenizer) -> None:
+        turns = [m for n in range(6) for m in (user(f"question {n}"), assistant(f"answer {n}"))]
+        prompt = [{"role": "system", "content": "Be kind."}, *turns, user("last question")]
+        full = len(run(chatml, pair(prompt, "4", "5"))[0].cells[0].context)
+        dataset = run(chatml, pair(prompt, "4", "5"), max_length=full - 10)
+        context, _ = decoded(chatml, dataset)[0]
+        kept = [[prompt[0], *prompt[at:]] for at in range(1, len(prompt), 2)]
+        rendered = [
+            chatml.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) for turns in kept
+        ]
+        assert context in rendered[1:-1]
+        dropped_less = rendered[rendered.index(context) - 1]
+        response = dataset[0].cells[0].response
+        assert len(chatml(dropped_less)["input_ids"]) + len(response) > full - 10
+        assert dataset.summary.truncated_prompts == 1
+        assert dataset.summary.truncated_responses == 0
+
+    def test_then_the_oldest_tokens_go_and_bos_stays(self, base: Tokenizer) -> None:
+        words = "What is the capital of France? " * 20
+        dataset = run(base, pair(words, "Paris", "It"), max_length=30)
+        for cell in dataset[0].cells:
+            assert cell.context[0] == base.bos_token_id
+            assert words.endswith(base.decode(cell.context[1:]))
+        assert max(len(c.context) + len(c.response) for c in dataset[0].cells) == 30
+
+    def test_a_response_too_long_by_itself_loses_its_end(self, base: Tokenizer) -> None:
+        dataset = run(base, pair("prompt", "a fox jumps " * 40, "It"), max_length=16)
+        chosen, rejected = dataset[0].cells
+        assert len(chosen.response) == 15
+        assert chosen.response[-1] != base.eos_token_id
+        assert rejected.response[-1] == base.eos_token_id
+        assert len(chosen.context) == 1
+        assert chosen.context is rejected.context
+        summary = dataset.summary
+        assert (summary.truncated_prompts, summary.truncated_responses) == (1, 1)
+        assert [note.split(": ")[1] for note in summary.notes] == [
+            "1, first rows, row 1. Raise max_length to keep them whole.",
+            "1, first rows, row 1. Raise max_length, or remove these rows.",
+        ]
+
+    def test_shorter_prompts_begin_with_the_user(self) -> None:
+        assert shorter_prompts(tuple(CHAT)) == [(CHAT[0], CHAT[3])]
+        assert shorter_prompts((user("a"), assistant("b"), user("c"), assistant("d"))) == [
+            (user("c"), assistant("d"))
+        ]
+        assert shorter_prompts("text") == shorter_prompts((user("a"),)) == []
+
+
+class TestColumnsAndViews:
+    def test_columns_follow_their_axes(self, base: Tokenizer) -> None:
+        row = {"prompt": "p", "chosen": "a", "rejected": "b", "scores": [2, 1], "group": 3}
+        row = {**row, "prompt_embedding": [1, 2, 3]}
+        columns = {"score", "label", "rank", "group", "prompt_embedding", "pair_noise", "noise"}
+        found = tokenize(load_examples([row]), base, roles=PAIR, columns=columns)[0].columns
+        assert set(found) == columns - {"pair_noise", "noise"}
+        np.testing.assert_array_equal(found["score"], [2.0, 1.0])
+        assert found["score"].dtype == np.float64
+        np.testing.assert_array_equal(found["rank"], [0, 1])
+        assert found["rank"].dtype == np.int64
+        assert found["group"] == 3
+        np.testing.assert_array_equal(found["prompt_embedding"], [1, 2, 3])
+
+    def test_mismatched_responses_come_from_another_example(self, base: Tokenizer) -> None:
+        examples = [pair(f"prompt {n}", f"good {n}", f"bad {n}") for n in range(12)]
+        first, again, other = (
+            run(base, *examples, roles=(), views=("mismatched",), seed=seed) for seed in (0, 0, 1)
+        )
+        own = [decoded(base, first, n) for n in range(12)]
+        lent = []
+        for n, example in enumerate(first):
+            cells = example.views["mismatched"]
+            assert [cell.context is own.context for cell, own in zip(cells, example.cells, strict=True)]
+            lent.append(base.decode(cells[0].response))
+            assert lent[-1] != own[n][0][1]
+            for cell, same in zip(cells, again[n].views["mismatched"], strict=True):
+                np.testing.assert_array_equal(cell.response, same.response)
+        assert sorted(lent) == sorted(responses[0][1] for responses in own)
+        assert lent != [base.decode(example.views["mismatched"][0].response) for example in other]
+
+    def test_mismatched_lists_and_lengths(self, base: Tokenizer) -> None:
+        rows = [
+            {"prompt": "a long prompt " * 4, "responses": ["x", "y", "z"], "scores": [1, 2, 3]},
+            {"prompt": "p", "responses": ["one fox jumps over the dog " * 2, "two"], "scores": [1, 2]},
+        ]
+        dataset = tokenize(load_examples(rows), base, roles=(), max_length=30, views=("mismatched",))
+        for example in dataset:
+            cells = example.views["mismatched"]
+            assert len(cells) == len(example.cells)
+            assert all(1 <= len(cell.response) <= 30 - len(cell.context) for cell in cells)
+
+    def test_mismatched_needs_another_example(self, base: Tokenizer) -> None:
+        with pytest.raises(PreferoError, match="two examples or more"):
+            run(base, pair("p", "a", "b"), views=("mismatched",))
+        with pytest.raises(PreferoError, match="unknown view 'mismatch'; did you mean 'mismatched'"):
+            run(base, pair("p", "a", "b"), views=("mismatch",))
+
+    @given(count=st.integers(2, 50), seed=st.integers(0, 100))
+    def test_one_cycle_visits_all(self, count: int, seed: int) -> None:
+        successor = one_cycle(count, seed)
+        at, seen = 0, []
+        for _ in range(count):
+            seen.append(at)
+            at = int(successor[at])
+        assert sorted(seen) == list(range(count))
+        assert at == 0
+
+
+class TestSummary:
+    def test_counts_by_hand(self, base: Tokenizer) -> None:
+        examples = load_examples(
+            [
+                {"prompt": "p", "chosen": "abcabc", "rejected": "b"},
+                {"prompt": "p", "chosen": "x", "rejected": "y"},
+                {"prompt": "p", "chosen": "x", "rejected": "x"},
+            ],
+            skip_bad_rows=True,
+        )
+        summary = tokenize(examples, base, roles=PAIR).summary
+        assert (summary.examples, summary.responses, summary.skipped) == (2, 4, 1)
+        chosen = len(base.tokenize("abcabc"))
+        assert summary.lengths["prompt"]["max"] == 2
+        assert summary.lengths["chosen"]["max"] == chosen + 1
+        assert summary.notes[0].startswith(
+            "rows that could not be read: 1, first rows, row 3, field 'rejected'"
+        )
+        assert summary.longer_chosen == 0.75
+        assert summary.tokens_padded == 4 * 2 + (chosen + 1) + 3 * 2
+        assert summary.tokens_unique == summary.tokens_padded - 2 * 2
+        assert summary.sharing == pytest.approx(summary.tokens_padded / summary.tokens_unique)
+
+    def test_it_is_json(self, base: Tokenizer) -> None:
+        import json
+
+        summary = run(base, pair("p", "a", "b"), pair(CHAT, "a", "b")).summary
+        again = json.loads(json.dumps(summary.as_dict()))
+        assert again == summary.as_dict()
+        edges = again["histogram"]["edges"]
+        assert sum(again["histogram"]["chosen"]) == 2
+        assert len(edges) == len(again["histogram"]["chosen"]) + 1
+
+    @given(st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=6), st.text("ab", max_size=4))
+    def test_unique_tokens_are_the_nodes_of_the_tree(
+        self, base: Tokenizer, responses: list[str], prompt: str
+    ) -> None:
+        example = Example(prompt, tuple(Response(response) for response in responses))
+        cells = run(base, example, roles=())[0].cells
+        assert unique_tokens(cells) == len(TokenTrie.build(cells))
+
+    def test_ties_and_skipped_rows_are_counted(self, base: Tokenizer) -> None:
+        votes = {"instruction": "i", "response1": "a", "response2": "b"}
+        rows = [{**votes, "annotator1": vote} for vote in (0, 1, 2)]
+        summary = tokenize(load_examples(rows), base, roles=PAIR).summary
+        assert summary.dropped == {"ties": 1}
+        assert summary.notes == ("ties left out: 1.",)
+
+
+def test_tokenizers_without_special_tokens_say_what_is_missing(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(
+        PreferoError, match=r"end token, and the tokenizer has none\. Set tokenizer\.eos_token"
+    ):
+        run(tokenizer, pair("p", "a", "b"))
+    with pytest.raises(PreferoError, match="'prompt': the prompt is empty, and the tokenizer has neither"):
+        run(tokenizer, pair("", "a", "b"))
+
+
+def test_no_pad_token_is_needed(base: Tokenizer) -> None:
+    assert base.pad_token is None
+    assert len(run(base, pair("p", "a", "b"))) == 1
+
+
+def test_max_length_has_to_leave_something(base: Tokenizer) -> None:
+    with pytest.raises(PreferoError, match="max_length is 1; expected at least 2"):
+        run(base, pair("p", "a", "b"), max_length=1)
+
+
+def test_a_dataset_is_a_sequence(base: Tokenizer) -> None:
+    dataset = run(base, pair("p", "a", "b"), pair("q", "a", "b"))
+    assert [example.index for example in dataset] == [0, 1]
+    assert dataset[-1] is dataset[1]
+    assert dataset[:1] == (dataset[0],)
+    assert dataset.roles == PAIR

@@ -1,0 +1,194 @@
+"""Signals equal what full logits give, gradients included."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import peft
+import pytest
+import torch
+
+from prefero.data.cells import TokenExample
+from prefero.data.packing import pack
+from prefero.errors import PreferoError
+from prefero.models import head
+from prefero.models.adapters import adapters_off
+from prefero.models.language import SecondModel, adapt, score
+from prefero.objectives.batch import Signal
+from tests.models.brute_force import (
+    PAIRS,
+    cell_logps,
+    examples,
+    gradients,
+    padded_stack,
+    relative_error,
+    weights_like,
+)
+from tests.models.families import build
+
+ENTROPY = Signal("entropy")
+TOP_MASS = Signal("top_k_mass", options=(("k", 3),))
+TOP_ENTROPY = Signal("top_k_entropy", options=(("k", 3),))
+FORWARD_KL = Signal("forward_kl", against="reference")
+REVERSE_KL = Signal("reverse_kl", against="reference")
+STATE = Signal("state", axes="example response")
+PROMPT_STATE = Signal("prompt_state", axes="example response")
+
+
+def small_gpt2(seed: int = 0, **changes):
+    """A family whose norms keep double precision."""
+    return build("gpt2", n_embd=32, n_layer=2, n_head=4, seed=seed, **changes).double()
+
+
+def top(p: torch.Tensor, k: int) -> torch.Tensor:
+    return p.sort(-1, descending=True).values[:, :k]
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    return -torch.xlogy(p, p).sum(-1)
+
+
+EXPECTED = {
+    ENTROPY: lambda p, q: entropy(p),
+    Signal("log_sum_p_squared"): lambda p, q: (p**2).sum(-1).log(),
+    Signal("log_max_p"): lambda p, q: p.max(-1).values.log(),
+    TOP_MASS: lambda p, q: top(p, 3).sum(-1),
+    TOP_ENTROPY: lambda p, q: entropy(top(p, 3) / top(p, 3).sum(-1, keepdim=True)),
+    FORWARD_KL: lambda p, q: (q * (q / p).log()).sum(-1),
+    REVERSE_KL: lambda p, q: (p * (p / q).log()).sum(-1),
+}
+
+
+def brute(model, reference, batch, signal) -> torch.Tensor:
+    return padded_stack(
+        [
+            [
+                EXPECTED[signal](cell_logps(model, cell).exp(), cell_logps(reference, cell).exp().detach())
+                for cell in example.cells
+            ]
+            for example in batch
+        ]
+    )
+
+
+@pytest.fixture(params=["tied", "lone", "chunked"])
+def policy(request, monkeypatch):
+    if request.param == "chunked":
+        monkeypatch.setattr(head, "FEWEST_ROWS", 7)
+        monkeypatch.setattr(head, "CHUNK_BYTES", 1)
+        monkeypatch.setattr(head, "KEPT_BYTES", 0)
+    return small_gpt2(tie_word_embeddings=request.param == "tied")
+
+
+@pytest.mark.parametrize("signal", EXPECTED, ids=lambda signal: signal.name)
+def test_values_and_gradients(policy, signal: Signal) -> None:
+    reference, batch = small_gpt2(seed=5), examples(*PAIRS)
+    alone = copy.deepcopy(policy)
+    scored = score(policy, pack(batch), frozenset({signal}), others={"reference": reference})[""]
+    expected = brute(alone, reference, batch, signal)
+    torch.testing.assert_close(scored.signals[signal], expected, atol=1e-10, rtol=1e-8)
+    weights = weights_like(expected)
+    slope = gradients(policy, (scored.signals[signal] * weights).sum() + scored.logps.sum())
+    logps = score(alone, pack(batch))[""].logps
+    assert relative_error(slope, gradients(alone, (expected * weights).sum() + logps.sum())) < 1e-8
+    assert all(parameter.grad is None for parameter in reference.parameters())
+
+
+def test_all_at_once_and_without_gradient(policy) -> None:
+    reference, batch = small_gpt2(seed=5), examples(*PAIRS)
+    with torch.no_grad():
+        scored = score(policy, pack(batch), frozenset(EXPECTED), others={"reference": reference})[""]
+        for signal in EXPECTED:
+            expected = brute(policy, reference, batch, signal)
+            torch.testing.assert_close(scored.signals[signal], expected, atol=1e-10, rtol=1e-8)
+
+
+def test_detached_signals_take_the_plain_way(policy) -> None:
+    signal = Signal("entropy", options=(("detached", 1),))
+    batch = examples(*PAIRS)
+    scored = score(policy, pack(batch), frozenset({signal}))[""]
+    assert not scored.signals[signal].requires_grad
+    torch.testing.assert_close(scored.signals[signal], brute(policy, policy, batch, ENTROPY).detach())
+    slope = gradients(policy, scored.logps.sum())
+    torch.testing.assert_close(slope, gradients(policy, score(policy, pack(batch))[""].logps.sum()))
+
+
+def test_detached_beside_a_differentiable_one(policy) -> None:
+    detached = Signal("entropy", options=(("detached", 1),))
+    batch = examples(*PAIRS)
+    found = score(policy, pack(batch), frozenset({detached, TOP_MASS}))[""].signals
+    slope = gradients(policy, found[detached].sum() + found[TOP_MASS].sum())
+    only = score(policy, pack(batch), frozenset({TOP_MASS}))[""].signals[TOP_MASS]
+    torch.testing.assert_close(slope, gradients(policy, only.sum()))
+
+
+def test_states_of_every_view(policy) -> None:
+    first, second = examples((8, (5, 3)), (6, (4, 1)))
+    batch = [
+        TokenExample(first.cells, {}, 0, views={"other": second.cells}),
+        TokenExample(second.cells, {}, 1, views={"other": first.cells}),
+    ]
+    scored = score(policy, pack(batch), frozenset({STATE, PROMPT_STATE}))
+    for view, rows in (("", (first, second)), ("other", (second, first))):
+        for n, example in enumerate(rows):
+            for r, cell in enumerate(example.cells):
+                ids = torch.from_numpy(cell.context), torch.from_numpy(cell.response)
+                hidden = policy.base_model(input_ids=torch.cat(ids)[None]).last_hidden_state[0]
+                found = scored[view].signals
+                torch.testing.assert_close(found[STATE][n, r], hidden[-1])
+                torch.testing.assert_close(found[PROMPT_STATE][n, r], hidden[len(cell.context) - 1])
+
+
+def test_states_have_a_gradient_and_padded_rows_have_states(policy) -> None:
+    batch = examples(*PAIRS)
+    adapt(policy)
+    found = score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
+    weights = weights_like(found)
+    slope = gradients(policy, (found * weights).sum())
+    adapt(policy, layout="padded")
+    padded = score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
+    torch.testing.assert_close(padded, found)
+    torch.testing.assert_close(gradients(policy, (padded * weights).sum()), slope)
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("targets", [["c_attn", "c_fc"], ["c_attn", "lm_head"]])
+def test_divergence_from_the_policy_without_its_adapters(targets: list[str]) -> None:
+    base = small_gpt2(tie_word_embeddings=False)
+    policy = peft.get_peft_model(
+        copy.deepcopy(base), peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+    )
+    alone = copy.deepcopy(policy)
+    batch = examples(*PAIRS)
+    others = {"reference": SecondModel(policy, partial(adapters_off, policy))}
+    scored = score(policy, pack(batch), frozenset({FORWARD_KL}), others=others)[""].signals[FORWARD_KL]
+    expected = brute(alone, base, batch, FORWARD_KL)
+    torch.testing.assert_close(scored, expected, atol=1e-10, rtol=1e-8)
+    assert expected.max() > 1e-3
+    slope = gradients(policy, scored.sum())
+    assert relative_error(slope, gradients(alone, expected.sum())) < 1e-8
+
+
+def test_own_head_models_have_signals_too() -> None:
+    model, batch = build("recurrent_gemma", num_hidden_layers=3, attention_window_size=64), examples(*PAIRS)
+    alone = copy.deepcopy(model)
+    with pytest.warns(UserWarning, match="padded rows"):
+        adapt(model)
+    scored = score(model, pack(batch), frozenset({ENTROPY, STATE}))[""]
+    torch.testing.assert_close(
+        scored.signals[ENTROPY], brute(alone, alone, batch, ENTROPY), atol=1e-4, rtol=1e-4
+    )
+    assert scored.signals[STATE].shape == (3, 2, 32)
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (Signal("entrpy"), "did you mean 'entropy'"),
+        (FORWARD_KL, "'reference', which is not among the models given"),
+    ],
+)
+def test_signals_that_cannot_be_measured(signal: Signal, message: str) -> None:
+    with pytest.raises(PreferoError, match=message):
+        score(build("llama"), pack(examples((4, (3, 2)))), frozenset({signal}))

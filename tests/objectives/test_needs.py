@@ -1,0 +1,110 @@
+"""What the dry run finds for every method, pinned; and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefero.errors import PreferoError
+from prefero.objectives import (
+    Column,
+    Compare,
+    Logp,
+    Needs,
+    Pair,
+    dry_run,
+    from_config,
+    log_ratio,
+    negative_log_likelihood,
+    penalty,
+)
+from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED, forward_kl
+from tests.objectives.batches import KEYS, build
+
+PAIR = ("chosen", "rejected")
+BOTH: dict = {"policy": frozenset(), "reference": frozenset()}
+POLICY: dict = {"policy": frozenset()}
+MEASURED = {"policy": frozenset({forward_kl()}), "reference": frozenset()}
+
+
+def needs(roles=PAIR, *columns: str, models=BOTH, exact: bool = True, views=()) -> Needs:
+    return Needs(roles, frozenset(columns), models, dict(views), exact)
+
+
+NEEDS = {
+    "beta_dpo": needs(PAIR, "pair_noise", exact=False),
+    "cdpo": needs(),
+    "dpo": needs(),
+    "dpo_plackett_luce": needs((), "rank"),
+    "dpo_rw": needs((), "score"),
+    "dpop": needs(),
+    "dr_dpo": needs(exact=False),
+    "exo_pref": needs(),
+    "exo_rw": needs((), "score"),
+    "f_dpo": needs(),
+    "group_robust": needs(PAIR, "group", exact=False),
+    "h_dpo": needs(),
+    "ipo": needs(),
+    "kto": needs((), "label", exact=False, views={"mismatched": needs((), exact=False)}),
+    "ld_dpo": needs(),
+    "mpo_set": needs((), "score"),
+    "nll": needs(("chosen",), models=POLICY),
+    "odpo": needs(PAIR, "score"),
+    "r_dpo": needs(),
+    "rdpo": needs(),
+    "rpo_relative": needs(PAIR, "prompt_embedding", exact=False),
+    "rpo_relative_diagonal": needs(exact=False),
+    "rpo_relative_uniform": needs(exact=False),
+    "rpo_relative_unpaired": needs((), "label", "prompt_embedding", exact=False),
+    "simpo": needs(models=POLICY),
+    "tdpo1": needs(models=MEASURED),
+    "tdpo2": needs(models=MEASURED),
+    "todo": needs(PAIR, "tie"),
+    "wpo": needs(models={"policy": frozenset({LOG_SUM_P_SQUARED}), "reference": frozenset()}),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_a_method_needs(key: str) -> None:
+    assert dry_run(build(key)) == NEEDS[key]
+
+
+def test_an_argument_can_change_what_is_needed() -> None:
+    assert dry_run(build("wpo", alignment="greedy")).models["policy"] == {LOG_MAX_P}
+    assert dry_run(build("wpo", alignment="none")).models["policy"] == frozenset()
+
+
+def test_a_combination_needs_what_its_parts_need() -> None:
+    found = dry_run(from_config({"method": "simpo", "weight": "wpo", "plus": {"nll": 0.1}}))
+    assert found == needs(models={"policy": frozenset({LOG_SUM_P_SQUARED})})
+
+
+def test_roles_stand_chosen_first_whatever_is_touched_first() -> None:
+    objective = negative_log_likelihood("gold") + Compare(log_ratio().sum(), Pair("rejected", "chosen"))
+    assert dry_run(objective).roles == ("chosen", "rejected", "gold")
+
+
+def test_addresses_in_views_are_found() -> None:
+    found = dry_run(Compare(log_ratio().sum(), Pair("chosen", "chosen@corrupted")))
+    assert found.roles == ("chosen",)
+    assert found.views["corrupted"] == needs(("chosen",))
+
+
+def test_a_number_per_token_is_no_reward() -> None:
+    with pytest.raises(ValueError, match=r"\.sum\(\) or \.mean\(\)"):
+        dry_run(Compare(log_ratio()))
+
+
+def test_numbers_per_token_and_per_response_do_not_mix() -> None:
+    with pytest.raises(RuntimeError):
+        dry_run(penalty((Logp() + Column("score")).sum()))
+
+
+def test_a_column_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(PreferoError, match="no data column is called 'scores'; did you mean 'score'"):
+        Column("scores")
+
+
+def test_nobody_needs_to_declare_that_a_quantity_is_unused() -> None:
+    objective = build("dpo")
+    objective.spare = Logp("teacher")
+    assert "teacher" not in dry_run(objective).models

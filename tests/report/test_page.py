@@ -1,0 +1,225 @@
+"""The report of every kind of folder: what a reader needs is there, in a real browser too."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from prefero.errors import PreferoError
+from prefero.report.page import render
+from tests.report import folders
+
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+in_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"
+)
+
+
+def browse(page, tmp_path, *arguments: str) -> str:
+    """What headless Chromium makes of the page: its document after loading, or what it says on stderr."""
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'browser'}",
+        *arguments,
+        page.as_uri(),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def text_of(document: str) -> str:
+    """The text a reader sees: without styles and tags."""
+    visible = re.sub(r"<(style|script)\b.*?</\1>", " ", document, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", visible)).split())
+
+
+def report(write, tmp_path) -> str:
+    return render(write(tmp_path / "run")).read_text(encoding="utf-8")
+
+
+def test_a_run_shows_what_a_reader_needs(tmp_path):
+    text = text_of(report(folders.write_run, tmp_path))
+    for needed in (
+        "Direct Preference Optimization dpo",
+        "Qwen/Qwen3-0.6B",
+        "Held-out reward accuracy went from 58.6 % to 68.1 %",
+        "One monitor fired: likelihood displacement",
+        "95 % interval",
+        "methods that address it dpop",
+        "Razin et al. 2024",
+        "Reward accuracy",
+        "chance",
+        "Log-probability nats per token under the policy",
+        "Mass of the likeliest tokens",
+        "The museum was a delight",
+        "rows skipped 2",
+        "1.40 times fewer tokens to compute: 171 000 instead of 240 000",
+        "Rafailov et al., 2023",
+        "training.learning_rate 5e−7",
+        "32 min 12 s",
+    ):
+        assert needed in text, needed
+
+
+def test_a_comparison_shows_the_methods_side_by_side(tmp_path):
+    document = report(folders.write_comparison, tmp_path)
+    text = text_of(document)
+    for needed in (
+        "Three methods on the same data",
+        "dpo : Likelihood displacement",
+        "Gold reward against distance",
+        "KL to the start model, nats per response",
+        "73.0 % to 83.0 %",
+        "Losses of different methods cannot be compared",
+    ):
+        assert needed in text, needed
+    for index in range(3):
+        assert document.count(f'class="swatch method-{index}"') >= 3
+    best = re.findall(r'class="best"><span class="figure">([^<]+)', document)
+    assert best == ["0.840", "80.0\u2009%"]
+
+
+def test_an_interrupted_run_says_so(tmp_path):
+    text = text_of(report(folders.write_interrupted, tmp_path))
+    assert "Not finished: this page shows what the run had logged by step 60" in text
+    assert "No texts were sampled" in text and "No monitor fired" in text
+
+
+def test_a_run_that_has_only_begun_is_still_a_page(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"method": {"key": "dpo"}, "finished": false}')
+    text = text_of(render(folder).read_text(encoding="utf-8"))
+    for said in ("Not finished: nothing was logged yet", "wrote no summary of its data", "none watching"):
+        assert said in text
+
+
+def test_lists_and_labelled_responses_have_their_own_names(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    other = [
+        {
+            key.replace("chosen", "desirable").replace("rejected", "undesirable"): value
+            for key, value in line.items()
+        }
+        for line in folders.metrics(100, seed=0)
+    ]
+    folders.write_lines(folder / "metrics.jsonl", other)
+    text = text_of(render(folder).read_text(encoding="utf-8"))
+    assert "undesirable" in text and "Likelihood of held-out desirable responses" in text
+
+
+def test_a_loss_that_became_no_number_does_not_break_the_page(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    lines = [line | ({"loss": None} if line["step"] > 100 else {}) for line in folders.metrics(200, seed=0)]
+    folders.write_lines(folder / "metrics.jsonl", lines)
+    document = render(folder).read_text(encoding="utf-8")
+    assert "nan" not in re.sub(r"<style.*?</style>", "", document, flags=re.DOTALL).lower().split()
+    assert not re.search(r'\b(d|cx|cy|x|y|points)="[^"]*nan', document)
+
+
+def test_text_from_data_is_escaped_everywhere(tmp_path):
+    document = report(folders.write_hostile, tmp_path)
+    assert "<script" not in document and "<img" not in document
+    assert document.count("&lt;script&gt;alert(") > 20
+    assert "onerror=alert(1)" in text_of(document)
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(tmp_path):
+    document = report(folders.write_run, tmp_path)
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#)""", document)
+    assert not re.search(r"url\(|@import|https?://", document)
+    assert "default-src 'none'" in document
+
+
+def test_both_colour_schemes_define_every_colour(tmp_path):
+    style = re.search(r"<style>(.*?)</style>", report(folders.write_run, tmp_path), re.DOTALL)[1]
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    used = set(re.findall(r"var\((--[\w-]+)\)", style))
+    for scheme in (light, dark.split("}", 1)[0]):
+        assert used <= set(re.findall(r"(--[\w-]+):", scheme))
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda folder: None, "there is no folder"),
+        (lambda folder: folder.mkdir(), "holds no run"),
+        (
+            lambda folder: folders.write_comparison(folder).joinpath("comparison.json").unlink(),
+            "did you mean",
+        ),
+        (lambda folder: folders.write_run(folder).joinpath("run.json").write_text("{"), "not valid JSON"),
+        (lambda folder: folders.write_run(folder).joinpath("run.json").write_text("[]"), "no JSON object"),
+    ],
+)
+def test_what_is_no_run_is_refused_with_its_place(tmp_path, make, complaint):
+    make(tmp_path / "run")
+    with pytest.raises(PreferoError, match=complaint):
+        render(tmp_path / "run")
+
+
+def test_the_page_goes_where_it_is_told(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    assert render(folder, tmp_path / "deep" / "page.html").is_file()
+    assert render(folder, tmp_path) == tmp_path / "report.html"
+
+
+@in_browser
+@pytest.mark.parametrize("write", [folders.write_run, folders.write_comparison, folders.write_interrupted])
+def test_a_browser_lays_the_charts_out(tmp_path, write):
+    page = render(write(tmp_path / "run"))
+    document = browse(page, tmp_path, "--dump-dom")
+    assert (
+        document.count('<svg class="chart"')
+        == page.read_text(encoding="utf-8").count('<svg class="chart"')
+        > 4
+    )
+    for heading in ("Monitors", "Evaluation", "Curves", "Samples", "Data", "Settings"):
+        assert f"<h2>{heading}</h2>" in document
+
+
+@in_browser
+def test_a_browser_runs_nothing_of_what_the_data_say(tmp_path):
+    document = browse(render(folders.write_hostile(tmp_path / "run")), tmp_path, "--dump-dom")
+    assert "<script" not in document and "<img" not in document and "alert('owned')" in document
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_paints_both_schemes(tmp_path, scheme):
+    image = pytest.importorskip("PIL.Image")
+    page, shot = render(folders.write_run(tmp_path / "run")), tmp_path / "shot.png"
+    settings = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    browse(page, tmp_path, f"--screenshot={shot}", "--window-size=1200,900", *settings)
+    picture = image.open(shot).convert("L")
+    ground = picture.getpixel((5, 5))
+    assert ground < 60 if scheme == "dark" else ground > 200
+    ink = picture.getextrema()
+    assert ink[1] - ink[0] > 150
+
+
+def test_the_records_of_the_fixtures_are_the_contract_s(tmp_path):
+    record = json.loads((folders.write_run(tmp_path / "run") / "run.json").read_text())
+    assert {
+        "prefero",
+        "created",
+        "method",
+        "config",
+        "data",
+        "model",
+        "layout",
+        "machine",
+        "finished",
+    } <= set(record)

@@ -1,0 +1,141 @@
+"""Runs in processes of their own, to be killed and resumed, one process or several.
+
+``python -m tests.training.processes`` imports everything once and forks for every job that it reads from
+stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import nn
+from transformers import TrainerCallback
+
+from prefero.objectives.batch import PreferenceBatch
+from prefero.objectives.compare import Compare
+from prefero.objectives.quantities import Quantity, log_ratio
+from prefero.reference.resolve import ReferenceSpec
+from prefero.training.trainer import PreferenceTrainer
+from tests.training.tiny import pairs, tiny_experts, tiny_model, tiny_tokenizer
+
+
+class SendSignal(TrainerCallback):
+    """The process gets a signal after an optimizer step, before anything is saved at it."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step and state.is_local_process_zero:
+            os.kill(os.getpid(), self.number)
+
+
+class Learned(Quantity):
+    """A factor that the objective learns, and a number that it counts with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.5))
+        self.register_buffer("unit", torch.tensor(1.0))
+
+    def forward(self, batch: PreferenceBatch) -> torch.Tensor:
+        return self.factor * self.unit
+
+
+def train(folder: str, options: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    names = ("kill", "resume", "lora", "tied", "experts")
+    kill, resume, lora, tied, experts = (options.pop(name, None) for name in names)
+    if options.get("objective") == "learned":
+        options["objective"] = Compare(Learned() * log_ratio().sum())
+    number = options.pop("signal", signal.SIGKILL)
+    if isinstance(options.get("reference"), dict):
+        options["reference"] = ReferenceSpec(**options["reference"])
+    defaults: dict[str, Any] = {
+        "output_dir": folder,
+        "disable_tqdm": True,
+        "learning_rate": 1e-2,
+        "num_train_epochs": 2,
+        "examples_per_step": 6,
+        "tokens_per_row": 64,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "save_total_limit": None,
+        "max_length": 32,
+    }
+    trainer = PreferenceTrainer(
+        tiny_experts() if experts else tiny_model(tied=bool(tied)),
+        pairs(26),
+        processing_class=tiny_tokenizer(),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear") if lora else None,
+        callbacks=[SendSignal(kill, number)] if kill else [],
+        **{**defaults, **options},
+    )
+    trainer.train(resume)
+    trainer.save_model(f"{folder}/model")
+    if trainer.is_world_process_zero():
+        save_file(
+            {name: value.clone() for name, value in trainer.objective.state_dict().items()},
+            f"{folder}/objective.safetensors",
+        )
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        running = {fork(job, rank, port): rank for rank in range(job["processes"])}
+        status = {}
+        while running:
+            pid, code = os.wait()
+            status[running.pop(pid)] = os.waitstatus_to_exitcode(code)
+            if code:
+                for other in running:  # waits for the one that died
+                    os.kill(other, signal.SIGKILL)
+        print(json.dumps(status[0]), flush=True)
+
+
+def fork(job: dict[str, Any], rank: int, port: int) -> int:
+    if pid := os.fork():
+        return pid
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.environ |= job["environment"]
+    if job["processes"] > 1:
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(job["processes"]),
+            "LOCAL_WORLD_SIZE": str(job["processes"]),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+    code = 1
+    try:
+        train(job["folder"], job["options"])
+        code = 0
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {interrupt}")
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        train(sys.argv[1], json.loads(sys.argv[2]))
+    else:
+        serve()

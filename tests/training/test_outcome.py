@@ -1,0 +1,74 @@
+"""A run says how it came out: held-out pairs with an interval, and samples of before and after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefero.evaluate.intervals import wilson
+from prefero.training.evaluation import Evaluated
+from prefero.training.outcome import held_out_row
+from prefero.training.run import compare, train
+from tests.training.tiny import pairs, saved_model
+
+
+def test_accuracy_counts_pairs_that_are_there_and_ties_as_wrong() -> None:
+    margins = np.array([0.5, -0.1, 0.0, 2.0, 9.0])
+    there = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    row = held_out_row("dpo", Evaluated(0.7, {"rewards/margins": margins}, {"rewards/margins": there}, 5))
+    interval = wilson(0.5, 4)
+    assert row["accuracy"] == 0.5
+    assert row["interval"]["accuracy"] == [interval.low, interval.high]
+
+
+def test_without_pairs_there_is_no_accuracy() -> None:
+    assert held_out_row("kto", Evaluated(0.4, {}, {}, 3)) == {"method": "kto", "loss": 0.4, "interval": {}}
+
+
+def recipe(tmp_path: Path, **training: Any) -> dict[str, Any]:
+    for name, seed, count in (("train", 0, 12), ("held_out", 1, 8)):
+        rows = "".join(json.dumps(row) + "\n" for row in pairs(count, seed))
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    return {
+        "model": str(saved_model(tmp_path / "model")),
+        "data": {"train": str(tmp_path / "train.jsonl"), "eval": str(tmp_path / "held_out.jsonl")},
+        "training": {
+            "examples_per_step": 6,
+            "learning_rate": 0.05,
+            "save_steps": None,
+            "arguments": {"use_cpu": True, "disable_tqdm": True},
+            **training,
+        },
+        "output": str(tmp_path / "out"),
+    }
+
+
+def test_a_run_shows_the_same_prompts_before_and_after(tmp_path: Path) -> None:
+    out = train(recipe(tmp_path, samples=3))
+    lines = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert [line["prompt"] for line in lines] == [row["prompt"] for row in pairs(8, 1)[:3]]
+    assert any(line["before"] != line["after"] for line in lines)
+    [row] = json.loads((out / "evaluation.json").read_text())["rows"]
+    assert row["method"] == "dpo"
+    assert 0 <= row["interval"]["accuracy"][0] <= row["accuracy"] <= row["interval"]["accuracy"][1] <= 1
+
+
+def test_samples_can_be_left_out_and_change_nothing(tmp_path: Path) -> None:
+    with_samples = train(recipe(tmp_path, samples=3))
+    without = train({**recipe(tmp_path, samples=0), "output": str(tmp_path / "without")})
+    assert not (without / "samples.jsonl").exists()
+    losses = [
+        [json.loads(line).get("loss") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (with_samples, without)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_comparison_has_a_row_a_method(tmp_path: Path) -> None:
+    out = compare(recipe(tmp_path, samples=0), ["dpo", "simpo"])
+    rows = json.loads((out / "comparison.json").read_text())["evaluation"]["rows"]
+    assert [row["method"] for row in rows] == ["dpo", "simpo"]
+    assert all("accuracy" in row for row in rows)
