@@ -1,8 +1,8 @@
 """Worker processes for tests: they end without the interpreter's teardown.
 
 A finalizing interpreter ends the C++ threads that still wait for its lock (a communicator dropping a Python
-object, for example), and C++ then aborts a process whose work was done. A worker that has returned has nothing
-left to do, so it leaves at once.
+object, for example), and C++ then aborts a process whose work was done. A worker that has returned has
+nothing left to do, so it leaves at once.
 """
 
 from __future__ import annotations

@@ -9,45 +9,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.objectives import (
-    PreferenceBatch,
-    TokenLogps,
-    primary,
-)
+from prefero.objectives import Equal, PreferenceBatch, TokenLogps, primary
 from prefero.objectives.signals import LOG_SUM_P_SQUARED, forward_kl
-from tests.objectives.batches import batch_for, build, pair_batch, slope_of
+from tests.objectives.batches import ARGUMENTS, KEYS, batch_for, build, entry, pair_batch, slope_of, slopes
 
-DPO = ("dpo", {"beta": 0.3})
-
-EQUAL = [
-    (("cdpo", {"beta": 0.3, "smoothing": 0.0}), DPO),
-    (("rdpo", {"beta": 0.3, "flip_rate": 0.0}), DPO),
-    (("h_dpo", {"beta": 0.3, "alpha": 1.0}), DPO),
-    (("f_dpo", {"beta": 0.3, "divergence": "reverse_kl"}), DPO),
-    (("dpop", {"beta": 0.3, "lam": 0.0}), DPO),
-    (("odpo", {"beta": 0.3, "alpha": 0.0}), DPO),
-    (("r_dpo", {"beta": 0.3, "alpha": 0.0}), DPO),
-    (("ld_dpo", {"beta": 0.3, "alpha": 1.0}), DPO),
-    (("tdpo2", {"beta": 0.3, "alpha": 0.0}), DPO),
-    (("dr_dpo", {"beta": 0.3, "beta_prime": 1e9}), DPO),
-    (("beta_dpo", {"beta": 0.3, "alpha": 0.0, "keep": 1.0}), DPO),
-    (("group_robust", {"beta": 0.3, "counts": [9], "normalisation": "group_mean"}), DPO),
-    (("rpo_relative_diagonal", {"beta": 0.3, "diagonal": 1.0}), DPO),
-    (("simpo", {"smoothing": 0.0}), ("simpo", {})),
-    (("f_dpo", {"divergence": "alpha", "alpha": 1e-9}), ("f_dpo", {"divergence": "reverse_kl"})),
-    (("f_dpo", {"divergence": "alpha", "alpha": 1 - 1e-9}), ("f_dpo", {"divergence": "forward_kl"})),
-]
+SPECIAL_CASES = [(key, equal) for key in KEYS for equal in entry(key).equals]
 
 
-@pytest.mark.parametrize(("special", "general"), EQUAL, ids=lambda one: f"{one[0]} {one[1]}")
-def test_a_special_case_is_the_other_method(special, general) -> None:
-    first, second = (build(key, **arguments) for key, arguments in (special, general))
+@pytest.mark.parametrize(("key", "equal"), SPECIAL_CASES, ids=lambda one: str(one))
+def test_a_special_case_is_the_other_method(key: str, equal: Equal) -> None:
+    at, given = {**ARGUMENTS.get(key, {}), **equal.at}, dict(equal.given)
+    other = entry(equal.method).parameters
+    shared = {
+        name: value for name, value in entry(key).defaults.items() if name in other and name not in given
+    }
+    first, second = build(key, **at), build(equal.method, **{**shared, **at_of(at, other, given), **given})
     batch = batch_for(first + second)
     if "group" in batch.columns:
         batch.columns["group"].zero_()
-    one, other = first.loss(batch), second.loss(batch)
-    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(slope_of(one, batch), slope_of(other, batch), rtol=1e-6, atol=1e-7)
+    one, two = first.loss(batch), second.loss(batch)
+    torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)
+    for slope, expected in zip(slopes(one, batch), slopes(two, batch), strict=True):
+        torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-7)
+
+
+def at_of(at, other, given) -> dict[str, object]:
+    """The arguments of the special case that the other method takes as well."""
+    return {name: value for name, value in at.items() if name in other and name not in given}
 
 
 def test_equal_policy_and_reference_start_at_log_two() -> None:

@@ -28,7 +28,7 @@ from prefero.objectives.contrasts import (
 from prefero.objectives.needs import Needs, dry_run
 from prefero.objectives.quantities import Column, Length, Logp, Measured, Quantity, Sides, log_ratio
 from prefero.objectives.reductions import Term
-from prefero.objectives.registry import Method, Parameter, find, from_config, method, methods
+from prefero.objectives.registry import Equal, Method, Parameter, find, from_config, method, methods
 
 __all__ = [
     "Across",
@@ -37,6 +37,7 @@ __all__ = [
     "Compare",
     "Comparisons",
     "Each",
+    "Equal",
     "EveryPair",
     "Length",
     "Logp",

@@ -15,7 +15,19 @@ from prefero.objectives.needs import dry_run
 from prefero.objectives.ranges import Range
 from prefero.objectives.weights import WEIGHTS
 
-Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores"]
+Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores", "steps", "spans", "samples"]
+"""What data must carry: pairs, lists or unpaired responses; and ties, scores, reasoning steps, annotated
+spans of a response; ``samples`` are responses drawn in rounds from the policy while it trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """A method's special case: with the arguments ``at`` it has the loss and gradient of ``method`` with the
+    arguments ``given``; every argument that both take and neither names is the same."""
+
+    method: str
+    at: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,8 @@ class Method:
     """The registry entry of a published method.
 
     ``feedback`` is what its data must carry; ``settings`` the published values, by model or task;
-    ``relatives`` what it is easily taken for, or what goes wrong with it.
+    ``equals`` its special cases that are other methods; ``relatives`` what it is easily taken for;
+    ``pitfalls`` what goes wrong with it.
     """
 
     key: str
@@ -84,6 +97,8 @@ class Method:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     relatives: str = ""
     aliases: tuple[str, ...] = ()
+    equals: tuple[Equal, ...] = ()
+    pitfalls: str = ""
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -110,6 +125,8 @@ def published(
     settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     relatives: str = "",
     aliases: tuple[str, ...] = (),
+    equals: tuple[Equal, ...] = (),
+    pitfalls: str = "",
 ) -> Callable[[Callable[Arguments, Objective]], Callable[Arguments, Objective]]:
     """Register the decorated function under its name.
 
@@ -149,6 +166,8 @@ def published(
             settings,
             relatives,
             aliases,
+            equals,
+            pitfalls,
         )
         return build
 

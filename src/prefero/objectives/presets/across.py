@@ -14,7 +14,7 @@ from prefero.objectives.contrasts import Across, AcrossBatch, AcrossLabels, Comp
 from prefero.objectives.quantities import Column, log_ratio
 from prefero.objectives.ranges import Positive, Share
 from prefero.objectives.reductions import mean_of_means
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 
 CITATION = "Yin et al., 2024, arXiv 2402.10958"
 NAMESAKES = (
@@ -76,6 +76,7 @@ def rpo_relative_uniform(beta: Positive = 0.1) -> Objective:
     equation="α DPO(i, i) + (1−α) mean_{j≠i} −log σ(β [u(y_w,i) − u(y_l,j)])",
     feedback={"pairs"},
     relatives=NAMESAKES + " One pair alone is DPO.",
+    equals=(Equal("dpo", at={"diagonal": 1.0}),),
 )
 def rpo_relative_diagonal(beta: Positive = 0.1, diagonal: Share = 0.8) -> Objective:
     """Each pair's own comparison has a fixed share of its loss, those with other prompts share the rest."""

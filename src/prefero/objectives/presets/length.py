@@ -8,7 +8,7 @@ import torch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.quantities import Length, Map, Position, ShorterLength, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 
 
 @published(
@@ -22,6 +22,7 @@ from prefero.objectives.registry import published
         "is in reward units per token and outside β. rdpo is another method (label noise)."
     ),
     aliases=("ilr_dpo",),
+    equals=(Equal("dpo", at={"alpha": 0.0}),),
 )
 def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
     """The reward has a bonus for length that the policy cannot change, so it stops explaining labels by
@@ -38,6 +39,7 @@ def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
     relatives=(
         "α = 1 is DPO, α = 0 cuts both responses at the shorter length. The reference's tail is weighted too."
     ),
+    equals=(Equal("dpo", at={"alpha": 1.0}),),
 )
 def ld_dpo(beta: Positive = 0.1, alpha: Share = 0.5) -> Objective:
     """What a response says beyond the other's length counts α as much."""

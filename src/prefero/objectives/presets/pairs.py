@@ -17,7 +17,7 @@ from prefero.objectives.links import (
 )
 from prefero.objectives.quantities import Logp, log_ratio
 from prefero.objectives.ranges import FlipRate, NonNegative, NonZeroFlipRate, Positive
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 
 LINKS = {"logistic": logistic, "hinge": hinge}
 
@@ -50,6 +50,7 @@ def dpo(beta: Positive = 0.1) -> Objective:
     relatives=(
         "Biased, but bounded below, with its minimum at β h = logit(1−ε); rdpo is unbiased and unbounded."
     ),
+    equals=(Equal("dpo", at={"smoothing": 0.0}),),
 )
 def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
     """DPO with smoothed labels: each label is wrong with probability ``smoothing``."""
@@ -66,6 +67,7 @@ def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
         "Unbounded below: do not select models by this loss. The sign of the second term tells it from cdpo. "
         "r_dpo is another method (length)."
     ),
+    equals=(Equal("dpo", at={"flip_rate": 0.0}),),
 )
 def rdpo(beta: Positive = 0.1, flip_rate: FlipRate = 0.1) -> Objective:
     """DPO whose expectation under random label flips of a known rate is the loss on clean labels."""

@@ -13,7 +13,7 @@ from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.quantities import Column, Logp, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 
 
 @published(
@@ -24,6 +24,7 @@ from prefero.objectives.registry import published
     feedback={"pairs"},
     settings={"7b": {"beta": 0.01, "alpha": 0.95}},
     relatives="α multiplies the policy's terms only; at the start the loss is not log 2 unless α = 1.",
+    equals=(Equal("dpo", at={"alpha": 1.0}),),
 )
 def h_dpo(beta: Positive = 0.1, alpha: Positive = 0.95) -> Objective:
     """DPO whose optimum has its entropy multiplied: α < 1 sharper, α > 1 more diverse."""
@@ -42,6 +43,11 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
     relatives=(
         "TRL's alpha is 1 − alpha here. Divergences are to be compared at their own best β: at equal β they "
         "differ in sharpness. Total variation and χ² do not qualify: their f′ has no inverse."
+    ),
+    equals=(
+        Equal("dpo", at={"divergence": "reverse_kl"}),
+        Equal("f_dpo", at={"divergence": "alpha", "alpha": 1e-9}, given={"divergence": "reverse_kl"}),
+        Equal("f_dpo", at={"divergence": "alpha", "alpha": 1 - 1e-9}, given={"divergence": "forward_kl"}),
     ),
 )
 def f_dpo(beta: Positive = 0.1, divergence: Divergence = "reverse_kl", alpha: OpenShare = 0.5) -> Objective:
@@ -73,6 +79,7 @@ def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         "The penalty is per response, inside the sigmoid, and multiplied by β; the paper also tried λ = 5 "
         "and 500."
     ),
+    equals=(Equal("dpo", at={"lam": 0.0}),),
 )
 def dpop(beta: Positive = 0.3, lam: NonNegative = 50.0) -> Objective:
     """DPO that is charged when the chosen response gets less likely than under the reference."""
@@ -97,6 +104,7 @@ def dpop(beta: Positive = 0.3, lam: NonNegative = 50.0) -> Objective:
         "The offset is outside β. The logarithm of a gap below 1 is negative and relaxes the margin; gaps "
         "are held at 1e-6 and above, so pairs with equal scores should be left out."
     ),
+    equals=(Equal("dpo", at={"alpha": 0.0}),),
 )
 def odpo(
     beta: Positive = 0.1, alpha: NonNegative = 1.0, offset: Literal["log", "identity"] = "log"

@@ -18,7 +18,7 @@ from prefero.objectives.links import squared
 from prefero.objectives.quantities import log_ratio
 from prefero.objectives.ranges import NonNegative, NonZeroShare, OpenShare, Positive, Real
 from prefero.objectives.reductions import Term, number, soft_minimum
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 
 
 @published(
@@ -53,6 +53,7 @@ def wpo(
         "worst-case robustness. β′ → ∞ is DPO. The authors' code takes the mean per micro-batch; here it is "
         "over the step."
     ),
+    equals=(Equal("dpo", at={"beta_prime": 1e9}),),
 )
 def dr_dpo(beta: Positive = 0.1, beta_prime: Positive = 1.0) -> Objective:
     """DPO averaged so that pairs that look mislabelled lose their weight."""
@@ -113,6 +114,7 @@ class GroupWeights(nn.Module):
         "The paper's own name, GRPO, belongs to another algorithm. With total_count the loss is a sum over "
         "the batch: learning rate and step size scale with the batch size."
     ),
+    equals=(Equal("dpo", at={"counts": [9], "normalisation": "group_mean"}),),
 )
 def group_robust(
     counts: list[Positive],
@@ -197,6 +199,7 @@ class DynamicBeta(RunningStatistic):
         "The authors' code takes the gap from the bare log-ratios (gap: log_ratio), the paper reads β times "
         "that (gap: reward); the effective α differs by 1/β. Statistics move in training only."
     ),
+    equals=(Equal("dpo", at={"alpha": 0.0, "keep": 1.0}),),
 )
 def beta_dpo(
     beta: Positive = 0.1,

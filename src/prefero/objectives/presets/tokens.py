@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.quantities import Measured, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
-from prefero.objectives.registry import published
+from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import forward_kl
 
 
@@ -33,6 +33,7 @@ def tdpo1(beta: Positive = 0.1) -> Objective:
         "the responses alone cannot serve it. α = 0 is DPO; the paper's default variant."
     ),
     aliases=("tdpo",),
+    equals=(Equal("dpo", at={"alpha": 0.0}),),
 )
 def tdpo2(beta: Positive = 0.1, alpha: NonNegative = 0.5) -> Objective:
     """The rejected response's divergence is held down; the chosen one's only sets the level."""
