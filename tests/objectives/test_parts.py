@@ -17,10 +17,10 @@ from prefero.objectives import (
     Sets,
     Signal,
     TokenLogps,
+    filled,
     from_config,
     log_ratio,
     primary,
-    reweighted,
 )
 from prefero.objectives.contrasts import Contrast
 from prefero.objectives.links import squared
@@ -170,11 +170,11 @@ def test_whatever_stands_at_an_absent_response_reaches_no_gradient(contrast) -> 
 
 def test_a_weight_passes_over_the_penalties_of_a_sum() -> None:
     plain = build("dpo") + 0.2 * build("nll")
-    weighted = reweighted(plain, wpo())
+    weighted = filled(plain, "weight", wpo())
     batch = batch_for(weighted.double())
     (_, penalty), (_, same) = plain.double()(batch), weighted(batch)
     assert torch.equal(penalty.total, same.total)
-    assert torch.equal(weighted(batch)[0].total, reweighted(build("dpo"), wpo())(batch)[0].total)
+    assert torch.equal(weighted(batch)[0].total, filled(build("dpo"), "weight", wpo())(batch)[0].total)
 
 
 def test_the_order_of_the_slots() -> None:

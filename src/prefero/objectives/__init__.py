@@ -13,7 +13,6 @@ from prefero.objectives.compare import (
     negative_log_likelihood,
     penalty,
     primary,
-    reweighted,
 )
 from prefero.objectives.contrasts import (
     Across,
@@ -29,6 +28,7 @@ from prefero.objectives.needs import Needs, dry_run
 from prefero.objectives.quantities import Column, Length, Logp, Measured, Quantity, Sides, log_ratio
 from prefero.objectives.reductions import Term
 from prefero.objectives.registry import Equal, Method, Parameter, find, from_config, method, methods
+from prefero.objectives.slots import filled
 
 __all__ = [
     "Across",
@@ -58,6 +58,7 @@ __all__ = [
     "Term",
     "TokenLogps",
     "dry_run",
+    "filled",
     "find",
     "from_config",
     "log_ratio",
@@ -67,5 +68,4 @@ __all__ = [
     "penalty",
     "presets",
     "primary",
-    "reweighted",
 ]

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefero.errors import PreferoError
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.contrasts import Comparisons, Contrast, Each, Pair
 from prefero.objectives.links import Link, identity, logistic
@@ -197,43 +196,6 @@ def negative_log_likelihood(
     if tokens == "mean":
         return penalty(-Logp().mean(), address)
     return penalty(-Logp().sum(), address, reduce=mean_of_sums if tokens == "sum" else mean_of_tokens)
-
-
-def reweighted(objective: Objective, weight: Slot) -> Objective:
-    """The objective with every comparison weighted once more; penalties stay as they are.
-
-    Raises :class:`~prefero.errors.PreferoError` if it has no comparison that a weight could belong to.
-    """
-    if isinstance(objective, Sum):
-        return Sum(
-            *(
-                (coefficient, part if is_penalty(part) else reweighted(part, weight))
-                for coefficient, part in objective.weighted_parts()
-            )
-        )
-    if not isinstance(objective, Compare):
-        raise PreferoError("a weight belongs to comparisons of responses, and this method makes none")
-    return Compare(
-        objective.reward,
-        objective.contrast,
-        objective.link,
-        target=objective.target,
-        scale=objective.scale,
-        weight=weight if objective.weight == 1.0 else Product(objective.weight, weight),
-        reduce=objective.reduce,
-    )
-
-
-class Product(nn.Module):
-    """Two slots multiplied; a module, so that a slot's state stays part of the objective."""
-
-    def __init__(self, first: Slot, second: Slot) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, comparisons: Comparisons) -> Tensor:
-        ones = torch.ones_like(comparisons.margins)
-        return ones * fill(self.first, comparisons) * fill(self.second, comparisons)
 
 
 def is_penalty(objective: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons, masked_logsumexp
 from prefero.objectives.quantities import Length
+from prefero.objectives.ranges import Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def mean_of_tokens(losses: Tensor, comparisons: Comparisons) -> list[Term]:
     return [Term(losses.sum(), tokens.sum(), True, losses.sum(1))]
 
 
-def soft_minimum(temperature: float) -> Reduction:
+def soft_minimum(temperature: Positive = 1.0) -> Reduction:
     """−β′ log of the mean of exp(−ℓ/β′) over all comparisons: between their minimum (β′ → 0) and mean (β′ →
     ∞).
 

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 
 from prefero.errors import PreferoError, nearest
-from prefero.objectives.compare import Objective, Sum, reweighted
+from prefero.objectives.compare import Objective, Sum
 from prefero.objectives.needs import dry_run
 from prefero.objectives.ranges import Range
-from prefero.objectives.weights import WEIGHTS
+from prefero.objectives.slots import SLOTS, filled
 
 Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores", "steps", "spans", "samples"]
 """What data must carry: pairs, lists or unpaired responses; and ties, scores, reasoning steps, annotated
@@ -230,7 +230,9 @@ def from_config(config: Any) -> Objective:
 
         {"method": "dpo", "beta": 0.1, "weight": "wpo", "plus": {"nll": 0.2}}
 
-    ``weight`` names a weight of comparisons, or maps its name to its arguments. ``plus`` maps methods to the
+    ``weight``, ``target`` and ``reduce`` name what is put into the slot of that name
+    (:data:`prefero.objectives.slots.SLOTS`), or map its name to its arguments: a weight multiplies the
+    method's own, a target adds to it, a reduction takes the place of a mean. ``plus`` maps methods to the
     coefficients they are added with, or to mappings of ``coefficient`` and the method's own arguments. The
     objective's ``key`` and ``arguments`` give the configuration back.
 
@@ -241,13 +243,14 @@ def from_config(config: Any) -> Objective:
         return method(config)
     if not isinstance(config, Mapping) or not isinstance(config.get("method"), str):
         raise PreferoError("an objective is a method's name, or a mapping with a `method` and its arguments")
-    own = {name: value for name, value in config.items() if name not in ("method", "weight", "plus")}
+    own = {name: value for name, value in config.items() if name not in ("method", *SLOTS, "plus")}
     base = method(config["method"], **own)
     assert base.key is not None
     objective, arguments = base, dict(base.arguments)
-    if config.get("weight") is not None:
-        arguments["weight"] = config["weight"]
-        objective = weighted(base, config["weight"])
+    for slot in SLOTS:
+        if config.get(slot) is not None:
+            arguments[slot] = config[slot]
+            objective = slotted(objective, base.key, slot, config[slot])
     if config.get("plus"):
         arguments["plus"] = config["plus"]
         objective = extended(objective, base, config["plus"])
@@ -255,23 +258,23 @@ def from_config(config: Any) -> Objective:
     return objective
 
 
-def weighted(base: Objective, choice: Any) -> Objective:
-    name, arguments = named("weight", choice)
-    if name not in WEIGHTS:
-        raise PreferoError(
-            f"no weight is called {name!r}{nearest(name, WEIGHTS)} (known: {', '.join(WEIGHTS)})"
-        )
-    if name == base.key:
-        raise PreferoError(f"{name} already is the weight of the method {name}; leave `weight` out")
-    parameters = parameters_of(WEIGHTS[name])
-    refuse_unknown(arguments, parameters, f"the weight {name}")
-    checked = {key: parameters[key].checked(value, f"the weight {name}") for key, value in arguments.items()}
+def slotted(objective: Objective, key: str, slot: str, choice: Any) -> Objective:
+    name, arguments = named(slot, choice)
+    known = SLOTS[slot]
+    if name not in known:
+        raise PreferoError(f"no {slot} is called {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+    place = f"the {slot} {name}"
+    if name == key:
+        raise PreferoError(f"{name} already is the {slot} of the method {name}; leave `{slot}` out")
+    parameters = parameters_of(known[name])
+    refuse_unknown(arguments, parameters, place)
+    checked = {one: parameters[one].checked(value, place) for one, value in arguments.items()}
     try:
-        objective = reweighted(base, WEIGHTS[name](**checked))
-        dry_run(objective)
+        changed = filled(objective, slot, known[name](**checked))
+        dry_run(changed)
     except PreferoError as error:
-        raise PreferoError(f"the weight {name} does not go with {base.key}: {error}") from None
-    return objective
+        raise PreferoError(f"{place} does not go with {key}: {error}") from None
+    return changed
 
 
 def named(what: str, choice: Any) -> tuple[str, Mapping[str, Any]]:

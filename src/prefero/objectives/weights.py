@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float
@@ -43,7 +43,3 @@ def wpo(
         return product if clamp is None else product.clamp(max=clamp)
 
     return weight
-
-
-WEIGHTS: Mapping[str, Callable[..., Callable[[Comparisons], Tensor]]] = {"wpo": wpo}
-"""The weights that a configuration names."""

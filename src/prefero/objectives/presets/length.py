@@ -6,9 +6,10 @@ from __future__ import annotations
 import torch
 
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.quantities import Length, Map, Position, ShorterLength, log_ratio
+from prefero.objectives.quantities import Map, Position, ShorterLength, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.targets import length_gap
 
 
 @published(
@@ -27,7 +28,7 @@ from prefero.objectives.registry import Equal, published
 def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
     """The reward has a bonus for length that the policy cannot change, so it stops explaining labels by
     length."""
-    return Compare(beta * log_ratio().sum() + alpha * Length())
+    return Compare(beta * log_ratio().sum(), target=length_gap(alpha))
 
 
 @published(

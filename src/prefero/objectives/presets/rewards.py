@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import Column, Logp, Sides, log_ratio
+from prefero.objectives.quantities import Logp, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.targets import score_gap
 
 
 @published(
@@ -110,10 +110,4 @@ def odpo(
     beta: Positive = 0.1, alpha: NonNegative = 1.0, offset: Literal["log", "identity"] = "log"
 ) -> Objective:
     """The better the chosen response is scored, the larger the margin it must win by."""
-    score = Column("score")
-
-    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        gap = comparisons.gap(score)
-        return alpha * (gap.clamp(min=1e-6).log() if offset == "log" else gap)
-
-    return Compare(beta * log_ratio().sum(), target=target)
+    return Compare(beta * log_ratio().sum(), target=score_gap(alpha, offset))
