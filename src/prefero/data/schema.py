@@ -54,6 +54,28 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("rank", "ranks"),
         sample='{"prompt": …, "responses": [a, b, c], "ranks": [1, 0, 2]}',
     ),
+    "win_rate": ColumnSpec(
+        "example response",
+        "float",
+        "probability that a judge prefers the response to another one of the sampling policy; 0 to 1",
+        ("win_rate", "win_rates"),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_win_rate": 0.7, "rejected_win_rate": 0.3}',
+    ),
+    "uncertainty": ColumnSpec(
+        "example response",
+        "float",
+        "how unsure a judge is of the response's score, in units of reward; at least 0",
+        ("uncertainty", "uncertainties"),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_uncertainty": 0.2, '
+        '"rejected_uncertainty": 0.9}',
+    ),
+    "flip_rate": ColumnSpec(
+        "example",
+        "float",
+        "probability that the label of the pair is wrong; 0 to 1",
+        ("flip_rate",),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "flip_rate": 0.1}',
+    ),
     "tie": ColumnSpec(
         "example",
         "bool",

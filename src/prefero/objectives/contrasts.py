@@ -128,6 +128,21 @@ class Each(Contrast):
         return cell(quantity, batch, self.address) if self.address else per_response(quantity, batch)
 
 
+class EachOf(Contrast):
+    """The responses at several addresses, each on its own: one comparison an address."""
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__()
+        self.addresses = addresses
+
+    def forward(self, reward: Quantity, batch: PreferenceBatch) -> Margins:
+        exists = [cell_exists(batch, address) for address in self.addresses]
+        return self.total(reward, batch), torch.cat(exists, dim=1)
+
+    def total(self, quantity: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example comparison"]:
+        return torch.cat([cell(quantity, batch, address) for address in self.addresses], dim=1)
+
+
 class Difference(Contrast):
     """A margin of margins."""
 

@@ -42,11 +42,13 @@ def identity(margins: Tensor, comparisons: Comparisons) -> Tensor:
     return margins
 
 
-def smoothed(rate: float, link: Link = logistic) -> Link:
-    """(1 − ε) ℓ(z) + ε ℓ(−z): labels believed wrong with probability ε, in [0, ½)."""
+def smoothed(rate: float | Callable[[Comparisons], Tensor], link: Link = logistic) -> Link:
+    """(1 − ε) ℓ(z) + ε ℓ(−z): labels believed wrong with probability ε, a number or one for every comparison,
+    which gets no gradient."""
 
     def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
-        return (1 - rate) * link(margins, comparisons) + rate * link(-margins, comparisons)
+        wrong = rate(comparisons).detach() if callable(rate) else rate
+        return (1 - wrong) * link(margins, comparisons) + wrong * link(-margins, comparisons)
 
     return cost
 

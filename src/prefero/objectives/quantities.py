@@ -11,7 +11,7 @@ so one of them is always written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -231,6 +231,25 @@ class ListMean(Quantity):
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example 1"]:
         values, there = per_response(self.of, batch), present(batch)
         return torch.where(there, values, 0).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+
+
+class OthersMean(Quantity):
+    """For every response the mean of a quantity over the example's other responses, of all or of those with
+    the given roles; 0 for a response that is alone."""
+
+    def __init__(self, of: Quantity, roles: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.of, self.roles = of, tuple(roles)
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
+        values, counted = per_response(self.of, batch), present(batch)
+        if self.roles:
+            places = torch.tensor([batch.roles.index(role) for role in self.roles], device=values.device)
+            named = torch.zeros(counted.shape[1], dtype=torch.bool, device=values.device)
+            counted = counted & named.index_fill(0, places, True)
+        values = torch.where(counted, values, 0)
+        others = counted.sum(1, keepdim=True) - counted.to(torch.int64)
+        return (values.sum(1, keepdim=True) - values) / others.clamp(min=1)
 
 
 class BatchMean(Quantity):
