@@ -55,6 +55,10 @@ class Parameter:
                     f"{place} is one of {offered}, not {value!r}{nearest(str(value), choices)}"
                 )
             return value
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise PreferoError(f"{place} is true or false, not {value!r}")
+            return value
         if get_origin(self.kind) in (list, tuple, Sequence):
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                 raise PreferoError(f"{place} is a list of numbers, not {value!r}")
