@@ -58,9 +58,14 @@ def f_dpo(beta: Positive = 0.1, divergence: Divergence = "reverse_kl", alpha: Op
         "reverse_kl": ratio,
         "forward_kl": ratio.map(lambda u: -capped(-u).exp()),
         "jsd": ratio.map(F.logsigmoid),
-        "alpha": ratio.map(lambda u: -torch.expm1(capped(-alpha * u)) / alpha),
+        "alpha": ratio.map(lambda u: power_transform(u, alpha)),
     }
     return Compare(beta * rewards[divergence])
+
+
+def power_transform(u: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
+    """(1 − e^{−αu})/α, which is u at α = 0: rises with u for every α, and is bent the more the larger |α|."""
+    return -torch.expm1(capped(-alpha * u)) / alpha if alpha else u
 
 
 def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
