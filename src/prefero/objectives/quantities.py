@@ -279,6 +279,12 @@ def per_response(of: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example
     return torch.broadcast_to(value, batch.mask.shape[:2])
 
 
+def log_odds(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log p/(1 − p) of a log-probability, which is held where p cannot be told from 1."""
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
+    return logp - (-torch.expm1(logp)).log()
+
+
 def log_ratio(model: str = "policy", against: str = "reference") -> Quantity:
     """log π(token) − log π_against(token), per token."""
     return Logp(model) - Logp(against)
