@@ -210,18 +210,6 @@ def irpo(params, inputs):
     }
 
 
-@adapter("p125", "rpo_sft")
-def rpo_sft(params, inputs):
-    batch = pairs(inputs)
-    summed = plus_nll(params["beta"], params["eta"] * params["beta"], "sum")
-    mean = plus_nll(params["beta"], params["alpha"], "mean")
-    return {
-        "loss": sum(term.values for term in parts(summed, batch)),
-        "loss_mean_nll_variant": sum(term.values for term in parts(mean, batch)),
-        **gradients(summed, batch),
-    }
-
-
 @adapter("p066", "pfpo_dpo_plus_sft")
 def pfpo(params, inputs):
     batch, objective = pairs(inputs), plus_nll(params["beta"], params["sft_loss_weight"], "batch")
