@@ -1,0 +1,60 @@
+"""DPO's loss as a function of two likelihood ratios, and its gradient as a vector field.
+
+x₁ = π(y_w)/π_ref(y_w) and x₂ = π(y_l)/π_ref(y_l) are taken for independent coordinates: nothing normalises
+them and no parameters are shared. Feng et al., 2024, arXiv 2404.04626.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """The loss at each point and its slopes with respect to the ratios (not to their logarithms, in which
+    the field is symmetric). ``speed_ratio`` is the size of the first slope over that of the second: below 1
+    where a step lowers the rejected ratio by more than it raises the chosen one."""
+
+    loss: Float[Tensor, " *point"]
+    slope_chosen: Float[Tensor, " *point"]
+    slope_rejected: Float[Tensor, " *point"]
+    speed_ratio: Float[Tensor, " *point"]
+
+
+def dpo_field(chosen: Float[Tensor, " *point"], rejected: Float[Tensor, " *point"], beta: float) -> Field:
+    """DPO's field where the two **log**-ratios log π/π_ref are ``chosen`` and ``rejected``.
+
+    −log(x₁^β/(x₁^β + x₂^β)), slopes −β σ(−β log(x₁/x₂))/x₁ and β σ(−β log(x₁/x₂))/x₂, speed ratio x₂/x₁.
+    Slopes overflow only where they exceed the range of the type.
+    """
+    margin = beta * (chosen - rejected)
+    pull = F.logsigmoid(-margin)
+    return Field(
+        -F.logsigmoid(margin),
+        -beta * (pull - chosen).exp(),
+        beta * (pull - rejected).exp(),
+        (rejected - chosen).exp(),
+    )
+
+
+def descent(
+    chosen: float, rejected: float, beta: float, learning_rate: float, steps: int
+) -> Float[Tensor, "step 2"]:
+    """Gradient descent on the two **ratios** from a point: the path, its first row the start.
+
+    Ratios are held above 0. As the learning rate goes to 0 the path keeps x₁² + x₂², so the chosen ratio
+    stays below √(x₁² + x₂²) while the rejected one is driven to 0.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    path = [torch.tensor([chosen, rejected], dtype=torch.float64)]
+    for _ in range(steps):
+        first, second = path[-1].log()
+        here = dpo_field(first, second, beta)
+        step = learning_rate * torch.stack([here.slope_chosen, here.slope_rejected])
+        path.append((path[-1] - step).clamp(min=tiny))
+    return torch.stack(path)
