@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import torch
+
 from prefero.objectives import method, primary
+from prefero.objectives.compare import negative_log_likelihood
 from tests.golden.adapters import adapter
-from tests.golden.batches import loss_and_gradients, pairs, values
+from tests.golden.batches import batch_of, gradient, gradients, loss_and_gradients, pairs, sides, values
+
+
+def summed_values(objective, batch) -> torch.Tensor:
+    """Every row's loss, over all terms of the objective."""
+    return sum(term.values for term in objective.double()(batch))
 
 
 @adapter("p121", "alphapo")
@@ -29,3 +37,56 @@ def repo(params, inputs):
         "active": [any(side) for side in both["grad_policy_chosen"]],
         "repo_pp_loss": values(softer, batch),
     }
+
+
+@adapter("p125", "rpo_sft")
+def rpo_sft(params, inputs):
+    batch, beta = pairs(inputs), params["beta"]
+    summed = method("rpo_sft", beta=beta, eta=params["eta"])
+    mean = method("rpo_sft", beta=beta, eta=0.0, alpha=params["alpha"])
+    return {
+        "loss": summed_values(summed, batch),
+        "loss_mean_nll_variant": summed_values(mean, batch),
+        **gradients(summed, batch),
+    }
+
+
+@adapter("p117", "rdpo")
+def rationale_dpo(params, inputs):
+    roles = ("chosen", "rejected", "rationale")
+    models = {
+        "policy": sides(inputs, "policy", roles),
+        # nothing is known of the rationale under the reference, and nothing is asked
+        "reference": [[*both, []] for both in sides(inputs, "reference")],
+    }
+    batch = batch_of(models, roles=roles)
+    pair = {"beta": params["beta"], "gamma": params["gamma"]}
+    odds = method("rationale_orpo", lam=params["orpo_lambda"], gamma=params["gamma"]).double()
+    # the likelihood of the chosen response is a mean over the tokens of all of them
+    likelihood = summed_values(negative_log_likelihood("chosen", "batch"), batch)
+    return {
+        "loss": summed_values(method("rationale_dpo", **pair), batch),
+        "loss_code_variant": summed_values(method("rationale_dpo", **pair, likelihood="sigmoid"), batch),
+        "rorpo_simple_without_nll": summed_values(odds, batch) - likelihood,
+    }
+
+
+@adapter("p069", "f_sft")
+def f_sft(params, inputs):
+    batch = batch_of(
+        {name: [[row] for row in inputs[f"{name}_chosen"]] for name in ("policy", "reference")},
+        roles=("chosen",),
+    )
+    names = {
+        "total_variation": "tv_sft",
+        "pearson": "pearson",
+        "squared_hellinger": "squared_hellinger",
+        "jensen_shannon": "jensen_shannon",
+    }
+    found = {}
+    for divergence, name in names.items():
+        # the tangent begins where the divergences' own range ends
+        objective = method("f_sft", divergence=divergence, floor=-0.69, **params)
+        found[f"loss_{name}"] = values(objective, batch)
+        found[f"grad_{name}"] = [row for (row,) in gradient(objective, batch)]
+    return found
