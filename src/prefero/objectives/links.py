@@ -63,12 +63,20 @@ def debiased(rate: float, link: Link = logistic) -> Link:
     return cost
 
 
+def bernoulli_kl(
+    first: Float[Tensor, "row comparison"], second: Float[Tensor, "row comparison"]
+) -> Float[Tensor, "row comparison"]:
+    """KL((p, 1 − p) ‖ (q, 1 − q)) with p = σ(first), q = σ(second)."""
+    right = first.sigmoid() * (F.logsigmoid(first) - F.logsigmoid(second))
+    return right + (-first).sigmoid() * (F.logsigmoid(-first) - F.logsigmoid(-second))
+
+
 def reverse_kl_to(rate: float) -> Link:
     """KL((q, 1 − q) ‖ (1 − ε, ε)) with q = σ(z), ε in (0, ½)."""
+    logit = math.log1p(-rate) - math.log(rate)
 
     def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
-        right = margins.sigmoid() * (F.logsigmoid(margins) - math.log1p(-rate))
-        return right + (-margins).sigmoid() * (F.logsigmoid(-margins) - math.log(rate))
+        return bernoulli_kl(margins, torch.full_like(margins, logit))
 
     return cost
 
