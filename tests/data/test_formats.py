@@ -284,12 +284,12 @@ class TestOthers:
         assert example.prompt == (user("2+2+2="), assistant("Step 1: 2+2=4.\nStep 2: "))
         assert [response.ended for response in example.responses] == [False, False]
         (span,) = example.responses[0].spans
-        assert (span.start, span.end, span.kind, span.index) == (0, len("4+2=6."), "step", 1)
+        assert (span.start, span.end, span.kind, span.index) == (0, len("4+2=6."), "step", 2)
 
     def test_first_step_has_no_steps_before_it(self) -> None:
         example = only({**LAYOUT_ROWS["steps"][0], "initial_reason_steps": "", "chosen": "Step 1: 6"})
         assert example.prompt == (user("2+2+2="),)
-        assert example.responses[0].spans[0].index == 0
+        assert example.responses[0].spans[0].index == 1
 
     @pytest.mark.parametrize(
         ("votes", "chosen", "tie", "share"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Examples, Response
 from prefero.data.schema import SCHEMA
+from prefero.data.spans import annotated
 from prefero.errors import PreferoError, nearest
 
 PAIR = ("chosen", "rejected")
@@ -34,8 +35,10 @@ def arrange(
     than its worst is dropped. An example that its annotators called a tie is dropped unless ``tie`` or
     ``preference`` is among the columns. ``Examples.dropped`` counts both. Arranging twice changes nothing.
 
-    Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores, roles or labels,
-    equal ones sharing a place; ``tie`` from ``preference`` or from the two scores of a pair.
+    Annotations of tokens stay spans of the text until it is tokenised; one span that says something for the
+    column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
+    roles or labels, equal ones sharing a place; ``tie`` from ``preference`` or from the two scores of a
+    pair.
 
     Raises:
         PreferoError: a role or a column that neither the data have nor anything implies, naming the fields
@@ -45,7 +48,7 @@ def arrange(
     for name in columns:
         if name not in SCHEMA:
             raise PreferoError(f"{asker} asks for the unknown column {name!r}{nearest(name, SCHEMA)}.")
-    wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
+    wanted = [name for name in sorted(columns) if SCHEMA[name].given]
     keeps_ties = bool({"tie", "preference"} & set(wanted))
     given = examples if isinstance(examples, Examples) else Examples(examples)
     dropped = Counter(given.dropped)
@@ -115,7 +118,10 @@ def _with_columns(example: Example, wanted: Sequence[str], asker: str) -> Exampl
     columns = dict(example.columns)
     responses = example.responses
     for name in wanted:
-        if SCHEMA[name].axes != "example response":
+        if SCHEMA[name].axes == "example response token":
+            if not annotated(responses, name):
+                _missing(example, name, asker)
+        elif SCHEMA[name].axes != "example response":
             if name not in columns:
                 value = _tie(example) if name == "tie" else None
                 columns[name] = _missing(example, name, asker) if value is None else value

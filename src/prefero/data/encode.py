@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prefero.data.differences import FUNCTION_WORDS
 from prefero.data.render import Rendered
 from prefero.errors import PreferoError
 
@@ -40,6 +42,28 @@ class Encoder:
             return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
         encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
         return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    def offsets(self, text: str) -> tuple[Ids, Ids]:
+        """Where each token of a text begins and ends, in characters."""
+        if not self.tokenizer.is_fast:
+            raise PreferoError(
+                f"{type(self.tokenizer).__name__} does not tell which characters a token is made of, and the "
+                "data annotate parts of responses. Use the model's fast tokenizer."
+            )
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
+        starts, ends = np.asarray(encoded, dtype=np.int64).reshape(-1, 2).T
+        return starts, ends
+
+    @cached_property
+    def function_words(self) -> frozenset[int]:
+        """The tokens that are a function word by themselves, with and without a space before it."""
+        words = [
+            before + form for word in FUNCTION_WORDS for form in (word, word.title()) for before in ("", " ")
+        ]
+        self.learn(words)
+        return frozenset(int(self.known[word][0]) for word in words if len(self.known[word]) == 1)
 
     def __getitem__(self, text: str) -> Ids:
         if text not in self.known:

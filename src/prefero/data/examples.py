@@ -29,11 +29,26 @@ def says_something(content: Text) -> bool:
     )
 
 
+def spoken(content: Text) -> tuple[str, ...]:
+    """What the assistant says: text as it is; of a conversation, the text of each of its turns."""
+    if isinstance(content, str):
+        return (content,)
+    return tuple(_text_of(turn["content"]) for turn in content if turn["role"] == "assistant")
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return content or ""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Part of a response: a reasoning step, segment, turn, key phrase or difference.
 
-    ``start`` and ``end`` are character offsets into the response's text, end exclusive.
+    ``start`` and ``end`` are character offsets into what the response says (:func:`spoken`), end exclusive.
+    ``index`` tells which step or segment it is, from 1. ``scores`` are numbers that people or judges gave it:
+    ``score``, ``weight``, ``image_weight``.
     """
 
     start: int

@@ -13,8 +13,11 @@ Axes = Literal["example", "example response", "example response token", "example
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """``fields`` are the names under which data files carry the column, ``sample`` is a row that does;
-    ``drawn`` columns are made by the collator from the run's seed instead (uniform on (0, 1))."""
+    """``fields`` are the names under which data files carry the column, ``sample`` is a row that does.
+
+    Two kinds of column are not looked for in the data: ``drawn`` ones are made by the collator from the run's
+    seed (uniform on (0, 1)), ``derived`` ones by tokenisation from the responses themselves.
+    """
 
     axes: Axes
     dtype: Literal["float", "int", "bool"]
@@ -22,6 +25,22 @@ class ColumnSpec:
     fields: tuple[str, ...] = ()
     drawn: bool = False
     sample: str = ""
+    derived: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether the data must carry it."""
+        return not (self.drawn or self.derived)
+
+
+SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
+"""Where rows hold annotations of parts of a response: :mod:`prefero.data.formats.spans`."""
+
+
+def _marked(annotation: str) -> str:
+    """A row whose chosen response has a span with the annotation."""
+    span = f'{{"start": 0, "end": 4, {annotation}}}'
+    return f'{{"prompt": …, "chosen": …, "rejected": …, "chosen_spans": [{span}]}}'
 
 
 SCHEMA: dict[str, ColumnSpec] = {
@@ -61,6 +80,13 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("win_rate", "win_rates"),
         sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_win_rate": 0.7, "rejected_win_rate": 0.3}',
     ),
+    "advantage": ColumnSpec(
+        "example response",
+        "float",
+        "how much better the response is than the policy's usual one to the prompt",
+        ("advantage", "advantages"),
+        sample='{"prompt": …, "responses": [a, b, c], "advantages": [0.5, -0.2, -0.3]}',
+    ),
     "uncertainty": ColumnSpec(
         "example response",
         "float",
@@ -68,6 +94,28 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("uncertainty", "uncertainties"),
         sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_uncertainty": 0.2, '
         '"rejected_uncertainty": 0.9}',
+    ),
+    "visits": ColumnSpec(
+        "example response",
+        "float",
+        "how often a tree search visited the response; at least 0",
+        ("visits",),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_visits": 9, "rejected_visits": 4}',
+    ),
+    "other_score": ColumnSpec(
+        "example response",
+        "float",
+        "reward of the response for the objectives that the pair does not compare, weighed among themselves",
+        ("other_score", "other_scores"),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_other_score": 0.5, '
+        '"rejected_other_score": 1.2}',
+    ),
+    "error_step": ColumnSpec(
+        "example",
+        "int",
+        "the first reasoning step that the two responses do not share, as counted in the column step",
+        ("error_step",),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "error_step": 3}',
     ),
     "flip_rate": ColumnSpec(
         "example",
@@ -103,6 +151,48 @@ SCHEMA: dict[str, ColumnSpec] = {
         "an embedding of the prompt",
         ("prompt_embedding",),
         sample='{"prompt": …, "chosen": …, "rejected": …, "prompt_embedding": [0.1, -0.3]}',
+    ),
+    "token_weight": ColumnSpec(
+        "example response token",
+        "float",
+        "how much each token counts; 1 where nothing is said",
+        SPAN_FIELDS,
+        sample=_marked('"weight": 2'),
+    ),
+    "token_score": ColumnSpec(
+        "example response token",
+        "float",
+        "how good a judge thinks the part of the response is that the token belongs to; 0 where nothing is "
+        "said",
+        SPAN_FIELDS,
+        sample=_marked('"score": 3.5'),
+    ),
+    "image_weight": ColumnSpec(
+        "example response token",
+        "float",
+        "how much each token counts where an image meets its corruption; 1 where nothing is said",
+        SPAN_FIELDS,
+        sample=_marked('"image_weight": 3'),
+    ),
+    "segment": ColumnSpec(
+        "example response token",
+        "int",
+        "which segment or key phrase the token belongs to, from 1; 0 outside of all",
+        SPAN_FIELDS,
+        sample=_marked('"segment": 1'),
+    ),
+    "step": ColumnSpec(
+        "example response token",
+        "int",
+        "which reasoning step the token belongs to, from 1; 0 outside of all",
+        SPAN_FIELDS,
+        sample=_marked('"step": 1'),
+    ),
+    "differs": ColumnSpec(
+        "example response token",
+        "bool",
+        "whether the token is where the chosen and the rejected response differ; function words never are",
+        derived=True,
     ),
     "pair_noise": ColumnSpec("example", "float", "uniform noise, one number an example", drawn=True),
     "noise": ColumnSpec("example response token", "float", "uniform noise, one number a token", drawn=True),

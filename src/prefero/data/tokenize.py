@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from prefero.data.arrange import arrange
 from prefero.data.cells import Cell, TokenExample
 from prefero.data.chat_template import NOT_PRESERVED, ChatTemplate
+from prefero.data.differences import differs
 from prefero.data.encode import Encoder
 from prefero.data.examples import Example, Text
 from prefero.data.render import (
@@ -29,10 +30,13 @@ from prefero.data.render import (
     ending_of,
 )
 from prefero.data.schema import SCHEMA
+from prefero.data.spans import token_values
 from prefero.data.summary import DataSummary, summarise
 from prefero.data.truncate import Truncation, fit
 from prefero.data.views import VIEWS
 from prefero.errors import PreferoError, nearest
+
+DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,16 +103,19 @@ def tokenize(
     drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
     encoder = Encoder(tokenizer)
     encoder.learn(text for group in drafts for draft in group for text in _texts(draft))
-    wanted = [name for name in columns if not SCHEMA[name].drawn]
+    wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
     dropped = Truncation()
     tokenized = []
     for index, (example, renderer, group) in enumerate(zip(arranged, renderers, drafts, strict=True)):
         before = dropped.tokens
-        cells = _cells(example, renderer, group, encoder)
+        whole = cells = _cells(example, renderer, group, encoder)
         if max_length is not None:
             cells = _fitted(cells, example, renderer, group, encoder, max_length, dropped)
         lost = dropped.tokens - before
-        tokenized.append(TokenExample(cells, _columns(example, wanted), index, truncated=lost))
+        of_tokens = _token_columns(example, wanted, group, encoder, whole, cells)
+        tokenized.append(
+            TokenExample(cells, {**_columns(example, wanted), **of_tokens}, index, truncated=lost)
+        )
     for view in views:
         others = VIEWS[view](tokenized, max_length, seed)
         tokenized = [
@@ -188,11 +195,42 @@ def _columns(example: Example, names: Sequence[str]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in names:
         spec = SCHEMA[name]
+        if spec.axes == "example response token":
+            continue
         if spec.axes == "example response":
             values = [response.columns[name] for response in example.responses]
-            columns[name] = np.asarray(values, dtype=np.int64 if spec.dtype == "int" else np.float64)
+            columns[name] = np.asarray(values, dtype=DTYPES[spec.dtype])
         elif spec.axes == "example hidden":
             columns[name] = np.asarray(example.columns[name], dtype=np.float64)
         else:
             columns[name] = example.columns[name]
+    return columns
+
+
+def _token_columns(
+    example: Example,
+    names: Sequence[str],
+    drafts: Sequence[_Draft],
+    encoder: Encoder,
+    whole: Sequence[Cell],
+    fitted: Sequence[Cell],
+) -> dict[str, Any]:
+    """The columns of tokens: made of the ``whole`` responses, and as long as they are once ``fitted``."""
+    columns: dict[str, Any] = {}
+    for name in names:
+        spec = SCHEMA[name]
+        if spec.axes != "example response token":
+            continue
+        if name == "differs":
+            responses = [cell.response for cell in whole]
+            rows: Sequence[NDArray[Any]] = differs(example.roles, responses, encoder.function_words)
+        else:
+            rows = [
+                token_values(name, response, draft.rendered, encoder.offsets, example.origin)
+                for response, draft in zip(example.responses, drafts, strict=True)
+            ]
+        columns[name] = tuple(
+            row[: len(cell.response)].astype(DTYPES[spec.dtype])
+            for row, cell in zip(rows, fitted, strict=True)
+        )
     return columns

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Response
 from prefero.data.formats.fields import Fields
+from prefero.data.formats.spans import read_spans
 from prefero.data.schema import SCHEMA, ColumnSpec
 
 TRUE = (True, 1, "1", "true", "True", "yes")
@@ -16,11 +17,12 @@ FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
 
 
 def annotate(example: Example, fields: Fields) -> Example:
-    """``example`` with the known columns that the row carries and its layout has not already filled."""
+    """``example`` with the known columns that the row carries and its layout has not already filled, and with
+    the spans that it carries."""
     columns = dict(example.columns)
     responses = list(example.responses)
     for name, spec in SCHEMA.items():
-        if spec.drawn:
+        if not spec.given:
             continue
         if spec.axes in ("example", "example hidden"):
             field = fields.first(spec.fields)
@@ -33,6 +35,12 @@ def annotate(example: Example, fields: Fields) -> Example:
                     replace(response, columns={**response.columns, name: value})
                     for response, value in zip(responses, values, strict=True)
                 ]
+    spans = read_spans(fields, responses)
+    if spans is not None:
+        responses = [
+            replace(response, spans=(*response.spans, *own))
+            for response, own in zip(responses, spans, strict=True)
+        ]
     return replace(
         example,
         columns=columns,

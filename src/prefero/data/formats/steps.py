@@ -31,7 +31,7 @@ def read_steps(fields: Fields) -> Example:
     if taken:
         prompt = (*prompt, {"role": "assistant", "content": taken})
     open_step = bool(STEP.search(taken)) and not STEP.match(chosen)
-    number = len(STEP.findall(taken)) - open_step
+    number = len(STEP.findall(taken)) - open_step + 1
     return Example(
         prompt,
         tuple(
