@@ -13,10 +13,11 @@ from prefero.objectives.compare import Compare, Objective, Slot, Sum, fill, is_p
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.reductions import mean_of_all, mean_of_means, mean_of_sums, soft_minimum
 from prefero.objectives.targets import length_gap, score_gap
+from prefero.objectives.weights import score_gap as score_gap_weight
 from prefero.objectives.weights import wpo
 
 SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    "weight": {"wpo": wpo},
+    "weight": {"wpo": wpo, "score_gap": score_gap_weight},
     "target": {"score_gap": score_gap, "length_gap": length_gap},
     "reduce": {"soft_minimum": soft_minimum},
 }

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import Logp, Measured, Quantity
+from prefero.objectives.quantities import Column, Logp, Measured, Quantity
 from prefero.objectives.ranges import Positive
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
 
@@ -41,5 +41,19 @@ def wpo(
     def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
         product = comparisons.total(likelihood).exp()
         return product if clamp is None else product.clamp(max=clamp)
+
+    return weight
+
+
+def score_gap(
+    scale: Positive = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
+) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
+    """OPTune's weight of a comparison: σ(scale · (s_w − s_l)), how sure Bradley and Terry are of the label,
+    or the scaled gap itself. Chen et al., 2024, arXiv 2406.07657."""
+    score = Column("score")
+
+    def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        gap = scale * comparisons.gap(score)
+        return gap.sigmoid() if shape == "sigmoid" else gap
 
     return weight

@@ -197,19 +197,6 @@ def parts(objective, batch):
     return preference, likelihood
 
 
-@adapter("p108", "irpo")
-def irpo(params, inputs):
-    batch, objective = pairs(inputs), plus_nll(params["beta"], params["alpha"], "mean")
-    preference, likelihood = parts(objective, batch)
-    _, plain = parts(plus_nll(params["beta"], 1.0, "mean"), batch)
-    return {
-        "loss": preference.values + likelihood.values,
-        "loss_dpo": preference.values,
-        "loss_nll": plain.values,
-        **gradients(objective, batch),
-    }
-
-
 @adapter("p066", "pfpo_dpo_plus_sft")
 def pfpo(params, inputs):
     batch, objective = pairs(inputs), plus_nll(params["beta"], params["sft_loss_weight"], "batch")

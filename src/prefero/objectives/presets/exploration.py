@@ -69,7 +69,9 @@ def selm(beta: Positive = 0.01, alpha: NonNegative = 1e-3) -> Objective:
     title="Value-incentivised preference optimization",
     paper="p163",
     citation="Cen et al., 2024, arXiv 2405.19320",
-    equation="−log σ(β h) ± α β log π(y_c)/π_ref(y_c), y_c ~ π_cal; + online (optimism), − offline (pessimism)",
+    equation=(
+        "−log σ(β h) ± α β log π(y_c)/π_ref(y_c), y_c ~ π_cal; + online (optimism), − offline (pessimism)"
+    ),
     feedback={"pairs", "samples"},
     relatives=(
         "Offline, pessimism with the chosen responses for calibration is DPO + α β times the chosen's "

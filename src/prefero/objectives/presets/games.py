@@ -22,8 +22,8 @@ from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.registry import Equal, published
 
 PREVIOUS = (
-    "The reference is the policy at the start of the round (π_t), which the loop has to set: with the initial "
-    "model in every round it is another method."
+    "The reference is the policy at the start of the round (π_t), which the loop has to set: with the "
+    "initial model in every round it is another method."
 )
 
 
@@ -114,9 +114,9 @@ def inpo_nash(eta: Positive = 0.0075, mixture: Share = 1 / 3) -> Objective:
     settings={"gemma-2-2b": {"beta": 0.1, "learning_rate": 5e-7}},
     relatives=(
         "The opponent μ is in the win rates: the policy itself (online mirror descent), or the half step's "
-        "model (extragradient: the gradient is taken at the point before the half step, which is the update's "
-        "business). Equal win rates ask for the reference's own ratio. The released trainer averages over "
-        "tokens (tokens: mean), the paper's π is the whole response's."
+        "model (extragradient: the gradient is taken at the point before the half step, which is the "
+        "update's business). Equal win rates ask for the reference's own ratio. The released trainer "
+        "averages over tokens (tokens: mean), the paper's π is the whole response's."
     ),
     aliases=("egpo",),
 )
@@ -174,7 +174,7 @@ def spac(
     ),
 )
 def ofs_dpo(beta: Positive = 0.1, alpha: Share = 0.5, clamp: Positive | None = 10.0) -> Objective:
-    """Two adapters of one model learn by DPO; the fast one is pushed ahead of the slow one, which chases it."""
+    """Two adapters of one model learn by DPO; the fast one is pushed ahead, and the slow one chases it."""
     fast, slow = Logp().sum(), Logp("slow").sum()
     reference = Logp("reference").sum()
 

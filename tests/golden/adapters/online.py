@@ -1,0 +1,234 @@
+"""Online loops, exploration and games."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prefero.objectives import PreferenceBatch, TokenLogps, method
+from prefero.objectives.compare import Compare
+from prefero.objectives.presets.exploration import SAMPLES, drift, online_kl
+from prefero.objectives.presets.group_relative import group_advantage
+from tests.golden.adapters import adapter
+from tests.golden.batches import (
+    batch_of,
+    gradient,
+    gradients,
+    loss_and_gradients,
+    pairs,
+    ragged,
+    sides,
+    values,
+)
+
+
+def by_role(inputs, name: str) -> Tensor:
+    """``inputs["name_chosen"]`` and ``inputs["name_rejected"]`` as one column."""
+    both = [inputs[f"{name}_chosen"], inputs[f"{name}_rejected"]]
+    return torch.tensor(both, dtype=torch.float64).T
+
+
+def with_sample(inputs, name: str) -> PreferenceBatch:
+    """Pairs and one more response, which the vector calls ``name``."""
+    roles = ("chosen", "rejected", name)
+    models = {model: sides(inputs, model, roles) for model in ("policy", "reference")}
+    batch = batch_of(models, roles=roles)
+    return PreferenceBatch(batch.models, {}, ("chosen", "rejected", "sample"))
+
+
+def pulls(objective, batch: PreferenceBatch, *names: str) -> dict:
+    """The gradient of each response, under the names that the vectors give them."""
+    by_response = zip(*gradient(objective, batch), strict=True)
+    return {f"grad_policy_{name}": list(side) for name, side in zip(names, by_response, strict=True)}
+
+
+def parts(objective, batch: PreferenceBatch) -> list[Tensor]:
+    """The values of every term, one number an example."""
+    return [term.values for term in objective.double()(batch)]
+
+
+@adapter("p165", "sppo")
+def sppo(params, inputs):
+    batch = pairs(inputs, columns={"win_rate": by_role(inputs, "win_rate")})
+    return {
+        **loss_and_gradients(method("sppo", beta=params["beta"]), batch),
+        "loss_hard": values(method("sppo", beta=params["beta"], labels="hard"), batch),
+    }
+
+
+@adapter("p081", "dno")
+def dno(params, inputs):
+    win_rate = by_role(inputs, "win_rate")
+    return {
+        **loss_and_gradients(method("dno", eta=params["eta"]), pairs(inputs, columns={"win_rate": win_rate})),
+        "target": (win_rate[:, 0] - win_rate[:, 1]).sigmoid(),
+    }
+
+
+@adapter("p160", "inpo")
+def inpo(params, inputs):
+    models = {"policy": "policy", "reference": "reference", "previous": "last"}
+    batch = batch_of({name: sides(inputs, prefix) for name, prefix in models.items()})
+    objective = method("inpo_nash", eta=params["eta"], mixture=params["tau_over_eta"])
+    assert isinstance(objective, Compare)
+    return {
+        **loss_and_gradients(objective, batch),
+        "h": objective.double().comparisons(batch).margins[:, 0],
+    }
+
+
+@adapter("p120", "egpo_online_ipo")
+def online_ipo(params, inputs):
+    third = [inputs[f"preference_{role}_vs_third"] for role in ("chosen", "rejected")]
+    batch = pairs(inputs, columns={"win_rate": torch.tensor(third, dtype=torch.float64).T})
+    tokens = "mean" if params["length_normalised"] else "sum"
+    return loss_and_gradients(method("online_ipo", beta=params["beta"], tokens=tokens), batch)
+
+
+@adapter("p133", "spac")
+def spac(params, inputs):
+    batch = with_sample(inputs, "self")
+    objective = method(
+        "spac",
+        beta=params["beta"],
+        lam=params["lambda"],
+        relative=params["relative_to_chosen"],
+        smooth=params.get("smooth", False),
+    )
+    preference, *critic = parts(objective, batch)
+    return {
+        "loss": preference + sum(critic),
+        "loss_preference": values(method("dpo", beta=params["beta"]), batch),
+        "critic_term": sum(critic),
+        **pulls(objective, batch, "chosen", "rejected", "self"),
+    }
+
+
+@adapter("p064", "ofs_dpo")
+def ofs_dpo(params, inputs):
+    names = {"policy": "policy_fast", "slow": "policy_slow", "reference": "reference"}
+    batch = batch_of({name: sides(inputs, prefix) for name, prefix in names.items()})
+    slow = batch.models["slow"]
+    batch.models["slow"] = TokenLogps(slow.logps.requires_grad_(), slow.mask)
+    objective = method("ofs_dpo", beta=params["beta"], alpha=params["alpha"], clamp=None).double()
+    dpo_fast, ahead, dpo_slow, behind = parts(objective, batch)
+    uncoupled = method("ofs_dpo", beta=params["beta"], alpha=1.0, clamp=None)
+    found = {"dpo_fast": dpo_fast, "dpo_slow": dpo_slow, "fast_slow": parts(uncoupled, batch)[1]}
+    found |= {"loss_fast": dpo_fast + ahead, "loss_slow": dpo_slow + behind}
+    leaves = {"fast": batch.models["policy"].logps, "slow": batch.models["slow"].logps}
+    slopes = torch.autograd.grad(objective.loss(batch), list(leaves.values()))
+    for name, slope in zip(leaves, slopes, strict=True):
+        chosen, rejected = zip(*ragged(slope, batch.mask), strict=True)
+        found |= {f"grad_{name}_chosen": list(chosen), f"grad_{name}_rejected": list(rejected)}
+    return found
+
+
+@adapter("p154", "xpo")
+def xpo(params, inputs):
+    """The explored response is one of the pair's, so it stands in the batch twice."""
+    explored = [
+        inputs["policy_chosen" if is_chosen else "policy_rejected"][example]
+        for example, is_chosen in enumerate(inputs["reference_sample_is_chosen"])
+    ]
+    batch = with_sample({**inputs, "policy_explored": explored, "reference_explored": explored}, "explored")
+    objective = method("xpo", beta=params["beta"], alpha=params["alpha"])
+    dpo, bonus = parts(objective, batch)
+    found = pulls(objective, batch, "chosen", "rejected", "explored")
+    for example, is_chosen in enumerate(inputs["reference_sample_is_chosen"]):
+        own = found["grad_policy_chosen" if is_chosen else "grad_policy_rejected"]
+        both = zip(own[example], found["grad_policy_explored"][example], strict=True)
+        own[example] = [first + second for first, second in both]
+    return {"loss": dpo + bonus, "loss_dpo": dpo, "loss_exploration": bonus, **found}
+
+
+def with_value(objective, batch: PreferenceBatch, name: str) -> dict:
+    dpo, value = parts(objective, batch)
+    return {"loss": dpo + value, "loss_dpo": dpo, name: value}
+
+
+@adapter("p162", "selm")
+def selm(params, inputs):
+    batch = with_sample(inputs, "exploration")
+    objective = method("selm", beta=params["beta"], alpha=params["alpha"])
+    return {
+        **with_value(objective, batch, "loss_exploration"),
+        **pulls(objective, batch, "chosen", "rejected", "exploration"),
+    }
+
+
+@adapter("p163", "vpo")
+def vpo(params, inputs):
+    sign = "optimism" if params["sign"] > 0 else "pessimism"
+    both = {"beta": params["beta"], "alpha": params["alpha"], "sign": sign}
+    if "policy_calibration" in inputs:
+        batch = with_sample(inputs, "calibration")
+        objective = method("vpo", calibration="sample", **both)
+        names = ("chosen", "rejected", "calibration")
+    else:
+        batch, objective = pairs(inputs), method("vpo", calibration="chosen", **both)
+        names = ("chosen", "rejected")
+    return {**with_value(objective, batch, "loss_value"), **pulls(objective, batch, *names)}
+
+
+@adapter("p105", "hypo")
+def hypo(params, inputs):
+    batch = with_sample(inputs, "online")
+    objective = method("hypo", beta=params["beta"], lam=params["lambda"])
+    unweighted = method("hypo", beta=params["beta"], lam=1.0)
+    dpo, kl = parts(unweighted, batch)
+    return {
+        "loss": sum(parts(objective, batch)),
+        "loss_dpo": dpo,
+        "loss_kl": kl,
+        "kl_estimate": drift(("sample",), "none")(batch)[:, 2],
+        **pulls(objective, batch, "chosen", "rejected", "online"),
+    }
+
+
+@adapter("p105", "hypo_kl_rloo")
+def hypo_rloo(params, inputs):
+    count = params["k"]
+    roles = SAMPLES.get(count, tuple(f"sample_{i + 1}" for i in range(count)))
+    batch = batch_of({name: inputs[f"{name}_online"] for name in ("policy", "reference")}, roles=roles)
+    objective = online_kl(roles, "leave_one_out").double()
+    return {
+        "advantage": drift(roles, "leave_one_out")(batch),
+        "loss_kl": objective.comparisons(batch).margins,
+        "grad_policy_online": gradient(objective, batch),
+    }
+
+
+@adapter("p108", "irpo")
+def irpo(params, inputs):
+    batch, objective = pairs(inputs), method("irpo", beta=params["beta"], alpha=params["alpha"])
+    dpo, nll = parts(method("irpo", beta=params["beta"], alpha=1.0), batch)
+    return {
+        "loss": sum(parts(objective, batch)),
+        "loss_dpo": dpo,
+        "loss_nll": nll,
+        **gradients(objective, batch),
+    }
+
+
+@adapter("p076", "pessimistic_dpo")
+def pessimistic_dpo(params, inputs):
+    batch = pairs(inputs, columns={"uncertainty": by_role(inputs, "uncertainty")})
+    return loss_and_gradients(method("pessimistic_dpo", beta=params["beta"]), batch)
+
+
+@adapter("p112", "group_dpo_plus_grpo")
+def group_dpo(params, inputs):
+    models = {name: inputs[f"{name}_group"] for name in ("policy", "reference")}
+    rewards = torch.tensor(inputs["rewards"], dtype=torch.float64)
+    batch = batch_of({**models, "behaviour": inputs["policy_group"]}, {"score": rewards}, roles=())
+    objective = method("group_dpo_grpo", beta=params["beta"], alpha=params["alpha"]).double()
+    pairwise, policy_gradient = objective(batch)
+    (slope,) = torch.autograd.grad(pairwise.total + policy_gradient.total, batch.models["policy"].logps)
+    mixed = [len(set(row)) > 1 for row in inputs["rewards"]]
+    losses = pairwise.values.tolist()
+    return {
+        "group_dpo_loss": [loss if is_mixed else None for loss, is_mixed in zip(losses, mixed, strict=True)],
+        "grpo_advantage": group_advantage("none")(batch),
+        "grpo_loss_value": policy_gradient.values / params["alpha"],
+        "grad_policy_group": ragged(slope, batch.mask),
+    }
