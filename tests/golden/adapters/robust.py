@@ -7,7 +7,18 @@ import torch
 from prefero.objectives import method, primary
 from prefero.objectives.compare import negative_log_likelihood
 from tests.golden.adapters import adapter
-from tests.golden.batches import batch_of, gradient, gradients, loss_and_gradients, pairs, sides, values
+from tests.golden.batches import (
+    batch_of,
+    gradient,
+    gradients,
+    loss_and_gradients,
+    one,
+    padded,
+    pairs,
+    scores,
+    sides,
+    values,
+)
 
 
 def summed_values(objective, batch) -> torch.Tensor:
@@ -90,3 +101,44 @@ def f_sft(params, inputs):
         found[f"loss_{name}"] = values(objective, batch)
         found[f"grad_{name}"] = [row for (row,) in gradient(objective, batch)]
     return found
+
+
+def reward_aware(divergence, params, inputs):
+    objective = method("rpo_reward_aware", divergence=divergence, **params)
+    return loss_and_gradients(objective, pairs(inputs, columns=scores(inputs)))
+
+
+@adapter("p142", "rpo_bwd_kl")
+def rpo_bwd_kl(params, inputs):
+    return reward_aware("backward_kl", params, inputs)
+
+
+@adapter("p142", "rpo_fwd_kl")
+def rpo_fwd_kl(params, inputs):
+    return reward_aware("forward_kl", params, inputs)
+
+
+@adapter("p142", "rpo_sq")
+def rpo_sq(params, inputs):
+    return reward_aware("squared", params, inputs)
+
+
+@adapter("p142", "rpo_multi_response")
+def rpo_multi_response(params, inputs):
+    ratios = [[[ratio] for ratio in row] for row in inputs["log_ratio"]]
+    score, _ = padded([[[one] for one in row] for row in inputs["score"]])
+    nothing = [[[0.0] for _ in row] for row in ratios]
+    batch = batch_of({"policy": ratios, "reference": nothing}, {"score": score[..., 0]}, roles=())
+    names = {
+        "sq_centered": "squared",
+        "sq_all_pairs": "squared_pairs",
+        "bwd_softmax": "backward_kl",
+        "fwd_softmax": "forward_kl",
+    }
+
+    def per_list(divergence):
+        # a list alone: its loss is then averaged as the method averages
+        objective = method("rpo_reward_aware_lists", divergence=divergence, **params).double()
+        return [objective.loss(one(batch, example)).detach().item() for example in range(len(ratios))]
+
+    return {name: per_list(divergence) for name, divergence in names.items()}
