@@ -105,7 +105,7 @@ def test_the_order_of_roles_does_not_matter(key: str) -> None:
         for name, values in batch.columns.items()
     }
     flipped = changed(PreferenceBatch(batch.models, {}, batch.roles), lambda values: values.flip(1))
-    flipped = PreferenceBatch(flipped.models, by_response, ("rejected", "chosen"))
+    flipped = PreferenceBatch(flipped.models, by_response, ("rejected", "chosen"), batch.views)
     agree(evaluated(key, batch, batch), evaluated(key, flipped, batch))
 
 
@@ -122,7 +122,7 @@ def test_another_role_in_the_batch_changes_nothing(key: str) -> None:
         else values
         for name, values in batch.columns.items()
     }
-    extra = PreferenceBatch(extra.models, by_response, ("gold", *batch.roles))
+    extra = PreferenceBatch(extra.models, by_response, ("gold", *batch.roles), batch.views)
     agree(evaluated(key, batch, batch), evaluated(key, extra, batch))
 
 

@@ -180,7 +180,7 @@ def hypo(params, inputs):
         "loss": sum(parts(objective, batch)),
         "loss_dpo": dpo,
         "loss_kl": kl,
-        "kl_estimate": drift(("sample",), "none")(batch)[:, 2],
+        "kl_estimate": drift(("sample",), "none")(batch)[:, 2].mean(),
         **pulls(objective, batch, "chosen", "rejected", "online"),
     }
 

@@ -65,7 +65,6 @@ def pessimistic_dpo(beta: Positive = 0.1, scale: NonNegative = 1.0) -> Objective
         "∞ is dpo, β₂ → 0 half of it."
     ),
     aliases=("wdpo",),
-    equals=(Equal("dpo", at={"beta2": 1e9}),),
 )
 def optune_wdpo(
     beta: Positive = 0.1, beta2: Positive = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
