@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from prefero.objectives import method, primary
@@ -142,3 +144,23 @@ def rpo_multi_response(params, inputs):
         return [objective.loss(one(batch, example)).detach().item() for example in range(len(ratios))]
 
     return {name: per_list(divergence) for name, divergence in names.items()}
+
+
+@adapter("p118", "sr_dpo")
+def sr_dpo(params, inputs):
+    plain = pairs(inputs)
+    prompted = pairs(
+        {
+            name.removeprefix("prompted_"): rows
+            for name, rows in inputs.items()
+            if name.startswith("prompted_")
+        }
+    )
+    batch = replace(plain, views={"prompted": prompted})
+    objective = method("sr_dpo", beta=params["beta"], lam=params["lambda"])
+    squared = method("sr_ipo", tau=params["beta"], lam=params["lambda"])
+    return {
+        **loss_and_gradients(objective, batch),
+        "offset": objective.target(objective.comparisons(batch))[:, 0],
+        "sr_ipo_loss": values(squared, batch),
+    }
