@@ -59,6 +59,10 @@ class Parameter:
             if not isinstance(value, bool):
                 raise PreferoError(f"{place} is true or false, not {value!r}")
             return value
+        if self.kind is str:
+            if not isinstance(value, str):
+                raise PreferoError(f"{place} is a text, not {value!r}")
+            return value
         if get_origin(self.kind) in (list, tuple, Sequence):
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                 raise PreferoError(f"{place} is a list of numbers, not {value!r}")
@@ -306,13 +310,17 @@ def extended(objective: Objective, base: Objective, additions: Any) -> Objective
             arguments.pop("coefficient"), f"`plus.{key}`"
         )
         addition = method(key, **arguments)
-        refuse_mixed_readings(base, addition)
+        refuse_mixed(base, addition)
         parts.append((coefficient, addition))
     return Sum(*parts)
 
 
-def refuse_mixed_readings(base: Objective, addition: Objective) -> None:
-    """Roles and unnamed lists are different readings of the data: no example can be arranged as both."""
+def refuse_mixed(base: Objective, addition: Objective) -> None:
+    """A rule of one's own is no gradient to add to; and roles and unnamed lists are different readings of the
+    data, as both of which no example can be arranged."""
+    for part in (base, addition):
+        if part.update is not None:
+            raise PreferoError(f"{part.key} steps by a rule of its own, so nothing can be added to it")
     first, second = dry_run(base).roles, dry_run(addition).roles
     if bool(first) != bool(second):
         addressing, listing = (base, addition) if first else (addition, base)

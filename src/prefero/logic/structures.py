@@ -1,0 +1,199 @@
+"""Preference structures: which assignments speak for the preference, which against it, and their order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prefero.errors import PreferoError
+from prefero.logic.formulas import (
+    FALSE,
+    MOST_PROPOSITIONS,
+    TRUE,
+    Formula,
+    Proposition,
+    parse,
+    written,
+)
+
+Mark = Literal["for", "against", "both", "neither"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceStructure:
+    """What is preferred (``formula`` P), among which assignments (``condition`` P_C), and what counts on both
+    sides (``both`` P_A).
+
+    For the preference speaks f = (P ∨ P_A) ∧ P_C, against it f̄ = (¬P ∨ P_A) ∧ P_C. :func:`structure` reads
+    one from text. Richardson et al., 2024, arXiv 2412.17696.
+
+    Raises:
+        PreferoError: f or f̄ never holds (the log-ratio of their counts would be infinite), or there are more
+            propositions than can be listed.
+    """
+
+    formula: Formula
+    condition: Formula = TRUE
+    both: Formula = FALSE
+    propositions: tuple[Proposition, ...] = field(init=False, compare=False)
+    preferred: int = field(init=False, compare=False)
+    dispreferred: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = self.formula, self.condition, self.both
+        named = tuple(sorted(frozenset().union(*(part.propositions() for part in parts)), key=reading_order))
+        if len(named) > MOST_PROPOSITIONS:
+            raise PreferoError(
+                f"a preference structure has at most {MOST_PROPOSITIONS} propositions, and {self.formula} "
+                f"with its conditions has {len(named)}"
+            )
+        formula, condition, both = (part.assignments(named) for part in parts)
+        object.__setattr__(self, "propositions", named)
+        object.__setattr__(self, "preferred", (formula | both) & condition)
+        object.__setattr__(self, "dispreferred", (~formula | both) & condition)
+        for never, side in ((self.preferred, "for"), (self.dispreferred, "against")):
+            if not never:
+                raise PreferoError(
+                    f"nothing speaks {side} the preference {self.formula} under the condition "
+                    f"{self.condition}, so its loss would be infinite; weaken the condition, or allow some "
+                    f"assignments on both sides"
+                )
+
+    def over(self, propositions: Sequence[Proposition]) -> tuple[int, int]:
+        """f and f̄ as sets of assignments of these propositions, of which the structure's own are some."""
+        condition, both = self.condition.assignments(propositions), self.both.assignments(propositions)
+        formula = self.formula.assignments(propositions)
+        return (formula | both) & condition, (~formula | both) & condition
+
+    def marks(self) -> list[Mark]:
+        """On which side every assignment counts, in their order."""
+        return [
+            mark(self.preferred >> k & 1, self.dispreferred >> k & 1)
+            for k in range(2 ** len(self.propositions))
+        ]
+
+    def entails(self, other: PreferenceStructure) -> bool:
+        """f ⊨ f′ and f̄′ ⊨ f̄: then this loss is nowhere below the other's, with the same link and β."""
+        (mine, against), (theirs, theirs_against) = self._together(other)
+        return not mine & ~theirs and not theirs_against & ~against
+
+    def equivalent(self, other: PreferenceStructure) -> bool:
+        """The same f and f̄, and so the same loss."""
+        mine, theirs = self._together(other)
+        return mine == theirs
+
+    def _together(self, other: PreferenceStructure) -> tuple[tuple[int, int], tuple[int, int]]:
+        named = sorted({*self.propositions, *other.propositions}, key=reading_order)
+        return self.over(named), other.over(named)
+
+    def neighbours(self) -> Iterator[PreferenceStructure]:
+        """The structures in which one assignment counts differently: where a search goes next."""
+        for k, (first, second) in itertools.product(
+            range(2 ** len(self.propositions)), itertools.product((0, 1), repeat=2)
+        ):
+            others = ~(1 << k)
+            preferred = self.preferred & others | first << k
+            dispreferred = self.dispreferred & others | second << k
+            changed = (preferred, dispreferred) != (self.preferred, self.dispreferred)
+            if changed and preferred and dispreferred:
+                yield from_assignments(preferred, dispreferred, self.propositions)
+
+    def __str__(self) -> str:
+        return f"{self.formula}  given {self.condition}  both ways {self.both}"
+
+
+def structure(formula: str, condition: str = "true", both: str = "false") -> PreferenceStructure:
+    """The preference structure of formulas as :func:`~prefero.logic.formulas.parse` reads them."""
+    return PreferenceStructure(parse(formula), parse(condition), parse(both))
+
+
+def mark(preferred: int, dispreferred: int) -> Mark:
+    if preferred:
+        return "both" if dispreferred else "for"
+    return "against" if dispreferred else "neither"
+
+
+def reading_order(proposition: Proposition) -> tuple[bool, str, bool, str]:
+    """The policy's propositions first, chosen before all others."""
+    model, address = proposition.model, proposition.address
+    return model != "policy", model, address != "chosen", address
+
+
+def from_assignments(
+    preferred: int, dispreferred: int, propositions: Sequence[Proposition]
+) -> PreferenceStructure:
+    """The structure with these f and f̄, as formulas: P = f̄ → f, P_C = f ∨ f̄, P_A = f ∧ f̄, each shortened."""
+    every = (1 << 2 ** len(propositions)) - 1
+    return PreferenceStructure(
+        written(~(dispreferred & ~preferred) & every, propositions),
+        written(preferred | dispreferred, propositions),
+        written(preferred & dispreferred, propositions),
+    )
+
+
+def every_structure(propositions: Sequence[Proposition]) -> Iterator[tuple[int, int]]:
+    """All 4^(2ⁿ) pairs (f, f̄) over n propositions, as sets of assignments, also those without a finite
+    loss."""
+    sets = range(1 << 2 ** len(propositions))
+    return itertools.product(sets, sets)
+
+
+def decompile(
+    numerator: Callable[..., float], denominator: Callable[..., float], propositions: Sequence[str]
+) -> PreferenceStructure:
+    """The preference structure of a loss on log(numerator/denominator), both polynomials in probabilities.
+
+    Each takes the probabilities of the propositions (texts such as ``"M(y_w)"``), in their order ::
+
+        decompile(lambda w, l: w * (1 - l), lambda w, l: l * (1 - w), ["M(y_w)", "M(y_l)"])
+
+    is ORPO's. At the corners, where every probability is 0 or 1, such a polynomial is the truth table of its
+    formula.
+
+    Raises:
+        PreferoError: one of the two is not the weighted count of any formula.
+    """
+    named = [parse(text).head for text in propositions]
+    for text, one in zip(propositions, named, strict=True):
+        if not isinstance(one, Proposition):
+            raise PreferoError(f"{text!r} is no proposition such as M(y_w)")
+    sides = [assignments_of(side, len(named)) for side in (numerator, denominator)]
+    return from_assignments(sides[0], sides[1], [one for one in named if isinstance(one, Proposition)])
+
+
+def assignments_of(polynomial: Callable[..., float], propositions: int) -> int:
+    """The set of assignments whose weighted count the polynomial is."""
+    found = 0
+    for k in range(2**propositions):
+        corner = [float(k >> i & 1) for i in range(propositions)]
+        value = polynomial(*corner)
+        if value not in (0, 1):
+            raise PreferoError(
+                f"a weighted count is 0 or 1 where all probabilities are; at {corner} this one is {value}"
+            )
+        found |= int(value) << k
+    numbers = random.Random(0)
+    for _ in range(4):
+        inside = [numbers.uniform(0.1, 0.9) for _ in range(propositions)]
+        count = weighted_count(found, inside)
+        if abs(polynomial(*inside) - count) > 1e-9:
+            raise PreferoError(
+                f"a weighted count is linear in every probability; at {inside} this one is "
+                f"{polynomial(*inside)}, and the count with its corners is {count}"
+            )
+    return found
+
+
+def weighted_count(assignments: int, probabilities: Sequence[float]) -> float:
+    """The probability that one of the assignments comes true, for independent propositions."""
+    total = 0.0
+    for k in range(2 ** len(probabilities)):
+        if assignments >> k & 1:
+            weight = 1.0
+            for i, p in enumerate(probabilities):
+                weight *= p if k >> i & 1 else 1 - p
+            total += weight
+    return total
