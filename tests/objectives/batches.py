@@ -81,6 +81,11 @@ def column(name: str, examples: int, responses: int, tokens: int, numbers: torch
         return uniform(*shape).argsort(1)
     if name == "group":
         return torch.randint(0, 3, shape, generator=numbers)
+    if name in ("segment", "step"):
+        # whole runs of tokens, the first of them outside of all
+        return (uniform(*shape) < 0.5).cumsum(-1)
+    if name == "error_step":
+        return torch.randint(1, 3, shape, generator=numbers)
     if spec.dtype == "bool":
         return uniform(*shape) > 0.5
     return uniform(*shape) * (1 if spec.drawn else 4)

@@ -16,7 +16,7 @@ PAIRWISE = [
     for key in KEYS
     if set(dry_run(build(key)).roles) == {"chosen", "rejected"} and key not in ("rpo_relative", "nll")
 ]
-MATCHED = {"ipo", "exo_pref", "sppo", "dno", "inpo_nash", "online_ipo"}
+MATCHED = {"ipo", "exo_pref", "sppo", "dno", "inpo_nash", "online_ipo", "fspo", "mcts_dpo"}
 """They regress the margin on a target, and push back beyond it."""
 
 

@@ -128,6 +128,21 @@ class Each(Contrast):
         return cell(quantity, batch, self.address) if self.address else per_response(quantity, batch)
 
 
+class EachLabelled(Contrast):
+    """The responses that a column of ±1 calls desirable (``sign`` = 1) or undesirable (−1), each alone."""
+
+    def __init__(self, sign: int, label: str = "label") -> None:
+        super().__init__()
+        self.sign, self.label = sign, Column(label)
+
+    def forward(self, reward: Quantity, batch: PreferenceBatch) -> Margins:
+        labelled = self.sign * per_response(self.label, batch) > 0
+        return self.total(reward, batch), labelled & present(batch)
+
+    def total(self, quantity: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
+        return per_response(quantity, batch)
+
+
 class EachOf(Contrast):
     """The responses at several addresses, each on its own: one comparison an address."""
 

@@ -68,6 +68,10 @@ class Quantity(nn.Module):
         """The quantity of the same examples in another view of the batch."""
         return At(self, view)
 
+    def per_token(self) -> Quantity:
+        """A number per response, or per example, at every token, so that it can meet numbers per token."""
+        return self.map(lambda values: values[..., None])
+
     def sum(self) -> Quantity:
         """Sum over the tokens of each response."""
         return TokenSum(self)
@@ -250,6 +254,26 @@ class OthersMean(Quantity):
         values = torch.where(counted, values, 0)
         others = counted.sum(1, keepdim=True) - counted.to(torch.int64)
         return (values.sum(1, keepdim=True) - values) / others.clamp(min=1)
+
+
+class Rank(Quantity):
+    """Place of each response in its example's order by a quantity, without a gradient: 1 for the largest.
+
+    Equal values are ordered by ``ties``, or share a place.
+    """
+
+    def __init__(self, of: Quantity, ties: Quantity | None = None) -> None:
+        super().__init__()
+        self.of, self.ties = of, ties
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
+        values, there = per_response(self.of, batch).detach(), present(batch)
+        ahead = values[:, None, :] > values[:, :, None]
+        if self.ties is not None:
+            second = per_response(self.ties, batch).detach()
+            equal = values[:, None, :] == values[:, :, None]
+            ahead = ahead | (equal & (second[:, None, :] > second[:, :, None]))
+        return 1 + (ahead & there[:, None, :]).sum(-1).to(values.dtype)
 
 
 class BatchMean(Quantity):

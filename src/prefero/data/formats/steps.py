@@ -38,6 +38,7 @@ def read_steps(fields: Fields) -> Example:
             Response(text, role, spans=(Span(0, len(text), "step", number),), ended=False)
             for text, role in ((chosen, "chosen"), (rejected, "rejected"))
         ),
+        {"error_step": number},
     )
 
 

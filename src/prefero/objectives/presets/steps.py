@@ -1,0 +1,137 @@
+"""Reasoning steps: what is preferred is a step, or every step with its own weight."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prefero.objectives.compare import Compare, Objective
+from prefero.objectives.contrasts import Comparisons, Pairwise
+from prefero.objectives.links import smoothed
+from prefero.objectives.quantities import Column, Map, Quantity, Sides, log_ratio
+from prefero.objectives.ranges import NonNegative, Positive
+from prefero.objectives.registry import Equal, published
+from prefero.objectives.steps import StepCount, StepReached, StepShare
+
+
+def where(condition, step: Quantity) -> Quantity:
+    """1 where a token's step and the example's ``error_step`` fulfil the condition, 0 elsewhere."""
+    return Map(lambda own, first: condition(own, first).to(own.dtype), step, Column("error_step").per_token())
+
+
+@published(
+    title="Step-DPO",
+    paper="p135",
+    citation="Lai et al., 2024, arXiv 2406.18629, eq. 2",
+    equation=(
+        "−log σ(β log π(s_w|x,s_<k)/π_ref(s_w|x,s_<k) − β log π(s_l|x,s_<k)/π_ref(s_l|x,s_<k)), "
+        "s: step k alone"
+    ),
+    feedback={"pairs", "steps"},
+    settings={
+        "default": {"beta": 0.5, "learning_rate": 5e-7},
+        "qwen2-72b-instruct": {"beta": 0.4, "learning_rate": 5e-7},
+    },
+    relatives=(
+        "DPO on the first step that goes wrong, k in the column error_step; the steps before it are context "
+        "and those after it are not scored. scdpo scores everything from that step on."
+    ),
+    pitfalls=(
+        "A step is not the end of an answer: with an end token behind it the model learns to stop there. "
+        "Corrections should be the reference's own, not another model's."
+    ),
+)
+def step_dpo(beta: Positive = 0.5) -> Objective:
+    """The first wrong step of a solution against a right one after the same steps."""
+    scored = where(torch.eq, Column("step"))
+    return Compare(beta * (scored * log_ratio()).sum())
+
+
+@published(
+    title="Step-controlled DPO",
+    paper="p123",
+    citation="Lu et al., 2024, arXiv 2407.00782",
+    equation="−log σ(β Σ_{t in steps ≥ k} Δ_t^w − β Σ_{t in steps ≥ k} Δ_t^l)",
+    feedback={"pairs", "steps"},
+    settings={"default": {"beta": 0.1, "learning_rate": 5e-7}},
+    relatives=(
+        "DPO on what follows the shared steps, up to the end, k in the column error_step. The wrong "
+        "continuation is sampled at a temperature that rises with every step after the split. The paper "
+        "trains on these pairs together with whole wrong solutions, for which k = 1."
+    ),
+    pitfalls="What an executor prints inside a solution is context: mask it.",
+)
+def scdpo(beta: Positive = 0.1) -> Objective:
+    """A right solution's remaining steps against a continuation that goes wrong after the same steps."""
+    scored = where(torch.ge, StepReached())
+    return Compare(beta * (scored * log_ratio()).sum())
+
+
+@published(
+    title="Full-Step-DPO",
+    paper="p047",
+    citation="Xu et al., 2025, arXiv 2502.14356",
+    equation=(
+        "−log σ(β Σ_i a_i δ_i^w − β Σ_j b_j δ_j^l), a = K softmax(γ ρ^w), b = K softmax(−γ ρ^l) over K steps"
+    ),
+    feedback={"pairs", "steps", "spans"},
+    relatives=(
+        "ρ, in [0, 1], is a process reward model's score of a step, the column token_score. The paper leaves "
+        "two things open. weight_sum: the weights add up to the number of steps, so that γ = 0 is DPO, or to "
+        "one, which shrinks β on long chains. pull: the weighted margin decides how hard a pair pulls, as "
+        "written, or the plain one does, as if only DPO's gradient were reweighted. γ is a suggestion."
+    ),
+    pitfalls=(
+        "Good steps lead the chosen side and bad steps the rejected one; with one sign on both sides the "
+        "good steps of a wrong answer are unlearned."
+    ),
+    equals=(Equal("dpo", at={"gamma": 0.0}), Equal("dpo", at={"gamma": 0.0, "pull": "plain"})),
+)
+def full_step_dpo(
+    beta: Positive = 0.1,
+    gamma: NonNegative = 2.0,
+    weight_sum: Literal["steps", "one"] = "steps",
+    pull: Literal["weighted", "plain"] = "weighted",
+) -> Objective:
+    """DPO whose every step weighs by what a process reward model thinks of it; the weights get no gradient.
+
+    ``pull="plain"`` has the value of DPO's loss, and the gradient of the weighted margin times σ(−β h).
+    """
+    score = Column("token_score")
+    weight: Quantity = Sides(chosen=StepShare(score, gamma), rejected=StepShare(score, -gamma))
+    if weight_sum == "steps":
+        weight = weight * StepCount().per_token()
+    reward = beta * (weight.detach() * log_ratio()).sum()
+    if pull == "plain":
+        reward = reward + (beta * log_ratio().sum() - reward).detach()
+    return Compare(reward)
+
+
+@published(
+    title="MCTS-DPO",
+    paper="p023",
+    citation="Xie et al., 2024, arXiv 2405.00451; code YuxiXie/MCTS-DPO",
+    equation="−(1−ε) log σ(β h) − ε log σ(−β h), ε = min(N_l / (max(1, N_w) + N_l), ½)",
+    feedback={"pairs", "steps"},
+    settings={"default": {"beta": 0.1, "learning_rate": 1e-6}},
+    relatives=(
+        "cdpo with its own ε for every pair, from how often the search visited the two steps, the column "
+        "visits. As many visits to both pull h to 0. The responses are the steps from the first token in "
+        "which they differ; prefero.search has the search's arithmetic."
+    ),
+    pitfalls="Without the cap at ½ a pair whose rejected step was visited more would turn its label around.",
+)
+def mcts_dpo(beta: Positive = 0.1) -> Objective:
+    """DPO on siblings of a search tree, whose visit counts say how sure the label is."""
+    return Compare(beta * log_ratio().sum(), link=smoothed(visited_wrongly))
+
+
+def visited_wrongly(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+    """The probability that the label is wrong, from the visits of both responses; at most ½."""
+    contrast = comparisons.contrast
+    assert isinstance(contrast, Pairwise)
+    chosen, rejected = contrast.sides(Column("visits"), comparisons.batch)
+    return (rejected / (chosen.clamp(min=1) + rejected)).clamp(max=0.5)
