@@ -20,6 +20,7 @@ REASONS = (
     "reduction of its own",
     "already is the",
     "makes no sense",
+    "rule of its own",
 )
 NEUTRAL = {
     ("target", "score_gap"): {"alpha": 0.0},

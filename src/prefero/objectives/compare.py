@@ -23,10 +23,12 @@ Slot = float | Callable[[Comparisons], Tensor]
 class Objective(nn.Module):
     """A batch in, terms out: a function of the batch and of its own buffers, with no other state.
 
-    ``key`` and ``arguments`` say how the registry built it; ``arguments`` can be written as JSON.
+    ``key`` and ``arguments`` say how the registry built it; ``arguments`` can be written as JSON. ``update``
+    names the rule of an objective whose step is not its gradient's.
     """
 
     key: str | None = None
+    update: str | None = None
     arguments: Mapping[str, Any]
 
     def __init__(self) -> None:
