@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prefero.objectives import methods as methods
     from prefero.training.arguments import PreferenceArguments as PreferenceArguments
     from prefero.training.configuration import TrainConfig as TrainConfig
+    from prefero.training.objective_files import load_objective as load_objective
     from prefero.training.run import compare as compare
     from prefero.training.run import train as train
     from prefero.training.trainer import PreferenceTrainer as PreferenceTrainer
@@ -29,6 +30,7 @@ _HOMES = {
     "TrainConfig": "prefero.training.configuration",
     "compare": "prefero.training.run",
     "load_examples": "prefero.data.formats",
+    "load_objective": "prefero.training.objective_files",
     "method": "prefero.objectives",
     "methods": "prefero.objectives",
     "train": "prefero.training.run",

@@ -192,3 +192,73 @@ def test_own_head_models_have_signals_too() -> None:
 def test_signals_that_cannot_be_measured(signal: Signal, message: str) -> None:
     with pytest.raises(PreferoError, match=message):
         score(build("llama"), pack(examples((4, (3, 2)))), frozenset({signal}))
+
+
+def predicting(cell) -> slice:
+    """The positions that predict the tokens of a response."""
+    return slice(len(cell.context) - 1, len(cell.context) + len(cell.response) - 1)
+
+
+def whole_text(cell) -> torch.Tensor:
+    return torch.cat([torch.from_numpy(cell.context), torch.from_numpy(cell.response)])[None]
+
+
+@pytest.mark.parametrize("layout", ["auto", "padded"])
+def test_token_states_are_those_before_the_token(layout: str) -> None:
+    policy, batch = small_gpt2(), examples(*PAIRS)
+    alone = copy.deepcopy(policy)
+    adapt(policy, layout=layout)
+    token_state, token_states = Signal("token_state"), Signal("token_states")
+    scored = score(policy, pack(batch), frozenset({token_state, token_states}))[""]
+    last, layers = scored.signals[token_state], scored.signals[token_states]
+    assert last.shape == (*scored.mask.shape, 32)
+    assert layers.shape == (*scored.mask.shape, 2, 32)
+    assert (last[~scored.mask] == 0).all() and (layers[~scored.mask] == 0).all()
+    weights, expected = weights_like(layers), torch.zeros(())
+    for n, example in enumerate(batch):
+        for r, cell in enumerate(example.cells):
+            states = alone.base_model(whole_text(cell), output_hidden_states=True).hidden_states[1:]
+            states = torch.stack(states, -2)[0, predicting(cell)]
+            length = len(cell.response)
+            torch.testing.assert_close(layers[n, r, :length], states)
+            torch.testing.assert_close(last[n, r, :length], states[:, -1])
+            expected = expected + (states * weights[n, r, :length]).sum()
+    slope = gradients(policy, (layers * weights).sum())
+    assert relative_error(slope, gradients(alone, expected)) < 1e-8
+
+
+def part_of(layer: torch.nn.Module, part: str) -> torch.nn.Module:
+    if part == "residual":
+        return layer
+    names = ("mlp",) if part == "mlp" else ("attn", "self_attn", "attention")
+    return next(getattr(layer, name) for name in names if hasattr(layer, name))
+
+
+def outputs_of(modules: list[torch.nn.Module], run) -> list[torch.Tensor]:
+    seen: list[torch.Tensor] = []
+
+    def keep(module, inputs, output) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+@pytest.mark.parametrize("part", ["mlp", "attention", "residual"])
+def test_mean_activations_are_those_of_the_layers_parts(family: str, part: str) -> None:
+    policy, batch = build(family), examples(*PAIRS)
+    body = copy.deepcopy(policy).base_model
+    signal = Signal("mean_activations", options=(("part", part),))
+    found = score(policy, pack(batch), frozenset({signal}))[""].signals[signal]
+    assert not found.requires_grad
+    layers = body.h if family == "gpt2" else body.layers
+    for n, example in enumerate(batch):
+        for r, cell in enumerate(example.cells):
+            seen = outputs_of([part_of(layer, part) for layer in layers], partial(body, whole_text(cell)))
+            expected = torch.stack([one[0].mean(-1)[predicting(cell)] for one in seen], -1)
+            torch.testing.assert_close(found[n, r, : len(cell.response)], expected, atol=1e-5, rtol=1e-4)
+            assert expected.abs().max() > 1e-3

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prefero.data.schema import SCHEMA
 from prefero.objectives import Method, Needs, Objective, PreferenceBatch, TokenLogps, dry_run, method, methods
-from prefero.objectives.needs import STATES
+from prefero.objectives.needs import materialise, trailing_sizes
 
 ARGUMENTS: Mapping[str, Mapping[str, object]] = {"group_robust": {"counts": [30, 20, 10]}}
 """Arguments without a default."""
@@ -20,7 +20,7 @@ KEYS = sorted(methods())
 
 
 def build(key: str, **arguments: object) -> Objective:
-    return method(key, **{**ARGUMENTS.get(key, {}), **arguments}).double()
+    return materialise(method(key, **{**ARGUMENTS.get(key, {}), **arguments})).double()
 
 
 def entry(key: str) -> Method:
@@ -50,7 +50,7 @@ def random_batch(
         measured = {}
         for signal in sorted(signals, key=lambda one: one.name):
             shape = mask.shape if signal.axes == "example response token" else mask.shape[:2]
-            measured[signal] = uniform(*shape, *([7] if signal.name in STATES else [])).requires_grad_()
+            measured[signal] = uniform(*shape, *trailing_sizes(signal)).requires_grad_()
         return TokenLogps(logps, mask, measured)
 
     models = {name: scored(needs.models[name]) for name in sorted(needs.models)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from prefero.models.head import LogitRule, read_head, wide
 from prefero.models.last_layer import last_feed_forward, only_at
 from prefero.models.padded import PaddedRows
 from prefero.models.signals import Meter
+from prefero.models.states import Kind, StateRead, recorded
 from prefero.objectives.batch import Signal
 
 Layout = Literal["trees", "dense", "flex", "padded"]
@@ -41,21 +42,21 @@ class Adapted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreForest:
-    """Log-probabilities of the scored nodes, signals of the readout rows, hidden states of ``states``."""
+    """Log-probabilities of the scored nodes, signals of the readout rows, and what ``states`` read."""
 
     forest: Forest
     signals: tuple[Signal, ...]
-    states: Int[Tensor, "state"]
+    states: tuple[StateRead, ...]
     others: Mapping[str, OtherRows]
 
     def __call__(self, model: PreTrainedModel, adapted: Adapted) -> tuple[Tensor, ...]:
         forest = self.forest
-        rows, states = _run(model, adapted, forest, self.states)
+        rows, *states = _run(model, adapted, forest, self.states)
         meter = Meter(
             self.signals, {name: other.logits(model, adapted) for name, other in self.others.items()}
         )
         logps, signals = read_head(*_head(model, adapted), rows, forest.slot, forest.target, meter)
-        return logps, states, *signals
+        return logps, *states, *signals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +66,7 @@ class ReadoutRows:
     forest: Forest
 
     def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        return _run(model, adapted, self.forest, self.forest.readout[:0])[0]
+        return _run(model, adapted, self.forest)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,18 +112,19 @@ def _head(model: PreTrainedModel, adapted: Adapted) -> tuple[nn.Module, LogitRul
 
 
 def _run(
-    model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Tensor
-) -> tuple[Float[Tensor, "readout hidden"], Float[Tensor, "state hidden"]]:
-    """Rows for the head (hidden states, or logits with ``own_head``) and the hidden states of other nodes."""
+    model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead] = ()
+) -> list[Float[Tensor, "node *trailing"]]:
+    """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
     inputs: dict[str, Tensor]
     around: AbstractContextManager[Any]
     if adapted.layout == "padded":
         padded = PaddedRows.of(forest)
         inputs = {"input_ids": padded.ids}
         around = nullcontext()
-        readout, states = padded.places(forest, forest.readout), padded.places(forest, states)
+        readout = padded.places(forest, forest.readout)
+        places = [padded.places(forest, read.nodes.flatten()) for read in states]
     else:
-        readout = forest.readout
+        readout, places = forest.readout, [read.nodes.flatten() for read in states]
         if adapted.layout == "flex":
             forest = forest.padded_to(_flex_multiple(len(forest)))
         ids = forest.ids[None]
@@ -133,18 +135,28 @@ def _run(
         }
         around = attending(forest, adapted.layout)
 
-    read = torch.cat((readout, states)).unique() if len(states) else readout
-    with around, _trimmed(model, adapted, read):
+    read = torch.cat((readout, *places)).unique() if states else readout
+    kinds = {read.kind for read in states}
+    asked: dict[str, Any] = {"use_cache": False, "return_dict": True}
+    if "layers" in kinds or (adapted.own_head and states):
+        asked["output_hidden_states"] = True
+    with around, _trimmed(model, adapted, read), recorded(body(model), kinds) as means:
         if adapted.own_head:
-            output = type(model).forward(
-                model, **inputs, use_cache=False, return_dict=True, output_hidden_states=len(states) > 0
-            )
+            output = type(model).forward(model, **inputs, **asked)
             rows = output.logits
-            hidden = output.hidden_states[-1] if len(states) else rows
+            hidden = output.hidden_states[-1] if states else rows
         else:
-            hidden = body(model)(**inputs, use_cache=False, return_dict=True).last_hidden_state
-            rows = hidden
-    return _at(rows, readout), _at(hidden, states)
+            output = body(model)(**inputs, **asked)
+            rows = hidden = output.last_hidden_state
+
+    def of(kind: Kind, places: Tensor) -> Tensor:
+        if kind == "last":
+            return _at(hidden, places)
+        if kind == "layers":
+            return torch.stack([_at(layer, places) for layer in output.hidden_states[1:]], -2)
+        return torch.stack([mean.flatten()[places] for mean in means[kind]], -1)
+
+    return [_at(rows, readout), *(of(read.kind, at) for read, at in zip(states, places, strict=True))]
 
 
 def _flex_multiple(length: int) -> int:

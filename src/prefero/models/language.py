@@ -20,12 +20,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefero.data.packing import CellIndex, Forest
+from prefero.data.packing import Forest
 from prefero.errors import PreferoError
 from prefero.models.forest_attention import register
 from prefero.models.forwards import Adapted, Layout, OtherRows, ReadoutRows, ScoreForest
 from prefero.models.selfcheck import choose
 from prefero.models.signals import STATES, check_signals
+from prefero.models.states import StateRead
 from prefero.objectives.batch import Signal, TokenLogps
 
 ATTRIBUTE = "_prefero_adapted"
@@ -88,7 +89,7 @@ def score(
 
     Gradients follow the caller's grad mode; second models never have one. Log-probabilities are float32 (or
     float64 for such weights), 0 where nothing is scored. Token signals are ``[example, response, token]``,
-    states ``[example, response, hidden]``; see :mod:`prefero.models.signals` for what there is.
+    states have axes of their own behind the places that they belong to; see :mod:`prefero.models.signals`.
     """
     adapt(model)
     seconds = {
@@ -99,24 +100,25 @@ def score(
     ordered = sorted(signals, key=repr)
     tokens = tuple(signal for signal in ordered if signal.name not in STATES)
     states = [signal for signal in ordered if signal.name in STATES]
-    nodes = [_state_nodes(signal, cells) for cells in forest.cells.values() for signal in states]
+    reads = [StateRead.of(signal, forest, cells) for cells in forest.cells.values() for signal in states]
     scoring = ScoreForest(
         forest,
         tokens,
-        torch.cat([n.flatten() for n in nodes]) if nodes else forest.ids[:0],
+        tuple(reads),
         {
             name: _other_rows(seconds[name], forest)
             for name in sorted({str(s.against) for s in tokens if s.against})
         },
     )
-    logps, hidden, *measured = model(input_ids=forest.ids[None], scoring=scoring)
-    hiddens = iter(hidden.split([n.numel() for n in nodes]))
+    logps, *given = model(input_ids=forest.ids[None], scoring=scoring)
+    inside, measured = given[: len(reads)], given[len(reads) :]
+    shaped = iter([read.shaped(values) for read, values in zip(reads, inside, strict=True)])
     result = {}
     for view, cells in forest.cells.items():
         found: dict[Signal, Tensor] = {
             signal: cells.gather(values[forest.slot]) for signal, values in zip(tokens, measured, strict=True)
         }
-        found |= {signal: next(hiddens).unflatten(0, cells.last.shape) for signal in states}
+        found |= {signal: next(shaped) for signal in states}
         result[view] = TokenLogps(cells.gather(logps), cells.index >= 0, found)
     return result
 
@@ -140,6 +142,12 @@ def innermost(model: nn.Module) -> PreTrainedModel:
             f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM"
         )
     return model
+
+
+def state_sizes(model: nn.Module | SecondModel) -> dict[str, int]:
+    """How long the axes are that a model's states have behind their places."""
+    config = innermost(model.model if isinstance(model, SecondModel) else model).config.get_text_config()
+    return {"hidden": config.hidden_size, "layer": config.num_hidden_layers}
 
 
 def _install(inner: PreTrainedModel) -> None:
@@ -172,7 +180,3 @@ def _other_rows(second: SecondModel, forest: Forest) -> OtherRows:
     with torch.no_grad(), second.context():
         rows = second.model(input_ids=ids, scoring=ReadoutRows(forest))
     return OtherRows(second.model, innermost(second.model), second.context, ids, rows)
-
-
-def _state_nodes(signal: Signal, cells: CellIndex) -> Tensor:
-    return cells.last if signal.name == "state" else cells.prompt_last

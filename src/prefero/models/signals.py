@@ -4,7 +4,10 @@ Per response token, from the next-token distribution p that scores it: ``entropy
 ``log_sum_p_squared``, ``top_k_mass`` (probability of the k likeliest tokens) and ``top_k_entropy`` (entropy
 of these, renormalised), in nats. With a second model's distribution q: ``forward_kl`` is KL(q‖p),
 ``reverse_kl`` is KL(p‖q). Per response: ``state`` is the last hidden state at its final token,
-``prompt_state`` the one at the final token of its context.
+``prompt_state`` the one at the final token of its context. Per response token, at the position that
+predicts it: ``token_state`` is the last hidden state, ``token_states`` those after every layer,
+``mean_activations`` the mean over the hidden dimension of what a ``part`` of every layer gives (``"mlp"``,
+``"attention"``, ``"residual"``: the whole layer), without a gradient.
 
 Options: ``("k", 5)`` for the top-k signals; ``("detached", 1)`` where no gradient is wanted, which costs one
 pass over logits that exist anyway (monitors ask for this) instead of a recomputed chunk.
@@ -72,7 +75,8 @@ TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
 }
-STATES = ("state", "prompt_state")
+STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
+"""Signals that are read off inside the model, not off its logits."""
 
 
 def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> None:

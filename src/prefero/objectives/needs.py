@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, SupportsIndex, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from prefero.errors import PreferoError, nearest
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
 
-EXAMPLES, RESPONSES, TOKENS, HIDDEN = 3, 8, 5, 7
+EXAMPLES, RESPONSES, TOKENS, HIDDEN, LAYERS = 3, 8, 5, 7, 2
 """Sizes of the recording batch: all different, so that numbers per response and per token cannot be mixed
 up."""
 
@@ -26,8 +27,24 @@ SIZES: Mapping[Axes, tuple[int, ...]] = {
     "example hidden": (EXAMPLES, HIDDEN),
 }
 
-STATES = frozenset({"state", "prompt_state"})
-"""Signals with a trailing hidden axis."""
+TRAILING: Mapping[str, tuple[str, ...]] = {
+    "state": ("hidden",),
+    "prompt_state": ("hidden",),
+    "token_state": ("hidden",),
+    "token_states": ("layer", "hidden"),
+    "mean_activations": ("layer",),
+}
+"""The axes that some signals have behind their own: their sizes are the model's."""
+
+Sizes = Mapping[str, int]
+"""How long a model's ``hidden`` and ``layer`` axes are."""
+
+RECORDED: Sizes = {"hidden": HIDDEN, "layer": LAYERS}
+
+
+def trailing_sizes(signal: Signal, sizes: Sizes = RECORDED) -> tuple[int, ...]:
+    """The sizes of a signal's trailing axes; none for most signals."""
+    return tuple(sizes[axis] for axis in TRAILING.get(signal.name, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,25 @@ def dry_run(objective: Objective) -> Needs:
             terms = copy.deepcopy(objective).train(training)(recorder.batch())
             exact = exact and all(term.exact for term in terms)
     return recorder.needs(exact)
+
+
+def materialise(
+    objective: Objective, sizes: Callable[[str], Sizes] = lambda model: RECORDED, *, seed: int = 0
+) -> Objective:
+    """Make the weights of the objective whose shapes depend on the models that it reads, in place.
+
+    ``sizes`` says how long the axes of each model's states are, by the model's name. What is drawn depends on
+    ``seed`` alone, and no generator moves. Weights that exist stay as they are.
+    """
+    training, state = objective.training, torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        with torch.no_grad():
+            objective.eval()(Recorder(sizes).batch())
+    finally:
+        torch.set_rng_state(state)
+        objective.train(training)
+    return objective
 
 
 Key = TypeVar("Key")
@@ -102,12 +138,13 @@ class GrowingRoles(tuple):
 class Recorder:
     """A batch, or a view of one, that writes down what is touched."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Callable[[str], Sizes] = lambda model: RECORDED) -> None:
+        self.sizes = sizes
         self.numbers = torch.Generator().manual_seed(0)
         self.roles = GrowingRoles()
         self.models: Touched[str, TokenLogps] = Touched(self.model)
         self.columns: Touched[str, Tensor] = Touched(self.column)
-        self.views: Touched[str, Recorder] = Touched(lambda name: Recorder())
+        self.views: Touched[str, Recorder] = Touched(lambda name: Recorder(sizes))
 
     def batch(self) -> PreferenceBatch:
         return PreferenceBatch(
@@ -120,13 +157,13 @@ class Recorder:
 
     def model(self, name: str) -> TokenLogps:
         logps = -self.uniform(*SIZES["example response token"])
-        signals: Touched[Signal, Tensor] = Touched(self.signal)
+        signals: Touched[Signal, Tensor] = Touched(partial(self.signal, name))
         return TokenLogps(logps, torch.ones_like(logps, dtype=torch.bool), signals)
 
-    def signal(self, signal: Signal) -> Tensor:
+    def signal(self, model: str, signal: Signal) -> Tensor:
         if signal.against is not None:
             self.models[signal.against]
-        return self.uniform(*SIZES[signal.axes], *([HIDDEN] if signal.name in STATES else []))
+        return self.uniform(*SIZES[signal.axes], *trailing_sizes(signal, self.sizes(model)))
 
     def column(self, name: str) -> Tensor:
         if name not in SCHEMA:

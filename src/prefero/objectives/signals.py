@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prefero.objectives.batch import Signal
 
 ENTROPY = Signal("entropy")
@@ -23,6 +25,15 @@ PROMPT_STATE = Signal("prompt_state", axes="example response")
 """Last hidden state of the final context token; a trailing ``hidden`` axis."""
 
 
+TOKEN_STATE = Signal("token_state")
+"""Last hidden state of the position that predicts a response token: what the model knows before it. A
+trailing ``hidden`` axis."""
+
+TOKEN_STATES = Signal("token_states")
+"""The states after every layer at the position that predicts a response token; trailing ``layer hidden``
+axes."""
+
+
 def forward_kl(against: str = "reference") -> Signal:
     """KL(``against`` ‖ model) over the full vocabulary, in nats per token."""
     return Signal("forward_kl", against=against)
@@ -31,6 +42,23 @@ def forward_kl(against: str = "reference") -> Signal:
 def reverse_kl(against: str = "reference") -> Signal:
     """KL(model ‖ ``against``) over the full vocabulary, in nats per token."""
     return Signal("reverse_kl", against=against)
+
+
+def mean_activations(part: Literal["mlp", "attention", "residual"]) -> Signal:
+    """The mean over the hidden dimension of what each layer's feed-forward (``mlp``), ``attention``, or the
+    layer itself (``residual``) gives at the position that predicts a response token, without a gradient; a
+    trailing ``layer`` axis."""
+    return Signal("mean_activations", options=(("part", part),))
+
+
+def nested_risk(
+    measure: Literal["released_cvar", "cvar", "entropic"],
+    against: str = "reference",
+    **options: float,
+) -> Signal:
+    """A risk measure of log ``against`` − log model under ``against``, over the full vocabulary, in nats per
+    token; ``options`` are those of the measure (:mod:`prefero.models.risk`)."""
+    return Signal("nested_risk", against=against, options=(("measure", measure), *sorted(options.items())))
 
 
 def top_k_mass(k: int = 5) -> Signal:

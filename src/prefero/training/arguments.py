@@ -49,6 +49,14 @@ class PreferenceArguments(TrainingArguments):
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace a run that the output folder holds."})
 
+    objective_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Of what the objective itself learns; by default the policy's learning_rate."},
+    )
+    objective_weight_decay: float = field(
+        default=0.0, metadata={"help": "Of what the objective itself learns."}
+    )
+
     learning_rate: float | None = None  # type: ignore[assignment]
     num_train_epochs: float = 1.0
     lr_scheduler_type: str = "cosine"
@@ -89,6 +97,10 @@ class PreferenceArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PreferoError(f"{name} is {value}, it has to be at least {least}")
+        if self.objective_learning_rate is not None and self.objective_learning_rate <= 0:
+            raise PreferoError(
+                f"objective_learning_rate is {self.objective_learning_rate}, it has to be greater than 0"
+            )
         if not torch.accelerator.is_available():
             # Unless the CPU is asked for, processes on it do not see each other, and bfloat16 is refused.
             self.use_cpu = True

@@ -24,7 +24,6 @@ from prefero.training.plan import StepPlan
 MARKER = "prefero.json"
 """Written last: a checkpoint without it was cut off."""
 
-_OBJECTIVE = "objective.safetensors"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
@@ -130,38 +129,18 @@ def refuse_other_identity(checkpoint: Path, same: Mapping[str, Any]) -> None:
         )
 
 
-def save_state(
-    checkpoint: Path, objective: nn.Module, moving: Mapping[str, Mapping[str, torch.Tensor]]
-) -> None:
-    """What transformers does not know of: the objective's state and the references that move, in full."""
-    state = {
-        name: value.detach().cpu().contiguous().clone() for name, value in objective.state_dict().items()
-    }
-    if state:
-        save_file(state, checkpoint / _OBJECTIVE)
+def save_moving(checkpoint: Path, moving: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    """The references that move, in full."""
     for name, weights in moving.items():
         save_file(
             {key: value.cpu().contiguous() for key, value in weights.items()}, _moving(checkpoint, name)
         )
 
 
-def load_state(checkpoint: Path, objective: nn.Module, moving: Mapping[str, Moving]) -> None:
-    """What :func:`save_state` wrote. Buffers that grow are taken in the size that was saved."""
-    if (checkpoint / _OBJECTIVE).is_file():
-        _load(objective, load_file(checkpoint / _OBJECTIVE))
+def load_moving(checkpoint: Path, moving: Mapping[str, Moving]) -> None:
+    """What :func:`save_moving` wrote."""
     for name, reference in moving.items():
         reference.restore(load_file(_moving(checkpoint, name)))
-
-
-def _load(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    for name, value in state.items():
-        owner_name, _, attribute = name.rpartition(".")
-        owner = module.get_submodule(owner_name)
-        current = getattr(owner, attribute)
-        if isinstance(current, nn.Parameter):
-            current.data.copy_(value)
-        else:
-            setattr(owner, attribute, value.to(current.device, current.dtype))
 
 
 def _moving(checkpoint: Path, name: str) -> Path:

@@ -91,13 +91,16 @@ class ReferenceSection(Section):
 
 
 class TrainingSection(Section):
-    """How to train. ``learning_rate`` is by default 5e-7, with adapters 1e-5; ``warmup`` below 1 is a share
-    of all steps; ``samples`` prompts are answered before and after; ``arguments`` are handed to
-    :class:`transformers.TrainingArguments` as they are."""
+    """How to train. ``learning_rate`` is by default 5e-7, with adapters 1e-5; ``objective_learning_rate``, by
+    default the same, is that of what the objective learns (heads), which often wants a larger one;
+    ``warmup`` below 1 is a share of all steps; ``samples`` prompts are answered before and after;
+    ``arguments`` are handed to :class:`transformers.TrainingArguments` as they are."""
 
     epochs: float = Field(default=1.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
+    objective_learning_rate: float | None = Field(default=None, gt=0)
+    objective_weight_decay: float = Field(default=0.0, ge=0)
     schedule: str = "cosine"
     warmup: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)

@@ -19,6 +19,7 @@ from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.reference.resolve import References
 from prefero.training import checkpoints, sharding
+from prefero.training.objective_files import load_state, save_objective
 from prefero.training.weights import saved_weights
 
 _SHARDED_ADAPTERS = "sharded-adapters.safetensors"
@@ -48,7 +49,7 @@ class ResumingTrainer(Trainer):
 
     @property
     def objective_weights(self) -> list[nn.Parameter]:
-        """What the objective itself learns; it stands in the optimizer beside the policy, without decay."""
+        """What the objective itself learns; it stands in the optimizer beside the policy."""
         return [weight for weight in self.objective.parameters() if weight.requires_grad]
 
     @property
@@ -60,7 +61,9 @@ class ResumingTrainer(Trainer):
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if new and self.objective_weights:
-            optimizer.add_param_group({"params": self.objective_weights, "weight_decay": 0.0})
+            rate = self.args.objective_learning_rate or self.args.learning_rate
+            decay = self.args.objective_weight_decay
+            optimizer.add_param_group({"params": self.objective_weights, "lr": rate, "weight_decay": decay})
         return optimizer
 
     def _prepare_references(self) -> None:
@@ -103,7 +106,7 @@ class ResumingTrainer(Trainer):
         if self._shards and isinstance(self.model, PeftModel):
             adapters = sharding.whole_trained(self.model)  # under their own names, whole
         if self.args.should_save:
-            checkpoints.save_state(checkpoint, self.objective, moving)
+            checkpoints.save_moving(checkpoint, moving)
             if adapters is not None:
                 save_file(adapters, checkpoint / _SHARDED_ADAPTERS)
         self.accelerator.wait_for_everyone()
@@ -123,14 +126,17 @@ class ResumingTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(checkpoint)
-        checkpoints.load_state(checkpoint, self.objective, self.references.moving)
+        load_state(self.objective, checkpoint)
+        checkpoints.load_moving(checkpoint, self.references.moving)
 
     def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        best = Path(self.state.best_model_checkpoint)
         if self.launcher_shards or isinstance(self.model, PeftModel):
             super()._load_best_model()
         else:
-            assert self.state.best_model_checkpoint is not None
-            self._load_weights(Path(self.state.best_model_checkpoint))
+            self._load_weights(best)
+        load_state(self.objective, best)
 
     def _load_weights(self, checkpoint: Path) -> None:
         adapters = checkpoint / _SHARDED_ADAPTERS
@@ -162,15 +168,18 @@ class ResumingTrainer(Trainer):
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        folder = output_dir or self.args.output_dir
         if not self._shards:
             super().save_model(output_dir, _internal_call)
+            if self.args.should_save:
+                save_objective(self.objective, folder)
             return
-        folder = output_dir or self.args.output_dir
         state = sharding.whole_state(self.model)
         if self.args.should_save:
             self.model.save_pretrained(folder, state_dict=state)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(folder)
+            save_objective(self.objective, folder)
         self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager

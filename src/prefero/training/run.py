@@ -82,6 +82,8 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
         "num_train_epochs": training.epochs,
         "max_steps": training.max_steps or -1,
         "learning_rate": training.learning_rate,
+        "objective_learning_rate": training.objective_learning_rate,
+        "objective_weight_decay": training.objective_weight_decay,
         "lr_scheduler_type": training.schedule,
         "warmup_steps": training.warmup,
         "weight_decay": training.weight_decay,

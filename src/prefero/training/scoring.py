@@ -14,7 +14,7 @@ from prefero.data.packing import CellIndex, Forest
 from prefero.data.schema import SCHEMA
 from prefero.models.language import score
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
-from prefero.objectives.needs import STATES, Needs
+from prefero.objectives.needs import Needs, Sizes, trailing_sizes
 from prefero.reference.providers import Provider
 
 MAIN = ""
@@ -59,12 +59,12 @@ class Scorer:
         needs: Needs,
         providers: Mapping[str, Provider],
         *,
-        hidden: int = 1,
+        sizes: Callable[[str], Sizes] = lambda model: {"hidden": 1, "layer": 1},
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """``hidden`` is the width of the policy's states; ``around`` is entered where another model is scored
-        (the policy's mixed precision)."""
-        self.needs, self.providers, self.hidden, self.around = needs, providers, hidden, around
+        """``sizes`` says how wide and how many the states of a model are, by its name; ``around`` is entered
+        where another model is scored (the policy's mixed precision)."""
+        self.needs, self.providers, self.sizes, self.around = needs, providers, sizes, around
 
     def __call__(
         self,
@@ -129,7 +129,7 @@ class Scorer:
         signals = {}
         for signal in signals_of(self.needs, model):
             shape = mask.shape[: len(signal.axes.split())]
-            signals[signal] = zeros.new_zeros((*shape, self.hidden) if signal.name in STATES else shape)
+            signals[signal] = zeros.new_zeros((*shape, *trailing_sizes(signal, self.sizes(model))))
         return TokenLogps(zeros, mask, signals)
 
 

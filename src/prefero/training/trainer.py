@@ -25,8 +25,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from prefero.data.tokenize import TokenDataset
 from prefero.diagnostics.callback import MonitorCallback
 from prefero.errors import PreferoError
-from prefero.models.language import adapt
+from prefero.models.language import adapt, state_sizes
 from prefero.objectives.compare import Objective
+from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.cache import Share
 from prefero.reference.providers import Frozen
 from prefero.reference.resolve import fill, resolve
@@ -41,9 +42,10 @@ from prefero.training.metrics import MONITORED, Averages, measure, term_names
 from prefero.training.plan import RankRows
 from prefero.training.preparation import ModelSource
 from prefero.training.resuming import ResumingTrainer
+from prefero.training.rules import update_rule
 from prefero.training.run_folder import RunFolder, clear, described, refuse_finished_run, refuse_other_run
 from prefero.training.scoring import Scorer
-from prefero.training.updates import BackwardAndStep, Ranks, UpdateRule, WholeStep, to_device
+from prefero.training.updates import Ranks, UpdateRule, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,6 @@ class PreferenceTrainer(ResumingTrainer):
             processing_class=made.tokenizer,
             callbacks=callbacks,
         )
-        self.objective.to(args.device)
         self.references = resolve(
             made.demands,
             made.specs,
@@ -130,18 +131,18 @@ class PreferenceTrainer(ResumingTrainer):
             if isinstance(provider, Frozen):
                 provider.model.to(args.device)
         self._references_ready = not self.references.cached
+        materialise(self.objective, self._state_sizes, seed=args.seed).to(args.device)
         if args.parallel == "fsdp":
             self._prepare_references()
             self.shard()
         self.scorer = Scorer(
             made.needs,
             self.references.providers,
-            hidden=getattr(made.text_config, "hidden_size", 1),
+            sizes=self._state_sizes,
             around=self.accelerator.autocast,
         )
         self._ranks = Ranks(self.accelerator.num_processes, self._sum_over_ranks, gather_object, args.device)
-        rule = BackwardAndStep if made.needs.exact else WholeStep
-        self.update: UpdateRule = rule(self.objective, self.scorer, self._ranks)
+        self.update: UpdateRule = update_rule(self.objective, made.needs.exact, self.scorer, self._ranks)
         self.rows: RankRows | None = None
         self._averages = Averages()
         self._seen, self._since = [0, 0], time.monotonic()
@@ -160,6 +161,11 @@ class PreferenceTrainer(ResumingTrainer):
             self._stop,
         ):
             self.add_callback(callback)
+
+    def _state_sizes(self, name: str) -> Sizes:
+        """How wide and how many the states of the model of that name are."""
+        provider = self.references.providers.get(name)
+        return state_sizes(self.made.policy if provider is None else provider.model)
 
     # What is trained and measured on
 
