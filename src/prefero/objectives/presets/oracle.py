@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.quantities import Logp
-from prefero.objectives.ranges import NonNegative, Positive, WholePositive
+from prefero.objectives.ranges import AtLeastOne, NonNegative, Positive
 from prefero.objectives.registry import published
 
 
@@ -50,7 +50,7 @@ class ComparisonOracle(Compare):
     ),
 )
 def compo(
-    perturbations: WholePositive = 1600,
+    perturbations: AtLeastOne = 1600,
     radius: Positive = 5e-4,
     threshold: NonNegative = 8e-5,
     successes: NonNegative = 0.2,
