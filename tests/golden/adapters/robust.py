@@ -8,6 +8,12 @@ import torch
 
 from prefero.objectives import method, primary
 from prefero.objectives.compare import negative_log_likelihood
+from prefero.theory.doubly_robust import (
+    doubly_robust_mean,
+    doubly_robust_values,
+    importance_values,
+    total_preference,
+)
 from tests.golden.adapters import adapter
 from tests.golden.batches import (
     batch_of,
@@ -163,4 +169,53 @@ def sr_dpo(params, inputs):
         **loss_and_gradients(objective, batch),
         "offset": objective.target(objective.comparisons(batch))[:, 0],
         "sr_ipo_loss": values(squared, batch),
+    }
+
+
+@adapter("p054", "drpo_surrogate")
+def drpo_surrogate(params, inputs):
+    roles, sampled = ("first", "sample"), ("a1", "star")
+    models = {name: sides(inputs, name, sampled) for name in ("policy", "reference")}
+    rank = torch.tensor(inputs["rank"], dtype=torch.float64)
+    predicted = torch.tensor([inputs["pref_score"], inputs["pref_score_star"]], dtype=torch.float64).T
+    label = torch.stack([2 * rank - 1, torch.zeros_like(rank)], 1)
+    batch = batch_of(models, {"label": label, "win_rate": predicted}, roles=roles)
+    objective = method("drpo", beta=params["beta"], clip=params["clip"], halves="first").double()
+    labelled, direct, _ = objective(batch)
+    _, _, divergence = method("drpo", beta=1.0, clip=params["clip"], halves="first").double()(batch)
+    found = gradients(objective, batch)
+    return {
+        "is_term": labelled.values,
+        "dm_term": direct.values,
+        "kl": divergence.values,
+        "batch_loss": objective.loss(batch),
+        "grad_policy_a1": found["grad_policy_first"],
+        "grad_policy_star": found["grad_policy_sample"],
+    }
+
+
+@adapter("p054", "drpo_estimator")
+def drpo_estimator(params, inputs):
+    known = {name: torch.tensor(rows, dtype=torch.float64) for name, rows in inputs.items() if name != "data"}
+    policy, pairs = known["policy"], torch.tensor(inputs["data"])
+    reference, preference = known["reference_true"], known["preference_true"]
+    no_reference, no_preference = known["reference_wrong"], known["preference_wrong"]
+
+    def mean(reference, preference):
+        return doubly_robust_mean(
+            policy,
+            reference,
+            preference,
+            true_reference=known["reference_true"],
+            true_preference=known["preference_true"],
+        )
+
+    return {
+        "true_value": total_preference(policy, reference, preference),
+        "dr_sample_wrong_ref_wrong_g": doubly_robust_values(policy, no_reference, no_preference, pairs),
+        "is_sample_true_ref": importance_values(policy, reference, pairs),
+        "population_dr_wrong_ref_true_g": mean(no_reference, preference),
+        "population_dr_true_ref_wrong_g": mean(reference, no_preference),
+        "population_dr_both_wrong": mean(no_reference, no_preference),
+        "population_dm_wrong_g": total_preference(policy, reference, no_preference),
     }
