@@ -47,6 +47,8 @@ class Parameter:
     def checked(self, value: Any, method: str) -> Any:
         """The value, or a :class:`~prefero.errors.PreferoError` that says what it may be."""
         place = f"{self.name} of {method}"
+        if value is None and type(None) in get_args(self.kind):
+            return None
         choices = get_args(self.kind) if get_origin(self.kind) is Literal else ()
         if choices:
             if value not in choices:
@@ -63,12 +65,10 @@ class Parameter:
             if not isinstance(value, str):
                 raise PreferoError(f"{place} is a text, not {value!r}")
             return value
-        if get_origin(self.kind) in (list, tuple, Sequence):
+        if any(get_origin(one) in (list, tuple, Sequence) for one in (self.kind, *get_args(self.kind))):
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                 raise PreferoError(f"{place} is a list of numbers, not {value!r}")
             return [self.number(element, place) for element in value]
-        if value is None and type(None) in get_args(self.kind):
-            return None
         return self.number(value, place)
 
     def number(self, value: Any, place: str) -> float:
