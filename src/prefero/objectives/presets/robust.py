@@ -6,18 +6,17 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefero.errors import PreferoError
 from prefero.objectives import weights
 from prefero.objectives.compare import Compare, Objective, RunningStatistic
 from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.group_weights import Normalisation, worst_group
 from prefero.objectives.links import squared
 from prefero.objectives.quantities import log_ratio
-from prefero.objectives.ranges import NonNegative, NonZeroShare, OpenShare, Positive, Real
-from prefero.objectives.reductions import Term, number, soft_minimum
+from prefero.objectives.ranges import NonNegative, NonZeroShare, OpenShare, Positive, Real, Share
+from prefero.objectives.reductions import Term, soft_minimum
 from prefero.objectives.registry import Equal, published
 
 
@@ -60,72 +59,50 @@ def dr_dpo(beta: Positive = 0.1, beta_prime: Positive = 1.0) -> Objective:
     return Compare(beta * log_ratio().sum(), reduce=soft_minimum(beta_prime))
 
 
-class GroupWeights(nn.Module):
-    """A reduction to Σ_g q_g L_g; q climbs the simplex towards the groups that fare worst.
-
-    ``counts`` are the numbers of training pairs of the groups. In training q moves once a call, by
-    exp(step_size · (L_g + adjustment/√N_g)), before the loss is formed; no gradient flows through it.
-    L_g is N/N_g times the sum of the group's losses (``total_count``) or their mean (``group_mean``).
-    """
-
-    whole_step = True
-    counts: Tensor
-    log_q: Tensor
-
-    def __init__(self, counts: list[float], step_size: float, normalisation: str, adjustment: float) -> None:
-        super().__init__()
-        self.step_size, self.normalisation, self.adjustment = step_size, normalisation, adjustment
-        sizes = torch.tensor(counts, dtype=torch.get_default_dtype())
-        self.register_buffer("counts", sizes)
-        self.register_buffer("log_q", torch.zeros_like(sizes).log_softmax(0))
-
-    def group_losses(self, losses: Float[Tensor, "row comparison"], comparisons: Comparisons) -> Tensor:
-        """L_g of every group; 0 for a group that the batch does not have."""
-        group = comparisons.batch.columns["group"]
-        if len(group) and int(group.max()) >= len(self.counts):
-            raise PreferoError(
-                f"the data has a group {int(group.max())}, but group_robust was given counts of "
-                f"{len(self.counts)} groups, numbered from 0"
-            )
-        member = F.one_hot(group, len(self.counts)).to(losses.dtype)
-        totals = member.T @ losses.sum(1)
-        if self.normalisation == "total_count":
-            return totals * (self.counts.sum() / self.counts).to(losses.dtype)
-        present = member.T @ comparisons.mask.sum(1).to(losses.dtype)
-        return totals / present.clamp(min=1)
-
-    def forward(self, losses: Float[Tensor, "row comparison"], comparisons: Comparisons) -> list[Term]:
-        per_group = self.group_losses(losses, comparisons)
-        if self.training:
-            climb = per_group.detach().to(self.log_q.dtype) + self.adjustment / self.counts.sqrt()
-            self.log_q.copy_((self.log_q + self.step_size * climb).log_softmax(0))
-        total = self.log_q.exp().to(losses.dtype) @ per_group
-        return [Term(total, number(comparisons.mask.any(), losses), False, losses.sum(1))]
-
-
 @published(
     title="Group robust preference optimization",
     paper="p099",
     citation="Ramesh et al., 2024, arXiv 2405.20304",
-    equation="max_q Σ_g q_g L_g; q_g ∝ q_g exp(η L_g)",
+    equation="max_q Σ_g q_g L_g; q_g ∝ q_g exp(η (L_g + C/√N_g))",
     feedback={"pairs"},
     settings={"gemma-2b, ipo": {"base": "ipo", "beta": 0.01, "step_size": 5e-7, "learning_rate": 6e-5}},
     relatives=(
-        "The paper's own name, GRPO, belongs to another algorithm. With total_count the loss is a sum over "
-        "the batch: learning rate and step size scale with the batch size."
+        "The paper's own name, GRPO, belongs to another algorithm. Its algorithm draws one pair a step; its "
+        "code sums over the batch (normalisation: total_count), group_mean averages within each group. "
+        "Fixed weights by importance, ∝ 1/N_g, are step_size 0 with start: inverse_count; trade_off below 1 "
+        "keeps a share of the uniform weights, as in the authors' bandit code. On other methods' comparisons "
+        "it is `reduce: worst_group`."
     ),
-    equals=(Equal("dpo", at={"counts": [9], "normalisation": "group_mean"}),),
+    equals=(
+        Equal("dpo", at={"counts": [9], "normalisation": "group_mean"}),
+        Equal("dpo", at={"normalisation": "group_mean"}),
+        Equal(
+            "ipo",
+            at={"base": "ipo", "beta": 0.2, "normalisation": "group_mean"},
+            given={"tau": 0.2, "tokens": "sum"},
+        ),
+    ),
+    pitfalls=(
+        "With total_count the loss is a sum over the batch: learning rate and step size scale with the batch "
+        "size, and the losses of IPO are in the thousands, so that it wants a far smaller step size than DPO."
+    ),
 )
 def group_robust(
-    counts: list[Positive],
+    counts: list[Positive] | None = None,
     beta: Positive = 0.1,
     step_size: NonNegative = 0.01,
     base: Literal["dpo", "ipo"] = "dpo",
-    normalisation: Literal["total_count", "group_mean"] = "total_count",
+    normalisation: Normalisation = "total_count",
     adjustment: Real = 0.0,
+    trade_off: Share = 1.0,
+    start: Literal["uniform", "inverse_count"] = "uniform",
 ) -> Objective:
-    """DPO or IPO on the group of people it serves worst; ``counts`` are the groups' training pairs."""
-    reduce = GroupWeights(counts, step_size, normalisation, adjustment)
+    """DPO or IPO on the group of people that it serves worst.
+
+    ``counts`` are the groups' training pairs. Without them they are counted while training goes on, which
+    gives the same shares N_g/N in the long run.
+    """
+    reduce = worst_group(counts, step_size, normalisation, adjustment, trade_off, start)
     if base == "ipo":
         return Compare(log_ratio().sum(), link=squared, target=1 / (2 * beta), reduce=reduce)
     return Compare(beta * log_ratio().sum(), reduce=reduce)
