@@ -13,7 +13,7 @@ from prefero.data.schema import SCHEMA
 from prefero.objectives import Method, Needs, Objective, PreferenceBatch, TokenLogps, dry_run, method, methods
 from prefero.objectives.needs import materialise, trailing_sizes
 
-ARGUMENTS: Mapping[str, Mapping[str, object]] = {"group_robust": {"counts": [30, 20, 10]}}
+ARGUMENTS: Mapping[str, Mapping[str, object]] = {}
 """Arguments without a default."""
 
 KEYS = sorted(methods())

@@ -128,7 +128,6 @@ MISTAKES = [
     ({"method": "f_dpo", "alpha": 1}, "alpha of f_dpo lies in (0, 1)"),
     ({"method": "f_dpo", "divergence": "jds"}, "not 'jds'; did you mean 'jsd'"),
     ({"method": "ipo", "tokens": "average"}, "tokens of ipo is one of 'mean', 'sum', not 'average'"),
-    ({"method": "group_robust"}, "group_robust needs counts, which has no default"),
     ({"method": "group_robust", "counts": 3}, "counts of group_robust is a list of numbers, not 3"),
     ({"method": "group_robust", "counts": [3, 0]}, "counts of group_robust lies in (0, ∞), and 0 does not"),
     ({"method": "dpo", "weight": "wpoo"}, "no weight is called 'wpoo'; did you mean 'wpo'"),

@@ -131,7 +131,7 @@ def test_group_weights_climb_towards_the_group_that_fares_worse() -> None:
 
 
 def test_group_weights_stay_on_the_simplex() -> None:
-    objective = build("group_robust", step_size=1.0).train()
+    objective = build("group_robust", counts=[30, 20, 10], step_size=1.0).train()
     batch = batch_for(objective, spread=50.0)
     for _ in range(300):
         objective(batch)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Compare, Objective, Slot, Sum, fill, is_penalty
 from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.group_weights import worst_group
 from prefero.objectives.reductions import mean_of_all, mean_of_means, mean_of_sums, soft_minimum
 from prefero.objectives.targets import length_gap, score_gap
 from prefero.objectives.weights import score_gap as score_gap_weight
@@ -19,7 +20,7 @@ from prefero.objectives.weights import wpo
 SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "weight": {"wpo": wpo, "score_gap": score_gap_weight},
     "target": {"score_gap": score_gap, "length_gap": length_gap},
-    "reduce": {"soft_minimum": soft_minimum},
+    "reduce": {"soft_minimum": soft_minimum, "worst_group": worst_group},
 }
 """The names that a configuration may give for each slot."""
 
