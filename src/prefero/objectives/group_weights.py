@@ -55,8 +55,6 @@ class GroupWeights(nn.Module):
         """1 for the group of each row, 0 for the others and where a row has no comparison."""
         batch, contrast, known = comparisons.batch, comparisons.contrast, len(self.counts)
         group = batch.columns["group"]
-        if isinstance(contrast, AcrossBatch):
-            group = contrast.rows(group, batch)
         if len(group) and int(group.max()) >= known:
             given = (
                 f"without counts there may be {known} groups: renumber them"
@@ -64,8 +62,10 @@ class GroupWeights(nn.Module):
                 else f"group_robust was given counts of {known} groups"
             )
             raise PreferoError(f"the data has a group {int(group.max())}, but {given}, from 0 on")
-        exists = comparisons.mask.any(1, keepdim=True)
-        return F.one_hot(group, known).to(comparisons.margins.dtype) * exists
+        member = F.one_hot(group, known).to(comparisons.margins.dtype)
+        if isinstance(contrast, AcrossBatch):
+            member = contrast.rows(member, batch)
+        return member * comparisons.mask.any(1, keepdim=True)
 
     def sizes(self, member: Float[Tensor, "row group"]) -> Float[Tensor, " group"]:
         """N_g; of a group that was never counted what the batch has of it."""
