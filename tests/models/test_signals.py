@@ -16,6 +16,7 @@ from prefero.models import head
 from prefero.models.adapters import adapters_off
 from prefero.models.language import SecondModel, adapt, score
 from prefero.objectives.batch import Signal
+from prefero.objectives.signals import nested_risk
 from tests.models.brute_force import (
     PAIRS,
     cell_logps,
@@ -49,6 +50,24 @@ def entropy(p: torch.Tensor) -> torch.Tensor:
     return -torch.xlogy(p, p).sum(-1)
 
 
+def upper_part(p: torch.Tensor, q: torch.Tensor, confidence: float) -> torch.Tensor:
+    """Σ q log q/p over the entries above the quantile of log q/p."""
+    ratio = (q / p).log()
+    quantile = torch.quantile(ratio.detach(), 1 - confidence, dim=-1, keepdim=True)
+    return (q * ratio * (ratio > quantile)).sum(-1)
+
+
+def worst_part(p: torch.Tensor, q: torch.Tensor, tail: float) -> torch.Tensor:
+    """The mean of log q/p over the share ``tail`` of q where it is largest, entry by entry."""
+    left, total = tail, p.new_zeros(())
+    for ratio, mass in sorted(
+        zip((q / p).log(), q.tolist(), strict=True), reverse=True, key=lambda one: one[0]
+    ):
+        total = total + min(mass, left) * ratio
+        left -= min(mass, left)
+    return total / tail
+
+
 EXPECTED = {
     ENTROPY: lambda p, q: entropy(p),
     Signal("log_sum_p_squared"): lambda p, q: (p**2).sum(-1).log(),
@@ -57,6 +76,14 @@ EXPECTED = {
     TOP_ENTROPY: lambda p, q: entropy(top(p, 3) / top(p, 3).sum(-1, keepdim=True)),
     FORWARD_KL: lambda p, q: (q * (q / p).log()).sum(-1),
     REVERSE_KL: lambda p, q: (p * (p / q).log()).sum(-1),
+    nested_risk("released_cvar", confidence=0.8, split=False): lambda p, q: upper_part(p, q, 0.8),
+    nested_risk("released_cvar", confidence=0.8, split=True): lambda p, q: (
+        upper_part(p[:, :33], q[:, :33], 0.8) + upper_part(p[:, 33:], q[:, 33:], 0.8)
+    ),
+    nested_risk("cvar", tail=0.3): lambda p, q: torch.stack(
+        [worst_part(*row, 0.3) for row in zip(p, q, strict=True)]
+    ),
+    nested_risk("entropic", mu=0.7): lambda p, q: (q * (q / p) ** 0.7).sum(-1).log() / 0.7,
 }
 
 
@@ -81,7 +108,9 @@ def policy(request, monkeypatch):
     return small_gpt2(tie_word_embeddings=request.param == "tied")
 
 
-@pytest.mark.parametrize("signal", EXPECTED, ids=lambda signal: signal.name)
+@pytest.mark.parametrize(
+    "signal", EXPECTED, ids=lambda signal: "-".join((signal.name, *map(str, dict(signal.options).values())))
+)
 def test_values_and_gradients(policy, signal: Signal) -> None:
     reference, batch = small_gpt2(seed=5), examples(*PAIRS)
     alone = copy.deepcopy(policy)

@@ -3,7 +3,8 @@
 Per response token, from the next-token distribution p that scores it: ``entropy``, ``log_max_p``,
 ``log_sum_p_squared``, ``top_k_mass`` (probability of the k likeliest tokens) and ``top_k_entropy`` (entropy
 of these, renormalised), in nats. With a second model's distribution q: ``forward_kl`` is KL(q‖p),
-``reverse_kl`` is KL(p‖q). Per response: ``state`` is the last hidden state at its final token,
+``reverse_kl`` is KL(p‖q), ``nested_risk`` a risk measure of log q − log p under q
+(:mod:`prefero.models.risk`). Per response: ``state`` is the last hidden state at its final token,
 ``prompt_state`` the one at the final token of its context. Per response token, at the position that
 predicts it: ``token_state`` is the last hidden state, ``token_states`` those after every layer,
 ``mean_activations`` the mean over the hidden dimension of what a ``part`` of every layer gives (``"mlp"``,
@@ -23,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.errors import PreferoError, nearest
+from prefero.models.risk import nested_risk
 from prefero.objectives.batch import Signal
 
 TOP_K = 5
@@ -46,11 +48,11 @@ def _log_max_p(logp: Tensor) -> Tensor:
     return logp.amax(-1)
 
 
-def _forward_kl(logp: Tensor, other: Tensor) -> Tensor:
+def _forward_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
     return (other.exp() * (other - logp)).sum(-1)
 
 
-def _reverse_kl(logp: Tensor, other: Tensor) -> Tensor:
+def _reverse_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
     return (logp.exp() * (logp - other)).sum(-1)
 
 
@@ -71,9 +73,10 @@ TOP: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "top_k_mass": _top_k_mass,
     "top_k_entropy": _top_k_entropy,
 }
-TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Mapping[str, float | str]], Tensor]] = {
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
+    "nested_risk": nested_risk,
 }
 STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
 """Signals that are read off inside the model, not off its logits."""
@@ -131,7 +134,7 @@ class Meter:
                 measured.append(TOP[signal.name](block, int(dict(signal.options).get("k", TOP_K))))
             else:
                 other = others[str(signal.against)].log_softmax(-1)
-                measured.append(TWO_MODELS[signal.name](block, other))
+                measured.append(TWO_MODELS[signal.name](block, other, dict(signal.options)))
         return measured
 
 

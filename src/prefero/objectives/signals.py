@@ -24,7 +24,6 @@ STATE = Signal("state", axes="example response")
 PROMPT_STATE = Signal("prompt_state", axes="example response")
 """Last hidden state of the final context token; a trailing ``hidden`` axis."""
 
-
 TOKEN_STATE = Signal("token_state")
 """Last hidden state of the position that predicts a response token: what the model knows before it. A
 trailing ``hidden`` axis."""
