@@ -1,8 +1,14 @@
-"""From scored responses to pairs: pure functions of their arguments and a generator."""
+"""From scored responses to pairs: pure functions of their arguments and a generator.
+
+The rules take the scores of the responses to one prompt, in the order of the responses, and say which of them
+meet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,3 +54,169 @@ def bradley_terry_pairs(
             }
         )
     return rows
+
+
+Pair = tuple[int, int]
+"""The places of the better and of the worse response among those to one prompt."""
+
+
+def ordered(first: int, second: int, scores: Sequence[float]) -> Pair | None:
+    """The two with the higher score first; None if they tie."""
+    if scores[first] == scores[second]:
+        return None
+    return (first, second) if scores[first] > scores[second] else (second, first)
+
+
+def best_and_worst(scores: Sequence[float]) -> Pair:
+    """The highest and the lowest score, the earlier of equals."""
+    places = range(len(scores))
+    return max(places, key=lambda i: scores[i]), min(places, key=lambda i: scores[i])
+
+
+def max_min(scores: Sequence[float]) -> Pair | None:
+    """Best against worst, the default of iterative DPO; None where the two tie, so that the prompt is left
+    out. This and the next three: Xiong et al., 2023, arXiv 2312.11456, and its released workflow."""
+    return ordered(*best_and_worst(scores), scores)
+
+
+def max_random(scores: Sequence[float]) -> Pair | None:
+    """Best against the first response, or the second if the first is the best: samples come in no order."""
+    best = best_and_worst(scores)[0]
+    return ordered(best, 1 if best == 0 else 0, scores)
+
+
+def max_max(scores: Sequence[float]) -> Pair | None:
+    """Best against second best."""
+    best = best_and_worst(scores)[0]
+    others = [place for place in range(len(scores)) if place != best]
+    return ordered(best, max(others, key=lambda i: scores[i]), scores)
+
+
+def max_min_penalised(scores: Sequence[float], lengths: Sequence[float], penalty: float) -> Pair | None:
+    """Best against worst by score − penalty · length (characters in the released code), then put in the order
+    of the scores themselves."""
+    penalised = [score - penalty * length for score, length in zip(scores, lengths, strict=True)]
+    return ordered(*best_and_worst(penalised), scores)
+
+
+def teacher_pairs(
+    scores: Sequence[float],
+    *,
+    min_positive_score: float = 5,
+    teacher_margin: float = 2,
+    student_margin: float = 1,
+    only_teacher: bool = False,
+) -> list[Pair]:
+    """DNO's pairs of a teacher's response (place 0) and the student's samples, scored from 1 to 6.
+
+    The better response must score ``min_positive_score`` and beat the worse by its writer's margin.
+    ``only_teacher`` is the restrictive ablation: the better one is the teacher's. Rosset et al., 2024, arXiv
+    2404.03715.
+    """
+    positives = [0] if only_teacher else range(len(scores))
+    return [
+        (better, worse)
+        for better in positives
+        if scores[better] >= min_positive_score
+        for worse in range(len(scores))
+        if better != worse
+        and scores[better] - scores[worse] >= (student_margin if better else teacher_margin)
+    ]
+
+
+def confident_pairs(scores: Sequence[float], *, tau: float = 1.0, eta: float = 0.85) -> list[Pair]:
+    """RS-DPO: every ordered pair with σ((r_j − r_l)/τ) above η. Khaki et al., 2024, arXiv 2402.10038.
+
+    Raises:
+        PreferoError: ``eta`` is below ½, where equal scores would be accepted in both orders, or not below 1;
+            ``tau`` is not positive.
+    """
+    if not 0.5 <= eta < 1:
+        raise PreferoError(f"eta is {eta}; expected a probability from 0.5 to below 1.")
+    if not tau > 0:
+        raise PreferoError(f"tau is {tau}; expected a positive temperature.")
+    places = range(len(scores))
+    threshold = tau * math.log(eta / (1 - eta))
+    return [(j, k) for j in places for k in places if scores[j] - scores[k] > threshold]
+
+
+POINTS: Mapping[str, float] = {
+    "mu_minus_2sigma": -2.0,
+    "mu_minus_sigma": -1.0,
+    "mu": 0.0,
+    "mu_plus_sigma": 1.0,
+    "mu_plus_2sigma": 2.0,
+}
+
+
+def score_points(scores: Sequence[float]) -> dict[str, float]:
+    """Seven places in the distribution of a prompt's scores: its ends, its mean, one and two (population)
+    standard deviations from it. Xiao et al., 2025, arXiv 2502.16825."""
+    mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
+    inner = {name: mean + factor * deviation for name, factor in POINTS.items()}
+    return {"min": min(scores), **inner, "max": max(scores)}
+
+
+def nearest_to(scores: Sequence[float], point: float) -> int:
+    """The response whose score is nearest to the point, the earlier of equals."""
+    return min(range(len(scores)), key=lambda i: abs(scores[i] - point))
+
+
+POINT_PAIRS = tuple(
+    (better, worse)
+    for place, better in enumerate(("min", *POINTS, "max"))
+    for worse in ("min", *POINTS, "max")[:place]
+)
+"""The 21 ways to take the better response from a higher point than the worse."""
+
+
+def point_pair(scores: Sequence[float], better: str = "max", worse: str = "mu_minus_2sigma") -> Pair | None:
+    """The responses nearest to two of the :func:`score_points`; None if that is one response, or all score
+    the same."""
+    points = score_points(scores)
+    return ordered(nearest_to(scores, points[better]), nearest_to(scores, points[worse]), scores)
+
+
+def best_and_worst_of_some(scores: Sequence[float], some: Sequence[int]) -> Pair | None:
+    """The best of all responses against the worst of a few, drawn at random (five in the paper): a rejected
+    response that does not get worse with the number of samples. Xiao et al., 2025, arXiv 2502.16825."""
+    return ordered(best_and_worst(scores)[0], min(some, key=lambda i: scores[i]), scores)
+
+
+def easy_to_hard(scores: Sequence[float], reference_logps: Sequence[float] | None = None) -> list[Pair]:
+    """Curry-DPO: the best response against each other one, the easiest pair first; round t trains on pair t.
+
+    Easy is a wide gap of scores, or where ``reference_logps`` are given of log π_ref. Equal scores make no
+    pair. Pattnaik et al., 2024, arXiv 2403.07230.
+    """
+    best = best_and_worst(scores)[0]
+    by = scores if reference_logps is None else reference_logps
+    worse = [place for place in range(len(scores)) if scores[place] < scores[best]]
+    return [(best, place) for place in sorted(worse, key=lambda i: by[i])]
+
+
+def verifiable_candidates(
+    verdicts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    max_tokens: int = 2048,
+    both_wrong: bool = True,
+) -> tuple[int | None, list[int]]:
+    """DPO-VP: the chosen response of a prompt and those that the rejected one is drawn from.
+
+    A verdict is 1 for a correct answer, 0 for a wrong one in the right format, −1 for no answer. The chosen
+    is the longest correct one below ``max_tokens`` (of all correct ones if none is), else the longest of
+    verdict 0, unless ``both_wrong`` is False. Rejected are those of verdict −1, else those of verdict 0 that
+    are left. None and nothing where a side is empty. Tu et al., 2025, arXiv 2503.12854.
+    """
+    by_verdict = {
+        verdict: [place for place, own in enumerate(verdicts) if own == verdict] for verdict in (1, 0, -1)
+    }
+    correct = by_verdict[1]
+    fitting = [place for place in correct if lengths[place] < max_tokens]
+    pool = fitting or correct or (by_verdict[0] if both_wrong else [])
+    if not pool:
+        return None, []
+    chosen = max(pool, key=lambda i: lengths[i])
+    rejected = by_verdict[-1] or [place for place in by_verdict[0] if place != chosen]
+    return (chosen, rejected) if rejected else (None, [])

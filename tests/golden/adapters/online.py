@@ -5,6 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prefero.feedback.aspects import regression_loss, weighted_sum
+from prefero.feedback.hindsight import normalised_rating, preferred_index, shopping_utilities
+from prefero.feedback.pairing import (
+    best_and_worst,
+    max_max,
+    max_min,
+    max_min_penalised,
+    max_random,
+    teacher_pairs,
+    verifiable_candidates,
+)
+from prefero.feedback.rejection import tempered
+from prefero.feedback.schedules import generator_version
+from prefero.feedback.win_rates import group_win_rates, preference_matrix
+from prefero.models.arithmetic import combination
 from prefero.objectives import PreferenceBatch, TokenLogps, method
 from prefero.objectives.compare import Compare
 from prefero.objectives.presets.exploration import SAMPLES, drift, online_kl
@@ -231,4 +246,143 @@ def group_dpo(params, inputs):
         "grpo_advantage": group_advantage("none")(batch),
         "grpo_loss_value": policy_gradient.values / params["alpha"],
         "grad_policy_group": ragged(slope, batch.mask),
+    }
+
+
+@adapter("p112", "semi_online_schedule")
+def semi_online(params, inputs):
+    steps = range(params["steps"])
+    return {
+        "generator_version": [generator_version(step, params["sync_every"]) for step in steps],
+        "generator_version_online": [generator_version(step, 1) for step in steps],
+        "generator_version_offline": [generator_version(step, None) for step in steps],
+    }
+
+
+@adapter("p165", "sppo_win_rates")
+def sppo_win_rates(params, inputs):
+    scores = torch.tensor(inputs["scores"], dtype=torch.float64)
+    preference = preference_matrix(scores)
+    rates = group_win_rates(preference)
+    chosen, rejected = best_and_worst(inputs["scores"])
+    return {
+        "preference_matrix": preference,
+        "win_rate": rates,
+        "chosen_index": chosen,
+        "rejected_index": rejected,
+        "win_rate_chosen": float(rates[chosen]),
+        "win_rate_rejected": float(rates[rejected]),
+        "pairwise_probability": float(preference[chosen, rejected]),
+    }
+
+
+@adapter("p076", "multi_step_rso")
+def multi_step_rso(params, inputs):
+    reward, start = (torch.tensor(inputs[name], dtype=torch.float64) for name in ("reward", "pi0"))
+    steps = tempered(reward, start, eta=params["eta"], steps=params["steps"])
+    (once,) = tempered(reward, start, eta=params["eta"], steps=1)
+    return {
+        "steps": [
+            {
+                "acceptance": step.acceptance.tolist(),
+                "expected_acceptance_rate": step.rate,
+                "distribution": step.distribution.tolist(),
+            }
+            for step in steps
+        ],
+        "one_step_acceptance_rate": once.rate,
+        "one_step_distribution": once.distribution,
+    }
+
+
+@adapter("p076", "iterative_dpo_pairing")
+def iterative_pairing(params, inputs):
+    def pairs_by(rule):
+        return [
+            None if (pair := rule(rewards, lengths)) is None else [*pair, margin(rewards, pair)]
+            for rewards, lengths in zip(inputs["rewards"], inputs["lengths"], strict=True)
+        ]
+
+    def margin(rewards, pair):
+        return (rewards[pair[0]] - rewards[pair[1]]) * params["margin_scale"]
+
+    penalised = params["length_penalty"]
+    return {
+        "max_min": pairs_by(lambda rewards, lengths: max_min(rewards)),
+        "max_random": pairs_by(lambda rewards, lengths: max_random(rewards)),
+        "max_max": pairs_by(lambda rewards, lengths: max_max(rewards)),
+        "max_min_p": pairs_by(lambda rewards, lengths: max_min_penalised(rewards, lengths, penalised)),
+    }
+
+
+@adapter("p081", "dno_pair_construction")
+def dno_pairs(params, inputs):
+    def named(index):
+        return "T" if index == 0 else f"S{index - 1}"
+
+    return {
+        "pairs": [
+            [
+                [named(better), named(worse)]
+                for better, worse in teacher_pairs([case["teacher"], *case["students"]], **params)
+            ]
+            for case in inputs["cases"]
+        ]
+    }
+
+
+@adapter("p055", "verifiable_pair_selection")
+def verifiable(params, inputs):
+    candidates = [
+        verifiable_candidates(prompt["vr"], prompt["len"], max_tokens=params["max_tokens"])
+        for prompt in inputs["prompts"]
+    ]
+    return {
+        "chosen_index": [chosen for chosen, _ in candidates],
+        "allowed_rejected_indices": [rejected for _, rejected in candidates],
+    }
+
+
+@adapter("p132", "multi_objective_grpo")
+def multi_objective(params, inputs):
+    aspects = torch.tensor(inputs["aspect_scores"], dtype=torch.float64)
+    reward = weighted_sum(aspects, torch.tensor(params["weights"], dtype=torch.float64))
+    batch = batch_of({"policy": [[[0.0]] * len(row) for row in reward]}, {"score": reward}, roles=())
+    regression = (
+        torch.tensor(inputs[f"regression_{side}"], dtype=torch.float64) for side in ("predictions", "targets")
+    )
+    return {
+        "scalar_reward": reward,
+        **{
+            f"advantage_{spread}_std": group_advantage(spread, params["eps"])(batch)
+            for spread in ("sample", "population")
+        },
+        "reward_regression_loss": regression_loss(*regression),
+    }
+
+
+@adapter("p158", "rlhs_utility_and_labels")
+def rlhs(params, inputs):
+    return {
+        "true_utility": [shopping_utilities(offer["costs"], offer["meets"]) for offer in inputs["offers"]],
+        "normalised_foresight": [
+            [normalised_rating(rating) for rating in pair] for pair in inputs["foresight_ratings"]
+        ],
+        "chosen_by_foresight": [preferred_index(pair) for pair in inputs["foresight_ratings"]],
+        "chosen_by_hindsight": [preferred_index(pair) for pair in inputs["hindsight_ratings"]],
+    }
+
+
+@adapter("p064", "cofs_dpo_combination")
+def cofs(params, inputs):
+    parameters = [
+        {"fast": torch.tensor(inputs[f"fast_parameters_task{task}"], dtype=torch.float64)} for task in (1, 2)
+    ]
+    losses = torch.tensor(inputs["memory_dpo_loss_per_task_per_lambda"], dtype=torch.float64)
+    combined = [combination(parameters, [share, 1 - share])["fast"].tolist() for share in params["lambdas"]]
+    best = int(losses.sum(0).argmin())
+    return {
+        "combined": combined,
+        "best_lambda": params["lambdas"][best],
+        "best_parameters": combined[best],
     }

@@ -1,0 +1,34 @@
+"""Arithmetic of parameters: models as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from prefero.errors import PreferoError
+
+Parameters = Mapping[str, Tensor]
+
+
+def combination(models: Sequence[Parameters], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Σ_k λ_k θ_k, parameter by parameter.
+
+    COFS-DPO combines the fast modules of several domains, with weights that add up to 1 and are chosen on a
+    few pairs of every domain seen. Qi et al., 2024, arXiv 2406.05534. The factors of low-rank adapters cannot
+    be combined one by one: the product of averages is not the average of products.
+
+    Raises:
+        PreferoError: another number of weights than of models, or models with other parameters.
+    """
+    if not models or len(models) != len(weights):
+        raise PreferoError(f"there are {len(models)} models and {len(weights)} weights; give one for each.")
+    names = models[0].keys()
+    for place, model in enumerate(models):
+        if model.keys() != names:
+            other = sorted(names ^ model.keys())[0]
+            raise PreferoError(f"model {place} and the first do not share the parameter {other!r}.")
+    return {
+        name: sum((weight * model[name] for weight, model in zip(weights, models, strict=True)), 0 * tensor)
+        for name, tensor in models[0].items()
+    }
