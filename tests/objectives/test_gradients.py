@@ -41,7 +41,19 @@ def test_the_reference_gets_no_gradient_to_speak_of_and_the_policy_does(key: str
     assert slope_of(objective.loss(batch), batch).abs().sum() > 0
 
 
-DETACHED = {"wpo", "kto", "tdpo2", "beta_dpo", "ofs_dpo", "hypo", "sr_dpo", "sr_ipo", "drpo"}
+DETACHED = {
+    "wpo",
+    "kto",
+    "tdpo2",
+    "ra_dpo2",
+    "dpo_bmc",
+    "beta_dpo",
+    "ofs_dpo",
+    "hypo",
+    "sr_dpo",
+    "sr_ipo",
+    "drpo",
+}
 """They stop gradients on purpose, which is tested below and in their family's tests."""
 
 

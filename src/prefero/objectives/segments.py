@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.contrasts import Contrast, Margins
+from prefero.objectives.contrasts import Pair, Sides
 from prefero.objectives.quantities import Column, Quantity
 
 
@@ -22,28 +22,29 @@ class InSegment(Quantity):
         return (self.segment(batch) > 0).to(batch.lengths.dtype)
 
 
-class SegmentPairs(Contrast):
+class SegmentPairs(Pair):
     """The segments of the chosen response, best first, against those of the rejected one, worst first.
 
-    The reward, a number per token, is summed over each segment; a comparison is weight times sum on the
-    chosen side minus the same on the rejected one. What orders the segments, and what weighs them, is read at
-    the first token of each. Of equal ones the earlier comes first; segments beyond the smaller number of the
-    two responses meet nothing.
+    A quantity per token, as the reward is, is summed over each segment and multiplied by ``weight``; one per
+    response is the same for all its segments. What orders the segments, and what weighs them, is read at the
+    first token of each. Of equal ones the earlier comes first; segments beyond the smaller number of the two
+    responses meet nothing.
     """
 
     def __init__(
         self, score: Quantity, weight: Quantity, better: str = "chosen", worse: str = "rejected"
     ) -> None:
-        super().__init__()
-        self.score, self.weight, self.better, self.worse = score, weight, better, worse
+        super().__init__(better, worse)
+        self.score, self.weight = score, weight
 
-    def forward(self, reward: Quantity, batch: PreferenceBatch) -> Margins:
-        better, worse = self.paired(self.weight * SegmentSum(reward), batch)
-        return better - worse, self.exists(batch)
+    def sides(self, quantity: Quantity, batch: PreferenceBatch) -> Sides:
+        if quantity(batch).dim() < 3:
+            better, worse = super().sides(quantity, batch)
+            places = batch.mask.shape[0], batch.mask.shape[2]
+            return better.expand(places), worse.expand(places)
+        return self.paired(self.weight * SegmentSum(quantity), batch)
 
-    def paired(
-        self, quantity: Quantity, batch: PreferenceBatch
-    ) -> tuple[Float[Tensor, "example comparison"], Float[Tensor, "example comparison"]]:
+    def paired(self, quantity: Quantity, batch: PreferenceBatch) -> Sides:
         """What a quantity has at the first tokens of the segments that meet."""
         values = torch.broadcast_to(quantity(batch), batch.mask.shape)
         better, worse = self.order(batch)
