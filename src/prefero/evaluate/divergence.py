@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from prefero.data.cells import Cell, TokenExample
-from prefero.data.packing import next_fit, pack, unique_tokens
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Mean, mean
-from prefero.models.language import SecondModel, score
+from prefero.models.language import SecondModel
+from prefero.models.scoring import scored_rows
 from prefero.objectives.batch import Signal
 
 
@@ -31,23 +30,14 @@ def divergences(
     """
     signal = Signal("reverse_kl", against="reference", options=(("detached", 1),))
     examples = [TokenExample((cell,), {}, i) for i, cell in enumerate(responses)]
-    sizes = [unique_tokens(example) for example in examples]
-    order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
-    device = next(policy.parameters()).device
     found = [0.0] * len(examples)
-    training = [module for module in policy.modules() if module.training]
-    policy.eval()
-    try:
-        with torch.no_grad():
-            for row in next_fit(order, sizes, tokens_per_row):
-                forest = pack([examples[i] for i in row]).to(device)
-                scored = score(policy, forest, frozenset({signal}), others={"reference": reference})[""]
-                totals = scored.signals[signal].where(scored.mask, 0).double().sum((1, 2)).tolist()
-                for i, total in zip(row, totals, strict=True):
-                    found[i] = total
-    finally:
-        for module in training:
-            module.training = True
+    rows = scored_rows(
+        policy, examples, frozenset({signal}), others={"reference": reference}, tokens_per_row=tokens_per_row
+    )
+    for row, scored in rows:
+        totals = scored.signals[signal].where(scored.mask, 0).double().sum((1, 2)).tolist()
+        for i, total in zip(row, totals, strict=True):
+            found[i] = total
     return found
 
 

@@ -1,4 +1,9 @@
-"""How often a reward orders held-out pairs as their annotators did."""
+"""How often a reward, or the policy's own likelihood, orders held-out pairs as their annotators did.
+
+The reward of a method (its margins, :func:`ranking_accuracy`) and the policy's likelihood
+(:func:`policy_ranking`) are different rankings, and a method that orders nearly all pairs by its reward may
+leave the policy's ranking where it was: Chen et al., 2024, arXiv 2405.19534.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from prefero.data.cells import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Interval, wilson
+from prefero.models.scoring import scored_rows
+
+BETAS = (0.01, 0.1, 1.0, 5.0, 10.0)
+"""The strengths over which the paper reports the idealised accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +60,174 @@ def ranking_accuracy(margins: Sequence[float], *, confidence: float = 0.95) -> R
         pairs=len(margins),
         ties=sum(margin == 0 for margin in margins),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PairLogps:
+    """log-probabilities of the chosen and the rejected response of each pair, summed over tokens, and their
+    numbers of tokens."""
+
+    chosen: Float[Tensor, " pair"]
+    rejected: Float[Tensor, " pair"]
+    chosen_length: Tensor
+    rejected_length: Tensor
+
+    def margin(self, *, per_token: bool = False) -> Float[Tensor, " pair"]:
+        """Chosen minus rejected; of the means over each response's own tokens if ``per_token``."""
+        if not per_token:
+            return self.chosen - self.rejected
+        return self.chosen / self.chosen_length.clamp(min=1) - self.rejected / self.rejected_length.clamp(
+            min=1
+        )
+
+
+def pair_logps(
+    model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_row: int = 4096
+) -> PairLogps:
+    """What a language model gives (chosen, rejected) pairs.
+
+    Raises:
+        PreferoError: there are no pairs.
+    """
+    if not pairs:
+        raise PreferoError("a ranking accuracy needs at least one pair; got none.")
+    examples = [TokenExample(pair, {}, i) for i, pair in enumerate(pairs)]
+    totals = torch.zeros(len(pairs), 2, dtype=torch.float64)
+    lengths = torch.zeros(len(pairs), 2, dtype=torch.int64)
+    for row, scored in scored_rows(model, examples, tokens_per_row=tokens_per_row):
+        totals[row] = torch.where(scored.mask, scored.logps, 0).double().sum(-1).cpu()
+        lengths[row] = scored.mask.sum(-1).cpu()
+    return PairLogps(totals[:, 0], totals[:, 1], lengths[:, 0], lengths[:, 1])
+
+
+def ordered(margin: Float[Tensor, " pair"]) -> Bool[Tensor, " pair"]:
+    """Whether the chosen response is at least as likely: in this ranking a tie counts as right."""
+    return margin >= 0
+
+
+def ideal_margin(
+    reference_margin: Float[Tensor, " pair"], preference_rate: Float[Tensor, " pair"], beta: float
+) -> Float[Tensor, " pair"]:
+    """log π*(y_w)/π*(y_l) of the policy that a perfect optimiser of DPO or RLHF reaches: the reference's
+    margin plus logit(p)/β, where p is the share of annotators who prefer the chosen response.
+
+    Where all annotators agree (p is 0 or 1), the share of the others is taken for a thousandth, as the paper
+    does.
+    """
+    rate, other = preference_rate, 1 - preference_rate
+    rate, other = (torch.where(share == 0, 1e-3, share) for share in (rate, other))
+    return reference_margin + (rate.log() - other.log()) / beta
+
+
+def loss_that_orders(reference_margin: Float[Tensor, " pair"], beta: float) -> Float[Tensor, " pair"]:
+    """The DPO loss at or below which the policy itself orders the pair right: −log σ(−β margin).
+
+    The surer the reference is of the wrong order, the smaller the loss must become.
+    """
+    return -F.logsigmoid(-beta * reference_margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Pairs between two quantiles of the reference's margin for the wrong order, from easy to hard.
+
+    ``flipped`` is the share of the reference's wrongly ordered pairs among them that the policy orders right;
+    None where the reference orders all of them right.
+    """
+
+    low: float
+    high: float
+    pairs: int
+    accuracy: float
+    flipped: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRanking:
+    """How the policy's likelihood orders pairs, beside what it could be.
+
+    ``accuracy`` is the share of the pairs whose chosen response is at least as likely, ``per_token`` the same
+    by means over tokens, ``reference`` the reference's share, ``implicit`` that of the implicit reward
+    (positive margins of log π/π_ref: what trainers log). ``ideal`` is the share that a perfect optimiser
+    reaches, by β. ``by_difficulty`` has the pairs in order of how wrong the reference is.
+    """
+
+    accuracy: float
+    interval: Interval
+    per_token: float
+    reference: float
+    implicit: float
+    ideal: dict[float, float]
+    by_difficulty: tuple[Difficulty, ...]
+    pairs: int
+
+    @property
+    def alignment_gap(self) -> float:
+        """How far the policy stays below the best idealised accuracy."""
+        return max(self.ideal.values()) - self.accuracy
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"alignment_gap": self.alignment_gap}
+
+
+def policy_ranking(
+    policy: PairLogps,
+    reference: PairLogps,
+    preference_rate: Float[Tensor, " pair"] | float = 0.75,
+    *,
+    betas: Sequence[float] = BETAS,
+    quantiles: int = 4,
+    confidence: float = 0.95,
+) -> PolicyRanking:
+    """The ranking accuracy of a policy, observed and idealised. Chen et al., 2024, arXiv 2405.19534.
+
+    ``preference_rate`` is the share of annotators who prefer the chosen response, in [0, 1]; without such
+    data the paper takes 0.75.
+
+    Raises:
+        PreferoError: there are no pairs, or a log-probability is not a number.
+    """
+    margin, before = policy.margin(), reference.margin()
+    if not len(margin):
+        raise PreferoError("a ranking accuracy needs at least one pair; got none.")
+    for name, values in (("policy", margin), ("reference", before)):
+        if values.isnan().any():
+            wrong = int(values.isnan().nonzero()[0]) + 1
+            raise PreferoError(f"the {name}'s margin of pair {wrong} is not a number.")
+    rate = torch.as_tensor(preference_rate, dtype=before.dtype).expand_as(before)
+    accuracy = share(ordered(margin))
+    return PolicyRanking(
+        accuracy,
+        wilson(accuracy, len(margin), confidence),
+        share(ordered(policy.margin(per_token=True))),
+        share(ordered(before)),
+        share(margin - before > 0),
+        {beta: share(ordered(ideal_margin(before, rate, beta))) for beta in betas},
+        difficulties(margin, before, quantiles),
+        len(margin),
+    )
+
+
+def difficulties(
+    margin: Float[Tensor, " pair"], reference_margin: Float[Tensor, " pair"], quantiles: int
+) -> tuple[Difficulty, ...]:
+    """Accuracy and flips among pairs of like difficulty, in groups of nearly equal size."""
+    wrongness, order = (-reference_margin).sort(stable=True)
+    right, was_right = ordered(margin)[order], ordered(reference_margin)[order]
+    groups = []
+    for place in torch.arange(len(order)).tensor_split(min(quantiles, len(order))):
+        flippable = ~was_right[place]
+        groups.append(
+            Difficulty(
+                float(wrongness[place[0]]),
+                float(wrongness[place[-1]]),
+                len(place),
+                share(right[place]),
+                share(right[place][flippable]) if flippable.any() else None,
+            )
+        )
+    return tuple(groups)
+
+
+def share(of: Bool[Tensor, " pair"]) -> float:
+    return float(of.double().mean())

@@ -45,8 +45,8 @@ def von_neumann_winner(preference: Matrix) -> Policy:
         # Bland's rule, the first of all that would do, cannot cycle
         column = int((table[-1, :-1] < -1e-12).nonzero()[0])
         slope, held = table[:-1, column], table[:-1, -1]
-        ratios = torch.where(slope > 1e-12, held / slope, torch.inf)
-        tied = (ratios <= ratios.min() * (1 + 1e-12)).nonzero().flatten().tolist()
+        ratios = torch.where(slope > 1e-12, held.clamp(min=0) / slope, torch.inf)
+        tied = (ratios <= ratios.min() + 1e-12).nonzero().flatten().tolist()
         row = min(tied, key=lambda one: basis[one])
         table[row] /= table[row, column].clone()
         others = [one for one in range(responses + 1) if one != row]

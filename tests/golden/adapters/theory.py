@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from prefero.objectives import log_ratio
+from prefero.diagnostics.displacement import ches, least_displacing
+from prefero.diagnostics.top_tokens import top_tokens
+from prefero.evaluate.ranking import PairLogps, ideal_margin, loss_that_orders, ordered, policy_ranking
+from prefero.objectives import log_ratio, method
 from prefero.objectives.contrasts import Pair
 from prefero.theory import games, information, optima, proximal
 from prefero.theory.misspecified import LogLinearBandit
@@ -12,12 +16,20 @@ from prefero.theory.token_trees import ROOT, TokenTree, response_logps, soft_opt
 from prefero.theory.vector_field import dpo_field
 from tests.golden.adapters import adapter
 from tests.golden.adapters.optima import tensors
-from tests.golden.batches import pairs
+from tests.golden.batches import pairs, values
 
 
 def sums(inputs):
     """log π/π_ref of the chosen and of the rejected responses."""
     return [side.detach()[:, 0] for side in Pair().sides(log_ratio().sum(), pairs(inputs))]
+
+
+def padded_states(ragged):
+    """``[pair][token][hidden]`` as a tensor, NaN where there is no token, and its mask."""
+    rows = [torch.tensor(states, dtype=torch.float64) for states in ragged]
+    values = pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+    lengths = torch.tensor([len(row) for row in rows])
+    return values, torch.arange(values.shape[1]) < lengths[:, None]
 
 
 @adapter("p048", "dpo_vector_field")
@@ -241,4 +253,57 @@ def apo_parameters(params, inputs):
         "theta_next": proximal.extrapolate_parameters(
             known["theta_hat_next"], known["theta_hat_current"], params["alpha"]
         )
+    }
+
+
+@adapter("p143", "ranking_accuracy")
+def ranking_accuracy(params, inputs):
+    beta, batch = params["beta"], pairs(inputs)
+
+    def logps(model):
+        scored = batch.models[model]
+        totals, lengths = scored.logps.detach().sum(-1), scored.mask.sum(-1)
+        return PairLogps(totals[:, 0], totals[:, 1], lengths[:, 0], lengths[:, 1])
+
+    policy, reference = logps("policy"), logps("reference")
+    rate = torch.tensor(inputs["preference_rate"], dtype=torch.float64)
+    found = policy_ranking(policy, reference, rate, betas=[beta])
+    ideal = ideal_margin(reference.margin(), rate, beta)
+    return {
+        "ranking_correct": ordered(policy.margin()),
+        "ranking_accuracy": found.accuracy,
+        "ranking_accuracy_length_normalised": found.per_token,
+        "reference_ranking_accuracy": found.reference,
+        "ideal_log_ratio": ideal,
+        "ideal_correct": ordered(ideal),
+        "ideal_accuracy": found.ideal[beta],
+        "ideal_log_ratio_length_normalised": ideal_margin(reference.margin(per_token=True), rate, beta),
+        "loss_threshold_to_rank": loss_that_orders(reference.margin(), beta),
+        "dpo_loss": values(method("dpo", beta=beta), batch),
+        "dpo_gamma_loss": values(method("dpo_gamma", beta=beta, gamma=params["gamma"]), batch),
+    }
+
+
+@adapter("p167", "ches")
+def hidden_similarity(params, inputs):
+    (chosen, chosen_mask), (rejected, rejected_mask) = (
+        padded_states(inputs[f"hidden_{role}"]) for role in ("chosen", "rejected")
+    )
+    found = ches(chosen, rejected, chosen_mask, rejected_mask)
+    return {
+        "ches": found.score,
+        "ches_length_normalised": found.normalised,
+        "kept_indices": least_displacing(found, params["keep"]),
+    }
+
+
+@adapter("p147", "topk_indicators")
+def top_k(params, inputs):
+    found = top_tokens(torch.tensor(inputs["logits"], dtype=torch.float64), params["k"])
+    return {
+        "topk_mass": found.mass,
+        "topk_entropy": found.entropy,
+        "topk_entropy_renormalised": found.renormalised_entropy,
+        "mean_topk_mass": found.mass.mean(),
+        "mean_topk_entropy": found.entropy.mean(),
     }

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
+from prefero.objectives.links import capped
 from prefero.objectives.quantities import Logp, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
@@ -29,6 +30,27 @@ from prefero.objectives.targets import score_gap
 def h_dpo(beta: Positive = 0.1, alpha: Positive = 0.95) -> Objective:
     """DPO whose optimum has its entropy multiplied: α < 1 sharper, α > 1 more diverse."""
     return Compare(alpha * beta * Logp().sum() - beta * Logp("reference").sum())
+
+
+@published(
+    title="DPO with a scaled reference",
+    paper="p143",
+    citation="Chen et al., 2024, arXiv 2405.19534",
+    equation="−log σ(β [log π(y_w)/π(y_l) − γ log π_ref(y_w)/π_ref(y_l)])",
+    feedback={"pairs"},
+    relatives=(
+        "h_dpo scales the policy's terms instead: the two are the same up to β. γ = 0 leaves the reference "
+        "out. The default γ is ours: the paper sweeps it."
+    ),
+    equals=(
+        Equal("dpo", at={"gamma": 1.0}),
+        Equal("h_dpo", at={"beta": 0.1, "gamma": 0.5}, given={"beta": 0.05, "alpha": 2.0}),
+    ),
+    pitfalls="A small γ makes wrong rankings of the reference easier to turn, and the policy drift further.",
+)
+def dpo_gamma(beta: Positive = 0.1, gamma: NonNegative = 0.5) -> Objective:
+    """DPO that must make up for only a share γ of what the reference ranks wrongly."""
+    return Compare(beta * Logp().sum() - beta * gamma * Logp("reference").sum())
 
 
 Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
@@ -66,12 +88,6 @@ def f_dpo(beta: Positive = 0.1, divergence: Divergence = "reverse_kl", alpha: Op
 def power_transform(u: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
     """(1 − e^{−αu})/α, which is u at α = 0: rises with u for every α, and is bent the more the larger |α|."""
     return -torch.expm1(capped(-alpha * u)) / alpha if alpha else u
-
-
-def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The exponent, held where its exponential, times a usual β, is still finite in its own type."""
-    limit = 0.9 * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
-    return exponent.clamp(max=limit)
 
 
 @published(

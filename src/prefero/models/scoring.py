@@ -1,0 +1,42 @@
+"""Many examples scored by a language model for looking at: without a gradient, in rows of a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from prefero.data.cells import TokenExample
+from prefero.data.packing import next_fit, pack, unique_tokens
+from prefero.models.language import SecondModel, score
+from prefero.objectives.batch import Signal, TokenLogps
+
+
+def scored_rows(
+    model: nn.Module,
+    examples: Sequence[TokenExample],
+    signals: frozenset[Signal] = frozenset(),
+    *,
+    others: Mapping[str, nn.Module | SecondModel] | None = None,
+    tokens_per_row: int = 4096,
+) -> Iterator[tuple[list[int], TokenLogps]]:
+    """The numbers of some examples, and what :func:`~prefero.models.language.score` says of them, until all
+    have had their turn, longest first.
+
+    The model's mode is eval meanwhile, and then what it was.
+    """
+    sizes = [unique_tokens(example) for example in examples]
+    order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
+    device = next(model.parameters()).device
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for row in next_fit(order, sizes, tokens_per_row):
+            with torch.no_grad():
+                forest = pack([examples[i] for i in row]).to(device)
+                scored = score(model, forest, signals, others=others)[""]
+            yield row, scored
+    finally:
+        for module in training:
+            module.training = True
