@@ -225,6 +225,19 @@ class ShorterLength(Quantity):
         return batch.lengths[:, sides].min(1, keepdim=True).values
 
 
+class PairGap(Quantity):
+    """How much more one response of each example has of a quantity than another one, ``[example 1]``."""
+
+    def __init__(self, of: Quantity, first: str = "chosen", second: str = "rejected") -> None:
+        super().__init__()
+        self.of, self.first, self.second = of, first, second
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example 1"]:
+        values = per_response(self.of, batch)
+        first, second = (batch.roles.index(role) for role in (self.first, self.second))
+        return (values[:, first] - values[:, second])[:, None]
+
+
 class ListMean(Quantity):
     """The mean of a quantity over the responses that each example has, ``[example 1]``."""
 
