@@ -4,7 +4,8 @@ Per response token, from the next-token distribution p that scores it: ``entropy
 ``log_sum_p_squared``, ``top_k_mass`` (probability of the k likeliest tokens) and ``top_k_entropy`` (entropy
 of these, renormalised), in nats. With a second model's distribution q: ``forward_kl`` is KL(q‖p),
 ``reverse_kl`` is KL(p‖q), ``nested_risk`` a risk measure of log q − log p under q
-(:mod:`prefero.models.risk`). Per response: ``state`` is the last hidden state at its final token,
+(:mod:`prefero.models.risk`), ``divergence`` one of
+:mod:`prefero.models.divergences` from p to q. Per response: ``state`` is the last hidden state at its final token,
 ``prompt_state`` the one at the final token of its context. Per response token, at the position that
 predicts it: ``token_state`` is the last hidden state, ``token_states`` those after every layer,
 ``mean_activations`` the mean over the hidden dimension of what a ``part`` of every layer gives (``"mlp"``,
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.errors import PreferoError, nearest
+from prefero.models.divergences import divergence, kl
 from prefero.models.risk import nested_risk
 from prefero.objectives.batch import Signal
 
@@ -49,11 +51,11 @@ def _log_max_p(logp: Tensor) -> Tensor:
 
 
 def _forward_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
-    return (other.exp() * (other - logp)).sum(-1)
+    return kl(other, logp)
 
 
 def _reverse_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
-    return (logp.exp() * (logp - other)).sum(-1)
+    return kl(logp, other)
 
 
 def _top_k_mass(logp: Tensor, k: int) -> Tensor:
@@ -77,6 +79,7 @@ TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Mapping[str, float | str]], T
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
     "nested_risk": nested_risk,
+    "divergence": divergence,
 }
 STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
 """Signals that are read off inside the model, not off its logits."""

@@ -189,6 +189,18 @@ class TokenSum(Quantity):
         return torch.where(batch.mask, self.of(batch), 0).sum(-1)
 
 
+class LastToken(Quantity):
+    """What a quantity is at the last scored token of each response; 0 for a response without any."""
+
+    def __init__(self, of: Quantity) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
+        last = batch.mask & (batch.mask.cumsum(-1) == batch.mask.sum(-1, keepdim=True))
+        return torch.where(last, self.of(batch), 0).sum(-1)
+
+
 class Sides(Quantity):
     """Responses measured differently by role; 0 for the roles that are not named."""
 

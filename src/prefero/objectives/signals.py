@@ -43,6 +43,12 @@ def reverse_kl(against: str = "reference") -> Signal:
     return Signal("reverse_kl", against=against)
 
 
+def divergence(measure: str, against: str = "reference", **options: float) -> Signal:
+    """A divergence D(model ‖ ``against``) over the full vocabulary, per token, by its name in
+    :mod:`prefero.models.divergences`; ``options`` are its arguments."""
+    return Signal("divergence", against=against, options=(("measure", measure), *sorted(options.items())))
+
+
 def mean_activations(part: Literal["mlp", "attention", "residual"]) -> Signal:
     """The mean over the hidden dimension of what each layer's feed-forward (``mlp``), ``attention``, or the
     layer itself (``residual``) gives at the position that predicts a response token, without a gradient; a
