@@ -117,6 +117,15 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("error_step",),
         sample='{"prompt": …, "chosen": …, "rejected": …, "error_step": 3}',
     ),
+    "degree": ColumnSpec(
+        "example response",
+        "int",
+        "how much of the response's content was taken out, in classes from 0, nothing",
+        ("degree", "degrees"),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_degraded": …, "rejected_degraded": …, '
+        '"chosen_degree": 0, "rejected_degree": 0, "chosen_degraded_degree": 2, '
+        '"rejected_degraded_degree": 1}',
+    ),
     "flip_rate": ColumnSpec(
         "example",
         "float",
@@ -130,6 +139,13 @@ SCHEMA: dict[str, ColumnSpec] = {
         "whether the annotators called it a tie",
         ("tie", "annotator1..n"),
         sample='{"prompt": …, "chosen": …, "rejected": …, "tie": false}',
+    ),
+    "desirability": ColumnSpec(
+        "example",
+        "float",
+        "probability, judged by the prompt alone, that its response is labelled desirable; 0 to 1",
+        ("desirability",),
+        sample='{"prompt": …, "completion": …, "label": true, "desirability": 0.7}',
     ),
     "preference": ColumnSpec(
         "example",

@@ -49,4 +49,21 @@ def one_cycle(count: int, seed: int) -> NDArray[np.int64]:
     return successor
 
 
-VIEWS: Mapping[str, View] = {"mismatched": mismatched}
+def with_prompt(
+    examples: Sequence[TokenExample], max_length: int | None, seed: int
+) -> list[tuple[Cell, ...]]:
+    """The whole text as the response, from its second token on, which is the first that anything predicts."""
+    view = []
+    for example in examples:
+        cells = []
+        for cell in example.cells:
+            text = np.concatenate([cell.context, cell.response])
+            scored = None
+            if cell.scored is not None:
+                scored = np.concatenate([np.ones(len(cell.context), dtype=np.bool_), cell.scored])[1:]
+            cells.append(Cell(text[:1], text[1:], scored))
+        view.append(tuple(cells))
+    return view
+
+
+VIEWS: Mapping[str, View] = {"mismatched": mismatched, "with_prompt": with_prompt}

@@ -32,6 +32,11 @@ def squared(margins: Tensor, comparisons: Comparisons) -> Tensor:
     return margins.square()
 
 
+def exponential(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """exp(−z)."""
+    return capped(-margins).exp()
+
+
 def survival(margins: Tensor, comparisons: Comparisons) -> Tensor:
     """σ(−z) = 1 − σ(z): bounded on both sides, so extreme responses lose their pull."""
     return torch.sigmoid(-margins)
@@ -92,3 +97,9 @@ def with_ties(threshold: float) -> Link:
         return torch.where(tie(comparisons.batch) > 0, tied, lost)
 
     return cost
+
+
+def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The exponent, held where its exponential, times a usual β, is still finite in its own type."""
+    limit = 0.9 * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
+    return exponent.clamp(max=limit)

@@ -50,3 +50,20 @@ def ld_dpo(beta: Positive = 0.1, alpha: Share = 0.5) -> Objective:
         ShorterLength("chosen", "rejected"),
     )
     return Compare(beta * (weight * log_ratio()).sum())
+
+
+@published(
+    title="DPO by tokens: length-normalised DPO",
+    citation="Lambert et al., 2024, arXiv 2411.15124; TRL's sigmoid_norm",
+    equation="−log σ(β/|y_w| log π(y_w)/π_ref(y_w) − β/|y_l| log π(y_l)/π_ref(y_l))",
+    feedback={"pairs"},
+    settings={"tülu-3-8b": {"beta": 5.0, "learning_rate": 5e-7}, "tülu-3-70b": {"learning_rate": 2e-7}},
+    relatives=(
+        "simpo with a reference and without a margin. β acts on a mean over tokens: dpo's values are tens of "
+        "times too small."
+    ),
+    aliases=("sigmoid_norm",),
+)
+def dpo_norm(beta: Positive = 5.0) -> Objective:
+    """The mean log-ratio per token is the reward, so that length by itself earns nothing."""
+    return Compare(beta * log_ratio().mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,12 +43,20 @@ def kto(beta: Positive = 0.1, desirable: NonNegative = 1.0, undesirable: NonNega
     """
     reward = beta * log_ratio().sum()
     baseline = BatchMean(reward).at("mismatched").map(lambda drift: drift.clamp(min=0)).detach()
+    weight = by_label(desirable, undesirable)
+    return Compare(reward - baseline, Each(label="label"), survival, weight=weight, reduce=mean_of_all)
+
+
+def by_label(
+    desirable: float, undesirable: float
+) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
+    """The weight of a response that the column ``label`` calls desirable, and that of another."""
     label = Column("label")
 
     def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
         return torch.where(comparisons.total(label) > 0, desirable, undesirable)
 
-    return Compare(reward - baseline, Each(label="label"), survival, weight=weight, reduce=mean_of_all)
+    return weight
 
 
 @published(
