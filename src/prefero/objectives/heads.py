@@ -34,45 +34,53 @@ class State(Quantity):
         return torch.where(there[(...,) + (None,) * (states.dim() - there.dim())], states, 0)
 
 
-class Head(Quantity):
-    """A learned module of a state: one number for every response, or token, that the state belongs to.
+class VectorHead(Quantity):
+    """A learned module of a state: its outputs for every response, or token, that the state belongs to.
 
-    A module with several outputs leaves them as a trailing axis. It runs in the precision of its own weights,
-    whatever the model's. Write ``Head(module, State(STATE).detach())`` to keep its gradient from the model.
+    The module runs in the precision of its own weights, whatever the model's. Write
+    ``Head(module, State(STATE).detach())`` to keep its gradient from the model.
     """
 
     def __init__(self, module: nn.Module, state: Quantity) -> None:
         super().__init__()
         self.module, self.state = module, state
 
-    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "..."]:
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "*where output"]:
         states = self.state(batch)
         own = next((weight.dtype for weight in self.module.parameters()), torch.get_default_dtype())
         with torch.autocast(states.device.type, enabled=False):
-            outputs = self.module(states.to(own))
-        outputs = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
-        return outputs.to(batch.lengths.dtype)
+            return self.module(states.to(own)).to(batch.lengths.dtype)
+
+
+class Head(VectorHead):
+    """A head with one output: a number for every response, or token."""
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "*where"]:
+        return super().forward(batch).squeeze(-1)
 
 
 class Projection(nn.Module):
-    """A linear map of the last axis; ``bias`` is where its bias starts, None for no bias.
+    """A linear map of the last axis; as many outputs as inputs if ``outputs`` is None.
 
-    Its weight is made when the first states show how wide they are, uniform within 1/√width as in
-    :class:`torch.nn.Linear`.
+    Its weight is made when the first states show how wide they are: uniform within 1/√width, as in
+    :class:`torch.nn.Linear`. ``bias`` is where its bias starts, None for no bias.
     """
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 
-    def __init__(self, outputs: int, *, bias: float | None = 0.0) -> None:
+    def __init__(self, outputs: int | None = 1, *, bias: float | None = 0.0) -> None:
         super().__init__()
-        self.outputs = outputs
+        self.outputs, self.start = outputs, bias
         self.register_parameter("weight", None)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(torch.full((outputs,), bias)))
+        self.register_parameter("bias", None)
 
-    def forward(self, states: Float[Tensor, "*rest hidden"]) -> Float[Tensor, "*rest output"]:
+    def forward(self, states: Float[Tensor, "*where hidden"]) -> Float[Tensor, "*where output"]:
         if self.weight is None:
-            self.weight = drawn((self.outputs, states.shape[-1]), like=states)
+            outputs = self.outputs or states.shape[-1]
+            self.weight = drawn((outputs, states.shape[-1]), like=states)
+            if self.start is not None:
+                self.bias = nn.Parameter(states.new_full((outputs,), self.start))
         return F.linear(states, self.weight, self.bias)
 
 

@@ -82,7 +82,9 @@ class Parameter:
             raise PreferoError(f"{place} is a number, not {value!r}")
         if self.range is not None and value not in self.range:
             raise PreferoError(f"{place} lies in {self.range}, and {value!r} does not")
-        return value
+        if self.kind is int and value != int(value):
+            raise PreferoError(f"{place} is a whole number, not {value!r}")
+        return int(value) if self.kind is int else value
 
 
 @dataclass(frozen=True, slots=True)
