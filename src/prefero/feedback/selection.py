@@ -1,11 +1,141 @@
-"""Which examples to train on, from numbers that somebody has measured of them."""
+"""Which examples to train on, prompts to sample for and responses to annotate: pure functions of scores.
+
+What selects returns positions. Scores are made without a gradient.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Literal
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor
+
+from prefero.errors import PreferoError
+
+Scores = Float[Tensor, " example"]
+
+
+def highest(scores: Scores, count: int) -> list[int]:
+    """The positions of the ``count`` highest scores, the highest first, the earlier of equals before.
+
+    Raises:
+        PreferoError: there are fewer.
+    """
+    if not 0 <= count <= len(scores):
+        raise PreferoError(f"{count} of {len(scores)} cannot be selected.")
+    return scores.argsort(descending=True, stable=True)[:count].tolist()
+
+
+def clipped_margin(margin: Scores, low: float, high: float) -> Scores:
+    """A margin as a probability: 0 at ``low`` and below, 1 at ``high`` and above, a line between."""
+    return (margin.clamp(low, high) - low) / (high - low)
+
+
+def upper_bound(margin: Scores, few: int = 30) -> float:
+    """Where to clip margins from above: the smallest of them with fewer than ``few`` at or above it, or fewer
+    than the distance from it to the largest. Deng et al., 2025, arXiv 2502.14560."""
+    values = margin.sort().values.tolist()
+    above = range(len(values), 0, -1)
+    return next(
+        value for value, count in zip(values, above, strict=True) if count < few or count < values[-1] - value
+    )
+
+
+def fused(*probabilities: Scores) -> Scores:
+    """Several sources' probabilities that a pair's label is right, as one: Π p / (Π p + Π (1 − p)).
+
+    ½ where sources contradict each other with certainty. A source at 0 is a veto unless another is at 1. Deng
+    et al., 2025, arXiv 2502.14560, eq. 3 (DM-MUL); DM-ADD is the sum of the raw margins.
+    """
+    together = torch.stack(probabilities)
+    right, wrong = together.prod(0), (1 - together).prod(0)
+    certain = right + wrong > 0
+    return torch.where(certain, right / torch.where(certain, right + wrong, 1), 0.5)
+
+
+Region = Literal["signed_top", "abs_top", "middle", "bottom"]
+
+
+def region(gap: Scores, count: int, which: Region = "abs_top") -> list[int]:
+    """The examples with the clearest gaps in size (``abs_top``) or in the chosen response's favour
+    (``signed_top``), the least clear (``middle``), or those clearest against it (``bottom``).
+
+    Diwan et al., 2025, arXiv 2501.15109, take the gap log π_ref(y_w) − log π_ref(y_l); which statistic and
+    side they use is not certain. A mean per token is not dominated by length, as a sum is.
+    """
+    by = {"signed_top": gap, "abs_top": gap.abs(), "middle": -gap.abs(), "bottom": -gap}
+    return highest(by[which], count)
+
+
+def to_regenerate(rewards: Sequence[float], share: float) -> tuple[list[int], list[int]]:
+    """OPTune: the prompts with the lowest rewards get new responses, the others keep theirs; both in order.
+
+    ``share`` of them are chosen, rounded. Rewards of different prompts compare only roughly. Chen et al.,
+    2024, arXiv 2406.07657.
+
+    Raises:
+        PreferoError: ``share`` is outside 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise PreferoError(f"share is {share}; expected 0 to 1.")
+    count = math.floor(share * len(rewards) + 0.5)
+    lowest = set(sorted(range(len(rewards)), key=lambda i: rewards[i])[:count])
+    return sorted(lowest), [place for place in range(len(rewards)) if place not in lowest]
+
+
+def replay_counts(offline: int, generated: int, share: float = 0.5) -> tuple[int, int]:
+    """How many generated and how many offline pairs make a set with that ``share`` of offline ones.
+
+    At most (1 − share) times the offline pairs are generated ones. Chen et al., 2024, arXiv 2406.09760.
+
+    Raises:
+        PreferoError: ``share`` is not from 0 to below 1.
+    """
+    if not 0 <= share < 1:
+        raise PreferoError(f"share is {share}; expected 0 to below 1.")
+    # a product such as 1000 · (1 − 0.7) falls just short of the whole number that is meant
+    fresh = min(math.floor(round(offline * (1 - share), 9)), generated)
+    return fresh, math.floor(round(share * fresh / (1 - share), 9))
+
+
+def representative(
+    similarity: Float[Tensor, "response response"], chosen: Sequence[int], diversity: float = 1.0
+) -> float:
+    """AEPO's objective: how alike the chosen are to all responses, less how alike they are to each other.
+
+    Σ_{y ∈ Y} Σ_{y' ≠ y} u(y, y')/(k (N − 1)) − λ Σ_{y ≠ y' ∈ Y} u(y, y')/(k (k − 1)), the second 0 for one
+    response. Jinnai and Honda, 2024, arXiv 2405.13541.
+    """
+    others = similarity - similarity.diagonal().diag()
+    count, total = len(chosen), len(similarity)
+    quality = others[:, list(chosen)].sum() / max(total - 1, 1) / count
+    if count == 1:
+        return float(quality)
+    alike = others[list(chosen)][:, list(chosen)].sum() / (count * (count - 1))
+    return float(quality - diversity * alike)
+
+
+def to_annotate(
+    similarity: Float[Tensor, "response response"], count: int, diversity: float = 1.0
+) -> list[int]:
+    """The ``count`` responses to annotate, found one after the other by :func:`representative`."""
+    chosen: list[int] = []
+    for _ in range(count):
+        left = [place for place in range(len(similarity)) if place not in chosen]
+        chosen.append(max(left, key=lambda i: representative(similarity, [*chosen, i], diversity)))
+    return chosen
+
+
+def to_annotate_exactly(
+    similarity: Float[Tensor, "response response"], count: int, diversity: float = 1.0
+) -> list[int]:
+    """The best set of ``count`` responses among all; for few responses."""
+    sets = itertools.combinations(range(len(similarity)), count)
+    return list(max(sets, key=lambda chosen: representative(similarity, chosen, diversity)))
 
 
 def nearly_equal(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -149,7 +148,7 @@ def spac(
     preference = lam * Compare(beta * ratio)
     if smooth:
         lost = Pair("sample", "chosen") if relative else EachOf("sample")
-        return preference + Compare(ratio, lost, lambda margins, comparisons: F.softplus(margins))
+        return preference + Compare(ratio, lost, lambda margins, comparisons: logistic(-margins, comparisons))
     critic = penalty(ratio, "sample")
     return preference + critic + penalty(-ratio, "chosen") if relative else preference + critic
 

@@ -1,0 +1,29 @@
+"""The model as a classifier of its own responses: how likely it answers yes to "is this a good response?"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def yes_share(
+    logits: Float[Tensor, "response vocabulary"], yes: Sequence[int], no: Sequence[int]
+) -> Float[Tensor, " response"]:
+    """P(yes)/(P(yes) + P(no)) from the next-token logits behind the question, one row for each response.
+
+    Several spellings of an answer add up. A word of several tokens is known by its first: give that one's id
+    alone. Garg et al., 2025, Implicit preference optimization, arXiv 2502.16182; the squared loss of the same
+    initials is another method.
+    """
+    answers = [torch.logsumexp(logits[:, list(ids)], dim=1) for ids in (yes, no)]
+    return torch.sigmoid(answers[0] - answers[1])
+
+
+def answer_mass(
+    logits: Float[Tensor, "response vocabulary"], yes: Sequence[int], no: Sequence[int]
+) -> Float[Tensor, " response"]:
+    """P(yes) + P(no): where it is tiny the model does not answer the question, and its share means little."""
+    return logits.softmax(1)[:, [*yes, *no]].sum(1)
