@@ -134,13 +134,13 @@ def to_annotate_exactly(
     similarity: Float[Tensor, "response response"], count: int, diversity: float = 1.0
 ) -> list[int]:
     """The best set of ``count`` responses among all; for few responses."""
-    sets = itertools.combinations(range(len(similarity)), count)
-    return list(max(sets, key=lambda chosen: representative(similarity, chosen, diversity)))
+    sets = [list(chosen) for chosen in itertools.combinations(range(len(similarity)), count)]
+    return max(sets, key=lambda chosen: representative(similarity, chosen, diversity))
 
 
 def nearly_equal(
-    margins: Float[Tensor, "example"], delta: float, order: Literal["any", "right"] = "any"
-) -> Bool[Tensor, "example"]:
+    margins: Scores, delta: float, order: Literal["any", "right"] = "any"
+) -> Bool[Tensor, " example"]:
     """Pairs whose two responses a model finds nearly equally likely: ComPO takes them for noisy.
 
     ``margins`` are log π_ref(y_w) − log π_ref(y_l), summed over tokens, ``delta`` is how much is near. The
