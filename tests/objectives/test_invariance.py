@@ -39,12 +39,16 @@ def wider(batch: PreferenceBatch, responses: int, tokens: int, junk: float) -> P
         return TokenLogps(
             more(scored.logps, 3, 0.0),
             more(scored.mask, 3, False),
-            {signal: more(values, values.dim(), junk) for signal, values in scored.signals.items()},
+            {
+                signal: more(values, len(signal.axes.split()), junk)
+                for signal, values in scored.signals.items()
+            },
         )
 
     def more(values: Tensor, axes: int, fill: float) -> Tensor:
+        trailing = [0, 0] * (values.dim() - axes)
         sizes = [0, tokens, 0, responses] if axes == 3 else [0, responses]
-        return F.pad(values, sizes, value=fill)
+        return F.pad(values, [*trailing, *sizes], value=fill)
 
     def column(name: str, values: Tensor) -> Tensor:
         if SCHEMA[name].axes not in ("example response", "example response token"):
@@ -87,7 +91,7 @@ def test_the_order_of_candidates_does_not_matter(key: str) -> None:
     batch = batch_for(build(key))
     order = torch.tensor([2, 0, 3, 1])
     by_response = {
-        name: values[:, order] if SCHEMA[name].axes == "example response" else values
+        name: values[:, order] if SCHEMA[name].axes.startswith("example response") else values
         for name, values in batch.columns.items()
     }
     shuffled = changed(

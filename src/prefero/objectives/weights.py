@@ -57,3 +57,19 @@ def score_gap(
         return gap.sigmoid() if shape == "sigmoid" else gap
 
     return weight
+
+
+def discounted_gain(
+    gain: Quantity, rank: Quantity
+) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
+    """|G_i − G_j| |1/ln(1 + τ_i) − 1/ln(1 + τ_j)|: what exchanging two responses of a ranking would change of
+    its discounted cumulative gain; τ is 1 for the first. Without a gradient.
+
+    Wang et al., 2018, The LambdaLoss framework; for preferences Liu et al., 2024, arXiv 2402.01878.
+    """
+    discount = rank.map(lambda place: 1 / place.log1p())
+
+    def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return (comparisons.gap(gain).abs() * comparisons.gap(discount).abs()).detach()
+
+    return weight

@@ -22,9 +22,12 @@ def position_discount(kind: Discount) -> Quantity:
     if kind == "none":
         return Constant(1.0)
     share = (Position() - 1) / Length().map(lambda length: length.clamp(min=1)).per_token()
-    if kind == "cos":
-        return 0.5 + 0.5 * (math.pi * share).map(torch.cos)
-    return 1 - share
+    return share.map(raised_cosine) if kind == "cos" else 1 - share
+
+
+def raised_cosine(share: Tensor) -> Tensor:
+    """(1 + cos(π share))/2, in single precision as the authors have it: near 0 the rounding shows."""
+    return (1 + torch.cos(math.pi * share.float())) / 2
 
 
 @published(

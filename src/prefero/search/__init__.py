@@ -1,0 +1,1 @@
+"""Search: responses made step by step, with values to guide them."""
