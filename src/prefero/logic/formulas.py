@@ -95,10 +95,10 @@ class Formula:
 TRUE, FALSE = Formula(True), Formula(False)
 
 TOKEN = re.compile(
-    r"\s*(?:(?P<proposition>(?P<model>[A-Za-z_]\w*)\s*\(\s*(?P<address>[A-Za-z_][\w@]*)\s*\))"
+    r"(?P<proposition>(?P<model>[A-Za-z_]\w*)\s*\(\s*(?P<address>[A-Za-z_][\w@]*)\s*\))"
     r"|(?P<constant>⊤|⊥|true\b|false\b)"
     r"|(?P<operator><->|->|[¬~!∧&∨|→⊕^↔])"
-    r"|(?P<bracket>[()]))"
+    r"|(?P<bracket>[()])"
 )
 OPERATORS: Mapping[str, Operator] = {
     **{sign: operator for operator, sign in SIGNS.items()},
@@ -164,7 +164,8 @@ def parse(text: str) -> Formula:
 def tokenize(text: str) -> Iterator[tuple[int, str, Formula | Operator | str]]:
     """Place, kind and value of every token; the last is the end."""
     place = 0
-    while text[place:].strip():
+    while rest := text[place:].lstrip():
+        place = len(text) - len(rest)
         match = TOKEN.match(text, place)
         if match is None:
             raise PreferoError(

@@ -38,9 +38,6 @@ class TokenTree:
                     f"children, and {ROOT} stands for the prompt"
                 )
 
-    def children(self, node: int) -> list[int]:
-        return [child for child, parent in enumerate(self.parent) if parent == node]
-
     def responses(self) -> list[list[int]]:
         """The nodes of each response from first token to leaf, in the order of the leaves."""
         inner = set(self.parent)
