@@ -6,8 +6,13 @@ from dataclasses import replace
 
 import torch
 
+from prefero.models.divergences import DIVERGENCES
+from prefero.models.divergences import divergence as measured
 from prefero.objectives import method, primary
 from prefero.objectives.compare import negative_log_likelihood
+from prefero.objectives.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
+from prefero.objectives.signals import PROMPT_STATE, STATE
+from prefero.objectives.signals import divergence as divergence_from
 from prefero.theory.doubly_robust import (
     doubly_robust_mean,
     doubly_robust_values,
@@ -219,3 +224,61 @@ def drpo_estimator(params, inputs):
         "population_dr_both_wrong": mean(no_reference, no_preference),
         "population_dm_wrong_g": total_preference(policy, reference, no_preference),
     }
+
+
+@adapter("p097", "dpo_kernels.kernel_log_ratio")
+def kernel_log_ratio(params, inputs):
+    prompt, chosen, rejected, precision = (
+        torch.tensor(inputs[name], dtype=torch.float64)
+        for name in ("emb_prompt", "emb_chosen", "emb_rejected", "sigma_inv")
+    )
+    kernels = {
+        "rbf": RadialBasis(params["sigma"]),
+        "poly": Polynomial(params["degree"], params["c"]),
+        "spectral": Spectral(params["lambdas"], params["alphas"]),
+        "mahalanobis": Mahalanobis(precision),
+    }
+    mixture = Mixture(*kernels.values()).double()
+    for name in ("local_logits", "global_logits", "top_logits"):
+        getattr(mixture, name).data = torch.tensor(params[name], dtype=torch.float64)
+    kernels["hmk"] = mixture
+    ratios = {
+        f"log_ratio_{name}": kernel(prompt, chosen) - kernel(prompt, rejected)
+        for name, kernel in kernels.items()
+    }
+    return {**ratios, "hmk_pos": mixture(prompt, chosen).exp()}
+
+
+@adapter("p097", "dpo_kernels.divergence")
+def divergences(params, inputs):
+    p, q = (
+        torch.tensor(inputs[f"{model}_logits"], dtype=torch.float64).log_softmax(-1)
+        for model in ("policy", "reference")
+    )
+    names = {"jensen_shannon": "js", "wasserstein": "wasserstein1_index_cost", "chi_squared": "f_chi2"}
+    options = {"renyi": {"order": params["renyi_alpha"]}}
+    return {
+        names.get(measure, measure): measured(p, q, {"measure": measure, **options.get(measure, {})})
+        for measure in DIVERGENCES
+    }
+
+
+@adapter("p097", "dpo_kernels.hybrid_loss")
+def hybrid_loss(params, inputs):
+    batch, sigma = pairs(inputs), 0.1
+    # unit vectors whose radial basis kernels have the ratios that the vector gives
+    cosine = sigma**2 * torch.tensor(inputs["kernel_log_ratio"], dtype=torch.float64)
+    prompt = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(len(cosine), 2, 2)
+    chosen = torch.stack([cosine, (1 - cosine**2).sqrt()], -1)
+    response = torch.stack([chosen, prompt[:, 0].flip(-1)], 1)
+    apart = torch.tensor(inputs["divergence"], dtype=torch.float64)[:, None, None].expand_as(batch.mask)
+    policy, reference = batch.models["policy"], batch.models["reference"]
+    models = {
+        "policy": replace(policy, signals={divergence_from("kl"): apart}),
+        "reference": replace(reference, signals={PROMPT_STATE: prompt, STATE: response}),
+    }
+    batch = replace(batch, models=models)
+    shared = {"alpha": params["alpha"], "gamma": params["gamma"], "kernel": "rbf", "sigma": sigma}
+    linear = method("dpo_kernels", **shared, link="linear", k=params["kappa"])
+    sigmoid = method("dpo_kernels", **shared, beta=params["beta"])
+    return {"loss": summed_values(linear, batch), "loss_sigmoid_link": summed_values(sigmoid, batch)}
