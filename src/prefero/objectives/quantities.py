@@ -197,8 +197,18 @@ class LastToken(Quantity):
         self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
-        last = batch.mask & (batch.mask.cumsum(-1) == batch.mask.sum(-1, keepdim=True))
-        return torch.where(last, self.of(batch), 0).sum(-1)
+        return torch.where(is_last_token(batch), self.of(batch), 0).sum(-1)
+
+
+class AtLastToken(Quantity):
+    """A number per response at the last scored token of each, 0 at the others."""
+
+    def __init__(self, of: Quantity) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response token"]:
+        return torch.where(is_last_token(batch), self.of(batch)[..., None], 0)
 
 
 class Sides(Quantity):
@@ -318,6 +328,11 @@ class BatchMean(Quantity):
 def present(batch: PreferenceBatch) -> Tensor:
     """Bool ``[example response]``: whether the example has that response; lists are padded to the longest."""
     return batch.mask.any(-1)
+
+
+def is_last_token(batch: PreferenceBatch) -> Tensor:
+    """Bool ``[example response token]``: the last scored token of each response."""
+    return batch.mask & (batch.mask.cumsum(-1) == batch.mask.sum(-1, keepdim=True))
 
 
 def per_response(of: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example response"]:

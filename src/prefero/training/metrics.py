@@ -47,7 +47,9 @@ def measure(batch: PreferenceBatch, objective: Objective) -> dict[str, Measured]
         numbers["log_ratios"] = per_model["policy"] - per_model["reference"]
     compared = primary(objective)
     if compared is not None:
-        numbers["rewards"] = per_response(compared.reward, batch)
+        reward = compared.reward
+        # some contrasts look at tokens or segments: their reward is one number a token
+        numbers["rewards"] = per_response(reward.sum() if reward(batch).dim() > 2 else reward, batch)
 
     result: dict[str, Measured] = {}
     groups = _groups(batch, there)

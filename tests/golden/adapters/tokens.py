@@ -6,7 +6,8 @@ import torch
 
 from prefero.data.differences import differing_tokens
 from prefero.models.signals import TWO_MODELS
-from prefero.objectives import PreferenceBatch, TokenLogps, dry_run, log_ratio, method, primary
+from prefero.objectives import Column, PreferenceBatch, TokenLogps, dry_run, log_ratio, method, primary
+from prefero.objectives.presets.token_rewards import GeneralisedAdvantage, token_reward
 from prefero.objectives.presets.tokens import surprise_weight
 from prefero.objectives.segments import InSegment
 from prefero.objectives.signals import forward_kl
@@ -265,3 +266,85 @@ def two_d_dpo(params, inputs):
 @adapter("p087", "robust_two_d_dpo")
 def robust_two_d_dpo(params, inputs):
     return two_d(method("robust_two_d_dpo", **params), inputs)
+
+
+def opa_batch(inputs) -> PreferenceBatch:
+    """The three answers, and two of them under the corrupted image."""
+    roles = {"gold": "gt", "revised": "rev", "rejected": "gen"}
+    shown = {"gold": "gt_masked", "revised": "rev_masked"}
+
+    def scored(names) -> dict:
+        return {
+            model: list(zip(*(inputs[f"{model}_{name}"] for name in names.values()), strict=True))
+            for model in ("policy", "reference")
+        }
+
+    gold = [[0.0] * len(row) for row in inputs["policy_gt"]]
+    whole = (
+        [[1.0] * len(row) for row in inputs["policy_gt"]],
+        [[1.0] * len(row) for row in inputs["policy_gen"]],
+    )
+    score = zip(gold, inputs["rev_sentence_scores"], inputs["gen_sentence_scores"], strict=True)
+    weight = zip(whole[0], inputs["rev_image_weights"], whole[1], strict=True)
+    columns = {"token_score": column(list(score)), "image_weight": column(list(weight))}
+    batch = batch_of(scored(roles), columns, tuple(roles))
+    view = batch_of(scored(shown), roles=tuple(shown))
+    return PreferenceBatch(batch.models, batch.columns, batch.roles, {"corrupted": view})
+
+
+OPA = {"copo_coef": "image_coefficient", "anchor_coef": "anchor_coefficient"}
+PARTS = ("gt_vs_gen", "rev_vs_gen", "gt_image", "rev_image")
+
+
+def opa_terms(key, params, batch):
+    """The objective, and its terms without their coefficients."""
+    arguments = {OPA.get(name, name): value for name, value in params.items()}
+    unit = {**arguments, "image_coefficient": 1.0, "anchor_coefficient": 1.0}
+    return method(key, **arguments).double(), method(key, **unit).double()(batch)
+
+
+@adapter("p168", "opa_dpo_sequence")
+def opa_dpo(params, inputs):
+    batch = opa_batch(inputs)
+    objective, terms = opa_terms("opa_dpo", params, batch)
+    slopes = gradients(objective, batch)
+    return {
+        "loss": sum(term.values for term in objective(batch)),
+        **dict(zip(PARTS, (term.values for term in terms), strict=False)),
+        "anchor": sum(term.values for term in terms[4:]),
+        "grad_policy_gt": slopes["grad_policy_gold"],
+        "grad_policy_rev": slopes["grad_policy_revised"],
+        "grad_policy_gen": slopes["grad_policy_rejected"],
+    }
+
+
+@adapter("p168", "opa_dpo_released_code")
+def opa_dpo_released(params, inputs):
+    batch = opa_batch(inputs)
+    objective, terms = opa_terms("opa_dpo_released", params, batch)
+    means = [term.total / term.count for term in terms]
+    return {
+        "batch_loss": objective.loss(batch),
+        **{f"mean_{name}": value for name, value in zip(PARTS, means, strict=False)},
+        "mean_anchor": sum(means[4:]),
+    }
+
+
+@adapter("p156", "rto")
+def rto(params, inputs):
+    single = {
+        "policy": inputs["policy"],
+        "behaviour": inputs["policy"],
+        "reference": inputs["reference"],
+        "guide": inputs["dpo_policy"],
+    }
+    columns = {
+        "score": torch.tensor(inputs["terminal_reward"], dtype=torch.float64)[:, None],
+        "token_score": column([[row] for row in inputs["values"]]),
+    }
+    batch = batch_of({name: [[row] for row in rows] for name, rows in single.items()}, columns, roles=())
+    reward = token_reward(*(params[name] for name in ("beta1", "clip", "beta2", "beta3")))
+    value = Column("token_score")
+    advantage = GeneralisedAdvantage(reward, value, params["gamma"], params["gae_lambda"])
+    found = {"token_reward": reward, "advantage": advantage, "return": advantage + value}
+    return {name: [row for (row,) in ragged(of(batch), batch.mask)] for name, of in found.items()}

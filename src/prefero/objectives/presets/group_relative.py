@@ -50,14 +50,14 @@ def group_advantage(spread: Spread = "sample", epsilon: float = 1e-4) -> Quantit
 
 
 def clipped_surrogate(advantage: Quantity, clip: float) -> Quantity:
-    """min(ρ A, clip(ρ, 1 ± ε) A) of every token, ρ = π/π_behaviour: what a policy gradient raises."""
+    """min(ρ A, clip(ρ, 1 ± ε) A) of every token, ρ = π/π_behaviour: what a policy gradient raises. The
+    advantage, a number per token, has no gradient."""
     ratio = log_ratio("policy", "behaviour").map(lambda d: d.clamp(-EXPONENT, EXPONENT).exp())
 
     def surrogate(ratio: Tensor, advantage: Tensor) -> Tensor:
-        advantage = advantage.detach()[..., None]
         return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
-    return Map(surrogate, ratio, advantage)
+    return Map(surrogate, ratio, advantage.detach())
 
 
 def k3(model: str = "policy", against: str = "reference") -> Quantity:
@@ -93,7 +93,7 @@ def mo_grpo(
 ) -> Objective:
     """Group-relative policy optimization on a score made of several: better than the group, more likely."""
     lead = Column("advantage") if advantage == "given" else group_advantage(spread, epsilon)
-    return penalty((kl * k3() - clipped_surrogate(lead, clip)).mean(), reduce=mean_of_means)
+    return penalty((kl * k3() - clipped_surrogate(lead.per_token(), clip)).mean(), reduce=mean_of_means)
 
 
 @published(
@@ -127,5 +127,5 @@ def group_dpo(beta: Positive = 0.1) -> Objective:
 )
 def group_dpo_grpo(beta: Positive = 0.1, alpha: NonNegative = 0.1, clip: OpenShare = 0.2) -> Objective:
     """Pairs of a group and its policy gradient in one loss."""
-    policy_gradient = penalty(-clipped_surrogate(group_advantage("none"), clip).sum())
+    policy_gradient = penalty(-clipped_surrogate(group_advantage("none").per_token(), clip).sum())
     return group_dpo(beta) + alpha * policy_gradient
