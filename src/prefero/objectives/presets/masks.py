@@ -65,11 +65,16 @@ class LayersMask(nn.Module):
         return F.relu((per_layer * self.mixer).sum(-1, keepdim=True))
 
 
+def last_layer_mask() -> nn.Sequential:
+    """m = ReLU(w · h + b) of the state h after the last layer."""
+    return nn.Sequential(Projection(bias=1.0), nn.ReLU())
+
+
 def learned_mask(layers: Literal["all", "last"]) -> Quantity:
     """A mask, 0 or more for every token, that a head makes of the reference's states."""
     if layers == "all":
         return Head(LayersMask(), State(TOKEN_STATES, "reference").detach())
-    return Head(nn.Sequential(Projection(bias=1.0), nn.ReLU()), State(TOKEN_STATE, "reference").detach())
+    return Head(last_layer_mask(), State(TOKEN_STATE, "reference").detach())
 
 
 def masked(

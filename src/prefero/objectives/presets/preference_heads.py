@@ -46,6 +46,12 @@ def reward_head(pool: Pool, state: Quantity) -> Head:
     return Head(nn.Sequential(*pools[pool], Projection(bias=None)), state)
 
 
+def best_margin(smoothing: float) -> float:
+    """log((1−ε)/ε): the margin at which the contrastive loss is least, and the size of either reward at which
+    the separable one is; infinite without smoothing."""
+    return math.log1p(-smoothing) - math.log(smoothing) if smoothing else math.inf
+
+
 def preference_by(reward: Quantity, smoothing: float, loss: Literal["separable", "contrastive"]) -> Objective:
     """The head's part of :func:`dph`, with any quantity as the reward."""
     link = smoothed(smoothing)
