@@ -44,15 +44,21 @@ def cpo(
     title="CPO with the square loss of IPO",
     citation=CPO + "; TRL's CPO trainer, loss ipo",
     equation=(
-        "(1/|y_w| log π(y_w) − 1/|y_l| log π(y_l) − 1/(2τ))² − λ · mean over chosen tokens of log π(y_w)"
+        "(1/|y_w| log π(y_w) − 1/|y_l| log π(y_l) − 1/(2τ))² − λ · mean over the tokens of y₀ of log π(y₀), "
+        "y₀ = y_w or a gold response"
     ),
     feedback={"pairs"},
-    relatives="ipo (tokens: mean) with a uniform reference, plus a likelihood; τ is TRL's beta.",
+    relatives=(
+        "ipo (tokens: mean) with a uniform reference, plus a likelihood; τ is TRL's beta. With the gold "
+        "response (baseline: gold) it is the square loss of TRL's TPO trainer."
+    ),
 )
-def cpo_ipo(tau: Positive = 0.1, lam: NonNegative = 1.0) -> Objective:
-    """The margin of mean log-probabilities regressed on 1/(2τ), plus the chosen response's likelihood."""
+def cpo_ipo(
+    tau: Positive = 0.1, lam: NonNegative = 1.0, baseline: Literal["chosen", "gold"] = "chosen"
+) -> Objective:
+    """The margin of mean log-probabilities regressed on 1/(2τ), plus the likelihood of a response."""
     preference = Compare(Logp().mean(), link=squared, target=1 / (2 * tau))
-    return preference + lam * negative_log_likelihood("chosen", "batch")
+    return preference + lam * negative_log_likelihood(baseline, "batch")
 
 
 @published(
