@@ -65,6 +65,7 @@ DETACHED = {
     "tdpo2",
     "ra_dpo2",
     "dpo_bmc",
+    "rto",
     "beta_dpo",
     "ofs_dpo",
     "hypo",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.contrasts import Contrast, Margins, cell_exists, located
+from prefero.objectives.contrasts import Contrast, Margins, cell, cell_exists, located
 from prefero.objectives.quantities import Quantity, quantity
 
 
@@ -28,12 +28,22 @@ class ByPosition(Contrast):
         self.weight, self.sign = quantity(weight), sign
 
     def forward(self, reward: Quantity, batch: PreferenceBatch) -> Margins:
-        sides = [self.tokens(reward, batch, address) for address in self.addresses]
-        size = max(side.shape[-1] for side in sides)
-        first, *second = (F.pad(side, (0, size - side.shape[-1])) for side in sides)
+        first, *second = self.sides(reward, batch)
         margins = self.sign * (first - second[0] if second else first)
         exists = torch.stack([cell_exists(batch, address) for address in self.addresses]).all(0)
         return margins, exists.expand(margins.shape)
+
+    def total(self, quantity: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example comparison"]:
+        return torch.stack(self.sides(quantity, batch)).sum(0)
+
+    def sides(self, quantity: Quantity, batch: PreferenceBatch) -> list[Float[Tensor, "example comparison"]]:
+        """The quantity of each side, position by position; one per response is the same at all of them."""
+        if quantity(batch).dim() < 3:
+            size = max(located(batch, address)[0].mask.shape[-1] for address in self.addresses)
+            return [cell(quantity, batch, address).expand(-1, size) for address in self.addresses]
+        sides = [self.tokens(quantity, batch, address) for address in self.addresses]
+        size = max(side.shape[-1] for side in sides)
+        return [F.pad(side, (0, size - side.shape[-1])) for side in sides]
 
     def tokens(
         self, reward: Quantity, batch: PreferenceBatch, address: str
@@ -59,6 +69,7 @@ class ByPosition(Contrast):
 class Aligned(ByPosition):
     """The same, summed over the positions: one comparison an example."""
 
-    def forward(self, reward: Quantity, batch: PreferenceBatch) -> Margins:
-        margins, exists = super().forward(reward, batch)
-        return margins.sum(-1, keepdim=True), exists[:, :1]
+    def sides(self, quantity: Quantity, batch: PreferenceBatch) -> list[Float[Tensor, "example comparison"]]:
+        if quantity(batch).dim() < 3:
+            return [cell(quantity, batch, address) for address in self.addresses]
+        return [self.tokens(quantity, batch, address).sum(-1, keepdim=True) for address in self.addresses]
