@@ -140,7 +140,12 @@ def test_a_configuration_carries_formulas() -> None:
 
 def test_the_methods_that_readings_name_exist() -> None:
     named = {key for reading in PUBLISHED.values() for key in reading.methods}
-    assert named & set(methods()) >= {"dpo", "ipo", "simpo"}
+    assert named <= set(methods())
+
+
+def test_orpo_is_its_structure_and_a_likelihood() -> None:
+    both = 0.3 * compiled("orpo") + build("nll", tokens="batch")
+    assert_same(both, build("orpo", lam=0.3), random_batch_of_pairs())
 
 
 def test_gradients_of_the_default_raise_the_chosen_and_lower_the_rejected() -> None:

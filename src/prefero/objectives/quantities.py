@@ -145,14 +145,15 @@ class Logp(Quantity):
 
 
 class Measured(Quantity):
-    """A signal that the model's adapter measures on request."""
+    """A signal that the model's adapter measures on request; what stands at absent tokens is not read."""
 
     def __init__(self, signal: Signal, model: str = "policy") -> None:
         super().__init__()
         self.signal, self.model = signal, model
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "..."]:
-        return batch.models[self.model].signals[self.signal]
+        values = batch.models[self.model].signals[self.signal]
+        return torch.where(batch.mask, values, 0) if values.shape == batch.mask.shape else values
 
 
 class Map(Quantity):
@@ -346,7 +347,14 @@ def per_response(of: Quantity, batch: PreferenceBatch) -> Float[Tensor, "example
 def log_odds(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log p/(1 − p) of a log-probability, which is held where p cannot be told from 1."""
     logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
-    return logp - (-torch.expm1(logp)).log()
+    return logp - log_complement(logp)
+
+
+def log_complement(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(1 − p) of a log-probability, which is held where p cannot be told from 1."""
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
+    # either form loses digits where the other one has them
+    return torch.where(logp > -0.5, (-logp.expm1()).log(), (-logp.exp()).log1p())
 
 
 def log_ratio(model: str = "policy", against: str = "reference") -> Quantity:

@@ -17,7 +17,7 @@ from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Pairwise, Sides, cell, cell_exists
 from prefero.objectives.links import hinge, logistic, squared
-from prefero.objectives.quantities import Logp, Quantity
+from prefero.objectives.quantities import Logp, Quantity, log_complement
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.registry import Equal, published
 
@@ -89,12 +89,6 @@ def log_count(
     return found
 
 
-def log_complement(logps: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log(1 − e^logp); a probability within rounding of 1 is held there, without a gradient."""
-    logps = logps.clamp(max=-torch.finfo(logps.dtype).eps)
-    return torch.where(logps > -0.5, (-logps.expm1()).log(), (-logps.exp()).log1p())
-
-
 LINKS = {"logistic": logistic, "hinge": hinge, "squared": squared}
 DPO = {
     "formula": "Ref(y_w) & M(y_l) -> Ref(y_l) & M(y_w)",
@@ -123,6 +117,8 @@ CPO = {
     equals=(
         Equal("dpo", at={**DPO, "tokens": "sum"}),
         Equal("simpo", at={**CPO, "gamma": 1.5}),
+        Equal("cpo", at={**CPO, "tokens": "sum"}, given={"lam": 0.0}),
+        Equal("slic", at={**CPO, "tokens": "sum", "link": "hinge"}, given={"lam": 0.0, "delta": 1.0}),
         Equal(
             "ipo",
             at={**DPO, "tokens": "sum", "link": "squared", "beta": 1.0, "gamma": 5.0},
