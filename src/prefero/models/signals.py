@@ -2,14 +2,14 @@
 
 Per response token, from the next-token distribution p that scores it: ``entropy``, ``log_max_p``,
 ``log_sum_p_squared``, ``top_k_mass`` (probability of the k likeliest tokens) and ``top_k_entropy`` (entropy
-of these, renormalised), in nats. With a second model's distribution q: ``forward_kl`` is KL(q‖p),
-``reverse_kl`` is KL(p‖q), ``nested_risk`` a risk measure of log q − log p under q
-(:mod:`prefero.models.risk`), ``divergence`` one of
-:mod:`prefero.models.divergences` from p to q. Per response: ``state`` is the last hidden state at its final token,
-``prompt_state`` the one at the final token of its context. Per response token, at the position that
-predicts it: ``token_state`` is the last hidden state, ``token_states`` those after every layer,
-``mean_activations`` the mean over the hidden dimension of what a ``part`` of every layer gives (``"mlp"``,
-``"attention"``, ``"residual"``: the whole layer), without a gradient.
+of these, renormalised), in nats; ``log_z`` is the logarithm of what normalises p. With a second model's
+distribution q: ``forward_kl`` is KL(q‖p), ``reverse_kl`` is KL(p‖q), ``nested_risk`` a risk measure of
+log q − log p under q (:mod:`prefero.models.risk`), ``divergence`` one of :mod:`prefero.models.divergences`
+from p to q. Per response: ``state`` is the last hidden state at its final token, ``prompt_state`` the one at
+the final token of its context. Per response token, at the position that predicts it: ``token_state`` is the
+last hidden state, ``token_states`` those after every layer, ``mean_activations`` the mean over the hidden
+dimension of what a ``part`` of every layer gives (``"mlp"``, ``"attention"``, ``"residual"``: the whole
+layer), without a gradient.
 
 Options: ``("k", 5)`` for the top-k signals; ``("detached", 1)`` where no gradient is wanted, which costs one
 pass over logits that exist anyway (monitors ask for this) instead of a recomputed chunk.
@@ -81,13 +81,16 @@ TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Mapping[str, float | str]], T
     "nested_risk": nested_risk,
     "divergence": divergence,
 }
+LOG_Z = "log_z"
+"""The one signal that p does not have: the logits' log-sum-exp."""
+
 STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
 """Signals that are read off inside the model, not off its logits."""
 
 
 def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> None:
     """Raise :class:`PreferoError` for signals that no language model gives, or lack their second model."""
-    known = (*ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
+    known = (LOG_Z, *ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
     for signal in signals:
         if signal.name not in known:
             raise PreferoError(
@@ -120,18 +123,20 @@ class Meter:
             name: other(start, start + len(logits)).split(ROWS_AT_ONCE) for name, other in self.others.items()
         }
         blocks = [
-            self._measure(block - scale[:, None], {name: parts[n] for name, parts in others.items()})
+            self._measure(block - scale[:, None], scale, {name: parts[n] for name, parts in others.items()})
             for n, (block, scale) in enumerate(
                 zip(logits.split(ROWS_AT_ONCE), normaliser.split(ROWS_AT_ONCE), strict=True)
             )
         ]
         return [torch.cat(parts) for parts in zip(*blocks, strict=True)]
 
-    def _measure(self, logp: Tensor, others: Mapping[str, Tensor]) -> list[Tensor]:
+    def _measure(self, logp: Tensor, log_z: Tensor, others: Mapping[str, Tensor]) -> list[Tensor]:
         measured = []
         for signal in self.signals:
             block = logp.detach() if _detached(signal) else logp
-            if signal.name in ONE_MODEL:
+            if signal.name == LOG_Z:
+                measured.append(log_z.detach() if _detached(signal) else log_z)
+            elif signal.name in ONE_MODEL:
                 measured.append(ONE_MODEL[signal.name](block))
             elif signal.name in TOP:
                 measured.append(TOP[signal.name](block, int(dict(signal.options).get("k", TOP_K))))

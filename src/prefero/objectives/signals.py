@@ -18,6 +18,9 @@ LOG_SUM_P_SQUARED = Signal("log_sum_p_squared")
 LOG_MAX_P = Signal("log_max_p")
 """log max p: what the greedy token scores."""
 
+LOG_Z = Signal("log_z")
+"""log Σ exp(logits): what normalises p, and what p does not show."""
+
 STATE = Signal("state", axes="example response")
 """Last hidden state of the final response token; a trailing ``hidden`` axis."""
 
