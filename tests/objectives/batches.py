@@ -20,7 +20,12 @@ KEYS = sorted(methods())
 
 
 def build(key: str, **arguments: object) -> Objective:
-    return materialise(method(key, **{**ARGUMENTS.get(key, {}), **arguments})).double()
+    return ready(method(key, **{**ARGUMENTS.get(key, {}), **arguments}))
+
+
+def ready(objective: Objective) -> Objective:
+    """The objective in float64, with its heads made, always the same."""
+    return materialise(objective).double()
 
 
 def entry(key: str) -> Method:
@@ -48,7 +53,7 @@ def random_batch(
     def scored(signals: Sequence) -> TokenLogps:
         logps = torch.where(mask, -spread * uniform(*mask.shape), 0)
         measured = {}
-        for signal in sorted(signals, key=lambda one: one.name):
+        for signal in sorted(signals, key=repr):
             shape = mask.shape if signal.axes == "example response token" else mask.shape[:2]
             measured[signal] = uniform(*shape, *trailing_sizes(signal)).requires_grad_()
         return TokenLogps(logps, mask, measured)
@@ -79,7 +84,7 @@ def column(name: str, examples: int, responses: int, tokens: int, numbers: torch
         return torch.tensor([1.0, -1.0]).double().repeat(responses)[:responses].expand(shape).clone()
     if name == "rank":
         return uniform(*shape).argsort(1)
-    if name == "group":
+    if name in ("group", "degree"):
         return torch.randint(0, 3, shape, generator=numbers)
     if name in ("segment", "step"):
         # whole runs of tokens, the first of them outside of all
@@ -116,7 +121,7 @@ def leaves(batch: PreferenceBatch) -> list[Tensor]:
     policy = batch.models["policy"]
     own = [
         policy.logps,
-        *(policy.signals[signal] for signal in sorted(policy.signals, key=lambda one: one.name)),
+        *(policy.signals[signal] for signal in sorted(policy.signals, key=repr)),
     ]
     return [*own, *(leaf for view in batch.views.values() for leaf in leaves(view))]
 

@@ -13,7 +13,7 @@ import yaml
 from prefero.errors import PreferoError
 from prefero.objectives import Compare, Match, Objective, find, from_config, method, methods, primary
 from prefero.objectives.presets.pairs import simpo
-from tests.objectives.batches import ARGUMENTS, KEYS, batch_for, build
+from tests.objectives.batches import ARGUMENTS, KEYS, batch_for, build, ready
 
 
 def refusal(config) -> str:
@@ -44,7 +44,7 @@ def test_an_entry_says_what_a_reader_needs(key: str) -> None:
 def test_an_objective_records_how_it_is_built_again(key: str) -> None:
     objective = build(key)
     config = json.loads(json.dumps({"method": objective.key, **objective.arguments}))
-    again = from_config(config).double()
+    again = ready(from_config(config))
     assert again.key == key
     assert again.arguments == objective.arguments
     batch = batch_for(objective)

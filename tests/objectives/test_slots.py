@@ -10,7 +10,7 @@ import torch
 from prefero.errors import PreferoError
 from prefero.objectives import Objective, from_config
 from prefero.objectives.slots import SLOTS
-from tests.objectives.batches import ARGUMENTS, KEYS, batch_for, build, slopes
+from tests.objectives.batches import ARGUMENTS, KEYS, batch_for, build, ready, slopes
 
 ADDITIONS = ("nll", "simpo", "kto")
 REASONS = (
@@ -34,7 +34,7 @@ VALUES = [(slot, name) for slot, known in SLOTS.items() for name in known]
 def combined(key: str, extra: dict) -> Objective | str:
     """The combination, or why it is refused."""
     try:
-        return from_config({"method": key, **ARGUMENTS.get(key, {}), **extra}).double()
+        return ready(from_config({"method": key, **ARGUMENTS.get(key, {}), **extra}))
     except PreferoError as refused:
         return str(refused)
 
@@ -96,3 +96,14 @@ def test_a_wrong_name_is_named() -> None:
     refused = combined("dpo", {"target": "score_gp"})
     assert isinstance(refused, str)
     assert re.search(r"no target is called 'score_gp'; did you mean 'score_gap'", refused)
+
+
+def test_a_coefficient_multiplies_the_method_and_not_what_is_added() -> None:
+    scaled = from_config({"method": "dpo", "coefficient": 0.3, "plus": {"nll": 0.5}}).double()
+    batch = batch_for(scaled)
+    expected = 0.3 * build("dpo").loss(batch) + 0.5 * build("nll").loss(batch)
+    torch.testing.assert_close(scaled.loss(batch), expected)
+    again = from_config({"method": scaled.key, **scaled.arguments}).double()
+    torch.testing.assert_close(again.loss(batch), expected)
+    with pytest.raises(PreferoError, match=r"coefficient of the objective is a number, not 'much'"):
+        from_config({"method": "dpo", "coefficient": "much"})
