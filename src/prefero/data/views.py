@@ -66,4 +66,38 @@ def with_prompt(
     return view
 
 
-VIEWS: Mapping[str, View] = {"mismatched": mismatched, "with_prompt": with_prompt}
+def unprompted(examples: Sequence[TokenExample], max_length: int | None, seed: int) -> list[tuple[Cell, ...]]:
+    """Every response without its prompt: behind what all prompts of the data begin and end with, which is the
+    template of an empty prompt.
+
+    Raises:
+        PreferoError: the prompts share no token, so that a response's first token would have none before it.
+    """
+    contexts = [cell.context for example in examples for cell in example.cells]
+    shortest = min(map(len, contexts))
+    start = shared(contexts, shortest)
+    end = shared([context[::-1] for context in contexts], shortest - start)
+    first = contexts[0]
+    template = np.concatenate([first[:start], first[len(first) - end :]])
+    if not len(template):
+        raise PreferoError(
+            "The prompts share no token, so that their responses cannot be scored without them: use a "
+            "tokenizer with a token for the beginning of a text, or a chat template."
+        )
+    return [
+        tuple(Cell(template, cell.response, cell.scored) for cell in example.cells) for example in examples
+    ]
+
+
+def shared(rows: Sequence[NDArray[np.int64]], most: int) -> int:
+    """How many of their first tokens all rows have in common, at most ``most``."""
+    heads = np.stack([row[:most] for row in rows])
+    same = (heads == heads[0]).all(0)
+    return int(np.argmin(same)) if not same.all() else most
+
+
+VIEWS: Mapping[str, View] = {
+    "mismatched": mismatched,
+    "with_prompt": with_prompt,
+    "unprompted": unprompted,
+}
