@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from prefero.data.differences import differing_tokens
+from prefero.feedback.pairing import best_and_worst
+from prefero.feedback.segments import key_turns
 from prefero.models.signals import TWO_MODELS
 from prefero.objectives import Column, PreferenceBatch, TokenLogps, dry_run, log_ratio, method, primary
 from prefero.objectives.presets.token_rewards import GeneralisedAdvantage, token_reward
@@ -348,3 +350,30 @@ def rto(params, inputs):
     advantage = GeneralisedAdvantage(reward, value, params["gamma"], params["gae_lambda"])
     found = {"token_reward": reward, "advantage": advantage, "return": advantage + value}
     return {name: [row for (row,) in ragged(of(batch), batch.mask)] for name, of in found.items()}
+
+
+@adapter("p050", "sdpo_segment")
+def sdpo_segment(params, inputs):
+    rows = []
+    for e, (first, count) in enumerate(zip(inputs["first_turn"], inputs["num_turns"], strict=True)):
+        ranges = [inputs[f"{side}_turn_spans"][e] for side in SIDES]
+        turns = key_turns(len(ranges[0]), len(ranges[1]), first, count)
+        numbers = [
+            [turns.index(turn) + 1 if turn in turns else 0 for turn in range(len(own))] for own in ranges
+        ]
+        tokens = [inputs[f"policy_{side}"][e] for side in SIDES]
+        rows.append([per_token(*side)[1] for side in zip(tokens, ranges, numbers, strict=True)])
+    batch, objective = (
+        pairs(inputs, columns={"segment": column(rows).long()}),
+        method("sdpo_segment", **params),
+    )
+    return {
+        **loss_and_gradients(objective, batch),
+        "logits": comparisons(objective, batch).margins[:, 0],
+    }
+
+
+@adapter("p027", "ilr_dpo_pair_selection")
+def ilr_dpo_pair_selection(params, inputs):
+    chosen, rejected = zip(*map(best_and_worst, inputs["scores"]), strict=True)
+    return {"chosen_index": list(chosen), "rejected_index": list(rejected)}
