@@ -78,6 +78,12 @@ def test_the_order_of_published_losses() -> None:
     assert PUBLISHED["unlikelihood"].structure.entails(orpo), "less speaks against the preference of orpo"
 
 
+def test_a_reference_makes_dpo_of_cpo() -> None:
+    assert PUBLISHED["cpo"].structure.against_reference().equivalent(PUBLISHED["dpo"].structure)
+    with pytest.raises(PreferoError, match="policy alone"):
+        PUBLISHED["dpo"].structure.against_reference()
+
+
 def test_neighbours_differ_in_one_assignment() -> None:
     ccpo = PUBLISHED["ccpo"].structure
     found = list(ccpo.neighbours())

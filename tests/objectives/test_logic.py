@@ -63,6 +63,18 @@ def test_orpos_term_is_the_log_odds_ratio() -> None:
     torch.testing.assert_close(compiled("orpo").loss(batch), expected)
 
 
+@pytest.mark.parametrize("name", ["orpo", "ccpo"])
+def test_a_structure_against_the_reference_has_the_difference_of_the_ratios(name: str) -> None:
+    lifted = PUBLISHED[name].structure.against_reference()
+    formulas = {part: str(getattr(lifted, part)) for part in ("formula", "condition", "both")}
+    batch = batch_for(build("dpo"))
+    swapped = PreferenceBatch({"policy": batch.models["reference"]}, roles=batch.roles)
+    plain = compiled(name)
+    expected = plain.comparisons(batch).margins - plain.comparisons(swapped).margins
+    found = build("logic", **formulas).comparisons(batch).margins
+    torch.testing.assert_close(found, expected)
+
+
 def test_cross_entropy_is_compiled() -> None:
     batch = random_batch_of_pairs()
     assert_same(compiled("cross_entropy"), build("nll"), batch)

@@ -101,6 +101,21 @@ class PreferenceStructure:
             if changed and preferred and dispreferred:
                 yield from_assignments(preferred, dispreferred, self.propositions)
 
+    def against_reference(self) -> PreferenceStructure:
+        """The structure whose log-ratio is this one's less the reference's: what the policy accepts, measured
+        from what the reference does. It makes DPO of CPO.
+
+        Raises:
+            PreferoError: the structure speaks of other models than the policy.
+        """
+        if any(one.model != "policy" for one in self.propositions):
+            raise PreferoError(f"only a structure of the policy alone has a reference put to it, not {self}")
+        beside = [Proposition("reference", one.address) for one in self.propositions]
+        number = len(beside)
+        preferred = paired(self.preferred, self.dispreferred, number)
+        dispreferred = paired(self.dispreferred, self.preferred, number)
+        return from_assignments(preferred, dispreferred, [*self.propositions, *beside])
+
     def __str__(self) -> str:
         return f"{self.formula}  given {self.condition}  both ways {self.both}"
 
@@ -114,6 +129,12 @@ def mark(preferred: int, dispreferred: int) -> Mark:
     if preferred:
         return "both" if dispreferred else "for"
     return "against" if dispreferred else "neither"
+
+
+def paired(first: int, second: int, propositions: int) -> int:
+    """The assignments of twice as many propositions whose first half is in one set and second in another."""
+    size = 2**propositions
+    return sum(first << k * size for k in range(size) if second >> k & 1)
 
 
 def reading_order(proposition: Proposition) -> tuple[bool, str, bool, str]:
