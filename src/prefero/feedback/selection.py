@@ -5,6 +5,7 @@ What selects returns positions. Scores are made without a gradient.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -39,10 +40,12 @@ def upper_bound(margin: Scores, few: int = 30) -> float:
     """Where to clip margins from above: the smallest of them with fewer than ``few`` at or above it, or fewer
     than the distance from it to the largest. Deng et al., 2025, arXiv 2502.14560."""
     values = margin.sort().values.tolist()
-    above = range(len(values), 0, -1)
-    return next(
-        value for value, count in zip(values, above, strict=True) if count < few or count < values[-1] - value
-    )
+
+    def scarce(value: float) -> bool:
+        above = len(values) - bisect.bisect_left(values, value)
+        return above < few or above < values[-1] - value
+
+    return next((value for value in values if scarce(value)), values[-1])
 
 
 def fused(*probabilities: Scores) -> Scores:

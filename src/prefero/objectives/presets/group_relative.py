@@ -63,7 +63,7 @@ def clipped_surrogate(advantage: Quantity, clip: float) -> Quantity:
 def k3(model: str = "policy", against: str = "reference") -> Quantity:
     """e^d − d − 1 with d = log π_ref − log π, per token: an estimate of KL(π ‖ π_ref) that is never
     negative."""
-    difference = (Logp(against) - Logp(model)).map(lambda d: d.clamp(-EXPONENT, EXPONENT))
+    difference = (Logp(against) - Logp(model)).map(lambda d: d.clamp(max=EXPONENT))
     return difference.map(torch.expm1) - difference
 
 
