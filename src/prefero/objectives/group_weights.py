@@ -102,7 +102,8 @@ class GroupWeights(nn.Module):
             # shifted for all alike: a group that is yet to come has the weight that it would have kept
             self.log_q.copy_(moved - masked_logsumexp(moved, known)[0])
         weights = self.trade_off * self.q(sizes)
-        weights = weights + torch.where(known, (1 - self.trade_off) / known.sum().clamp(min=1), 0)
+        uniform = known.to(weights.dtype) / known.sum().clamp(min=1)
+        weights = weights + (1 - self.trade_off) * uniform
         total = weights @ per_group
         return [Term(total, number(comparisons.mask.any(), losses), False, losses.sum(1))]
 
