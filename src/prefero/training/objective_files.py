@@ -34,7 +34,8 @@ def load_objective(folder: str | Path, objective: Objective | None = None) -> Ob
     was given an objective of one's own instead of a method's name; it takes the weights and is returned.
 
     Raises:
-        PreferoError: the folder holds none, or one that no configuration describes.
+        PreferoError: the folder holds none, or one that no configuration describes, or another one than
+            ``objective``.
     """
     folder = Path(folder)
     if not (folder / _CONFIG).is_file():
@@ -49,7 +50,12 @@ def load_objective(folder: str | Path, objective: Objective | None = None) -> Ob
                 f"weights, load_objective({str(folder)!r}, objective)"
             )
         objective = from_config(config)
-    load_state(objective, folder)
+    try:
+        load_state(objective, folder)
+    except AttributeError as error:
+        raise PreferoError(
+            f"the objective in {folder} is made of other parts than the one given: {error}"
+        ) from None
     return objective.eval()
 
 
