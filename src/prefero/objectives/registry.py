@@ -238,13 +238,14 @@ def refuse_unknown(arguments: Mapping[str, Any], known: Mapping[str, Any], place
 def from_config(config: Any) -> Objective:
     """Build what a configuration describes: a method's name, or a mapping ::
 
-        {"method": "dpo", "beta": 0.1, "weight": "wpo", "plus": {"nll": 0.2}}
+        {"method": "dpo", "beta": 0.1, "weight": "wpo", "coefficient": 0.8, "plus": {"nll": 0.2}}
 
     ``weight``, ``target`` and ``reduce`` name what is put into the slot of that name
     (:data:`prefero.objectives.slots.SLOTS`), or map its name to its arguments: a weight multiplies the
-    method's own, a target adds to it, a reduction takes the place of a mean. ``plus`` maps methods to the
-    coefficients they are added with, or to mappings of ``coefficient`` and the method's own arguments. The
-    objective's ``key`` and ``arguments`` give the configuration back.
+    method's own, a target adds to it, a reduction takes the place of a mean. ``coefficient`` multiplies the
+    method (unless it has an argument of that name), and ``plus`` maps methods to the coefficients they are
+    added with, or to mappings of ``coefficient`` and the method's own arguments. The objective's ``key`` and
+    ``arguments`` give the configuration back.
 
     Raises :class:`~prefero.errors.PreferoError` for what :func:`method` refuses and for combinations that
     make no sense.
@@ -253,7 +254,9 @@ def from_config(config: Any) -> Objective:
         return method(config)
     if not isinstance(config, Mapping) or not isinstance(config.get("method"), str):
         raise PreferoError("an objective is a method's name, or a mapping with a `method` and its arguments")
-    own = {name: value for name, value in config.items() if name not in ("method", *SLOTS, "plus")}
+    scaled = "coefficient" in config and "coefficient" not in find(config["method"]).parameters
+    reserved = ("method", *SLOTS, "plus", *(["coefficient"] if scaled else []))
+    own = {name: value for name, value in config.items() if name not in reserved}
     base = method(config["method"], **own)
     assert base.key is not None
     objective, arguments = base, dict(base.arguments)
@@ -261,6 +264,9 @@ def from_config(config: Any) -> Objective:
         if config.get(slot) is not None:
             arguments[slot] = config[slot]
             objective = slotted(objective, base.key, slot, config[slot])
+    if scaled:
+        arguments["coefficient"] = coefficient_of(config, "the objective")
+        objective = arguments["coefficient"] * objective
     if config.get("plus"):
         arguments["plus"] = config["plus"]
         objective = extended(objective, base, config["plus"])
@@ -308,13 +314,17 @@ def extended(objective: Objective, base: Objective, additions: Any) -> Objective
         arguments = dict(value) if isinstance(value, Mapping) else {"coefficient": value}
         if "coefficient" not in arguments:
             raise PreferoError(f"`plus.{key}` needs a coefficient")
-        coefficient = Parameter("coefficient", 1.0, float, Range()).checked(
-            arguments.pop("coefficient"), f"`plus.{key}`"
-        )
+        coefficient = coefficient_of(arguments, f"`plus.{key}`")
+        del arguments["coefficient"]
         addition = method(key, **arguments)
         refuse_mixed(base, addition)
         parts.append((coefficient, addition))
     return Sum(*parts)
+
+
+def coefficient_of(config: Mapping[str, Any], place: str) -> float:
+    coefficient: float = Parameter("coefficient", 1.0, float, Range()).checked(config["coefficient"], place)
+    return coefficient
 
 
 def refuse_mixed(base: Objective, addition: Objective) -> None:
