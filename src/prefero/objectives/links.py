@@ -76,12 +76,14 @@ def bernoulli_kl(
     return right + (-first).sigmoid() * (F.logsigmoid(-first) - F.logsigmoid(-second))
 
 
-def reverse_kl_to(rate: float) -> Link:
-    """KL((q, 1 − q) ‖ (1 − ε, ε)) with q = σ(z), ε in (0, ½)."""
+def reverse_kl_to(rate: float, normalised: bool = True) -> Link:
+    """KL((q, 1 − q) ‖ (1 − ε, ε)) with q = σ(z), ε in (0, ½); with 1 in the place of 1 − ε if not
+    ``normalised``."""
     logit = math.log1p(-rate) - math.log(rate)
+    excess = 0.0 if normalised else math.log1p(-rate)
 
     def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
-        return bernoulli_kl(margins, torch.full_like(margins, logit))
+        return bernoulli_kl(margins, torch.full_like(margins, logit)) + excess * margins.sigmoid()
 
     return cost
 

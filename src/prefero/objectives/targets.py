@@ -9,16 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import Column, Length
+from prefero.objectives.quantities import Column, Length, Quantity
 from prefero.objectives.ranges import NonNegative
 
 Target = Callable[[Comparisons], Float[Tensor, "row comparison"]]
 
 
-def score_gap(alpha: NonNegative = 1.0, offset: Literal["log", "identity"] = "log") -> Target:
-    """α f(s_w − s_l): the better the better response is scored, the more it must win by; f is the logarithm,
-    of gaps held at 1e-6 and above, or nothing. Amini et al., 2024, arXiv 2402.10571, eq. 5."""
-    score = Column("score")
+Offset = Literal["log", "identity", "log_ratio"]
+
+
+def score_gap(alpha: NonNegative = 1.0, offset: Offset = "log") -> Target:
+    """α f(s_w − s_l): the better the better response is scored, the more it must win by; f is the logarithm
+    or nothing. ``log_ratio`` is α log(s_w / s_l), of positive scores. What a logarithm is taken of is held at
+    1e-6 and above. Amini et al., 2024, arXiv 2402.10571, eq. 5."""
+    score: Quantity = Column("score")
+    if offset == "log_ratio":
+        score = score.map(lambda values: values.clamp(min=1e-6).log())
 
     def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
         gap = comparisons.gap(score)

@@ -22,6 +22,10 @@ from prefero.objectives.targets import length_gap
         "Plus, not minus: the length explains part of the label away, so long chosen responses pull less. α "
         "is in reward units per token and outside β. rdpo is another method (label noise)."
     ),
+    pitfalls=(
+        "With the sign of the bonus wrong the policy gets longer, not shorter. A large α prefers short "
+        "answers whatever they say."
+    ),
     aliases=("ilr_dpo",),
     equals=(Equal("dpo", at={"alpha": 0.0}),),
 )
@@ -40,6 +44,7 @@ def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
     relatives=(
         "α = 1 is DPO, α = 0 cuts both responses at the shorter length. The reference's tail is weighted too."
     ),
+    pitfalls="What the longer response says at its end is learnt less, also where just that makes it better.",
     equals=(Equal("dpo", at={"alpha": 1.0}),),
 )
 def ld_dpo(beta: Positive = 0.1, alpha: Share = 0.5) -> Objective:

@@ -16,6 +16,7 @@ from prefero.objectives.registry import published
     equation="−Σ_k log [e^{r_k} / Σ_{j≥k} e^{r_j}], r = β log π/π_ref, best first",
     feedback={"lists"},
     relatives="Two responses are DPO. Responses of equal rank are not compared with each other.",
+    pitfalls="Longer lists have more comparisons and so more weight: the loss of a list is their sum.",
 )
 def dpo_plackett_luce(beta: Positive = 0.1) -> Objective:
     """Each response of a ranking against all that are ranked after it."""
@@ -32,6 +33,10 @@ def dpo_plackett_luce(beta: Positive = 0.1) -> Objective:
         "α = 0 is MPO without weights; two responses are DPO for every α. α |s − s̄|^p adds to rewards of "
         "size β log π/π_ref, so scores should have unit spread. Lists with equal scores are skipped. The "
         "defaults are a suggestion, not the paper's."
+    ),
+    pitfalls=(
+        "Scores on a wide scale drown the policy's rewards. What is above a list's mean is accepted, though "
+        "all of it may be poor."
     ),
     aliases=("mpo", "w_mpo", "swepo"),
 )
@@ -54,6 +59,10 @@ def mpo_set(beta: Positive = 0.1, alpha: Real = 1.0, p: NonNegative = 1.0) -> Ob
         "The responses must be samples of the reference for the theory to hold. dpo_rw is the forward "
         "direction."
     ),
+    pitfalls=(
+        "Mode seeking: where the policy starts decides which of several good answers it settles on. A "
+        "constant added to all scores of a prompt changes nothing, a factor does, as β_r does."
+    ),
 )
 def exo_rw(beta: Positive = 0.5, beta_r: Positive = 0.5) -> Objective:
     """The policy's distribution over a list matched to the scores' in reverse KL: mode seeking."""
@@ -66,7 +75,8 @@ def exo_rw(beta: Positive = 0.5, beta_r: Positive = 0.5) -> Objective:
     citation="Ji et al., 2024, arXiv 2402.00856 (the baseline DPO-rw)",
     equation="−Σ_i softmax(s/β_r)_i log softmax(β_π log π/π_ref)_i",
     feedback={"lists", "scores"},
-    relatives="Its gradient is that of the forward KL: mode covering.",
+    relatives="Its gradient is that of the forward KL: mode covering. All mass on one of two scores is dpo.",
+    pitfalls="It spreads over every answer with a fair score, poor ones between them too.",
 )
 def dpo_rw(beta: Positive = 0.5, beta_r: Positive = 0.5) -> Objective:
     """The policy's distribution over a list fitted to the scores' by cross-entropy."""

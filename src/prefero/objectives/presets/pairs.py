@@ -32,6 +32,11 @@ LINKS = {"logistic": logistic, "hinge": hinge}
     relatives=(
         "Sums over tokens. With another model as reference it is Pre-DPO, TR-DPO or sDPO: see references."
     ),
+    pitfalls=(
+        "On deterministic preferences its minimum has no regularisation left, whatever β; the chosen "
+        "likelihood often falls with the rejected one's. A prompt's end, end tokens and truncation must be "
+        "the same for policy and reference."
+    ),
 )
 def dpo(beta: Positive = 0.1) -> Objective:
     """The policy's log-ratio to the reference is its reward, fitted by Bradley and Terry's likelihood."""
@@ -50,6 +55,7 @@ def dpo(beta: Positive = 0.1) -> Objective:
     relatives=(
         "Biased, but bounded below, with its minimum at β h = logit(1−ε); rdpo is unbiased and unbounded."
     ),
+    pitfalls="Pairs beyond logit(1−ε) are pushed back together, those with right labels too.",
     equals=(Equal("dpo", at={"smoothing": 0.0}),),
 )
 def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
@@ -67,6 +73,10 @@ def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
         "Unbounded below: do not select models by this loss. The sign of the second term tells it from cdpo. "
         "r_dpo is another method (length)."
     ),
+    pitfalls=(
+        "Its slope never falls below ε/(1−2ε), so that few or noisy data drive it away: stop early or decay "
+        "weights. Flips that are symmetric hardly change which response ranks first, so measure margins."
+    ),
     equals=(Equal("dpo", at={"flip_rate": 0.0}),),
 )
 def rdpo(beta: Positive = 0.1, flip_rate: FlipRate = 0.1) -> Objective:
@@ -83,7 +93,11 @@ def rdpo(beta: Positive = 0.1, flip_rate: FlipRate = 0.1) -> Objective:
     relatives=(
         "The paper sums over tokens, practice (TRL, and reportedly the authors) averages over each "
         "response's own tokens; values of tau are not comparable between the two. τ plays the part of DPO's "
-        "β."
+        "β. theory.optima.psi_optimum has the optimum for any Ψ."
+    ),
+    pitfalls=(
+        "The target is 1/(2τ), not 1/τ. Margins beyond it are pushed back: accuracy can stay at 1 while the "
+        "loss grows. At the start the loss is 1/(4τ²), 25 at τ = 0.1."
     ),
 )
 def ipo(tau: Positive = 0.1, tokens: Literal["mean", "sum"] = "mean") -> Objective:
@@ -95,7 +109,7 @@ def ipo(tau: Positive = 0.1, tokens: Literal["mean", "sum"] = "mean") -> Objecti
 @published(
     title="Simple Preference Optimization",
     paper="p018",
-    citation="Meng et al., 2024, arXiv 2405.14734",
+    citation="Meng et al., 2024, arXiv 2405.14734, eq. 6",
     equation="−log σ(β/|y_w| log π(y_w) − β/|y_l| log π(y_l) − γ)",
     feedback={"pairs"},
     settings={
@@ -106,7 +120,12 @@ def ipo(tau: Positive = 0.1, tokens: Literal["mean", "sum"] = "mean") -> Objecti
     },
     relatives=(
         "No reference. γ is not multiplied by β; the authors' code stores gamma_beta_ratio = γ/β. β is 10 to "
-        "100 times DPO's, and the learning rate must be small."
+        "100 times DPO's. The optional likelihood of the authors' code is `plus: {nll: …}`; gamma_simpo has "
+        "a margin of every pair's own."
+    ),
+    pitfalls=(
+        "Nothing holds the policy near its start: the learning rate must be small (3e-7 to 1e-6). The mean "
+        "is over a response's own tokens, end token included, never over the padded length."
     ),
 )
 def simpo(
@@ -131,15 +150,20 @@ def simpo(
     feedback={"pairs"},
     settings={"hh": {"beta": 0.5}, "tl;dr": {"beta": 0.5}, "imdb": {"beta": 0.1}},
     relatives=(
-        "Reverse KL, mode seeking, where DPO's is forward; its gradient reverses beyond q = 1−ε. The "
-        "authors' code leaves the target (0, −10) unnormalised; this is the normalised form, as TRL's "
-        "exo_pair."
+        "Reverse KL, mode seeking, where DPO's is forward; its gradient reverses beyond q = 1−ε. "
+        "ε = 1e-3 is common practice, and TRL's exo_pair is the same form. The authors' code leaves the "
+        "target at log-probabilities (0, −10), which is `normalised: false` with smoothing = e⁻¹⁰, and "
+        "divides logits by the sampling temperature, 0.8, which is done to the models."
+    ),
+    pitfalls=(
+        "With a small ε a pair that starts far on the wrong side has next to no gradient. Unnormalised, the "
+        "loss is not a divergence and may fall below 0."
     ),
     aliases=("exo",),
 )
-def exo_pref(beta: Positive = 0.5, smoothing: NonZeroFlipRate = 1e-3) -> Objective:
+def exo_pref(beta: Positive = 0.5, smoothing: NonZeroFlipRate = 1e-3, normalised: bool = True) -> Objective:
     """The policy's preference distribution matched to the (smoothed) label in reverse KL."""
-    return Compare(beta * log_ratio().sum(), link=reverse_kl_to(smoothing))
+    return Compare(beta * log_ratio().sum(), link=reverse_kl_to(smoothing, normalised))
 
 
 @published(
@@ -150,6 +174,10 @@ def exo_pref(beta: Positive = 0.5, smoothing: NonZeroFlipRate = 1e-3) -> Objecti
     feedback={"pairs", "ties"},
     settings={"mistral-7b": {"learning_rate": 5e-7}, "llama-3-8b": {"learning_rate": 1e-6}},
     relatives="A tie pulls the margin to 0 and its two responses may stand in either order.",
+    pitfalls=(
+        "As α goes to 0 a tie costs without bound. At β = 0.01 margins are small and the probability of a "
+        "tie is nearly constant. Reward accuracy says nothing about tied pairs."
+    ),
 )
 def todo(beta: Positive = 0.01, alpha: Positive = 0.5) -> Objective:
     """Bradley and Terry's model with ties: wins must pass a threshold α, tied pairs are kept together."""
@@ -165,6 +193,7 @@ def todo(beta: Positive = 0.01, alpha: Positive = 0.5) -> Objective:
         "(sum), over all chosen tokens of the step (batch). Meant for `plus`; alone it is supervised "
         "fine-tuning."
     ),
+    pitfalls="`sum` grows with the length of responses, so its coefficients are much smaller than `mean`'s.",
     aliases=("sft",),
 )
 def nll(tokens: Literal["mean", "sum", "batch"] = "mean") -> Objective:

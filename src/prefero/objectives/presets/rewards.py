@@ -14,7 +14,7 @@ from prefero.objectives.links import capped
 from prefero.objectives.quantities import Logp, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
-from prefero.objectives.targets import score_gap
+from prefero.objectives.targets import Offset, score_gap
 
 
 @published(
@@ -24,7 +24,14 @@ from prefero.objectives.targets import score_gap
     equation="−log σ(αβ [log π(y_w) − log π(y_l)] − β [log π_ref(y_w) − log π_ref(y_l)])",
     feedback={"pairs"},
     settings={"7b": {"beta": 0.01, "alpha": 0.95}},
-    relatives="α multiplies the policy's terms only; at the start the loss is not log 2 unless α = 1.",
+    relatives=(
+        "dpo with β′ = αβ and the reference's log-probabilities over α. α multiplies the policy's terms "
+        "only; of the whole margin it would only change β."
+    ),
+    pitfalls=(
+        "At the start the loss is not log 2 unless α = 1: its argument is (α − 1) β times the reference's "
+        "margin. α is not a sampling temperature."
+    ),
     equals=(Equal("dpo", at={"alpha": 1.0}),),
 )
 def h_dpo(beta: Positive = 0.1, alpha: Positive = 0.95) -> Objective:
@@ -66,6 +73,10 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
         "TRL's alpha is 1 − alpha here. Divergences are to be compared at their own best β: at equal β they "
         "differ in sharpness. Total variation and χ² do not qualify: their f′ has no inverse."
     ),
+    pitfalls=(
+        "The ratio is the whole response's, so e^{−u} is huge once the policy has left a response: the "
+        "exponent is capped, and gradients vanish on the other side (σ(−u) for jsd, e^{−u} for forward_kl)."
+    ),
     equals=(
         Equal("dpo", at={"divergence": "reverse_kl"}),
         Equal("f_dpo", at={"divergence": "alpha", "alpha": 1e-9}, given={"divergence": "reverse_kl"}),
@@ -100,6 +111,10 @@ def power_transform(u: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "...
         "The penalty is per response, inside the sigmoid, and multiplied by β; the paper also tried λ = 5 "
         "and 500."
     ),
+    pitfalls=(
+        "The hinge is on the whole response: one token by token is another method. λ = 50 only bites once "
+        "the chosen response is less likely than at the start."
+    ),
     equals=(Equal("dpo", at={"lam": 0.0}),),
 )
 def dpop(beta: Positive = 0.3, lam: NonNegative = 50.0) -> Objective:
@@ -122,13 +137,15 @@ def dpop(beta: Positive = 0.3, lam: NonNegative = 50.0) -> Objective:
         "tl;dr": {"beta": 0.5, "alpha": 1.0},
     },
     relatives=(
-        "The offset is outside β. The logarithm of a gap below 1 is negative and relaxes the margin; gaps "
-        "are held at 1e-6 and above, so pairs with equal scores should be left out."
+        "The offset is outside β. f may also be nothing (identity), or the gap of log-scores, log(s_w/s_l), "
+        "for positive ones (log_ratio). modpo's margin is another objective's; dynamic ones are gamma_dpo's."
+    ),
+    pitfalls=(
+        "The logarithm of a gap below 1 is negative and relaxes the margin. What it is taken of is held at "
+        "1e-6 and above, which is −13.8, so pairs with equal scores should be left out."
     ),
     equals=(Equal("dpo", at={"alpha": 0.0}),),
 )
-def odpo(
-    beta: Positive = 0.1, alpha: NonNegative = 1.0, offset: Literal["log", "identity"] = "log"
-) -> Objective:
+def odpo(beta: Positive = 0.1, alpha: NonNegative = 1.0, offset: Offset = "log") -> Objective:
     """The better the chosen response is scored, the larger the margin it must win by."""
     return Compare(beta * log_ratio().sum(), target=score_gap(alpha, offset))

@@ -176,6 +176,10 @@ class DynamicBeta(RunningStatistic):
         "The authors' code takes the gap from the bare log-ratios (gap: log_ratio), the paper reads β times "
         "that (gap: reward); the effective α differs by 1/β. Statistics move in training only."
     ),
+    pitfalls=(
+        "α < 0 reverses the effect: a large gap then gets a small β. A gap is one of the policy against its "
+        "reference, so at the start all are 0 and nothing is filtered."
+    ),
     equals=(Equal("dpo", at={"alpha": 0.0, "keep": 1.0}),),
 )
 def beta_dpo(
