@@ -112,9 +112,10 @@ def assert_close(first: Path, second: Path, tolerance: float = 1e-5) -> None:
         pytest.param({"reference": {"kind": "moving", "every": 3}}, marks=pytest.mark.slow),
         {"lora": True},
         {"experts": True},
+        {"objective": {"method": "dph", "pool": "tanh"}, "objective_learning_rate": 3e-2},
         pytest.param({"objective": "learned"}, marks=pytest.mark.slow),
     ],
-    ids=["full", "objective with state", "moving reference", "adapters", "experts", "learned objective"],
+    ids=["full", "objective with state", "moving reference", "adapters", "experts", "head", "learned"],
 )
 def test_killed_and_resumed_is_uninterrupted(run: Processes, tmp_path: Path, options: dict[str, Any]) -> None:
     run(tmp_path / "whole", **options)
@@ -136,10 +137,11 @@ def test_killed_and_resumed_is_uninterrupted(run: Processes, tmp_path: Path, opt
         {"parallel": "fsdp"},
         {"objective": "dr_dpo", "tokens_per_row": 40},
         {"objective": "learned"},
+        pytest.param({"objective": {"method": "gpm", "reduce": "soft_minimum"}}, marks=pytest.mark.slow),
         pytest.param({"parallel": "fsdp", "lora": True}, marks=pytest.mark.slow),
         pytest.param({"parallel": "fsdp", "experts": True}, marks=pytest.mark.slow),
     ],
-    ids=["data parallel", "sharded", "whole step", "learned objective", "adapters", "experts"],
+    ids=["data parallel", "sharded", "whole step", "learned", "whole step, heads", "adapters", "experts"],
 )
 def test_two_processes_are_one(run: Processes, tmp_path: Path, options: dict[str, Any]) -> None:
     alone = {name: value for name, value in options.items() if name != "parallel"}
