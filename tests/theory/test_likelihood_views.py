@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from prefero.errors import PreferoError
 from prefero.theory.information import (
     differential_information,
     estimated_information_entropy,
@@ -18,7 +19,7 @@ from prefero.theory.information import (
 )
 from prefero.theory.optima import reward_optimum
 from prefero.theory.proximal import extrapolate, extrapolate_parameters, proximal_path
-from prefero.theory.vector_field import descent, dpo_field
+from prefero.theory.vector_field import descent, dpo_field, field_of
 from tests.objectives.batches import build, pair_batch, slope_of
 
 POLICY = torch.tensor([0.07, 0.25, 0.28, 0.37, 0.03], dtype=torch.float64)
@@ -134,3 +135,29 @@ def test_without_momentum_it_is_iterated_dpo() -> None:
     for policy in path.policies[1:]:
         stepped = reward_optimum(stepped, reward, 0.5)
         torch.testing.assert_close(policy, stepped)
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_the_field_of_the_dpo_method_is_the_closed_form(tokens: int) -> None:
+    axis = torch.linspace(-3, 2, 7, dtype=torch.float64)
+    chosen, rejected = torch.meshgrid(axis, axis, indexing="ij")
+    found = field_of(build("dpo", beta=0.7), chosen, rejected, tokens=tokens)
+    expected = dpo_field(chosen, rejected, 0.7)
+    for name in ("loss", "slope_chosen", "slope_rejected", "speed_ratio"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def test_other_methods_have_other_fields() -> None:
+    won = torch.tensor([2.0]).double(), torch.tensor([-2.0]).double()
+    ipo = field_of(build("ipo", tau=1.0, tokens="sum"), *won)
+    assert ipo.slope_chosen > 0, "a margin beyond 1/(2τ) is pulled back"
+    kept = field_of(build("dpo") + build("nll", tokens="batch"), *won, tokens=4)
+    assert float(kept.loss) == pytest.approx(
+        float(dpo_field(won[0], won[1], 0.1).loss) - (2.0 - 4.0) / 4, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("key", ["kto", "dr_dpo", "odpo", "todo"])
+def test_a_method_that_reads_more_than_two_likelihoods_has_no_field(key: str) -> None:
+    with pytest.raises(PreferoError, match=f"{key} reads more"):
+        field_of(build(key), torch.zeros(1), torch.zeros(1))

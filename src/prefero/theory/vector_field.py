@@ -1,4 +1,5 @@
-"""DPO's loss as a function of two likelihood ratios, and its gradient as a vector field.
+"""A pair's loss as a function of two likelihood ratios, and its gradient as a vector field: DPO's in closed
+form, that of other methods by differentiation.
 
 x₁ = π(y_w)/π_ref(y_w) and x₂ = π(y_l)/π_ref(y_l) are taken for independent coordinates: nothing normalises
 them and no parameters are shared. Feng et al., 2024, arXiv 2404.04626.
@@ -12,6 +13,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from prefero.errors import PreferoError
+from prefero.objectives.batch import PreferenceBatch, TokenLogps
+from prefero.objectives.compare import Objective
+from prefero.objectives.needs import dry_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,54 @@ def dpo_field(chosen: Float[Tensor, " *point"], rejected: Float[Tensor, " *point
         beta * (pull - rejected).exp(),
         (rejected - chosen).exp(),
     )
+
+
+def field_of(
+    objective: Objective,
+    chosen: Float[Tensor, " *point"],
+    rejected: Float[Tensor, " *point"],
+    *,
+    tokens: int = 1,
+    reference: float = -1.0,
+) -> Field:
+    """The field of any method of pairs where the two **log**-ratios are ``chosen`` and ``rejected``.
+
+    Both responses have so many ``tokens``, each with the log-probability ``reference`` under the reference
+    and an equal share of the log-ratio; slopes are of moves that keep the shares equal. For methods without a
+    reference, the ratios are to such a response.
+
+    Raises:
+        PreferoError: the method reads more than two responses' log-probabilities, or compares examples.
+    """
+    needs = dry_run(objective)
+    if (
+        set(needs.roles) != {"chosen", "rejected"}
+        or not set(needs.models) <= {"policy", "reference"}
+        or any(needs.models.values())
+        or needs.columns
+        or needs.views
+        or not needs.exact
+    ):
+        raise PreferoError(
+            f"a field needs a method of the chosen and rejected log-probabilities of policy and reference "
+            f"alone, pair by pair; {objective.key or type(objective).__name__} reads more"
+        )
+    chosen, rejected = torch.broadcast_tensors(chosen.double(), rejected.double())
+    ratios = torch.stack([chosen.flatten(), rejected.flatten()], 1).requires_grad_()
+    fixed = torch.full((*ratios.shape, tokens), reference, dtype=torch.float64)
+    mask = torch.ones_like(fixed, dtype=torch.bool)
+    models = {
+        "policy": TokenLogps(fixed + ratios[..., None] / tokens, mask),
+        "reference": TokenLogps(fixed, mask),
+    }
+    terms = objective.double().eval()(PreferenceBatch(models))
+    losses = torch.zeros(len(ratios), dtype=torch.float64)
+    for term in terms:
+        assert term.values is not None, "what is exact pair by pair has a value for each"
+        losses = losses + term.values * (len(ratios) / term.count)
+    (slopes,) = torch.autograd.grad(losses.sum(), ratios)
+    first, second = (slopes * (-ratios.detach()).exp()).reshape(*chosen.shape, 2).unbind(-1)
+    return Field(losses.detach().reshape(chosen.shape), first, second, first.abs() / second.abs())
 
 
 def descent(
