@@ -6,7 +6,7 @@ import torch
 
 from prefero.errors import PreferoError
 from prefero.feedback.judges import Scored
-from prefero.feedback.pairing import bradley_terry_pairs
+from prefero.feedback.pairing import bradley_terry_pairs, confident_pairs, max_min, pairs_by
 from prefero.feedback.sampling import Sample
 
 
@@ -53,3 +53,24 @@ def test_neighbours_have_to_be_pairs() -> None:
         bradley_terry_pairs([scored("p", "a", 0.0)], scale=1.0, generator=generator())
     with pytest.raises(PreferoError, match="answer 'p' and 'q'"):
         bradley_terry_pairs([scored("p", "a", 0.0), scored("q", "b", 0.0)], scale=1.0, generator=generator())
+
+
+def test_a_rule_makes_rows_of_each_prompts_responses() -> None:
+    samples = [
+        scored("p", "a", 1.0),
+        scored("p", "b", 3.0),
+        scored("p", "cut off", 9.0, ended=False),
+        scored("p", "c", -2.0),
+        scored("q", "a", 1.0),
+        scored("q", "b", 1.0),
+        scored("r", "alone", 1.0),
+    ]
+    assert pairs_by(max_min, samples) == [
+        {"prompt": "p", "chosen": "b", "rejected": "c", "chosen_score": 3.0, "rejected_score": -2.0}
+    ]
+    several = pairs_by(confident_pairs, samples)
+    assert [(one["chosen"], one["rejected"]) for one in several] == [("a", "c"), ("b", "a"), ("b", "c")]
+
+
+def test_a_rule_makes_no_pair_of_equal_texts() -> None:
+    assert pairs_by(max_min, [scored("p", "a", 1.0), scored("p", "a", 0.0)]) == []

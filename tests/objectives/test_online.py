@@ -13,6 +13,7 @@ from torch import Tensor
 from prefero.objectives import Needs, PreferenceBatch, TokenLogps, dry_run, method
 from prefero.objectives.presets.exploration import drift, online_kl
 from prefero.objectives.presets.group_relative import group_advantage, k3
+from prefero.theory.games import regularised_equilibrium
 from tests.objectives.batches import batch_for, build, pair_batch, slope_of
 
 PAIR = ("chosen", "rejected")
@@ -228,6 +229,58 @@ def test_the_slow_model_is_not_pulled_ahead_for_ever() -> None:
     start = -0.5
     assert float(chased[0]) == pytest.approx(start)
     assert float(chased[1]) == pytest.approx(start - 0.5)
+
+
+def game() -> tuple[Tensor, Tensor]:
+    """A preference matrix with a cycle, and a reference."""
+    beats = torch.tensor([[0.5, 0.9, 0.2], [0.1, 0.5, 0.8], [0.8, 0.2, 0.5]], dtype=torch.float64)
+    return beats, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+def all_pairs(columns: dict[str, Tensor], **policies: Tensor) -> PreferenceBatch:
+    """Every ordered pair of three one-token responses under policies given by their probabilities."""
+    first, second = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    places = torch.stack([first, second], 1)
+    mask = torch.ones(9, 2, 1, dtype=torch.bool)
+    models = {
+        name: TokenLogps(probability.log()[places][..., None], mask) for name, probability in policies.items()
+    }
+    return PreferenceBatch(models, {name: values[places] for name, values in columns.items()})
+
+
+def test_the_equilibrium_of_the_regularised_game_costs_nothing_in_online_ipo() -> None:
+    beats, reference = game()
+    for beta in (0.3, 1.0):
+        policy = regularised_equilibrium(beats, reference, beta)
+        batch = all_pairs({"win_rate": beats @ policy}, policy=policy, reference=reference)
+        assert float(build("online_ipo", beta=beta).loss(batch)) == pytest.approx(0, abs=1e-20)
+    even = torch.full((3,), 0.5, dtype=torch.float64)
+    batch = all_pairs({"win_rate": even}, policy=reference, reference=reference)
+    assert float(build("online_ipo").loss(batch)) == 0
+
+
+def test_inpos_labels_of_the_previous_policys_samples_lead_to_the_step_of_mirror_descent() -> None:
+    """π ∝ π_t^{1−τ/η} π_ref^{τ/η} e^{P(· ≻ π_t)/η} has no gradient, though no win rate is in the loss."""
+    beats, reference = game()
+    previous = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    eta, mixture = 0.4, 1 / 3
+    step = previous ** (1 - mixture) * reference**mixture * (beats @ previous / eta).exp()
+    objective = build("inpo_nash", eta=eta, mixture=mixture)
+    sampled = (previous[:, None] * previous[None, :] * beats).flatten()
+    for logits, stationary in ((step.log(), True), (previous.log(), False)):
+        logits = logits.clone().requires_grad_()
+        batch = all_pairs({}, policy=logits.softmax(0), reference=reference, previous=previous)
+        (term,) = objective(batch)
+        (slope,) = torch.autograd.grad((sampled * term.values).sum(), logits)
+        assert (float(slope.abs().max()) < 1e-12) == stationary
+
+
+def test_sppos_targets_are_the_step_of_multiplicative_weights_up_to_its_normaliser() -> None:
+    beats, previous = game()
+    eta = 2.0
+    target = previous * (eta * (beats @ previous - 0.5)).exp()
+    batch = all_pairs({"win_rate": beats @ previous}, policy=target, reference=previous)
+    assert float(build("sppo", beta=1 / eta).loss(batch)) == pytest.approx(0, abs=1e-20)
 
 
 # exploration and coverage

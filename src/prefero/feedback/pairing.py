@@ -6,9 +6,10 @@ meet.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,21 +44,47 @@ def bradley_terry_pairs(
             raise PreferoError(f"two responses of a pair answer {a.sample.prompt!r} and {b.sample.prompt!r}.")
         if a.sample.text == b.sample.text or not (a.sample.ended and b.sample.ended):
             continue
-        chosen, rejected = (a, b) if first else (b, a)
-        rows.append(
-            {
-                "prompt": a.sample.prompt,
-                "chosen": chosen.sample.text,
-                "rejected": rejected.sample.text,
-                "chosen_score": chosen.score,
-                "rejected_score": rejected.score,
-            }
-        )
+        rows.append(row(a, b) if first else row(b, a))
     return rows
+
+
+def row(chosen: Scored, rejected: Scored) -> dict[str, Any]:
+    """A pair in the explicit-prompt layout, with its scores."""
+    return {
+        "prompt": chosen.sample.prompt,
+        "chosen": chosen.sample.text,
+        "rejected": rejected.sample.text,
+        "chosen_score": chosen.score,
+        "rejected_score": rejected.score,
+    }
 
 
 Pair = tuple[int, int]
 """The places of the better and of the worse response among those to one prompt."""
+
+Rule = Callable[[Sequence[float]], Pair | Sequence[Pair] | None]
+"""The scores of the responses to a prompt to the pairs that they make."""
+
+
+def pairs_by(rule: Rule, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """The pairs that a rule makes of the responses to each prompt, as rows.
+
+    Responses to one prompt stand in a row. The rule sees those that ended by themselves, as a row cannot say
+    that one was cut off, and is not asked where fewer than two are left. Two equal texts make no pair.
+    """
+    rows = []
+    for _, answers in itertools.groupby(scored, key=lambda one: one.sample.prompt):
+        ended = [one for one in answers if one.sample.ended]
+        if len(ended) < 2:
+            continue
+        found = rule([one.score for one in ended])
+        pairs = [] if found is None else [found] if isinstance(found, tuple) else found
+        rows += [
+            row(ended[better], ended[worse])
+            for better, worse in pairs
+            if ended[better].sample.text != ended[worse].sample.text
+        ]
+    return rows
 
 
 def ordered(first: int, second: int, scores: Sequence[float]) -> Pair | None:

@@ -48,8 +48,13 @@ def sppo(beta: Positive = 0.001, labels: Literal["win_rate", "hard"] = "win_rate
     ``labels: hard`` takes 1 and 0 for the win rates of the chosen and the rejected response.
     """
     win_rate = Column("win_rate") if labels == "win_rate" else Sides(chosen=1.0, rejected=0.0)
-    residual = log_ratio().sum() - (win_rate - 0.5) / beta
-    return Compare(residual, EachOf("chosen", "rejected"), squared, reduce=mean_of_means)
+    centred = (win_rate - 0.5) / beta
+
+    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return comparisons.total(centred)
+
+    sides = EachOf("chosen", "rejected")
+    return Compare(log_ratio().sum(), sides, squared, target=target, reduce=mean_of_means)
 
 
 @published(
@@ -122,8 +127,13 @@ def inpo_nash(eta: Positive = 0.0075, mixture: Share = 1 / 3) -> Objective:
 def online_ipo(beta: Positive = 0.1, tokens: Literal["sum", "mean"] = "sum") -> Objective:
     """The margin regressed on the difference of two win rates against an opponent; no order of the two
     responses is meant."""
+    win_rate = Column("win_rate") / beta
+
+    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return comparisons.gap(win_rate)
+
     reward = log_ratio().sum() if tokens == "sum" else log_ratio().mean()
-    return Compare(reward - Column("win_rate") / beta, link=squared)
+    return Compare(reward, link=squared, target=target)
 
 
 @published(

@@ -50,7 +50,12 @@ def irpo(beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Objective:
 )
 def pessimistic_dpo(beta: Positive = 0.1, scale: NonNegative = 1.0) -> Objective:
     """DPO that takes what a judge is unsure of off its reward."""
-    return Compare(beta * log_ratio().sum() + scale * Column("uncertainty"))
+    uncertainty = scale * Column("uncertainty")
+
+    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return -comparisons.gap(uncertainty)
+
+    return Compare(beta * log_ratio().sum(), target=target)
 
 
 @published(
@@ -86,7 +91,10 @@ def optune_wdpo(
         "sign is reversed in print. λ has no published value. The reference is the previous round's policy."
     ),
     equals=(Equal("dpo", at={"lam": 0.0}),),
-    pitfalls="With labels: flip_rate, rates above ½ reverse the preference.",
+    pitfalls=(
+        "With labels: flip_rate, rates above ½ reverse the preference. A score near 0 makes its likelihood "
+        "count without bound: scale scores away from 0."
+    ),
 )
 def upo(
     beta: Positive = 0.1, lam: NonNegative = 0.1, labels: Literal["trusted", "flip_rate"] = "trusted"
