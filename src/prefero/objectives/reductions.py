@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons, masked_logsumexp
 from prefero.objectives.quantities import Length
-from prefero.objectives.ranges import Positive
+from prefero.objectives.ranges import AtLeastOne, Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,24 @@ def mean_of_tokens(losses: Tensor, comparisons: Comparisons) -> list[Term]:
     return [Term(losses.sum(), tokens.sum(), True, losses.sum(1))]
 
 
-def soft_minimum(temperature: Positive = 1.0) -> Reduction:
+def soft_minimum(temperature: Positive = 1.0, micro_batch: AtLeastOne | None = None) -> Reduction:
     """−β′ log of the mean of exp(−ℓ/β′) over all comparisons: between their minimum (β′ → 0) and mean (β′ →
-    ∞).
+    ∞). With ``micro_batch`` it is taken over that many comparisons at a time, in their order, and averaged.
 
     Not exact: it sees the whole optimizer step.
     """
 
     def reduce(losses: Tensor, comparisons: Comparisons) -> list[Term]:
+        flat, mask = losses.flatten(), comparisons.mask.flatten()
+        size = max(len(flat), 1) if micro_batch is None else int(micro_batch)
+        if micro_batch is not None:
+            flat, mask = flat[mask], mask[mask]
+        parts = [
+            masked_logsumexp(-part / temperature, there)[0] - number(there, losses).clamp(min=1).log()
+            for part, there in zip(flat.split(size), mask.split(size), strict=True)
+        ]
         count = number(comparisons.mask, losses)
-        log_sum, _ = masked_logsumexp(-losses.flatten() / temperature, comparisons.mask.flatten())
-        loss = -temperature * (log_sum - count.clamp(min=1).log())
+        loss = -temperature * torch.stack(parts).mean()
         return [Term(loss * count, count, False, losses.sum(1))]
 
     return reduce

@@ -173,11 +173,15 @@ def exo_pref(beta: Positive = 0.5, smoothing: NonZeroFlipRate = 1e-3, normalised
     equation="win: −log σ(μ−α); tie: −log[(e^{2α}−1) / ((1+e^{μ+α})(1+e^{α−μ}))]; μ = β h",
     feedback={"pairs", "ties"},
     settings={"mistral-7b": {"learning_rate": 5e-7}, "llama-3-8b": {"learning_rate": 1e-6}},
-    relatives="A tie pulls the margin to 0 and its two responses may stand in either order.",
+    relatives=(
+        "A tie pulls the margin to 0 and its two responses may stand in either order. Without ties it is DPO "
+        "with a margin α, and DPO itself as α goes to 0."
+    ),
     pitfalls=(
         "As α goes to 0 a tie costs without bound. At β = 0.01 margins are small and the probability of a "
         "tie is nearly constant. Reward accuracy says nothing about tied pairs."
     ),
+    equals=(Equal("dpo", at={"alpha": 1e-9}),),
 )
 def todo(beta: Positive = 0.01, alpha: Positive = 0.5) -> Objective:
     """Bradley and Terry's model with ties: wins must pass a threshold α, tied pairs are kept together."""

@@ -15,7 +15,7 @@ from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.group_weights import Normalisation, worst_group
 from prefero.objectives.links import squared
 from prefero.objectives.quantities import log_ratio
-from prefero.objectives.ranges import NonNegative, NonZeroShare, OpenShare, Positive, Real, Share
+from prefero.objectives.ranges import AtLeastOne, NonNegative, NonZeroShare, OpenShare, Positive, Real, Share
 from prefero.objectives.reductions import Term, soft_minimum
 from prefero.objectives.registry import Equal, published
 
@@ -29,7 +29,13 @@ from prefero.objectives.registry import Equal, published
     settings={"default": {"beta": 0.01, "learning_rate": 5e-7}},
     relatives=(
         "The mean is over pairs, not over weights, so weights below 1 also shrink the step. As `weight: wpo` "
-        "it goes with any method that compares responses. TRL does not clamp (clamp: null)."
+        "it goes with any method that compares responses. The clamp is on the product, as in the authors' "
+        "code; their text has none, nor has TRL (clamp: null). alignment: greedy divides by what greedy text "
+        "would score, none by nothing."
+    ),
+    pitfalls=(
+        "Off-policy pairs weigh far less than 1, so the effective learning rate is smaller than DPO's. The "
+        "weight is not monotone in a response's probability: text more certain than a sample is counted above 1."
     ),
 )
 def wpo(
@@ -49,14 +55,21 @@ def wpo(
     feedback={"pairs"},
     relatives=(
         "Pairs with a high loss count less: noise is taken to be there, so the sign is opposite to "
-        "worst-case robustness. β′ → ∞ is DPO. The authors' code takes the mean per micro-batch; here it is "
-        "over the step."
+        "worst-case robustness. The mean is over the optimizer step; the authors' code takes it over each "
+        "micro-batch of a device and averages (micro_batch: its number of pairs). On other methods' "
+        "comparisons it is `reduce: soft_minimum`."
     ),
-    equals=(Equal("dpo", at={"beta_prime": 1e9}),),
+    equals=(Equal("dpo", at={"beta_prime": 1e9}), Equal("dpo", at={"micro_batch": 1})),
+    pitfalls=(
+        "At extreme noise (40 % of the labels flipped) a small β′ can lock onto the flipped pairs. Small "
+        "micro-batches weaken the effect, and a single pair has none."
+    ),
 )
-def dr_dpo(beta: Positive = 0.1, beta_prime: Positive = 1.0) -> Objective:
+def dr_dpo(
+    beta: Positive = 0.1, beta_prime: Positive = 1.0, micro_batch: AtLeastOne | None = None
+) -> Objective:
     """DPO averaged so that pairs that look mislabelled lose their weight."""
-    return Compare(beta * log_ratio().sum(), reduce=soft_minimum(beta_prime))
+    return Compare(beta * log_ratio().sum(), reduce=soft_minimum(beta_prime, micro_batch))
 
 
 @published(
