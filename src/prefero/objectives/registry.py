@@ -57,6 +57,10 @@ class Parameter:
                     f"{place} is one of {offered}, not {value!r}{nearest(str(value), choices)}"
                 )
             return value
+        if self.kind is str:
+            if not isinstance(value, str):
+                raise PreferoError(f"{place} is text, not {value!r}")
+            return value
         if self.kind is bool:
             if not isinstance(value, bool):
                 raise PreferoError(f"{place} is true or false, not {value!r}")
@@ -334,10 +338,17 @@ def refuse_mixed(base: Objective, addition: Objective) -> None:
         if part.update is not None:
             raise PreferoError(f"{part.key} steps by a rule of its own, so nothing can be added to it")
     first, second = dry_run(base).roles, dry_run(addition).roles
-    if bool(first) != bool(second):
+    if bool(first) != bool(second) and not (takes_any_reading(base) or takes_any_reading(addition)):
         addressing, listing = (base, addition) if first else (addition, base)
         roles = " and ".join(first or second)
         raise PreferoError(
             f"{base.key} plus {addition.key} makes no sense: {addressing.key} addresses the {roles} "
             f"response of each example, {listing.key} reads responses without roles"
         )
+
+
+def takes_any_reading(objective: Objective) -> bool:
+    """Whether it reads every response on its own: a penalty for all of them, whatever they are to each
+    other."""
+    needs = dry_run(objective)
+    return not (needs.roles or needs.columns or needs.views)

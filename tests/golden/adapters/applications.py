@@ -48,7 +48,7 @@ def z_loss(params, inputs):
     mask = torch.tensor(inputs["mask"], dtype=torch.bool)
     measured = [[row[keep].tolist()] for row, keep in zip(log_z, mask, strict=True)]
     batch = batch_of({"policy": measured}, roles=(), signals={LOG_Z: measured})
-    return {"log_z": log_z, "z_loss": method("z_loss", coefficient=params["coef"]).loss(batch)}
+    return {"log_z": log_z, "z_loss": method("z_loss", strength=params["coef"]).loss(batch)}
 
 
 @adapter("p058", "dstc_minimax")

@@ -27,6 +27,6 @@ from prefero.objectives.signals import LOG_Z
     ),
     pitfalls="The mean is over all tokens of all responses of the step, as large batches of text have it.",
 )
-def z_loss(coefficient: NonNegative = 1e-4) -> Objective:
+def z_loss(strength: NonNegative = 1e-4) -> Objective:
     """The normaliser of the softmax pulled to 1, so that logits do not drift away."""
-    return penalty(coefficient * Measured(LOG_Z).map(torch.square).sum(), reduce=mean_of_tokens)
+    return penalty(strength * Measured(LOG_Z).map(torch.square).sum(), reduce=mean_of_tokens)
