@@ -53,6 +53,27 @@ def test_a_flipped_pair_among_clean_ones_weighs_less_than_its_share() -> None:
     assert abs(pull["dr_dpo"]) < abs(pull["dpo"]) / 4
 
 
+def test_dr_dpo_over_micro_batches_is_the_mean_of_theirs() -> None:
+    margins = [2.0, -2.0, 0.0, 1.0, -0.5]
+    whole = pair_batch(margins, [0.0] * 5)
+    loss = build("dr_dpo", beta=1.0, beta_prime=0.5, micro_batch=2).loss(whole)
+    alone = build("dr_dpo", beta=1.0, beta_prime=0.5)
+    parts = [pair_batch(part, [0.0] * len(part)) for part in (margins[:2], margins[2:4], margins[4:])]
+    torch.testing.assert_close(loss, torch.stack([alone.loss(part) for part in parts]).mean())
+    assert not torch.isclose(loss, alone.loss(whole))
+
+
+def test_dr_dpo_over_micro_batches_of_nothing_costs_nothing() -> None:
+    batch = pair_batch([1.0], [0.0])
+    models = {name: TokenLogps(one.logps, torch.zeros_like(one.mask)) for name, one in batch.models.items()}
+    empty = PreferenceBatch(models)
+    loss = build("dr_dpo", micro_batch=2).loss(empty)
+    assert loss == 0
+    leaf = batch.models["policy"].logps
+    (slope,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    assert slope is None or torch.equal(slope, torch.zeros_like(slope))
+
+
 def grouped(margins: list[float], groups: list[int]) -> PreferenceBatch:
     return pair_batch(margins, [0.0] * len(margins), {"group": torch.tensor(groups)})
 

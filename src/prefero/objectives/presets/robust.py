@@ -35,7 +35,7 @@ from prefero.objectives.registry import Equal, published
     ),
     pitfalls=(
         "Off-policy pairs weigh far less than 1, so the effective learning rate is smaller than DPO's. The "
-        "weight is not monotone in a response's probability: text more certain than a sample is counted above 1."
+        "weight is not monotone in a response's probability: more certain than a sample counts above 1."
     ),
 )
 def wpo(
