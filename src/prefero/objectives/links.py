@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.quantities import Column
@@ -105,3 +105,22 @@ def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The exponent, held where its exponential, times a usual β, is still finite in its own type."""
     limit = 0.9 * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
     return exponent.clamp(max=limit)
+
+
+class OfStep(nn.Module):
+    """A link that reads statistics of its comparisons over the whole step."""
+
+    whole_step = True
+
+    def mean(self, values: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+
+    def variance(self, values: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        """Unbiased; 0 for fewer than two values."""
+        deviation = torch.where(mask, values - self.mean(values, mask), 0)
+        return deviation.square().sum() / (mask.sum() - 1).clamp(min=1)
+
+    def deviation(self, values: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        variance = self.variance(values, mask)
+        # no square root of 0: its slope is infinite, and all margins are 0 where training starts
+        return variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()

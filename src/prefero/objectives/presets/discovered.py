@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.links import Link, capped, exponential, hinge, logistic
+from prefero.objectives.expressions import Written, parse
+from prefero.objectives.links import Link, OfStep, capped, exponential, hinge, logistic
 from prefero.objectives.quantities import Logp, log_ratio
 from prefero.objectives.ranges import Positive
 from prefero.objectives.registry import Equal, published
@@ -87,21 +87,7 @@ def padll(beta: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=padding)
 
 
-class Spread(nn.Module):
-    """A link that reads statistics of its margins over the whole step."""
-
-    whole_step = True
-
-    def mean(self, values: Tensor, mask: Tensor) -> Float[Tensor, ""]:
-        return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
-
-    def variance(self, values: Tensor, mask: Tensor) -> Float[Tensor, ""]:
-        """Unbiased; 0 for fewer than two values."""
-        deviation = torch.where(mask, values - self.mean(values, mask), 0)
-        return deviation.square().sum() / (mask.sum() - 1).clamp(min=1)
-
-
-class DynamicBlend(Spread):
+class DynamicBlend(OfStep):
     """v softplus(−z/0.9) + (1 − v) exp(−0.9 z), v = σ(variance of z/τ)."""
 
     def __init__(self, tau: float) -> None:
@@ -128,7 +114,7 @@ def dbaql(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=DynamicBlend(tau))
 
 
-class AdaptiveQuantile(Spread):
+class AdaptiveQuantile(OfStep):
     """w softplus(−z) + (1 − w) max(0, 1 − z), w = σ(Q − z/τ), Q = ½ + 0.01 (σ(mean z/τ) − ½)."""
 
     def __init__(self, tau: float) -> None:
@@ -158,7 +144,7 @@ def aql(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=AdaptiveQuantile(tau))
 
 
-class AdaptiveFeedback(Spread):
+class AdaptiveFeedback(OfStep):
     """b softplus(−z) + (1 − b) max(0, 1 − z), b = σ(0.1 |z/τ − Q|), where Q is 0.95 times the standard
     deviation of z/τ times the mean of σ(−z/τ), plus 0.05 σ(mean z/τ)."""
 
@@ -168,10 +154,7 @@ class AdaptiveFeedback(Spread):
 
     def forward(self, margins: Tensor, comparisons: Comparisons) -> Tensor:
         temperate, mask = margins / self.tau, comparisons.mask
-        variance = self.variance(temperate, mask)
-        # no square root of 0: its slope is infinite, and all margins are 0 where training starts
-        deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
-        quantile = 0.95 * deviation * self.mean((-temperate).sigmoid(), mask)
+        quantile = 0.95 * self.deviation(temperate, mask) * self.mean((-temperate).sigmoid(), mask)
         quantile = quantile + 0.05 * self.mean(temperate, mask).sigmoid()
         blend = (0.1 * (temperate - quantile).abs()).sigmoid()
         return blend * logistic(margins, comparisons) + (1 - blend) * hinge(margins, comparisons)
@@ -213,3 +196,32 @@ def performance_factored(margins: Tensor, comparisons: Comparisons) -> Tensor:
 def pfl(beta: Positive = 0.05) -> Objective:
     """A steep hinge for pairs that the policy orders wrongly, a gentle logistic loss for the others."""
     return Compare(beta * log_ratio().sum(), link=performance_factored)
+
+
+@published(
+    title="A loss written as an expression",
+    paper="p100",
+    citation="The losses that a search proposes; the search is that of " + CITATION,
+    equation="loss",
+    feedback={"pairs"},
+    relatives=(
+        "What a search finds, as a method (prefero.discovery). The language is that of "
+        "prefero.objectives.expressions: numbers, arithmetic, a few functions, and the quantities of a pair. "
+        "softplus(-z) is dpo."
+    ),
+    equals=(
+        Equal("dpo", at={"loss": "softplus(-z)"}),
+        Equal("discopop", at={"loss": "softplus(-z) * sigmoid(-z/0.05) + exp(logsigmoid(z/0.05) - z)"}),
+        Equal(
+            "simpo",
+            at={"loss": "softplus(1 - 2 * (chosen_mean_logp - rejected_mean_logp))"},
+            given={"beta": 2.0, "gamma": 1.0},
+        ),
+    ),
+    pitfalls="Any loss can be written, also one that diverges: the search screens what it proposes.",
+)
+def expression(loss: str = "softplus(-z)", beta: Positive = 0.1) -> Objective:
+    """The loss of a pair as you write it; it is read, never run as code."""
+    written = parse(loss)
+    reward = log_ratio().sum() if written.reads_reference else Logp().mean()
+    return Compare(beta * reward, link=Written(written, beta))

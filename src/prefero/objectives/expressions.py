@@ -1,0 +1,247 @@
+"""A small language for the loss of a pair, which is read and never run as code::
+
+    softplus(-z)                                                        # DPO
+    (1 - sigmoid(z / 0.05)) * softplus(-z) + sigmoid(z / 0.05) * exp(-z)    # DiscoPOP
+    softplus(-(2.0 * (chosen_mean_logp - rejected_mean_logp) - 1.0))        # SimPO
+
+An expression is made of numbers, ``+ - * /``, ``**`` with a number, comparisons (1 where they hold, else 0),
+the names of :data:`VARIABLES` and the calls of :data:`FUNCTIONS`. ``mean`` and ``std`` are taken over the
+pairs of the optimizer step.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from prefero.errors import PreferoError, nearest
+from prefero.objectives.contrasts import Comparisons, cell
+from prefero.objectives.links import OfStep, capped
+from prefero.objectives.quantities import Length, Logp, Quantity, log_ratio
+
+LONGEST, MOST_PARTS, STEEPEST = 600, 120, 4.0
+"""Of an expression: characters, parts, and the largest exponent."""
+
+OF_POLICY: Mapping[str, tuple[Quantity, str]] = {
+    "chosen_logp": (Logp().sum(), "chosen"),
+    "rejected_logp": (Logp().sum(), "rejected"),
+    "chosen_mean_logp": (Logp().mean(), "chosen"),
+    "rejected_mean_logp": (Logp().mean(), "rejected"),
+    "chosen_length": (Length(), "chosen"),
+    "rejected_length": (Length(), "rejected"),
+}
+OF_REFERENCE: Mapping[str, tuple[Quantity, str]] = {
+    "chosen_ratio": (log_ratio().sum(), "chosen"),
+    "rejected_ratio": (log_ratio().sum(), "rejected"),
+}
+VARIABLES: Mapping[str, str] = {
+    "z": "β times the margin of the two log-ratios: DPO's",
+    "beta": "β",
+    "chosen_ratio": "log π(y_w) − log π_ref(y_w), sums over tokens",
+    "rejected_ratio": "log π(y_l) − log π_ref(y_l), sums over tokens",
+    "chosen_logp": "log π(y_w), the sum over tokens",
+    "rejected_logp": "log π(y_l), the sum over tokens",
+    "chosen_mean_logp": "log π(y_w) per token",
+    "rejected_mean_logp": "log π(y_l) per token",
+    "chosen_length": "tokens of y_w",
+    "rejected_length": "tokens of y_l",
+}
+FUNCTIONS: Mapping[str, tuple[int, str]] = {
+    "sigmoid": (1, "1/(1 + exp(−x))"),
+    "softplus": (1, "log(1 + exp(x))"),
+    "logsigmoid": (1, "−softplus(−x)"),
+    "exp": (1, "the exponential, held where it would overflow"),
+    "log": (1, "the natural logarithm, held above 0"),
+    "sqrt": (1, "the square root, held above 0"),
+    "tanh": (1, "the hyperbolic tangent"),
+    "relu": (1, "max(0, x)"),
+    "abs": (1, "|x|"),
+    "square": (1, "x²"),
+    "minimum": (2, "the smaller of two"),
+    "maximum": (2, "the larger of two"),
+    "where": (3, "the second where the first is not 0, else the third"),
+    "detach": (1, "the value without its gradient"),
+    "mean": (1, "the mean over the pairs of the step"),
+    "std": (1, "the standard deviation over the pairs of the step"),
+}
+ELEMENTWISE: Mapping[str, Callable[..., Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x: -F.logsigmoid(-x),
+    "logsigmoid": F.logsigmoid,
+    "exp": lambda x: capped(x).exp(),
+    "log": lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).log(),
+    "sqrt": lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).sqrt(),
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "abs": torch.abs,
+    "square": torch.square,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "where": lambda condition, one, other: torch.where(condition != 0, one, other),
+    "detach": torch.detach,
+}
+OPERATORS: Mapping[type, Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Add: torch.add,
+    ast.Sub: torch.sub,
+    ast.Mult: torch.mul,
+    ast.Div: torch.div,
+}
+RELATIONS: Mapping[type, Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Lt: torch.lt,
+    ast.LtE: torch.le,
+    ast.Gt: torch.gt,
+    ast.GtE: torch.ge,
+}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression that was found to be one; ``text`` is its canonical form."""
+
+    text: str
+    tree: ast.expr = field(repr=False, compare=False)
+
+    @property
+    def names(self) -> set[str]:
+        """The variables and functions that it is made of."""
+        return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+
+    @property
+    def reads_reference(self) -> bool:
+        return bool(self.names & {"z", *OF_REFERENCE})
+
+    @property
+    def reads_step(self) -> bool:
+        """Whether the loss of a pair depends on the other pairs of the step."""
+        return bool(self.names & {"mean", "std"})
+
+
+def parse(text: str) -> Expression:
+    """Read an expression.
+
+    Raises :class:`~prefero.errors.PreferoError` for anything that is not one, saying which part.
+    """
+    if len(text) > LONGEST:
+        raise PreferoError(f"the expression has {len(text)} characters; at most {LONGEST} are read")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
+        raise PreferoError(f"{text!r} is no expression: {reason}") from None
+    parts = sum(1 for _ in walk(tree))
+    if parts > MOST_PARTS:
+        raise PreferoError(f"the expression has {parts} parts; at most {MOST_PARTS} are read")
+    for node in walk(tree):
+        check(node)
+    return Expression(ast.unparse(tree), tree)
+
+
+def walk(node: ast.expr) -> Iterator[ast.expr]:
+    """The parts of an expression, an exponent and the names of functions being no parts of their own."""
+    yield node
+    for child in operands(node):
+        yield from walk(child)
+
+
+def operands(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp):
+        return [node.left] if isinstance(node.op, ast.Pow) else [node.left, node.right]
+    if isinstance(node, ast.UnaryOp):
+        return [node.operand]
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    return list(node.args) if isinstance(node, ast.Call) else []
+
+
+def check(node: ast.expr) -> None:
+    match node:
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=int() | float() as value) if math.isfinite(value) and abs(value) <= 1e6:
+            return
+        case ast.Name(id=name):
+            if name in VARIABLES:
+                return
+            raise PreferoError(
+                f"nothing is called {name!r}{nearest(name, VARIABLES)} ({', '.join(VARIABLES)})"
+            )
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+            return
+        case ast.BinOp(op=ast.Pow(), right=right):
+            if abs(exponent(right)) <= STEEPEST:
+                return
+        case ast.BinOp(op=op) if type(op) in OPERATORS:
+            return
+        case ast.Compare(ops=[op]) if type(op) in RELATIONS:
+            return
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+            if name not in FUNCTIONS:
+                offered = ", ".join(FUNCTIONS)
+                raise PreferoError(f"no function is called {name!r}{nearest(name, FUNCTIONS)} ({offered})")
+            wanted, _ = FUNCTIONS[name]
+            if len(args) != wanted:
+                raise PreferoError(f"{name} takes {wanted} argument{'s' * (wanted > 1)}, not {len(args)}")
+            if not any(isinstance(one, ast.Starred) for one in args):
+                return
+    raise PreferoError(f"{ast.unparse(node)!r} is not part of the language of losses")
+
+
+def exponent(node: ast.expr) -> float:
+    """The number behind ``**``; infinite for anything else."""
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -exponent(operand)
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return float(value)
+    return math.inf
+
+
+class Written(OfStep):
+    """The link that an expression describes; ``z`` are the margins, less their target."""
+
+    def __init__(self, expression: Expression, beta: float) -> None:
+        super().__init__()
+        self.expression, self.beta = expression, beta
+        self.whole_step = expression.reads_step
+
+    def forward(self, margins: Tensor, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        value = self.value(self.expression.tree, margins, comparisons)
+        return torch.broadcast_to(value, margins.shape)
+
+    def value(self, node: ast.expr, margins: Tensor, comparisons: Comparisons) -> Tensor:
+        values = [self.value(child, margins, comparisons) for child in operands(node)]
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return margins.new_tensor(float(number))
+            case ast.Name(id=name):
+                return self.variable(name, margins, comparisons)
+            case ast.UnaryOp(op=op):
+                return -values[0] if isinstance(op, ast.USub) else values[0]
+            case ast.BinOp(op=ast.Pow(), right=right):
+                return values[0] ** exponent(right)
+            case ast.BinOp(op=op):
+                return OPERATORS[type(op)](*values)
+            case ast.Compare(ops=[op]):
+                return RELATIONS[type(op)](*values).to(margins.dtype)
+            case ast.Call(func=ast.Name(id="mean")):
+                return self.mean(values[0].expand_as(margins), comparisons.mask)
+            case ast.Call(func=ast.Name(id="std")):
+                return self.deviation(values[0].expand_as(margins), comparisons.mask)
+            case ast.Call(func=ast.Name(id=name)):
+                return ELEMENTWISE[name](*values)
+        raise TypeError(f"{ast.unparse(node)} was let through")
+
+    def variable(self, name: str, margins: Tensor, comparisons: Comparisons) -> Tensor:
+        if name == "z":
+            return margins
+        if name == "beta":
+            return margins.new_tensor(self.beta)
+        of, role = {**OF_POLICY, **OF_REFERENCE}[name]
+        return cell(of, comparisons.batch, role)
