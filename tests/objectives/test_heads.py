@@ -30,6 +30,7 @@ from prefero.objectives.presets.preference_heads import (
     mean_scores,
     preference_by,
     preference_scores,
+    with_degrees,
 )
 from prefero.objectives.presets.valued import regression_on_rewards, soft_bellman, step_values
 from prefero.objectives.signals import (
@@ -75,8 +76,6 @@ def test_what_a_method_with_a_head_needs(key: str) -> None:
 
 def test_a_head_is_as_wide_as_the_states_of_its_own_model() -> None:
     widths = {"policy": 7, "teacher": 11}
-    objective = method("nll") + method("dph")
-    objective.spare = None
     reward = Head(Projection(), State(STATE)) + Head(Projection(), State(STATE, "teacher"))
     made = materialise(preference_by(reward, 0.1, "contrastive"), lambda m: {"hidden": widths[m], "layer": 2})
     assert [w.shape[-1] for w in made.parameters() if w.dim() == 2] == [7, 11]
@@ -206,11 +205,10 @@ def test_svpos_value_lies_between_minus_one_and_one() -> None:
     objective = build("svpo")
     batch = batch_for(objective)
     with torch.no_grad():
-        batch.models["policy"].signals[STATE].mul_(1e6)
-    value = objective.parts[0].parts[1].reward if hasattr(objective, "parts") else None
-    heads = [module for module in objective.modules() if isinstance(module, Head)]
-    assert value is None or heads
-    assert float(heads[0](batch).abs().max().detach()) <= 1
+        batch.models["policy"].signals[STATE].mul_(1e3)
+    (head,) = {module for module in objective.modules() if isinstance(module, Head)}
+    values = head(batch).detach()
+    assert 0.9 < float(values.abs().max()) <= 1
 
 
 # OREO
@@ -474,7 +472,7 @@ def test_with_a_constant_beside_it_a_preference_score_is_bradley_and_terrys() ->
 
 
 def test_a_cycle_has_a_preference_score_and_no_reward() -> None:
-    angles = torch.tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3]).double()
+    angles = torch.tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3], dtype=torch.float64)
     vectors = torch.stack([angles.cos(), angles.sin()], -1)
     scores = preference_scores(vectors, torch.ones(1).double())
     assert scores[0, 1] > 0 and scores[1, 2] > 0 and scores[2, 0] > 0
@@ -499,20 +497,8 @@ def test_the_margin_of_a_pair_is_its_score_with_a_third_response_there_or_not() 
 
 def test_gpms_scales_are_positive_with_mean_one_and_follow_the_prompt() -> None:
     objective = build("gpm", k=4)
-    scales = (
-        next(
-            module
-            for module in objective.modules()
-            if isinstance(module, VectorHead) and module.module[0:] == ()
-        )
-        if False
-        else primary(objective).reward
-    )
-    (head,) = [
-        module
-        for module in scales.modules()
-        if isinstance(module, VectorHead) and module.state.signal == PROMPT_STATE
-    ]
+    heads = [module for module in objective.modules() if isinstance(module, VectorHead)]
+    (head,) = [one for one in heads if one.state.signal == PROMPT_STATE]
     batch = batch_for(objective)
     found = head(batch)
     assert (found > 0).all()
@@ -545,8 +531,6 @@ def test_without_weight_the_degrees_change_nothing() -> None:
 
 def degree_loss(logits: Tensor, degree: int = 1) -> tuple[float, Tensor]:
     """The two terms for variants of one degree whose head gives these logits."""
-    from prefero.objectives.presets.preference_heads import with_degrees
-
     found, signal = NEEDS["spo_self_supervised"], Signal("logits", axes="example response")
     batch = random_batch(found, examples=2)
     batch.columns["degree"][:] = degree
