@@ -217,7 +217,7 @@ class TestTwoDimensions:
         target = robust.target(robust.comparisons(pairing))
         worst = compared.margins - target
         # sums over the segments as they meet, from the largest chosen and the smallest rejected score on
-        sums = torch.tensor([[0.7, -0.1, 0.2], [0.1, 2.0, -0.6]]).double()
+        sums = torch.tensor([[0.7, -0.1, 0.2], [0.1, 2.0, -0.6]], dtype=torch.float64)
         shift = 0.1 * epsilon * (torch.tensor(errors, dtype=torch.float64).view(2, 3) * sums)
         moved = compared.margins[0, :3] + shift[0] - shift[1]
         assert (worst[0, :3] <= moved + 1e-9).all()
