@@ -12,7 +12,7 @@ from prefero.feedback.aspects import regression_loss, weighted_sum
 from prefero.feedback.hindsight import normalised_rating, preferred_index, shopping_utilities
 from prefero.feedback.implicit import debiased_pairs, ensembled, length_penalty, mean_length_gap
 from prefero.feedback.recipes import Candidate, separation, source_pairs
-from prefero.feedback.schedules import generator_version, stepwise
+from prefero.feedback.schedules import generator_version, replay_limits, stepwise
 from prefero.feedback.uncertainty import disagreement, flip_rate, majority_agrees, sampling_probability
 from prefero.feedback.win_rates import group_win_rates, preference_matrix
 from prefero.feedback.yes_no import answer_mass, yes_share
@@ -101,6 +101,11 @@ def test_every_stage_starts_from_the_model_that_is_its_reference() -> None:
     assert all(stage.start_from == stage.reference for stage in stages)
     assert [stage.start_from for stage in stages] == ["S", *(stage.output for stage in stages[:-1])]
     assert len({stage.data for stage in stages}) == 3
+
+
+def test_older_rounds_are_replayed_half_as_much() -> None:
+    assert replay_limits(3) == pytest.approx([0.3, 0.15, 0.075])
+    assert replay_limits(0) == []
 
 
 def test_recipes_keep_to_their_sources() -> None:

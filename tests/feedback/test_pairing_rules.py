@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prefero.errors import PreferoError
 from prefero.feedback.pairing import (
     POINT_PAIRS,
+    best_against_worst_few,
     best_and_worst,
     best_and_worst_of_some,
     confident_pairs,
@@ -22,6 +23,7 @@ from prefero.feedback.pairing import (
     score_points,
     teacher_pairs,
     verifiable_candidates,
+    without_median,
 )
 
 SCORES = st.lists(st.integers(-20, 20).map(lambda n: n / 4), min_size=2, max_size=8)
@@ -134,3 +136,17 @@ def test_verified_responses(verdicts, lengths, chosen, rejected) -> None:
 def test_two_wrong_answers_may_be_left_out() -> None:
     assert verifiable_candidates([0, -1], [5, 6], both_wrong=False) == (None, [])
     assert verifiable_candidates([1, 0], [5, 6], both_wrong=False) == (0, [1])
+
+
+@given(SCORES)
+def test_the_few_best_meet_the_few_worst_and_none_is_both(scores) -> None:
+    pairs = best_against_worst_few(scores)
+    assert all(scores[better] > scores[worse] for better, worse in pairs)
+    assert not {better for better, _ in pairs} & {worse for _, worse in pairs}
+    if len(set(scores)) == len(scores) >= 4:
+        assert len(pairs) == 4
+
+
+def test_the_response_in_the_middle_is_left_out_of_an_odd_number() -> None:
+    assert without_median([3.0, 9.0, 5.0, 1.0, 7.0]) == [0, 1, 3, 4]
+    assert without_median([3.0, 9.0]) == [0, 1]

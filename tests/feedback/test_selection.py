@@ -13,6 +13,7 @@ from prefero.feedback.selection import (
     clipped_margin,
     fused,
     highest,
+    nested_subsets,
     region,
     replay_counts,
     representative,
@@ -120,3 +121,19 @@ def test_the_best_set_is_no_worse_than_the_one_found_greedily(seed: int) -> None
     order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
     shuffled = to_annotate(alike[order][:, order], 3)
     assert [int(order[place]) for place in shuffled] == greedy
+
+
+def test_subsets_are_nested_and_keep_the_shares_of_every_source() -> None:
+    tags = ["chat"] * 60 + ["code"] * 25 + ["qa"] * 15
+    shares = [0.2, 0.4, 0.6, 0.8, 1.0]
+    subsets = nested_subsets(tags, shares, seed=3)
+    for share, subset, larger in zip(shares, subsets, [*subsets[1:], subsets[-1]], strict=True):
+        assert set(subset) <= set(larger)
+        assert [sum(tags[i] == tag for i in subset) for tag in ("chat", "code", "qa")] == [
+            round(share * count) for count in (60, 25, 15)
+        ]
+    assert subsets[-1] == list(range(100))
+    assert subsets == nested_subsets(tags, shares, seed=3)
+    assert subsets[0] != nested_subsets(tags, shares, seed=4)[0]
+    with pytest.raises(PreferoError, match="a share is 1"):
+        nested_subsets(tags, [1.2])

@@ -126,6 +126,23 @@ def max_min_penalised(scores: Sequence[float], lengths: Sequence[float], penalty
     return ordered(*best_and_worst(penalised), scores)
 
 
+def best_against_worst_few(scores: Sequence[float], count: int = 2) -> list[Pair]:
+    """Every one of the ``count`` best against every one of the ``count`` worst, none of them on both sides:
+    UPO's candidates. Wang et al., 2024, arXiv 2409.11212."""
+    ranked = sorted(range(len(scores)), key=lambda i: scores[i], reverse=True)
+    few = min(count, len(ranked) // 2)
+    pairs = ((better, worse) for better in ranked[:few] for worse in ranked[len(ranked) - few :])
+    return [(better, worse) for better, worse in pairs if scores[better] > scores[worse]]
+
+
+def without_median(scores: Sequence[float]) -> list[int]:
+    """The places of all responses but the one of median score, in their order: MPO's sets of an odd number of
+    samples become equally large. Gupta et al., 2024, arXiv 2412.04628."""
+    ranked = sorted(range(len(scores)), key=lambda i: scores[i])
+    left_out = {ranked[len(ranked) // 2]} if len(ranked) % 2 else set[int]()
+    return [place for place in range(len(scores)) if place not in left_out]
+
+
 def teacher_pairs(
     scores: Sequence[float],
     *,

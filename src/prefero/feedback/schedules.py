@@ -32,3 +32,9 @@ def stepwise(count: int) -> list[Stage]:
     """
     models = ["S", *(f"M{step}" for step in range(1, count + 1))]
     return [Stage(models[step], models[step], f"D{step + 1}", models[step + 1]) for step in range(count)]
+
+
+def replay_limits(rounds: int, share: float = 0.3) -> list[float]:
+    """DNO's limits on pairs of earlier rounds, the latest first, as shares of the round's pairs: 30 %, 15 %,
+    halved every time. Rosset et al., 2024, arXiv 2404.03715."""
+    return [share / 2**age for age in range(rounds)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import torch
@@ -85,7 +86,7 @@ def to_regenerate(rewards: Sequence[float], share: float) -> tuple[list[int], li
     """
     if not 0 <= share <= 1:
         raise PreferoError(f"share is {share}; expected 0 to 1.")
-    count = math.floor(share * len(rewards) + 0.5)
+    count = round(share * len(rewards))
     lowest = set(sorted(range(len(rewards)), key=lambda i: rewards[i])[:count])
     return sorted(lowest), [place for place in range(len(rewards)) if place not in lowest]
 
@@ -103,6 +104,28 @@ def replay_counts(offline: int, generated: int, share: float = 0.5) -> tuple[int
     # a product such as 1000 · (1 − 0.7) falls just short of the whole number that is meant
     fresh = min(math.floor(round(offline * (1 - share), 9)), generated)
     return fresh, math.floor(round(share * fresh / (1 - share), 9))
+
+
+def nested_subsets(tags: Sequence[Hashable], shares: Sequence[float], *, seed: int = 0) -> list[list[int]]:
+    """Subsets of the examples for a learning curve: each holds the smaller ones, and every tag (a source, a
+    kind of prompt) has its share in each, rounded. Positions are in their order.
+
+    Bernardelle and Demartini, 2024, Optimizing LLMs with direct preferences: a data efficiency perspective.
+
+    Raises:
+        PreferoError: a share is outside 0 to 1.
+    """
+    if bad := [share for share in shares if not 0 <= share <= 1]:
+        raise PreferoError(f"a share is {bad[0]}; expected 0 to 1.")
+    numbers, by_tag = random.Random(seed), dict[Hashable, list[int]]()
+    for place, tag in enumerate(tags):
+        by_tag.setdefault(tag, []).append(place)
+    for places in by_tag.values():
+        numbers.shuffle(places)
+    return [
+        sorted(place for places in by_tag.values() for place in places[: round(share * len(places))])
+        for share in shares
+    ]
 
 
 def representative(
