@@ -61,23 +61,15 @@ class LogLinearBandit:
         start = self.features.new_zeros(self.features.shape[1])
         return newton(lambda theta: self.residual(self.beta * theta, sampling), start)
 
-    def online_dpo(self, steps: int = 20_000) -> Parameters:
-        """The stationary point that gradient descent from θ = 0 reaches when pairs come from the current
+    def online_dpo(self) -> Parameters:
+        """The stationary point that gradient descent from θ = 0 flows to when pairs come from the current
         policy, whose change with θ has no gradient. There may be others."""
-        spread = (self.features[:, None] - self.features).square().sum(-1).max()
-        # 1/L of the loss with the sampling held fixed
-        rate = 2 / (self.beta * spread).clamp(min=1e-12)
-        theta = self.features.new_zeros(self.features.shape[1])
 
-        def slope(at: Tensor) -> Tensor:
-            return self.residual(self.beta * at, self.policy(at))
+        def slope(theta: Tensor) -> Tensor:
+            return self.residual(self.beta * theta, self.policy(theta))
 
-        for _ in range(steps):
-            moved = slope(theta)
-            theta = theta - rate * moved
-            if float(moved.abs().max()) < 1e-9:
-                break
-        return newton(slope, theta)
+        start = self.features.new_zeros(self.features.shape[1])
+        return newton(slope, flow(slope, start))
 
     def class_optimum(self, sampling: Float[Tensor, " response"]) -> Parameters:
         """The best policy of the class: the best stationary point of the value from 0 and from where DPO and
@@ -110,6 +102,22 @@ class LogLinearBandit:
 
 def gaps(values: Float[Tensor, " response"]) -> Float[Tensor, "response response"]:
     return values[:, None] - values
+
+
+def flow(slope: Callable[[Tensor], Tensor], start: Parameters, steps: int = 400) -> Parameters:
+    """Where the flow −slope ends up from a start, in implicit steps that grow by a tenth each."""
+    here, time = start, 0.1
+    identity = torch.eye(len(start), dtype=start.dtype)
+    for _ in range(steps):
+        jacobian = torch.autograd.functional.jacobian(slope, here)
+        steepest = float(torch.linalg.eigvals(jacobian).real.min())
+        # an implicit step longer than this would turn around where the flow runs apart
+        safe = min(time, -0.5 / steepest) if steepest < 0 else time
+        step = torch.linalg.solve(identity / safe + jacobian, slope(here))
+        here, time = here - step, 1.1 * time
+        if float(step.abs().max()) < 1e-14:
+            break
+    return here
 
 
 def newton(slope: Callable[[Tensor], Tensor], start: Parameters, steps: int = 100) -> Parameters:
