@@ -408,7 +408,7 @@ def test_optunes_weight_multiplies_the_gradient_of_dpo_and_is_not_normalised() -
     torch.testing.assert_close(linear, plain * 0.75)
 
 
-@pytest.mark.parametrize(("beta2", "share"), [(1e9, 1.0), (1e-12, 0.5)])
+@pytest.mark.parametrize(("beta2", "share"), [(1e9, 1.0), (0.0, 0.5)])
 def test_optune_goes_from_half_of_dpo_to_dpo(beta2: float, share: float) -> None:
     batch = pair_batch([0.4, -0.3], [0.1, 0.2], {"score": column([2.0, 0.5], [1.0, 0.9])})
     loss = build("optune_wdpo", beta2=beta2).loss(batch)

@@ -10,7 +10,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -193,10 +193,12 @@ POINTS: Mapping[str, float] = {
 }
 
 
-def score_points(scores: Sequence[float]) -> dict[str, float]:
-    """Seven places in the distribution of a prompt's scores: its ends, its mean, one and two (population)
-    standard deviations from it. Xiao et al., 2025, arXiv 2502.16825."""
-    mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
+def score_points(scores: Sequence[float], *, ddof: Literal[0, 1] = 0) -> dict[str, float]:
+    """Seven places in the distribution of a prompt's scores: its ends, its mean, one and two standard
+    deviations (of the population, or with ``ddof=1`` of the sample) from it. Xiao et al., 2025, arXiv
+    2502.16825."""
+    mean = statistics.fmean(scores)
+    deviation = statistics.stdev(scores) if ddof else statistics.pstdev(scores)
     inner = {name: mean + factor * deviation for name, factor in POINTS.items()}
     return {"min": min(scores), **inner, "max": max(scores)}
 

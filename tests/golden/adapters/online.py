@@ -30,6 +30,7 @@ from tests.golden.batches import (
     gradient,
     gradients,
     loss_and_gradients,
+    padded,
     pairs,
     ragged,
     sides,
@@ -234,8 +235,9 @@ def pessimistic_dpo(params, inputs):
 @adapter("p112", "group_dpo_plus_grpo")
 def group_dpo(params, inputs):
     models = {name: inputs[f"{name}_group"] for name in ("policy", "reference")}
-    rewards = torch.tensor(inputs["rewards"], dtype=torch.float64)
-    batch = batch_of({**models, "behaviour": inputs["policy_group"]}, {"score": rewards}, roles=())
+    rewards, _ = padded([[[reward] for reward in row] for row in inputs["rewards"]])
+    columns = {"score": rewards[..., 0]}
+    batch = batch_of({**models, "behaviour": inputs["policy_group"]}, columns, roles=())
     objective = method("group_dpo_grpo", beta=params["beta"], alpha=params["alpha"]).double()
     pairwise, policy_gradient = objective(batch)
     (slope,) = torch.autograd.grad(pairwise.total + policy_gradient.total, batch.models["policy"].logps)
@@ -243,7 +245,10 @@ def group_dpo(params, inputs):
     losses = pairwise.values.tolist()
     return {
         "group_dpo_loss": [loss if is_mixed else None for loss, is_mixed in zip(losses, mixed, strict=True)],
-        "grpo_advantage": group_advantage("none")(batch),
+        "grpo_advantage": [
+            row[: len(own)].tolist()
+            for row, own in zip(group_advantage("none")(batch), inputs["rewards"], strict=True)
+        ],
         "grpo_loss_value": policy_gradient.values / params["alpha"],
         "grad_policy_group": ragged(slope, batch.mask),
     }

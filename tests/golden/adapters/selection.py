@@ -213,7 +213,7 @@ def rs_dpo(params, inputs):
 
 @adapter("p041", "reward_point_pairs")
 def reward_points(params, inputs):
-    points = score_points(inputs["rewards"])
+    points = score_points(inputs["rewards"], ddof=params["ddof"])
     return {
         "mu": points["mu"],
         "sigma": points["mu_plus_sigma"] - points["mu"],
@@ -225,7 +225,7 @@ def reward_points(params, inputs):
 
 @adapter("p041", "scalable_pairing")
 def scalable(params, inputs):
-    chosen, rejected = best_and_worst_of_some(inputs["rewards"], inputs["rejected_pool"])
+    chosen, rejected = best_and_worst_of_some(inputs["rewards"], inputs["rejected_pool"]) or (None, None)
     return {"chosen": chosen, "rejected": rejected}
 
 

@@ -67,12 +67,12 @@ def pessimistic_dpo(beta: Positive = 0.1, scale: NonNegative = 1.0) -> Objective
     relatives=(
         "The weight stands outside −log σ and has no gradient: dpo with the weight score_gap. Whether it is "
         "a sigmoid or the bare gap (shape: linear) could not be confirmed. Weights are not normalised; β₂ → "
-        "∞ is dpo, β₂ → 0 half of it."
+        "∞ is dpo, β₂ = 0 half of it."
     ),
     aliases=("wdpo",),
 )
 def optune_wdpo(
-    beta: Positive = 0.1, beta2: Positive = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
+    beta: Positive = 0.1, beta2: NonNegative = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
 ) -> Objective:
     """DPO in which pairs with a wide gap of scores count more."""
     return Compare(beta * log_ratio().sum(), weight=score_gap(beta2, shape))
