@@ -22,6 +22,7 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.known: dict[str, Ids] = {}
+        self.places: dict[str, tuple[Ids, Ids]] = {}
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a", add_special_tokens=True)["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
@@ -50,11 +51,11 @@ class Encoder:
                 f"{type(self.tokenizer).__name__} does not tell which characters a token is made of, and the "
                 "data annotate parts of responses. Use the model's fast tokenizer."
             )
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-            "offset_mapping"
-        ]
-        starts, ends = np.asarray(encoded, dtype=np.int64).reshape(-1, 2).T
-        return starts, ends
+        if text not in self.places:
+            pairs = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
+            starts, ends = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+            self.places[text] = starts, ends
+        return self.places[text]
 
     @cached_property
     def function_words(self) -> frozenset[int]:
