@@ -292,6 +292,14 @@ class OthersMean(Quantity):
         return (values.sum(1, keepdim=True) - values) / others.clamp(min=1)
 
 
+class ListPosition(Quantity):
+    """Place of each response in the data's list, from 0."""
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "1 response"]:
+        places = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        return places[None].to(batch.lengths.dtype)
+
+
 class Rank(Quantity):
     """Place of each response in its example's order by a quantity, without a gradient: 1 for the largest.
 

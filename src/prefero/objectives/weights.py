@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.quantities import Column, Logp, Measured, Quantity
-from prefero.objectives.ranges import Positive
+from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
 
 Alignment = Literal["sampled", "greedy", "none"]
@@ -46,7 +48,7 @@ def wpo(
 
 
 def score_gap(
-    scale: Positive = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
+    scale: NonNegative = 1.0, shape: Literal["sigmoid", "linear"] = "sigmoid"
 ) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
     """OPTune's weight of a comparison: σ(scale · (s_w − s_l)), how sure Bradley and Terry are of the label,
     or the scaled gap itself. Chen et al., 2024, arXiv 2406.07657."""
@@ -59,17 +61,28 @@ def score_gap(
     return weight
 
 
+def exponential_gain(score: Quantity) -> Quantity:
+    """2^s − 1, for scores in [0, 1]."""
+    return score.map(lambda values: torch.expm1(values * math.log(2)))
+
+
+def logarithmic_discount(rank: Quantity) -> Quantity:
+    """ln(1 + τ), for places τ from 1."""
+    return rank.map(torch.log1p)
+
+
 def discounted_gain(
-    gain: Quantity, rank: Quantity
+    score: Quantity, rank: Quantity
 ) -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
-    """|G_i − G_j| |1/ln(1 + τ_i) − 1/ln(1 + τ_j)|: what exchanging two responses of a ranking would change of
-    its discounted cumulative gain; τ is 1 for the first. Without a gradient.
+    """|G_i − G_j| |1/D_i − 1/D_j|: what exchanging two responses of a ranking would change of its discounted
+    cumulative gain, with the :func:`exponential_gain` of their scores and the :func:`logarithmic_discount` of
+    their places. Without a gradient.
 
     Wang et al., 2018, The LambdaLoss framework; for preferences Liu et al., 2024, arXiv 2402.01878.
     """
-    discount = rank.map(lambda place: 1 / place.log1p())
+    gain, share = exponential_gain(score), logarithmic_discount(rank).map(torch.reciprocal)
 
     def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        return (comparisons.gap(gain).abs() * comparisons.gap(discount).abs()).detach()
+        return (comparisons.gap(gain).abs() * comparisons.gap(share).abs()).detach()
 
     return weight

@@ -62,8 +62,8 @@ def tpo_tree(
         weight = BranchWeight(Column("score"), step_weight)
     reward = beta * (weight * log_ratio()).sum()
     score = Column("score")
-    gain = discounted_gain(score.map(torch.exp2), Rank(reward, ties=score))
-    return Compare(reward, EveryPair("score"), weight=gain)
+    weight_of_pair = discounted_gain(score, Rank(reward, ties=score))
+    return Compare(reward, EveryPair("score"), weight=weight_of_pair)
 
 
 def similarity(
