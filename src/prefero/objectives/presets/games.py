@@ -12,9 +12,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from prefero.objectives.compare import Compare, Objective, penalty
+from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons, EachOf, Pair
-from prefero.objectives.links import logistic, smoothed, squared
+from prefero.objectives.links import identity, logistic, smoothed, squared
 from prefero.objectives.quantities import Column, Logp, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
 from prefero.objectives.reductions import mean_of_means
@@ -155,12 +155,13 @@ def spac(
 ) -> Objective:
     """The policy wins under a reward that fits the preferences and is pessimistic about its own samples."""
     ratio = log_ratio().sum()
-    preference = lam * Compare(beta * ratio)
-    if smooth:
-        lost = Pair("sample", "chosen") if relative else EachOf("sample")
-        return preference + Compare(ratio, lost, lambda margins, comparisons: logistic(-margins, comparisons))
-    critic = penalty(ratio, "sample")
-    return preference + critic + penalty(-ratio, "chosen") if relative else preference + critic
+    lost = Pair("sample", "chosen") if relative else EachOf("sample")
+    return lam * Compare(beta * ratio) + Compare(ratio, lost, opposed if smooth else identity)
+
+
+def opposed(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """−log σ(−z): what it costs to win."""
+    return logistic(-margins, comparisons)
 
 
 @published(
