@@ -20,6 +20,7 @@ from prefero.objectives.compare import Objective
 from prefero.reference.resolve import References
 from prefero.training import checkpoints, sharding
 from prefero.training.objective_files import load_state, save_objective
+from prefero.training.run_folder import clear, refuse_finished_run, refuse_other_run
 from prefero.training.weights import saved_weights
 
 _SHARDED_ADAPTERS = "sharded-adapters.safetensors"
@@ -56,6 +57,22 @@ class ResumingTrainer(Trainer):
     def launcher_shards(self) -> bool:
         """Whether FSDP or DeepSpeed was asked of accelerate, which places the policy when training begins."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _starting_point(self, wanted: bool | str | Path | None) -> Path | None:
+        """The checkpoint to go on from, or None with an output folder that is free for a new run."""
+        folder = Path(self.args.output_dir)
+        checkpoint = checkpoints.to_resume_from(folder, wanted or False)
+        if checkpoint is not None:
+            checkpoints.refuse_other_identity(checkpoint, self.identity)
+        elif self.args.overwrite or wanted == "auto":
+            if wanted == "auto":
+                refuse_finished_run(folder)
+            if self.args.should_save:
+                clear(folder)
+        else:
+            refuse_other_run(folder)
+        self.accelerator.wait_for_everyone()
+        return checkpoint
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None

@@ -33,18 +33,19 @@ from prefero.reference.providers import Frozen
 from prefero.reference.resolve import fill, resolve
 from prefero.training import checkpoints
 from prefero.training.arguments import PreferenceArguments as PreferenceArguments
-from prefero.training.collate import Collator, DrawnExamples
 from prefero.training.evaluation import Evaluated, evaluate
+from prefero.training.feeding import rows_of
 from prefero.training.following import Following
 from prefero.training.ingredients import Reference, all_of, prepared
 from prefero.training.interrupts import StopInOrder
-from prefero.training.metrics import MONITORED, Averages, measure, term_names
+from prefero.training.metrics import MONITORED
 from prefero.training.plan import RankRows
 from prefero.training.preparation import ModelSource
 from prefero.training.resuming import ResumingTrainer
 from prefero.training.rules import update_rule
-from prefero.training.run_folder import RunFolder, clear, described, refuse_finished_run, refuse_other_run
+from prefero.training.run_folder import RunFolder, described
 from prefero.training.scoring import Scorer
+from prefero.training.step_log import StepLog
 from prefero.training.updates import Ranks, UpdateRule, to_device
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,7 @@ class PreferenceTrainer(ResumingTrainer):
         self._ranks = Ranks(self.accelerator.num_processes, self._sum_over_ranks, gather_object, args.device)
         self.update: UpdateRule = update_rule(self.objective, made.needs.exact, self.scorer, self._ranks)
         self.rows: RankRows | None = None
-        self._averages = Averages()
-        self._seen, self._since = [0, 0], time.monotonic()
+        self._steps = StepLog(self._sum_over_ranks, args.device)
         self._latest: tuple[int, Evaluated | None] = (0, None)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
         if self.is_world_process_zero():
@@ -170,16 +170,7 @@ class PreferenceTrainer(ResumingTrainer):
     # What is trained and measured on
 
     def _loader(self, rows: RankRows, tokens: TokenDataset) -> DataLoader:
-        cached = {name: model.logps for name, model in self.references.cached.items()}
-        needs = self.made.needs
-        return DataLoader(
-            DrawnExamples(tokens),
-            batch_sampler=rows,
-            collate_fn=Collator(needs.columns, views=needs.views, cached=cached, seed=rows.plan.seed),
-            num_workers=self.args.dataloader_num_workers,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
+        return rows_of(tokens, rows, self.made.needs, self.references, self.args)
 
     def get_train_dataloader(self) -> DataLoader:
         if self.plan is None:
@@ -234,21 +225,9 @@ class PreferenceTrainer(ResumingTrainer):
         Raises:
             PreferoError: where the output folder holds another run, or the checkpoint is another run's.
         """
-        folder = Path(self.args.output_dir)
-        wanted = resume_from_checkpoint or self.args.resume_from_checkpoint
-        checkpoint = checkpoints.to_resume_from(folder, wanted or False)
-        if checkpoint is not None:
-            checkpoints.refuse_other_identity(checkpoint, self.identity)
-        elif self.args.overwrite or wanted == "auto":
-            if wanted == "auto":
-                refuse_finished_run(folder)
-            if self.args.should_save:
-                clear(folder)
-        else:
-            refuse_other_run(folder)
-        self.accelerator.wait_for_everyone()
+        checkpoint = self._starting_point(resume_from_checkpoint or self.args.resume_from_checkpoint)
         self._prepare_references()
-        self._since = time.monotonic()
+        self._steps.start()
         # transformers would look at these by itself, and take a checkpoint that was cut off.
         self.args.resume_from_checkpoint = None
         with self._stop.listening():
@@ -256,7 +235,7 @@ class PreferenceTrainer(ResumingTrainer):
         if self._stop.stopped:
             raise KeyboardInterrupt(
                 f"stopped after step {self.state.global_step} of {self.state.max_steps}; the checkpoint is "
-                f"in {folder}: go on with training.resume=true (resume_from_checkpoint=True)"
+                f"in {self.args.output_dir}: go on with training.resume=true (resume_from_checkpoint=True)"
             )
         return result
 
@@ -280,15 +259,8 @@ class PreferenceTrainer(ResumingTrainer):
         extra = frozenset(MONITORED.values()) if self._logs_after_this_step() else frozenset()
         self.objective.train()
         share = self.update.share(model, inputs, extra, self._progress)
-        loss = share.loss
-        self._averages.add(measure(share.batch, self.objective), inputs["weight"])
-        if len(share.terms) > 1:
-            names = term_names(self.objective, share.batch)
-            for name, (total, count) in zip(names, share.terms, strict=True):
-                self._averages.add_total(name, total, count)
-        self._seen[0] += len(inputs["forest"])
-        self._seen[1] += int(inputs["weight"]) * len(inputs["example"])
-        return (loss, {}) if return_outputs else loss
+        self._steps.add(inputs, share, self.objective)
+        return (share.loss, {}) if return_outputs else share.loss
 
     @property
     def _progress(self) -> float:
@@ -307,14 +279,7 @@ class PreferenceTrainer(ResumingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= self._averages.drain(self._sum_over_ranks)
-            now = time.monotonic()
-            seen = self._sum_over_ranks(
-                torch.tensor(self._seen, dtype=torch.float32, device=self.args.device)
-            )
-            rates = (seen / max(now - self._since, 1e-9)).tolist()
-            logs["tokens_per_second"], logs["examples_per_second"] = rates
-            self._seen, self._since = [0, 0], now
+            logs |= self._steps.drain()
         super().log(logs, start_time)
 
     # Held-out examples
@@ -334,7 +299,7 @@ class PreferenceTrainer(ResumingTrainer):
         began = time.monotonic()
         found = self._evaluated(dataloader)
         self._latest = (self.state.global_step, found)
-        self._since += time.monotonic() - began  # no training time
+        self._steps.pause(time.monotonic() - began)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.means().items()}
         nothing: Any = None
         return EvalLoopOutput(nothing, nothing, metrics, found.examples)
