@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefero.data.differences import differing_spans, differing_tokens
+from prefero.data.differences import differing_spans, differing_tokens, mark_differences
 from prefero.data.examples import Span
 from prefero.data.formats import load_examples
 from prefero.data.spans import READINGS
@@ -256,3 +256,12 @@ class TestDifferences:
         chosen, rejected = differing_spans("the big red ball rolls", "the big blue ball rolls on")
         assert chosen == (Span(8, 11, "segment", 1),)
         assert rejected == (Span(8, 12, "segment", 1), Span(24, 26, "segment", 2))
+
+    def test_unmarked_pairs_can_be_marked(self, chatml) -> None:
+        row = {name: value for name, value in ROW.items() if "spans" not in name}
+        marked = [mark_differences(example) for example in load_examples([conversation(row)])]
+        (example,) = tokenize(marked, chatml, roles=PAIR, columns=("segment",))
+        assert covered(example, "segment", 0, chatml, 1) == " Paris, of course"
+        assert covered(example, "segment", 1, chatml, 1) == " bread"
+        with pytest.raises(PreferoError, match="no pair"):
+            mark_differences(load_examples([{"prompt": "p", "completion": "a", "label": True}])[0])

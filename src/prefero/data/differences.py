@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.examples import Span
+from prefero.data.examples import Example, Span, spoken
+from prefero.errors import PreferoError
 
 _WORDS = """
 a about after again all also am an and any are as at be because been before being between both but
@@ -80,6 +82,23 @@ def differing_spans(chosen: str, rejected: str) -> tuple[tuple[Span, ...], tuple
     words = [list(WORD.finditer(text)) for text in (rejected, chosen)]
     of_rejected, of_chosen = changed(*([word.group() for word in side] for side in words))
     return _spans(words[1], of_chosen), _spans(words[0], of_rejected)
+
+
+def mark_differences(example: Example) -> Example:
+    """The pair with the words in which its responses differ marked as segments, and with no other spans.
+
+    Raises:
+        PreferoError: the example has no chosen or no rejected response.
+    """
+    by_role = {response.role: response for response in example.responses}
+    if not {"chosen", "rejected"} <= set(by_role):
+        raise PreferoError(
+            f"{example.origin or 'an example'} is no pair of a chosen and a rejected response."
+        )
+    texts = ("".join(spoken(by_role[role].content)) for role in ("chosen", "rejected"))
+    spans = dict(zip(("chosen", "rejected"), differing_spans(*texts), strict=True))
+    marked = [replace(one, spans=spans.get(one.role or "", ())) for one in example.responses]
+    return replace(example, responses=tuple(marked))
 
 
 def _spans(words: Sequence[re.Match[str]], runs: Sequence[tuple[int, int]]) -> tuple[Span, ...]:

@@ -88,8 +88,11 @@ class SegmentSum(Quantity):
 
 def first_of_segment(batch: PreferenceBatch) -> Int[Tensor, "example response token"]:
     """The place of the first token of each token's segment; tokens outside of all are one segment here."""
-    segment = torch.where(batch.mask, batch.columns["segment"], 0)
-    return (segment[..., :, None] == segment[..., None, :]).to(torch.uint8).argmax(-1)
+    segment, order = torch.where(batch.mask, batch.columns["segment"], 0).sort(dim=-1, stable=True)
+    places = torch.arange(order.shape[-1], device=order.device)
+    begins = (places == 0) | (segment != segment.roll(1, -1))
+    start = torch.where(begins, places, 0).cummax(-1).values
+    return torch.empty_like(order).scatter(-1, order, order.gather(-1, start))
 
 
 def is_first_of_segment(batch: PreferenceBatch) -> Bool[Tensor, "example response token"]:
