@@ -13,8 +13,7 @@ from tests.objectives.batches import batch_for, build, slope_of
 
 def compiled(name: str, **arguments: object):
     reading = PUBLISHED[name]
-    formulas = {part: str(getattr(reading.structure, part)) for part in ("formula", "condition", "both")}
-    return build("logic", **{**formulas, "tokens": reading.tokens, **arguments})
+    return build("logic", **{**reading.structure.formulas, "tokens": reading.tokens, **arguments})
 
 
 def one_token_pairs(chosen: float, rejected: float, dtype: torch.dtype = torch.float64) -> PreferenceBatch:
@@ -66,12 +65,11 @@ def test_orpos_term_is_the_log_odds_ratio() -> None:
 @pytest.mark.parametrize("name", ["orpo", "ccpo"])
 def test_a_structure_against_the_reference_has_the_difference_of_the_ratios(name: str) -> None:
     lifted = PUBLISHED[name].structure.against_reference()
-    formulas = {part: str(getattr(lifted, part)) for part in ("formula", "condition", "both")}
     batch = batch_for(build("dpo"))
     swapped = PreferenceBatch({"policy": batch.models["reference"]}, roles=batch.roles)
     plain = compiled(name)
     expected = plain.comparisons(batch).margins - plain.comparisons(swapped).margins
-    found = build("logic", **formulas).comparisons(batch).margins
+    found = build("logic", **lifted.formulas).comparisons(batch).margins
     torch.testing.assert_close(found, expected)
 
 
@@ -146,7 +144,7 @@ def test_a_configuration_carries_formulas() -> None:
     assert objective.arguments["condition"] == "M(y_w) ⊕ M(y_l)"
     with pytest.raises(PreferoError, match="no formula"):
         from_config({"method": "logic", "formula": "y_w better"})
-    with pytest.raises(PreferoError, match="formula of logic is a text"):
+    with pytest.raises(PreferoError, match="formula of logic is text"):
         method("logic", formula=3)
 
 

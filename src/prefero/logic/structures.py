@@ -62,6 +62,11 @@ class PreferenceStructure:
                     f"assignments on both sides"
                 )
 
+    @property
+    def formulas(self) -> dict[str, str]:
+        """The three formulas as the method ``logic`` takes them."""
+        return {"formula": str(self.formula), "condition": str(self.condition), "both": str(self.both)}
+
     def over(self, propositions: Sequence[Proposition]) -> tuple[int, int]:
         """f and f̄ as sets of assignments of these propositions, of which the structure's own are some."""
         condition, both = self.condition.assignments(propositions), self.both.assignments(propositions)

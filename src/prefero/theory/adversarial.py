@@ -46,8 +46,10 @@ def adversarial_critic(
         wrong = share * torch.sigmoid(ahead - ahead[:, None])
         slope = policy + weight * (wrong.sum(0) - wrong.sum(1))
         following = (ahead - rate * slope).clamp(0, bound)
-        ahead = following + step / (step + 3) * (following - here)
-        here = following
+        moved = following - here
+        ahead, here = following + step / (step + 3) * moved, following
+        if float(moved.abs().max()) < 1e-13:
+            break
     return here
 
 

@@ -22,9 +22,7 @@ NAMES = {
 def logic_losses(params, inputs):
     batch, found = pairs(inputs), {}
     for short, name in NAMES.items():
-        statement = PUBLISHED[name].structure
-        formulas = {part: str(getattr(statement, part)) for part in ("formula", "condition", "both")}
-        objective = method("logic", **formulas, beta=params["beta"]).double()
+        objective = method("logic", **PUBLISHED[name].structure.formulas, beta=params["beta"]).double()
         found[f"loss_{short}"] = values(objective, batch)
         found[f"log_ratio_{short}"] = objective.comparisons(batch).margins[:, 0]
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prefero.logic.diagrams import Decision, diagram
 from prefero.logic.formulas import Proposition
+from prefero.logic.published import PUBLISHED
 from prefero.logic.structures import PreferenceStructure, structure
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
@@ -90,16 +91,7 @@ def log_count(
 
 
 LINKS = {"logistic": logistic, "hinge": hinge, "squared": squared}
-DPO = {
-    "formula": "Ref(y_w) & M(y_l) -> Ref(y_l) & M(y_w)",
-    "condition": "Ref(y_w) & M(y_l) | Ref(y_l) & M(y_w)",
-    "both": "M(y_w) & M(y_l) & Ref(y_w) & Ref(y_l)",
-}
-CPO = {
-    "formula": "M(y_l) -> M(y_w)",
-    "condition": "M(y_w) | M(y_l)",
-    "both": "M(y_w) & M(y_l)",
-}
+DPO, CPO = (PUBLISHED[name].structure.formulas for name in ("dpo", "cpo"))
 
 
 @published(
