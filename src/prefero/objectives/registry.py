@@ -65,10 +65,6 @@ class Parameter:
             if not isinstance(value, bool):
                 raise PreferoError(f"{place} is true or false, not {value!r}")
             return value
-        if self.kind is str:
-            if not isinstance(value, str):
-                raise PreferoError(f"{place} is a text, not {value!r}")
-            return value
         if any(get_origin(one) in (list, tuple, Sequence) for one in (self.kind, *get_args(self.kind))):
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                 raise PreferoError(f"{place} is a list of numbers, not {value!r}")
