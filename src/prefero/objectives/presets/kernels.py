@@ -21,7 +21,7 @@ from prefero.objectives.kernels import (
     Similarity,
     Spectral,
 )
-from prefero.objectives.quantities import LastToken, Logp, Measured, Quantity, log_ratio
+from prefero.objectives.quantities import LastToken, Logp, Measured, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import PROMPT_STATE, STATE
@@ -107,8 +107,10 @@ def dpo_kernels(
     else:
         objective = Compare(k * (Logp().sum() + closeness), link=negated)
     if alpha:
-        options = {"order": order} if divergence == "renyi" else {}
-        apart: Quantity = Measured(divergence_from(divergence, **options))
+        signal = (
+            divergence_from("renyi", order=order) if divergence == "renyi" else divergence_from(divergence)
+        )
+        apart = Measured(signal)
         objective = objective + alpha * penalty(apart.mean() if at == "mean" else LastToken(apart), "chosen")
     if isinstance(chosen_kernel, Mixture):
         objective = objective + entropy * penalty(-MixtureEntropy(chosen_kernel), "chosen")
