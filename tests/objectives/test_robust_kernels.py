@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from prefero.errors import PreferoError
 from prefero.models.divergences import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
 from prefero.objectives.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
@@ -53,6 +54,11 @@ def test_kernels_that_are_one_another() -> None:
 
 def test_a_wide_radial_basis_sees_nothing() -> None:
     assert RadialBasis(1e6)(random(5, 4), random(5, 4, seed=1)).abs().max() < 1e-10
+
+
+def test_spectral_terms_that_do_not_pair_up_are_refused() -> None:
+    with pytest.raises(PreferoError, match="3 scales and 2 rates"):
+        build("dpo_kernels", scales=[1.0, 0.5, 0.1])
 
 
 def test_a_new_mixture_is_the_mean_of_its_kernels() -> None:

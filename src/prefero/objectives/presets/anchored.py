@@ -63,7 +63,7 @@ Likelihood = Literal["log", "sigmoid"]
     citation="Just et al., 2024, arXiv 2407.14477",
     equation="−log σ(β h) − γ log π(r | x, y_w, y_l)",
     feedback={"pairs"},
-    settings={"detailed rationales": {"gamma": 0.001}},
+    settings={"detailed rationales": {"gamma": 0.001}, "configuration of the code": {"gamma": 0.1}},
     relatives=(
         "rdpo is robust to flipped labels, r_dpo is against length: other methods. The response `rationale` "
         "answers a prompt of its own, which shows both responses and asks why the chosen one is better. The "
@@ -78,7 +78,7 @@ Likelihood = Literal["log", "sigmoid"]
     ),
 )
 def rationale_dpo(
-    beta: Positive = 0.1, gamma: NonNegative = 0.01, likelihood: Likelihood = "log"
+    beta: Positive = 0.1, gamma: NonNegative = 0.001, likelihood: Likelihood = "log"
 ) -> Objective:
     """DPO that also learns to say why the chosen response is better."""
     return Compare(beta * log_ratio().sum()) + rationale_term(gamma, likelihood)
@@ -133,7 +133,7 @@ Fit = Literal["total_variation", "pearson", "squared_hellinger", "jensen_shannon
         "Reads the chosen responses alone: a demonstration is one. Total variation has nll's gradient, token "
         "mean, whatever the reference. The reference is the pretrained model that this stage starts from; in "
         "the DPO after it the reference is what this stage made. The scale 1/β and the value V = 0 are a "
-        "reading: with them every φ starts with nll's gradient."
+        "reading: with them every φ starts with nll's gradient. β is a suggestion."
     ),
     equals=(
         Equal("f_sft", at={"beta": 1e-8}, given={"divergence": "total_variation"}),

@@ -90,14 +90,16 @@ def dpo_kernels(
     diagonal of the Mahalanobis kernel's Σ⁻¹ (1). ``kernel: mixture`` learns the weights of all four;
     ``entropy`` is added times that of the weights, to keep them apart from 0.
     """
-    if scales is not None and rates is not None and len(scales) != len(rates):
+    scales, rates = scales or [1.0, 0.5], rates or [1.0, 0.1]
+    if len(scales) != len(rates):
         raise PreferoError(
-            "scales and rates of dpo_kernels belong together, and one is longer than the other"
+            f"scales and rates of dpo_kernels are one of each for every term, but there are {len(scales)} "
+            f"scales and {len(rates)} rates"
         )
     kernels: dict[str, Kernel] = {
         "rbf": RadialBasis(sigma),
         "polynomial": Polynomial(degree, c),
-        "spectral": Spectral(scales or [1.0, 0.5], rates or [1.0, 0.1]),
+        "spectral": Spectral(scales, rates),
         "mahalanobis": Mahalanobis(None if precision is None else torch.tensor(precision)),
     }
     chosen_kernel = kernels[kernel] if kernel != "mixture" else Mixture(*kernels.values())
