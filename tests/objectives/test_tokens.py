@@ -233,6 +233,10 @@ class TestReinforced:
         rewards = self.rewards(batch, 0.05, 0.0, 0.0, 0.0)
         torch.testing.assert_close(rewards.sum(-1), 0.05 * log_ratio("guide").sum()(batch))
 
+    def test_a_part_without_a_coefficient_needs_nothing(self) -> None:
+        assert "guide" not in dry_run(build("rto", beta1=0.0)).models
+        assert not dry_run(build("rto", beta3=0.0)).columns
+
     def test_the_score_belongs_to_the_last_scored_token_and_not_to_the_last_place(self) -> None:
         batch = self.batch()
         mask = torch.tensor([[[True, True, False], [True, False, False]]])

@@ -68,8 +68,8 @@ def rrpo(beta: Positive = 0.1, alpha: NonNegative = 0.01) -> Objective:
 
 
 SEGMENT_SCORES = (
-    "The column `segment` numbers the segments, `token_score` has the score of each at its tokens: a weighted"
-    " mean of its aspects (prefero.feedback.aspects), higher is better."
+    "The column `segment` numbers the segments, `token_score` has the score of each at its tokens, higher is "
+    "better: a weighted mean of its aspects. prefero.feedback.segment_scores cuts responses into segments."
 )
 
 

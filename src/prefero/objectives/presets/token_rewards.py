@@ -47,12 +47,16 @@ class GeneralisedAdvantage(Quantity):
 
 
 def token_reward(beta1: float, clip: float, beta2: float, beta3: float) -> Quantity:
-    """What RTO rewards each token with; ``clip`` = 0 does not clip."""
-    dense = beta1 * log_ratio("guide", "reference")
-    if clip:
-        dense = dense.map(lambda reward: reward.clamp(-clip, clip))
-    whole = beta3 * Column("score").map(lambda score: score.clamp(-LARGEST_SCORE, LARGEST_SCORE))
-    return dense - beta2 * log_ratio("behaviour", "reference") + AtLastToken(whole)
+    """What RTO rewards each token with; ``clip`` = 0 does not clip. A part whose coefficient is 0 reads
+    nothing."""
+    reward: Quantity = -beta2 * log_ratio("behaviour", "reference")
+    if beta1:
+        dense = beta1 * log_ratio("guide", "reference")
+        reward = reward + (dense.map(lambda values: values.clamp(-clip, clip)) if clip else dense)
+    if beta3:
+        score = Column("score").map(lambda values: values.clamp(-LARGEST_SCORE, LARGEST_SCORE))
+        reward = reward + AtLastToken(beta3 * score)
+    return reward
 
 
 @published(
@@ -68,9 +72,9 @@ def token_reward(beta1: float, clip: float, beta2: float, beta3: float) -> Quant
     relatives=(
         "PPO whose reward is dense: the model `guide` is a policy trained by DPO from the reference, "
         "`behaviour` the policy that sampled the responses, the column score that of a reward model "
-        "(normalised, held within ± 10). β₁ = 0 is PPO with a terminal reward, β₃ = 0 needs no reward model "
-        "but a constant score. Advantages are not whitened. The value's loss is not clipped: the critic is a "
-        "linear head on the policy's states, detached, and has no values of the time of sampling."
+        "(normalised, held within ± 10). β₁ = 0 is PPO with a terminal reward and needs no guide, β₃ = 0 "
+        "needs no reward model. Advantages are not whitened. The value's loss is not clipped: the critic is a"
+        " linear head on the policy's states, detached, and has no values of the time of sampling."
     ),
     pitfalls=(
         "The clip comes behind β₁ and before the other terms. β₁ has to stay small, as the dense reward only "
