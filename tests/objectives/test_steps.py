@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
+from prefero.objectives import PreferenceBatch, TokenLogps, dry_run, method, primary
 from prefero.objectives.presets.discounts import occupancy
 from prefero.objectives.presets.trees import BranchWeight
 from prefero.objectives.quantities import Column
@@ -370,3 +370,45 @@ def test_the_steps_weights_get_no_gradient() -> None:
     states = batch.models["policy"].signals[TOKEN_STATE]
     loss = build("tpo_tree").loss(batch)
     assert torch.autograd.grad(loss, states, allow_unused=True) == (None,)
+
+
+# what they read
+
+
+BOTH = {"policy", "reference"}
+PAIR, POLICY = ("chosen", "rejected"), {"policy"}
+
+NEEDS = {
+    "dmpo": (PAIR, {"step"}, BOTH),
+    "step_dpo": (PAIR, {"step", "error_step"}, BOTH),
+    "scdpo": (PAIR, {"step", "error_step"}, BOTH),
+    "full_step_dpo": (PAIR, {"step", "token_score"}, BOTH),
+    "mcts_dpo": (PAIR, {"visits"}, BOTH),
+    "tpo_tree": ((), {"step", "score"}, BOTH),
+    "pmpo": ((), {"label"}, BOTH),
+    "tpo_triple": ((*PAIR, "gold"), set(), POLICY),
+    "tpo_l": ((*PAIR, "gold"), set(), POLICY),
+    "discounted_dpo": (PAIR, set(), BOTH),
+    "relevance_weighted_dpo": (PAIR, {"segment"}, BOTH),
+    "modpo": (PAIR, {"other_score"}, BOTH),
+    "vdpo": (("chosen",), set(), BOTH),
+    "z_loss": ((), set(), POLICY),
+    "rankdpo": ((), {"win_rate"}, BOTH),
+    "smpo": (PAIR, {"score"}, BOTH),
+    "diffusion_cpo": (PAIR, set(), POLICY),
+}
+
+
+@pytest.mark.parametrize("key", NEEDS)
+def test_what_is_read(key: str) -> None:
+    needs = dry_run(build(key))
+    assert (needs.roles, set(needs.columns), set(needs.models)) == NEEDS[key]
+    assert needs.exact
+
+
+def test_the_states_of_tokens_are_measured_only_where_steps_are_told_apart_by_them() -> None:
+    def signals(kind: str):
+        return dry_run(build("tpo_tree", step_weight=kind)).models["policy"]
+
+    assert signals("dissimilarity") == signals("similarity") == {TOKEN_STATE}
+    assert signals("given") == signals("none") == frozenset()

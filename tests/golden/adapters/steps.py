@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 
@@ -206,26 +207,35 @@ def tpo_tree(params, inputs):
     scores, _ = padded([[[score] for score in example] for example in inputs["scores"]])
     columns = {"score": scores[..., 0], "token_weight": weight}
     batch = batch_of(models, columns, roles=())
+    # another base multiplies every weight by one number
+    scale = 1.0 if params["log_base"] == "e" else math.log(float(params["log_base"]))
     plain, weighted = (
         method("tpo_tree", beta=params["beta"], step_weight=kind) for kind in ("none", "given")
     )
-    reward = weighted.reward
-    count = len(inputs["scores"][0])
-    shape = (-1, count, count)
+    sizes, most = [len(example) for example in inputs["scores"]], max(map(len, inputs["scores"]))
+
+    def own(table: torch.Tensor) -> list[torch.Tensor]:
+        return [row[:size] for row, size in zip(table, sizes, strict=True)]
+
+    weights = weighted.weight(weighted.comparisons(batch)).unflatten(1, (most, most))
+    slope = torch.autograd.grad(scale * weighted.loss(batch), batch.models["policy"].logps)[0]
+    unweighted = Compare(params["beta"] * log_ratio().sum(), EveryPair("score"), reduce=mean_of_means)
     return {
-        "rewards_unweighted": plain.reward(batch),
-        "rewards_step_weighted": reward(batch),
-        "rank_step_weighted": Rank(reward)(batch).int(),
-        "lambda_step_weighted": weighted.weight(weighted.comparisons(batch)).reshape(shape),
-        "loss": values(weighted, batch),
-        "loss_without_step_weights": values(plain, batch),
-        "pairwise_mean_without_lambda": values(
-            Compare(params["beta"] * log_ratio().sum(), EveryPair("score"), reduce=mean_of_means), batch
+        "rewards_unweighted": lists(own(plain.reward(batch))),
+        "rewards_step_weighted": lists(own(weighted.reward(batch))),
+        "rank_step_weighted": lists(own(Rank(weighted.reward)(batch).int())),
+        "lambda_step_weighted": lists(
+            [scale * table[:, :size] for table, size in zip(own(weights), sizes, strict=True)]
         ),
-        "grad_policy": ragged(
-            torch.autograd.grad(weighted.loss(batch), batch.models["policy"].logps)[0], batch.mask
-        ),
+        "loss": scale * values(weighted, batch),
+        "loss_without_step_weights": scale * values(plain, batch),
+        "pairwise_mean_without_lambda": values(unweighted, batch),
+        "grad_policy": ragged(slope, batch.mask),
     }
+
+
+def lists(tables) -> list:
+    return [table.tolist() for table in tables]
 
 
 @adapter("p071", "tpo_tree_step_weights")

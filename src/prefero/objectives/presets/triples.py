@@ -31,6 +31,7 @@ from prefero.objectives.registry import Equal, published
         "Summed log-probabilities saturate quickly at β = 0.2 on long answers. The likelihood is a mean over "
         "all gold tokens of the step, so long gold answers weigh more."
     ),
+    equals=(Equal("cpo", at={"alpha": 0.0}, given={"lam": 0.0}),),
 )
 def tpo_triple(
     beta: Positive = 0.2,
