@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from prefero.errors import PreferoError
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
 from tests.objectives.batches import batch_for, build, leaves, pair_batch, slope_of
 from tests.objectives.test_needs import BOTH, PAIR, POLICY, needs
@@ -180,6 +181,12 @@ def test_below_the_floor_a_token_is_still_pulled_and_by_a_finite_weight(
     """A clamp would leave the tokens alone that need it most; the formula itself has a pole."""
     found = fitted(divergence, [-0.6, -5.0, -1000.0])
     torch.testing.assert_close(found, -torch.full((3,), steepest).double())
+
+
+def test_a_floor_outside_of_jensen_shannons_range_is_refused() -> None:
+    build("f_sft", divergence="squared_hellinger", floor=-0.9)
+    with pytest.raises(PreferoError, match="above −log 2"):
+        build("f_sft", divergence="jensen_shannon", floor=-0.9)
 
 
 @pytest.mark.parametrize("granularity", ["token", "sequence"])

@@ -107,10 +107,11 @@ def f_sft(params, inputs):
         "squared_hellinger": "squared_hellinger",
         "jensen_shannon": "jensen_shannon",
     }
+    # the tangent begins where the divergence's own range ends
+    floors = {"squared_hellinger": -0.999, "jensen_shannon": -0.69}
     found = {}
     for divergence, name in names.items():
-        # the tangent begins where the divergences' own range ends
-        objective = method("f_sft", divergence=divergence, floor=-0.69, **params)
+        objective = method("f_sft", divergence=divergence, floor=floors.get(divergence, -0.5), **params)
         found[f"loss_{name}"] = values(objective, batch)
         found[f"grad_{name}"] = [row for (row,) in gradient(objective, batch)]
     return found

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.errors import PreferoError
 from prefero.objectives.compare import Compare, Objective, negative_log_likelihood, penalty
 from prefero.objectives.contrasts import Each
 from prefero.objectives.quantities import Logp, log_odds, log_ratio
@@ -157,7 +158,7 @@ def f_sft(
     beta: Positive = 0.1,
     divergence: Fit = "pearson",
     granularity: Literal["token", "sequence"] = "token",
-    floor: Annotated[float, Range(-math.log(2), 0)] = -0.5,
+    floor: Annotated[float, Range(-1, 0)] = -0.5,
 ) -> Objective:
     """Supervised fine-tuning that stops where the policy has left the reference far enough behind.
 
@@ -165,6 +166,10 @@ def f_sft(
     along their tangent. ``granularity`` is what r is measured on: each token or the whole response.
     """
     phi = FITS[divergence]
+    if divergence == "jensen_shannon" and floor <= -math.log(2):
+        raise PreferoError(
+            f"floor of f_sft lies above −log 2 for the Jensen–Shannon divergence, and {floor!r} does not"
+        )
     if divergence in ("squared_hellinger", "jensen_shannon"):
         phi = straight_below(floor, phi)
     if granularity == "token":

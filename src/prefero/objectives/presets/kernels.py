@@ -72,7 +72,7 @@ def dpo_kernels(
     kernel: KernelName = "mixture",
     divergence: Divergence = "kl",
     link: Literal["sigmoid", "linear"] = "sigmoid",
-    k: Positive = 1.0,
+    k: NonNegative = 1.0,
     encoder: Literal["reference", "policy"] = "reference",
     at: Literal["last", "mean"] = "last",
     entropy: NonNegative = 0.01,
