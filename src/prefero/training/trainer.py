@@ -14,23 +14,17 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import (
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from prefero.data.tokenize import TokenDataset
 from prefero.diagnostics.callback import MonitorCallback
 from prefero.errors import PreferoError
-from prefero.models.language import adapt, state_sizes
+from prefero.models.language import state_sizes
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
-from prefero.reference.cache import Share
 from prefero.reference.providers import Frozen
-from prefero.reference.resolve import fill, resolve
+from prefero.reference.resolve import resolve
 from prefero.training import checkpoints
 from prefero.training.arguments import PreferenceArguments as PreferenceArguments
 from prefero.training.evaluation import Evaluated, evaluate
@@ -39,6 +33,7 @@ from prefero.training.following import Following
 from prefero.training.ingredients import Reference, all_of, prepared
 from prefero.training.interrupts import StopInOrder
 from prefero.training.metrics import MONITORED
+from prefero.training.other_models import fill_gaps, loaded
 from prefero.training.plan import RankRows
 from prefero.training.preparation import ModelSource
 from prefero.training.resuming import ResumingTrainer
@@ -124,7 +119,7 @@ class PreferenceTrainer(ResumingTrainer):
             made.demands,
             made.specs,
             self.model,
-            self._load_reference,
+            partial(loaded, policy=made.policy, args=args),
             precision=self.accelerator.mixed_precision,
             name_of_policy=made.name,
         )
@@ -187,28 +182,11 @@ class PreferenceTrainer(ResumingTrainer):
 
     # Models that are not trained
 
-    def _load_reference(self, name: str) -> nn.Module:
-        model = ModelSource(name, dtype=str(self.made.policy.dtype).removeprefix("torch.")).load()
-        adapt(model, layout=self.args.layout)
-        return model.to(self.args.device)
-
     def _prepare_references(self) -> None:
         """Fill the disk cache where it has gaps, by models as they were at the start."""
         if self._references_ready or (self.launcher_shards and self.model_wrapped is self.made.policy):
             return  # what the launcher shards is in place once training has begun
-        examples = [e for tokens in (self.train_dataset, *all_of(self.eval_dataset)) for e in tokens or ()]
-        shows = self.is_local_process_zero() and not self.args.disable_tqdm
-        with self.accelerator.autocast():
-            fill(
-                self.references,
-                examples,
-                tokens_per_row=self.made.tokens_per_row,
-                device=self.args.device,
-                share=Share(
-                    self.args.process_index, self.args.world_size, self.accelerator.wait_for_everyone
-                ),
-                progress=partial(tqdm, leave=False) if shows else None,
-            )
+        fill_gaps(self.references, self.made, self.accelerator)
         self._references_ready = True
 
     # Optimizer steps
