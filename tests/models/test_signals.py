@@ -16,7 +16,7 @@ from prefero.models import head
 from prefero.models.adapters import adapters_off
 from prefero.models.language import SecondModel, adapt, score
 from prefero.objectives.batch import Signal
-from prefero.objectives.signals import nested_risk
+from prefero.objectives.signals import divergence, nested_risk
 from tests.models.brute_force import (
     PAIRS,
     cell_logps,
@@ -83,6 +83,11 @@ EXPECTED = {
     nested_risk("cvar", tail=0.3): lambda p, q: torch.stack(
         [worst_part(*row, 0.3) for row in zip(p, q, strict=True)]
     ),
+    divergence("jensen_shannon"): lambda p, q: entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2,
+    divergence("renyi", order=0.9): lambda p, q: (p**0.9 * q**0.1).sum(-1).log() / (0.9 - 1),
+    divergence("hellinger"): lambda p, q: (1 - (p * q).sqrt().sum(-1)).sqrt(),
+    divergence("wasserstein"): lambda p, q: (p.cumsum(-1) - q.cumsum(-1)).abs().sum(-1),
+    divergence("chi_squared"): lambda p, q: ((p - q) ** 2 / q).sum(-1),
     nested_risk("entropic", mu=0.7): lambda p, q: (q * (q / p) ** 0.7).sum(-1).log() / 0.7,
 }
 
