@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from prefero.feedback import augmentations, chains
 from prefero.objectives import PreferenceBatch, method, primary
 from prefero.objectives.presets.discounts import position_discount
 from tests.golden.adapters import adapter
@@ -96,3 +97,35 @@ def modpo(params, inputs):
 @adapter("p129", "fspo_ipo")
 def fspo(params, inputs):
     return loss_and_gradients(method("fspo", tau=params["beta"]), pairs(inputs))
+
+
+@adapter("p106", "pami_close_to_far_select")
+def close_to_far(params, inputs):
+    both = list(zip(inputs["global_similarity"], inputs["prompt_similarity"], strict=True))
+    count = params["k_close"]
+    return {
+        "close_set": [augmentations.close_set(alike, count) for alike, _ in both],
+        "selected": [augmentations.close_to_far(*similarities, count) for similarities in both],
+    }
+
+
+@adapter("p008", "reasoner_answer_pairs_and_vote")
+def answer_pairs(params, inputs):
+    questions = list(zip(inputs["answers"], inputs["gold"], inputs["rewards"], strict=True))
+    found = [chains.right_and_wrong(answers, gold) for answers, gold, _ in questions]
+    return {
+        "accuracy": [len(right) / (len(right) + len(wrong)) for right, wrong in found],
+        "kept": [chains.teaches(answers, gold, **params) for answers, gold, _ in questions],
+        "correct_index": [right for right, _ in found],
+        "wrong_index": [wrong for _, wrong in found],
+        "best_of_n_answer": [chains.best_of(answers, rewards) for answers, _, rewards in questions],
+        "majority_answer": [chains.voted(answers) for answers, _, _ in questions],
+        "weighted_vote_answer": [chains.voted(answers, rewards) for answers, _, rewards in questions],
+    }
+
+
+@adapter("p008", "reasoner_truncate")
+def truncate(params, inputs):
+    return {
+        "truncated": [chains.cut(text, params["truncate_len"], params["min_len"]) for text in inputs["texts"]]
+    }

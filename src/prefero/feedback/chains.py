@@ -1,0 +1,50 @@
+"""Sampled chains of thought: judged by their final answers, voted on, cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def right_and_wrong(answers: Sequence[str], gold: str) -> tuple[list[int], list[int]]:
+    """The places of the chains that end in the gold answer, and of the others."""
+    right = [place for place, answer in enumerate(answers) if answer == gold]
+    return right, [place for place, answer in enumerate(answers) if answer != gold]
+
+
+def teaches(
+    answers: Sequence[str], gold: str, min_accuracy: float = 0.25, max_accuracy: float = 0.85
+) -> bool:
+    """Whether a question is neither too hard nor too easy to make pairs of: its accuracy is in the range.
+
+    Zhang et al., 2024, arXiv 2410.16198; the limits are reported, not taken from the code.
+    """
+    right, wrong = right_and_wrong(answers, gold)
+    return bool(right and wrong) and min_accuracy <= len(right) / len(answers) <= max_accuracy
+
+
+def best_of(answers: Sequence[str], rewards: Sequence[float]) -> str:
+    """The answer of the chain with the largest reward; of equal ones the first."""
+    return answers[max(range(len(answers)), key=rewards.__getitem__)]
+
+
+def voted(answers: Sequence[str], rewards: Sequence[float] | None = None) -> str:
+    """The answer whose chains have the largest sum of rewards; without rewards every chain counts one.
+
+    Of equal ones the first seen. Rewards are implicit ones, log π − log π_ref, and may be negative: an answer
+    does not win by being frequent alone.
+    """
+    totals: dict[str, float] = {}
+    for answer, reward in zip(answers, [1.0] * len(answers) if rewards is None else rewards, strict=True):
+        totals[answer] = totals.get(answer, 0.0) + reward
+    return max(totals, key=totals.__getitem__)
+
+
+def cut(text: str, length: float, fewest: int = 90) -> str:
+    """The first words of a response, split at single spaces.
+
+    ``length`` above 1 is a number of words; otherwise a share of them, of which ``fewest`` are kept at least.
+    The final answer, and the end with it, is cut off on purpose: chains are compared by how they begin.
+    """
+    words = text.split(" ")
+    kept = int(length) if length > 1 else max(int(length * len(words)), fewest)
+    return " ".join(words[:kept])
