@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from prefero.objectives import Objective, PreferenceBatch, TokenLogps
+from prefero.objectives import Objective
+from prefero.theory.desiderata import fitted_policy
 from prefero.theory.optima import psi_optimum, reward_optimum
 from tests.objectives.batches import build
 
@@ -18,30 +18,7 @@ REWARD = torch.tensor([-0.3, 0.5, 0.1, 0.9], dtype=torch.float64)
 
 
 def fitted(objective: Objective, win: Tensor, reference: Tensor) -> Tensor:
-    """The softmax policy with the smallest expected loss, when i beats j with probability ``win[i, j]``."""
-    pairs = list(itertools.permutations(range(len(reference)), 2))
-    chosen, rejected = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    share = win[chosen, rejected]
-    logits = reference.log().clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [logits], max_iter=60, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def of(log_p: Tensor) -> TokenLogps:
-        logps = torch.stack([log_p[chosen], log_p[rejected]], 1)[..., None]
-        return TokenLogps(logps, torch.ones_like(logps, dtype=torch.bool))
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        models = {"policy": of(logits.log_softmax(0)), "reference": of(reference.log())}
-        (term,) = objective(PreferenceBatch(models))
-        loss = (share * term.values).sum()
-        loss.backward()
-        return loss
-
-    for _ in range(6):
-        optimizer.step(closure)
-    return logits.detach().softmax(0)
+    return fitted_policy(objective, reference, win)
 
 
 def bradley_terry(reward: Tensor) -> Tensor:
