@@ -124,8 +124,9 @@ MONITORS: tuple[Monitor, ...] = (
             for metric in ("log_ratios", "logps")
         ),
         0.1,
-        "Razin et al. 2024, arXiv 2410.08847; Pal et al. 2024, arXiv 2402.13228",
-        ("dpop",),
+        "Razin et al. 2024, arXiv 2410.08847; Pal et al. 2024, arXiv 2402.13228; Yan et al. 2024, arXiv "
+        "2406.07327",
+        ("dpop", "dpo_shift", "flex_dpo"),
         "Add a likelihood term (objective.plus.nll=0.2), or leave out pairs whose two responses are nearly "
         "the same. A small fall is expected of a policy that started from the chosen responses.",
         checks.displacement,

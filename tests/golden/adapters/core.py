@@ -41,6 +41,7 @@ def sgdpo(params, inputs):
         beta=beta,
         chosen_ratio=params["ratio_chosen"],
         rejected_ratio=params["ratio_rejected"],
+        smoothing=params.get("label_smoothing", 0.0),
     )
     up, down = objective.double().parts
     return {
@@ -75,14 +76,10 @@ def mrpo(params, inputs):
 
 @adapter("p026", "asft")
 def asft(params, inputs):
-    batch = pairs(inputs)
-    objective = method("asft", lam=params["lambda"], beta=params.get("beta", 1.0)).double()
-    likelihood, up, down = (term.values for term in objective(batch))
-    return {
-        "loss": likelihood + up + down,
-        "loss_align": (up + down) / params["lambda"],
-        **gradients(objective, batch),
-    }
+    batch, beta = pairs(inputs), params.get("beta", 1.0)
+    objective = method("asft", lam=params["lambda"], beta=beta)
+    _, up, down = (term.values for term in method("asft", lam=1.0, beta=beta).double()(batch))
+    return {"loss": total(objective, batch), "loss_align": up + down, **gradients(objective, batch)}
 
 
 @adapter("p029", "omni_dpo")
@@ -114,25 +111,28 @@ def omni_dpo(params, inputs):
 
 @adapter("p036", "typo")
 def typo(params, inputs):
-    absent = [[] for _ in range(len(inputs["policy_chosen"]) - len(inputs["reference_sample_policy"]))]
+    number, samples = len(inputs["policy_chosen"]), len(inputs["reference_sample_policy"])
+    count, lam = max(number, samples), params["lambda"]
+
+    def filled(rows):
+        return [*rows, *[[]] * (count - len(rows))]
+
     models = {}
     for model in ("policy", "reference"):
-        samples = [*inputs[f"reference_sample_{model}"], *absent]
         # the pairs' own reference log-probabilities are read by nothing
-        models[model] = list(zip(inputs["policy_chosen"], inputs["policy_rejected"], samples, strict=True))
-    preference = torch.tensor(inputs["preference_prob"], dtype=torch.float64)
+        roles = inputs["policy_chosen"], inputs["policy_rejected"], inputs[f"reference_sample_{model}"]
+        models[model] = list(zip(*map(filled, roles), strict=True))
+    preference = torch.tensor([*inputs["preference_prob"], *[0.5] * (count - number)], dtype=torch.float64)
     batch = batch_of(models, {"preference": preference}, ("chosen", "rejected", "sample"))
-    lam = params["lambda"]
 
-    def supervised(labels: str) -> torch.Tensor:
-        return method("typo", lam=lam, labels=labels).double()(batch)[0].values
+    def terms(labels: str) -> list[torch.Tensor]:
+        return [term.values for term in method("typo", lam=1.0, labels=labels).double()(batch)]
 
-    objective = method("typo", lam=1.0).double()
     return {
-        "loss_sup_hard": supervised("hard"),
-        "loss_sup_soft_ce": supervised("soft_cross_entropy"),
-        "loss_sup_kl": supervised("soft"),
-        "kl_ref_to_policy_estimate": objective(batch)[1].values[: len(inputs["reference_sample_policy"])],
+        "loss_sup_hard": terms("hard")[0][:number],
+        "loss_sup_soft_ce": terms("soft_cross_entropy")[0][:number],
+        "loss_sup_kl": terms("soft")[0][:number],
+        "kl_ref_to_policy_estimate": terms("hard")[1][:samples],
         "total_hard": method("typo", lam=lam).double().loss(batch),
         "total_soft_kl": method("typo", lam=lam, labels="soft").double().loss(batch),
     }
