@@ -11,6 +11,7 @@ import typer
 from prefero.cli.compare import compare
 from prefero.cli.console import complain
 from prefero.cli.demo import demo
+from prefero.cli.discover import discover
 from prefero.cli.methods import methods
 from prefero.cli.report import report
 from prefero.cli.train import train
@@ -54,6 +55,7 @@ app.command()(train)
 app.command()(compare)
 app.command()(methods)
 app.command()(demo)
+app.command()(discover)
 app.command()(report)
 
 
