@@ -141,10 +141,11 @@ OWN_BETA = "Each parameterisation has its own best β, orders of magnitude apart
     settings={"mistral-7b": {"beta": 100.0}},
     relatives=(
         "DPO with a constant reference, summed over tokens; simpo averages, and has a margin. DPO's code "
-        "calls it reference-free."
+        "calls it reference-free; cpo adds a likelihood."
     ),
     pitfalls=OWN_BETA,
     aliases=("reference_free_dpo",),
+    equals=(Equal("cpo", given={"lam": 0.0}),),
 )
 def dpo_posterior(beta: Positive = 0.1) -> Objective:
     """The log-probability itself is the reward: what a reference does is seen by leaving it out."""
