@@ -109,7 +109,12 @@ class ChatTemplate:
     @staticmethod
     def _lacks_end(text: str, content: Any) -> bool:
         """Whether the template puts nothing behind the response, not even an end token."""
-        return isinstance(content, str) and text.rstrip().endswith(content.rstrip()) and bool(content.strip())
+        if not isinstance(content, str) or not content.strip():
+            return False
+        if text.lstrip().startswith(content.strip()):
+            # the end of a mark behind it may spell the response once more
+            return not text.lstrip().removeprefix(content.strip()).strip()
+        return text.rstrip().endswith(content.rstrip())
 
     def _render(self, turns: Sequence[Message], example: Example, **options: Any) -> str:
         try:
