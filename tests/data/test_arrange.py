@@ -151,7 +151,10 @@ def test_missing_responses_are_explained() -> None:
     unscored = [{"prompt": "p", "responses": ["a", "b"]}]
     with pytest.raises(PreferoError, match="2 responses that nothing tells apart: give them scores"):
         arrange(load_examples(unscored), PAIR)
-    with pytest.raises(PreferoError, match="needs the gold response"):
+    with pytest.raises(
+        PreferoError,
+        match=r"needs another response, in the field 'gold' \(a response better than both.*\"gold\": …",
+    ):
         arrange(load_examples(BARE), ("gold", "rejected"))
     with pytest.raises(PreferoError, match="unknown column 'scor'; did you mean 'score'"):
         arrange(load_examples(BARE), PAIR, {"scor"})

@@ -63,7 +63,7 @@ def test_gsm8k_solutions(real_data: Path, base: PreTrainedTokenizerFast) -> None
     examples = load_examples(real_data / "gsm8k_example_model_solutions.jsonl.gz")
     assert (len(examples), examples.format) == (1319, "solutions")
     assert {len(example.responses) for example in examples} == {4}
-    dataset = tokenize(examples, base, roles=(), columns={"label"}, views=("mismatched",))
+    dataset = tokenize(examples, base, roles=(), columns={"label"}, views={"mismatched": ()})
     labels = np.stack([example.columns["label"] for example in dataset])
     assert Counter(labels.ravel().tolist()) == {-1.0: 3275, 1.0: 2001}
     pairs = tokenize(examples, base, roles=PAIR)

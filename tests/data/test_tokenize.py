@@ -367,7 +367,7 @@ class TestColumnsAndViews:
     def test_mismatched_responses_come_from_another_example(self, base: Tokenizer) -> None:
         examples = [pair(f"prompt {n}", f"good {n}", f"bad {n}") for n in range(12)]
         first, again, other = (
-            run(base, *examples, roles=(), views=("mismatched",), seed=seed) for seed in (0, 0, 1)
+            run(base, *examples, roles=(), views={"mismatched": ()}, seed=seed) for seed in (0, 0, 1)
         )
         own = [decoded(base, first, n) for n in range(12)]
         lent = []
@@ -386,7 +386,7 @@ class TestColumnsAndViews:
             {"prompt": "a long prompt " * 4, "responses": ["x", "y", "z"], "scores": [1, 2, 3]},
             {"prompt": "p", "responses": ["one fox jumps over the dog " * 2, "two"], "scores": [1, 2]},
         ]
-        dataset = tokenize(load_examples(rows), base, roles=(), max_length=30, views=("mismatched",))
+        dataset = tokenize(load_examples(rows), base, roles=(), max_length=30, views={"mismatched": ()})
         for example in dataset:
             cells = example.views["mismatched"]
             assert len(cells) == len(example.cells)
@@ -394,9 +394,9 @@ class TestColumnsAndViews:
 
     def test_mismatched_needs_another_example(self, base: Tokenizer) -> None:
         with pytest.raises(PreferoError, match="two examples or more"):
-            run(base, pair("p", "a", "b"), views=("mismatched",))
+            run(base, pair("p", "a", "b"), views={"mismatched": ()})
         with pytest.raises(PreferoError, match="unknown view 'mismatch'; did you mean 'mismatched'"):
-            run(base, pair("p", "a", "b"), views=("mismatch",))
+            run(base, pair("p", "a", "b"), views={"mismatch": ()})
 
     @given(count=st.integers(2, 50), seed=st.integers(0, 100))
     def test_one_cycle_visits_all(self, count: int, seed: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Examples, Response
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import OTHER_RESPONSES, SCHEMA
 from prefero.data.spans import annotated
 from prefero.errors import PreferoError, nearest
 
@@ -95,7 +95,15 @@ def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Re
             best = example.responses[known.index(max(known))]
             worst = example.responses[known.index(min(known))]
             return replace(best, role="chosen"), replace(worst, role="rejected")
-    missing = " and ".join(role for role in roles if role not in by_role)
+    absent = [role for role in roles if role not in by_role]
+    further = [OTHER_RESPONSES[role] for role in absent if role in OTHER_RESPONSES]
+    if further and set(PAIR) & set(by_role):
+        parts = "; ".join(f"{part.field!r} ({part.meaning})" for part in further)
+        raise PreferoError(
+            f"{example.origin or 'an example'}: {asker} needs another response, in the field {parts}; a row "
+            f"that has it: {further[0].sample}. Nothing has been trained."
+        )
+    missing = " and ".join(absent)
     count = len(example.responses)
     if count == 1:
         found = "has one response alone. Methods for labelled responses, such as 'kto', take such data"

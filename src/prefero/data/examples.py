@@ -81,7 +81,8 @@ class Example:
 
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
     template renders, ``template_options`` what else it is given; ``origin`` is where the row stands
-    (``"train.jsonl, row 12"``), for error messages.
+    (``"train.jsonl, row 12"``), for error messages. ``prompts`` are other prompts to the same responses, by
+    the views of :data:`prefero.data.schema.OTHER_PROMPTS`.
     """
 
     prompt: Text
@@ -90,6 +91,7 @@ class Example:
     tools: tuple[Mapping[str, Any], ...] = ()
     origin: str = ""
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Mapping[str, Text] = field(default_factory=dict)
 
     @property
     def roles(self) -> tuple[str | None, ...]:

@@ -213,3 +213,34 @@ SCHEMA: dict[str, ColumnSpec] = {
     "pair_noise": ColumnSpec("example", "float", "uniform noise, one number an example", drawn=True),
     "noise": ColumnSpec("example response token", "float", "uniform noise, one number a token", drawn=True),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RowPart:
+    """Another response or prompt that a row may carry; ``field`` is where, ``sample`` a row that does."""
+
+    field: str
+    meaning: str
+
+    @property
+    def sample(self) -> str:
+        return f'{{"prompt": …, "chosen": …, "rejected": …, "{self.field}": …}}'
+
+
+OTHER_RESPONSES: dict[str, RowPart] = {
+    "gold": RowPart("gold", "a response better than both, such as a written reference answer"),
+    "sample": RowPart("sample", "a response drawn from a model: the method says from which"),
+    "rationale": RowPart("rationale", "why the chosen response is the better one"),
+    "revised": RowPart("revised", "the policy's own response with its mistakes corrected"),
+    "chosen_degraded": RowPart("chosen_degraded", "the chosen response with content taken out"),
+    "rejected_degraded": RowPart("rejected_degraded", "the rejected response with content taken out"),
+}
+"""The roles that a row's responses may have besides chosen and rejected."""
+
+OTHER_PROMPTS: dict[str, RowPart] = {
+    "corrupted": RowPart("prompt_corrupted", "the prompt with what the answer depends on spoilt"),
+    "contradicted": RowPart("prompt_contradicted", "a prompt whose instructions the chosen response breaks"),
+    "weaker": RowPart("prompt_weaker", "a prompt under which the preference is weaker or reversed"),
+    "prompted": RowPart("prompt_refined", "the prompt with an instruction that asks for the best answer"),
+}
+"""The views in which the same responses stand under another prompt that the row carries."""

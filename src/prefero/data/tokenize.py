@@ -7,8 +7,9 @@ the model is then given the prompt alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, overload
 
 import numpy as np
@@ -29,7 +30,7 @@ from prefero.data.render import (
     conversational,
     ending_of,
 )
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.spans import token_values
 from prefero.data.summary import DataSummary, summarise
 from prefero.data.truncate import Truncation, fit
@@ -78,7 +79,7 @@ def tokenize(
     roles: tuple[str, ...],
     columns: Collection[str] = frozenset(),
     max_length: int | None = None,
-    views: Sequence[str] = (),
+    views: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     seed: int = 0,
     for_method: str = "",
 ) -> TokenDataset:
@@ -86,8 +87,9 @@ def tokenize(
 
     ``max_length`` bounds prompt and longest response, in tokens. Where that is too much, the oldest turns of
     the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
-    only if it leaves the prompt no token. ``views`` names readings under other responses or prompts
-    (:data:`prefero.data.views.VIEWS`), drawn with ``seed``.
+    only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
+    (:data:`prefero.data.views.VIEWS`, drawn with ``seed``, and
+    :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all.
 
     Raises:
         PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
@@ -95,9 +97,10 @@ def tokenize(
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
+    known = [*VIEWS, *OTHER_PROMPTS]
     for view in views:
-        if view not in VIEWS:
-            raise PreferoError(f"unknown view {view!r}{nearest(view, VIEWS)}. Views: {', '.join(VIEWS)}.")
+        if view not in known:
+            raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
     renderers = [_renderer(example, tokenizer) for example in arranged]
     drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
@@ -116,10 +119,18 @@ def tokenize(
         tokenized.append(
             TokenExample(cells, {**_columns(example, wanted), **of_tokens}, index, truncated=lost)
         )
-    for view in views:
-        others = VIEWS[view](tokenized, max_length, seed)
+    for view, read in views.items():
+        if view in VIEWS:
+            others = VIEWS[view](tokenized, max_length, seed)
+        else:
+            under = [_under(example, view, for_method) for example in arranged]
+            others = [_read(example, tokenizer, encoder, max_length, Truncation()) for example in under]
+        places = [roles.index(role) for role in read]
         tokenized = [
-            replace(example, views={**example.views, view: cells})
+            replace(
+                example,
+                views={**example.views, view: tuple(cells[place] for place in places) if read else cells},
+            )
             for example, cells in zip(tokenized, others, strict=True)
         ]
     exact = all(draft.rendered.exact for group in drafts for draft in group)
@@ -127,6 +138,33 @@ def tokenize(
         arranged, tokenized, roles, max_length, dropped, notes=() if exact else (NOT_PRESERVED,)
     )
     return TokenDataset(tuple(tokenized), roles, summary)
+
+
+def _under(example: Example, view: str, for_method: str) -> Example:
+    """The example with the prompt that it has for a view."""
+    if view not in example.prompts:
+        part = OTHER_PROMPTS[view]
+        raise PreferoError(
+            f"{example.origin or 'an example'}: {for_method or 'the objective'} reads the responses under "
+            f"another prompt too, in the field {part.field!r} ({part.meaning}); a row that has it: "
+            f"{part.sample}. Nothing has been trained."
+        )
+    return replace(example, prompt=example.prompts[view])
+
+
+def _read(
+    example: Example, tokenizer: Any, encoder: Encoder, max_length: int | None, dropped: Truncation
+) -> tuple[Cell, ...]:
+    """The cells of an example, as long as they may be."""
+    renderer = _renderer(example, tokenizer)
+    drafts = _drafts(example, renderer)
+    encoder.learn(text for draft in drafts for text in _texts(draft))
+    cells = _cells(example, renderer, drafts, encoder)
+    return (
+        cells
+        if max_length is None
+        else _fitted(cells, example, renderer, drafts, encoder, max_length, dropped)
+    )
 
 
 def _renderer(example: Example, tokenizer: Any) -> Renderer:

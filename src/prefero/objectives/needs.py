@@ -15,6 +15,7 @@ from prefero.data.schema import SCHEMA, Axes
 from prefero.errors import PreferoError, nearest
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
+from prefero.objectives.heads import Fitted
 
 EXAMPLES, RESPONSES, TOKENS, HIDDEN, LAYERS = 3, 8, 5, 7, 2
 """Sizes of the recording batch: all different, so that numbers per response and per token cannot be mixed
@@ -73,9 +74,17 @@ def dry_run(objective: Objective) -> Needs:
     exact = True
     with torch.no_grad():
         for training in (True, False):
-            terms = copy.deepcopy(objective).train(training)(recorder.batch())
+            terms = unfitted(copy.deepcopy(objective)).train(training)(recorder.batch())
             exact = exact and all(term.exact for term in terms)
     return recorder.needs(exact)
+
+
+def unfitted(objective: Objective) -> Objective:
+    """The objective, with its heads ready for states of any width."""
+    for module in objective.modules():
+        if isinstance(module, Fitted):
+            module.unfit()
+    return objective
 
 
 def materialise(
@@ -180,9 +189,11 @@ class Recorder:
 
     def needs(self, exact: bool) -> Needs:
         self.models["policy"]
-        known = [role for role in ("chosen", "rejected") if role in self.roles.found]
+        # a response that only a view addresses is one of the example's all the same
+        found = [*self.roles.found, *(role for view in self.views.values() for role in view.roles.found)]
+        known = [role for role in ("chosen", "rejected") if role in found]
         return Needs(
-            roles=(*known, *(role for role in self.roles.found if role not in known)),
+            roles=(*known, *(role for role in dict.fromkeys(found) if role not in known)),
             columns=frozenset(self.columns),
             models={name: frozenset(scores.signals) for name, scores in self.models.items()},
             views={name: view.needs(exact) for name, view in self.views.items()},

@@ -150,7 +150,7 @@ def token_dataset(
         roles=needs.roles,
         columns=needs.columns,
         max_length=max_length,
-        views=tuple(needs.views),
+        views={view: need.roles for view, need in needs.views.items()},
         seed=seed,
         for_method=method,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -98,14 +98,10 @@ class Scorer:
         self, row: Mapping[str, Any], scored: Mapping[str, Mapping[str, TokenLogps]], progress: float
     ) -> PreferenceBatch:
         columns: Mapping[str, Tensor] = row["columns"]
-        # What belongs to tokens belongs to the tokens of the examples themselves.
-        of_examples = {
-            name: values for name, values in columns.items() if not SCHEMA[name].axes.endswith("token")
-        }
         views = {
             view: PreferenceBatch(
                 models=self._models(row, scored, view),
-                columns=of_examples,
+                columns=self._columns_of(needs.roles, columns),
                 roles=needs.roles,
                 progress=progress,
             )
@@ -113,6 +109,16 @@ class Scorer:
         }
         models = self._models(row, scored, MAIN)
         return PreferenceBatch(models, columns, self.needs.roles, views, progress)
+
+    def _columns_of(self, roles: Sequence[str], columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a view sees of the columns: those of its responses, and none of tokens, which are those of the
+        examples themselves."""
+        places = [self.needs.roles.index(role) for role in roles]
+        return {
+            name: values[:, places] if roles and SCHEMA[name].axes == "example response" else values
+            for name, values in columns.items()
+            if not SCHEMA[name].axes.endswith("token")
+        }
 
     def _models(
         self, row: Mapping[str, Any], scored: Mapping[str, Mapping[str, TokenLogps]], view: str

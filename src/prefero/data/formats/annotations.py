@@ -9,8 +9,9 @@ from typing import Any
 
 from prefero.data.examples import Example, Response
 from prefero.data.formats.fields import Fields
+from prefero.data.formats.parts import with_other_parts
 from prefero.data.formats.spans import read_spans
-from prefero.data.schema import SCHEMA, ColumnSpec
+from prefero.data.schema import OTHER_RESPONSES, SCHEMA, ColumnSpec
 
 TRUE = (True, 1, "1", "true", "True", "yes")
 FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
@@ -18,7 +19,9 @@ FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
 
 def annotate(example: Example, fields: Fields) -> Example:
     """``example`` with the known columns that the row carries and its layout has not already filled, and with
-    the spans that it carries."""
+    the spans, further responses and prompts that it carries."""
+    if {"chosen", "rejected"} <= set(example.roles):
+        example = with_other_parts(example, fields)
     columns = dict(example.columns)
     responses = list(example.responses)
     for name, spec in SCHEMA.items():
@@ -32,7 +35,9 @@ def annotate(example: Example, fields: Fields) -> Example:
             values = _per_response(fields, spec, responses)
             if values is not None:
                 responses = [
-                    replace(response, columns={**response.columns, name: value})
+                    response
+                    if value is None
+                    else replace(response, columns={**response.columns, name: value})
                     for response, value in zip(responses, values, strict=True)
                 ]
     spans = read_spans(fields, responses)
@@ -52,12 +57,18 @@ def annotate(example: Example, fields: Fields) -> Example:
 
 
 def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response]) -> list[Any] | None:
+    """A value for every response, None for a further one that has none; None alone if no response has any."""
     roles = tuple(response.role for response in responses)
     for name in (name for name in spec.fields if "/" not in name):
         for named in _named_by_role(name, roles):
             if any(field in fields for field in named):
                 expected = f"a value for each of {' and '.join(named)}"
-                return [convert(fields, f, fields.require(f, expected), spec) for f in named]
+                return [
+                    None
+                    if role in OTHER_RESPONSES and f not in fields
+                    else convert(fields, f, fields.require(f, expected), spec)
+                    for role, f in zip(roles, named, strict=True)
+                ]
         value = fields.values.get(name)
         if len(responses) == 1 and value is not None and not isinstance(value, list):
             return [convert(fields, name, value, spec)]
