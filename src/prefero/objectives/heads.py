@@ -37,8 +37,9 @@ class State(Quantity):
 class VectorHead(Quantity):
     """A learned module of a state: its outputs for every response, or token, that the state belongs to.
 
-    The module runs in the precision of its own weights, whatever the model's. Write
-    ``Head(module, State(STATE).detach())`` to keep its gradient from the model.
+    The module runs in the precision of its own weights, whatever the model's; those that depend on how wide
+    the states are belong to :class:`Fitted` modules. Write ``Head(module, State(STATE).detach())`` to keep
+    its gradient from the model.
     """
 
     def __init__(self, module: nn.Module, state: Quantity) -> None:
@@ -59,21 +60,34 @@ class Head(VectorHead):
         return super().forward(batch).squeeze(-1)
 
 
-class Projection(nn.Module):
+class Fitted(nn.Module):
+    """A module with weights that are made when the first states show how wide they are; ``names`` are
+    those."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.fitted = names
+        self.unfit()
+
+    def unfit(self) -> None:
+        """Forget the weights, to fit other states."""
+        for name in self.fitted:
+            self.register_parameter(name, None)
+
+
+class Projection(Fitted):
     """A linear map of the last axis; as many outputs as inputs if ``outputs`` is None.
 
-    Its weight is made when the first states show how wide they are: uniform within 1/√width, as in
-    :class:`torch.nn.Linear`. ``bias`` is where its bias starts, None for no bias.
+    Its weight starts uniform within 1/√width, as in :class:`torch.nn.Linear`. ``bias`` is where its bias
+    starts, None for no bias.
     """
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 
     def __init__(self, outputs: int | None = 1, *, bias: float | None = 0.0) -> None:
-        super().__init__()
+        super().__init__("weight", "bias")
         self.outputs, self.start = outputs, bias
-        self.register_parameter("weight", None)
-        self.register_parameter("bias", None)
 
     def forward(self, states: Float[Tensor, "*where hidden"]) -> Float[Tensor, "*where output"]:
         if self.weight is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import EachOf
-from prefero.objectives.heads import Head, Projection, State, drawn
+from prefero.objectives.heads import Fitted, Head, Projection, State, drawn
 from prefero.objectives.links import identity
 from prefero.objectives.quantities import Measured, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
@@ -25,7 +25,7 @@ EQUATION = (
 )
 
 
-class LayersMask(nn.Module):
+class LayersMask(Fitted):
     """m = ReLU(Σ_j c_j ReLU(w_j · LN(h_j) + b_j)) of the states h_j after every layer; one LayerNorm for all.
 
     Biases start at 1 and the mixer at the mean over layers, so that no token's mask starts at 0, where it
@@ -39,10 +39,8 @@ class LayersMask(nn.Module):
     shift: nn.Parameter | None
 
     def __init__(self, epsilon: float = 1e-5) -> None:
-        super().__init__()
+        super().__init__("layer_weight", "layer_bias", "mixer", "scale", "shift")
         self.epsilon = epsilon
-        for name in ("layer_weight", "layer_bias", "mixer", "scale", "shift"):
-            self.register_parameter(name, None)
 
     def make(self, states: Float[Tensor, "*where layer hidden"]) -> None:
         layers, width = states.shape[-2:]

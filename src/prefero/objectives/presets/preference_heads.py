@@ -117,9 +117,9 @@ def preference_scores(
     return half - half.transpose(-1, -2)
 
 
-def mean_scores(scores: Float[Tensor, "*example response response"]) -> Float[Tensor, "*example response"]:
-    """s̄(y), the mean score of each response against all of its group, itself included: :func:`gpo`'s column
-    ``score``."""
+def mean_scores(scores: Float[Tensor, "*example response opponent"]) -> Float[Tensor, "*example response"]:
+    """s̄(y), the mean score of each response against all samples of its group, itself included: the column
+    ``score`` of :func:`gpo`."""
     return scores.mean(-1)
 
 
