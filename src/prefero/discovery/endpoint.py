@@ -16,7 +16,9 @@ from prefero.errors import PreferoError
 from prefero.objectives.expressions import FUNCTIONS, VARIABLES
 
 KEY = "PREFERO_API_KEY"
-LARGEST_REPLY = 1 << 20
+LARGEST_REPLY, LONGEST_ANSWER = 1 << 20, 50_000
+"""Bytes that are read, and characters of the model's own words."""
+
 SHOWN, SHOWN_REJECTED = 10, 4
 """Entries that the model sees: the fittest, and the latest that were rejected."""
 
@@ -71,11 +73,11 @@ class Endpoint:
         )
         try:
             content = json.loads(reply)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise PreferoError(
                 f"{self.url} did not answer as chat completions do, but with {shortened(reply)}"
             ) from None
-        return proposal(str(content))
+        return proposal(str(content)[:LONGEST_ANSWER])
 
     def ask(self, body: Mapping[str, Any]) -> str:
         headers = {"Content-Type": "application/json"}
