@@ -25,7 +25,7 @@ def step_starts(batch: PreferenceBatch) -> Bool[Tensor, "example response token"
     """The first scored token of each step."""
     reached = steps_reached(batch)
     before = torch.cat([torch.zeros_like(reached[..., :1]), reached[..., :-1]], -1)
-    return batch.mask & (reached > before)
+    return reached > before
 
 
 def step_index(batch: PreferenceBatch) -> Int[Tensor, "example response token"]:
