@@ -192,3 +192,36 @@ def test_the_files_say_which_method(trainer: Make, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "model" / "objective.json").read_text())
     assert config["method"] == "dph" and config["smoothing"] == 0.2 and config["plus"] == {"nll": 0.1}
     assert prefero.load_objective(tmp_path / "model").arguments["plus"] == {"nll": 0.1}
+
+
+def test_a_whole_steps_gradient_of_the_head_comes_with_its_rows(trainer: Make) -> None:
+    """Mixed precision scales a row's loss, and takes the scale out of every gradient afterwards: a gradient
+    that came past the row's loss would be lost."""
+    run = trainer(objective={"method": "gpm", "reduce": "soft_minimum"}, tokens_per_row=40)
+    rows = list(run.get_train_dataloader())[: run.plan.rows]
+    slopes = {}
+    for scale in (1.0, 1024.0):
+        run.objective.zero_grad()
+        run.update.begin(rows)
+        for row in rows:
+            (run.update.share(run.model, row, frozenset(), 0.0).loss * scale).backward()
+        slopes[scale] = [weight.grad / scale for weight in run.objective.parameters()]
+    for one, other in zip(slopes[1.0], slopes[1024.0], strict=True):
+        assert one.abs().sum() > 0
+        torch.testing.assert_close(one, other)
+
+
+def test_a_loaded_objective_goes_on_where_it_was(trainer: Make, tmp_path: Path) -> None:
+    first = trainer(objective="dph", max_steps=2)
+    first.train()
+    first.save_model(str(tmp_path / "model"))
+    again = trainer(objective=prefero.load_objective(tmp_path / "model"))
+    assert moved(learned(first), learned(again)) == 0
+    with pytest.raises(PreferoError, match="states of 16 numbers meets states of 32"):
+        trainer(wider_model(), objective=prefero.load_objective(tmp_path / "model"))
+
+
+def wider_model() -> torch.nn.Module:
+    model = tiny_model()
+    model.config.hidden_size = 32
+    return type(model)(model.config)

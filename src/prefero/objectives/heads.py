@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prefero.errors import PreferoError
 from prefero.objectives.batch import PreferenceBatch, Signal
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.quantities import Quantity, present
@@ -90,6 +91,11 @@ class Projection(Fitted):
         self.outputs, self.start = outputs, bias
 
     def forward(self, states: Float[Tensor, "*where hidden"]) -> Float[Tensor, "*where output"]:
+        if self.weight is not None and self.weight.shape[-1] != states.shape[-1]:
+            raise PreferoError(
+                f"a head that was made for states of {self.weight.shape[-1]} numbers meets states of "
+                f"{states.shape[-1]}: it belongs to the model that it was trained with"
+            )
         if self.weight is None:
             outputs = self.outputs or states.shape[-1]
             self.weight = drawn((outputs, states.shape[-1]), like=states)

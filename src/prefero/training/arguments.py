@@ -21,7 +21,8 @@ class PreferenceArguments(TrainingArguments):
 
     A step takes ``examples_per_step`` examples, whatever the number of rows and processes; rows and gradient
     accumulation follow from ``tokens_per_row``. ``learning_rate`` is by default 5e-7 for full fine-tuning and
-    1e-5 for adapters.
+    1e-5 for adapters; ``objective_learning_rate``, the same by default, is that of what the objective itself
+    learns, such as a head, which starts from nothing and mostly wants a larger one.
 
     Raises :class:`PreferoError` for batch sizes and accumulation steps in the manner of other trainers.
     """

@@ -29,9 +29,9 @@ def save_objective(objective: Objective, folder: str | Path) -> None:
 def load_objective(folder: str | Path, objective: Objective | None = None) -> Objective:
     """The objective that a run left beside its policy, in evaluation mode, with everything that it learned.
 
-    ``prefero.load_objective("runs/heads/model")`` is what scores responses with a learned head:
-    ``primary(objective).reward`` is the reward that the method learned. ``objective`` is needed where the run
-    was given an objective of one's own instead of a method's name; it takes the weights and is returned.
+    With its policy it scores responses: :func:`prefero.inference.rewards.rewards`. ``objective`` is needed
+    where the run was given an objective of one's own instead of a method's name; it takes the weights and is
+    returned.
 
     Raises:
         PreferoError: the folder holds none, or one that no configuration describes, or another one than

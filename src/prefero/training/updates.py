@@ -95,6 +95,7 @@ class WholeStep:
         self._pulls: list[list[_Pull]] = []
         self._states: list[dict[str, Tensor]] = []
         self._loss = torch.zeros(())
+        self._own: list[tuple[Tensor, Tensor]] = []
         self._terms: list[tuple[Tensor, Tensor]] = []
 
     def begin(self, rows: Sequence[Row]) -> None:
@@ -113,7 +114,11 @@ class WholeStep:
             (_pull(part, batch) for part in self._pulls[number]), batch.models["policy"].logps.sum() * 0.0
         )
         pull = pull * self.ranks.count
-        reported = self._loss if number == 0 else torch.zeros_like(self._loss)
+        reported = torch.zeros_like(self._loss)
+        if number == 0:
+            # what the objective learns: every rank has its whole gradient
+            pull = pull + sum(((weight * slope).sum() for weight, slope in self._own), 0.0)
+            reported = self._loss
         return Share(pull + (reported - pull.detach()), batch, self._terms if number == 0 else ())
 
     def _whole_loss(self, batch: PreferenceBatch) -> Tensor:
@@ -138,7 +143,12 @@ class WholeStep:
         whole = to_device(taken(joined([batch for batch, _, _ in everyone]), order), self.ranks.device)
         whole, leaves = _with_leaves(whole)
         loss = self._whole_loss(whole)
-        loss.backward()
+        own = [weight for weight in self.objective.parameters() if weight.requires_grad]
+        slopes = torch.autograd.grad(loss, [*(leaf.tensor for leaf in leaves), *own], allow_unused=True)
+        for leaf, slope in zip(leaves, slopes, strict=False):
+            leaf.tensor.grad = slope
+        found = zip(own, slopes[len(leaves) :], strict=True)
+        self._own = [(weight, slope) for weight, slope in found if slope is not None]
         self._loss = loss.detach()
         place = {int(example): at for at, example in enumerate(examples[order])}
         self._pulls = [

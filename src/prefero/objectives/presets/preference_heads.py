@@ -274,6 +274,7 @@ def with_degrees(objective: Objective, logits: tuple[Quantity, Quantity], gamma:
         "no part in the preference. No code is published: classes, pooling at the last token and γ are "
         "readings of the paper. Other papers call other methods SPO."
     ),
+    equals=(Equal("dpo", at={"gamma": 0.0}),),
     pitfalls="The head is of use in training alone. A degree that the text does not show teaches nothing.",
 )
 def spo_self_supervised(
