@@ -82,6 +82,7 @@ SEGMENT_SCORES = (
         "s: its score; chosen segments by falling score, rejected ones by rising score"
     ),
     feedback={"pairs", "spans"},
+    aliases=("2d_dpo",),
     settings={"default": {"beta": 0.1}},
     relatives=(
         "A sum, not a mean, over the n pairs of segments, n the smaller number of the two. " + SEGMENT_SCORES

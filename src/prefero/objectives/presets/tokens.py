@@ -100,6 +100,7 @@ RISKS = (
     citation=RISK_AWARE,
     equation="−log σ(β [h − (D(y_l) − D(y_w))]), D(y) = Σ_t Φ(log π_ref − log π) under π_ref",
     feedback={"pairs"},
+    aliases=("ra_dpo",),
     relatives="tdpo1 with a risk measure in the place of the expectation. " + RISKS,
     pitfalls=(
         "The paper speaks of measures that look at bad outcomes; the code's keeps the upper part of π_ref/π, "
