@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 
 import prefero
 from prefero.data.packing import pack
@@ -225,3 +226,29 @@ def wider_model() -> torch.nn.Module:
     model = tiny_model()
     model.config.hidden_size = 32
     return type(model)(model.config)
+
+
+def test_heads_stay_in_single_precision_beside_a_policy_in_less(trainer: Make) -> None:
+    run = trainer(tiny_model(dtype=torch.bfloat16), objective="oreo", data=scored(12), bf16=True, max_steps=2)
+    head = learned(run)
+    run.train()
+    assert {weight.dtype for weight in run.objective.parameters()} == {torch.float32}
+    assert moved(head, learned(run)) > 0
+
+
+def test_adapters_are_trained_beside_a_head_and_masks_read_the_model_without_them(
+    trainer: Make, tmp_path: Path
+) -> None:
+    run = trainer(
+        objective={"method": "sparsepo", "masks": "independent"},
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"),
+        learning_rate=0.5,
+        max_steps=3,
+    )
+    assert type(run.references.providers["reference"]).__name__ == "AdaptersOff"
+    head = learned(run)
+    run.train()
+    assert moved(head, learned(run)) > 0
+    run.save_model(str(tmp_path / "model"))
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+    assert len(prefero.load_objective(tmp_path / "model").state_dict()) == len(head)
