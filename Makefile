@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint golden bench test-slow test-real clean
+.PHONY: demo test lint golden bench pages test-slow test-real clean
 
 demo: $(READY)
 	$(BIN)/prefero demo --output demo
@@ -12,8 +12,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
 # make golden FILES="a.json b.json": any file of the vectors' form; without FILES, the ones in the repository.
@@ -34,6 +34,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
+
+# The pages of docs/methods/, from the registry.
+pages: $(READY)
+	$(BIN)/python -m docs.method_pages
 
 clean:
 	rm -rf $(VENV) demo runs

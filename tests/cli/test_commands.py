@@ -75,7 +75,44 @@ def test_methods_as_json(prefero):
     for key in keys:
         entry = json.loads(prefero("methods", key, "--json").stdout)
         assert entry["needs"]["models"][0] == "policy" and entry["equation"] and entry["data"]
-        assert {one["name"] for one in entry["parameters"] if one["required"]} <= {"counts"}
+        assert not any(one["required"] for one in entry["parameters"])
+
+
+def listed(prefero, *options) -> dict[str, dict]:
+    done = prefero("methods", "--json", *options)
+    return {entry["key"]: entry for entry in json.loads(done.stdout)}
+
+
+def test_methods_that_fit_the_data(prefero):
+    unpaired = listed(prefero, "--data", "unpaired")
+    assert "kto" in unpaired and "dpo" not in unpaired
+    pairs = listed(prefero, "--data", "pairs")
+    assert {"dpo", "kto"} <= set(pairs) and not {"todo", "odpo", "group_robust"} & set(pairs)
+    assert list(pairs).index("dpo") < list(pairs).index("kto"), "those made for pairs come first"
+    assert {"odpo", "mpo_set", "dpo"} <= set(listed(prefero, "--data", "scores"))
+    assert "group_robust" in listed(prefero, "--data", "pairs", "--data", "group")
+    assert "todo" in listed(prefero, "--data", "ties")
+
+
+def test_methods_that_need_less(prefero):
+    free = listed(prefero, "--no-reference")
+    assert "simpo" in free and not {"dpo", "tdpo2", "kto"} & set(free)
+    offline = listed(prefero, "--no-generation")
+    assert "dpo" in offline and all("samples" not in entry["feedback"] for entry in offline.values())
+
+
+@pytest.mark.parametrize("paper", ["p018", "2405.14734", "meng", "Simple Preference"])
+def test_methods_of_a_paper(prefero, paper):
+    assert "simpo" in listed(prefero, "--paper", paper)
+    assert "dpo" not in listed(prefero, "--paper", paper)
+
+
+def test_a_method_says_which_others_it_becomes(prefero):
+    entry = json.loads(prefero("methods", "cdpo", "--json").stdout)
+    assert {"method": "dpo", "at": {"smoothing": 0.0}, "given": {}} in entry["equals"]
+    assert "dpo at smoothing = 0.0" in prefero("methods", "cdpo").stdout
+    dpo = json.loads(prefero("methods", "dpo", "--json").stdout)
+    assert {"method": "cdpo", "at": {"smoothing": 0.0}} in dpo["special_cases_of"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +121,7 @@ def test_methods_as_json(prefero):
         (["tarin"], "Did you mean 'train'?"),
         (["train", "--mdel", "x"], "--model"),
         (["methods", "dop"], "did you mean 'dpo"),
+        (["methods", "--data", "pars"], "did you mean 'pairs'"),
         (["train"], "the recipe lacks model"),
         (
             ["train", "--model", "m", "--data", "d", "--output", "o", "objetive.beta=1"],
