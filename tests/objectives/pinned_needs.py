@@ -1,0 +1,43 @@
+"""What every method reads, a line each, in ``needs.txt`` beside this file.
+
+``python -m tests.objectives.pinned_needs`` writes it anew; read the difference before it is committed: a signal,
+model or view more is work that every step does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefero.objectives import Needs, Signal, dry_run, methods
+
+FILE = Path(__file__).with_name("needs.txt")
+
+
+def line(needs: Needs) -> str:
+    """``chosen rejected | score | policy; reference``: responses, columns, models with their signals; then
+    whether the step is seen whole, and each view."""
+    models = "; ".join(
+        f"{model}: {', '.join(sorted(map(signal_name, signals)))}" if signals else model
+        for model, signals in sorted(needs.models.items())
+    )
+    parts = [" ".join(needs.roles) or "candidates", " ".join(sorted(needs.columns)) or "-", models]
+    parts += [] if needs.exact else ["whole step"]
+    parts += [f"{view} ({line(inner)})" for view, inner in sorted(needs.views.items())]
+    return " | ".join(parts)
+
+
+def signal_name(signal: Signal) -> str:
+    options = "".join(f" {name}={value}" for name, value in signal.options)
+    return signal.name + (f" against {signal.against}" if signal.against else "") + options
+
+
+def lines() -> dict[str, str]:
+    return {key: line(dry_run(method.build())) for key, method in sorted(methods().items())}
+
+
+def read() -> dict[str, str]:
+    return dict(row.split(" = ", 1) for row in FILE.read_text("utf-8").splitlines())
+
+
+if __name__ == "__main__":
+    FILE.write_text("".join(f"{key} = {text}\n" for key, text in lines().items()), encoding="utf-8")
