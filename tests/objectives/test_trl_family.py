@@ -232,15 +232,42 @@ def test_pfl_asks_the_policy_alone_which_response_is_likelier() -> None:
     torch.testing.assert_close(term.values.tolist(), [softplus(0.5) / 2, 2 * (1 - 0.75)])
 
 
-# sums
+# rewards reshaped, for any method that has a log-ratio
 
 
-def test_a_coefficient_multiplies_the_method_and_not_what_is_added() -> None:
-    scaled = from_config({"method": "dpo", "coefficient": 0.3, "plus": {"nll": 0.5}}).double()
-    batch = batch_for(scaled)
-    expected = 0.3 * build("dpo").loss(batch) + 0.5 * build("nll").loss(batch)
-    torch.testing.assert_close(scaled.loss(batch), expected)
-    again = from_config({"method": scaled.key, **scaled.arguments}).double()
-    torch.testing.assert_close(again.loss(batch), expected)
-    with pytest.raises(PreferoError, match=r"coefficient of the objective is a number, not 'much'"):
-        from_config({"method": "dpo", "coefficient": "much"})
+def test_a_reshaped_reward_is_the_method_of_its_name_and_goes_with_other_links() -> None:
+    bent = from_config({"method": "dpo", "reward": {"f_dpo": {"divergence": "forward_kl"}}}).double()
+    batch = batch_for(bent)
+    torch.testing.assert_close(bent.loss(batch), build("f_dpo", divergence="forward_kl").loss(batch))
+    short = from_config({"method": "dpo", "reward": {"ld_dpo": {"alpha": 0.2}}}).double()
+    torch.testing.assert_close(short.loss(batch), build("ld_dpo", alpha=0.2).loss(batch))
+    squared = from_config({"method": "ipo", "tokens": "sum", "reward": {"f_dpo": {"divergence": "jsd"}}})
+    (term,) = squared.double()(batch)
+    ratio = (batch.models["policy"].logps - batch.models["reference"].logps).sum(-1)
+    gap = torch.nn.functional.logsigmoid(ratio).diff(dim=1)[:, 0]  # chosen first
+    torch.testing.assert_close(term.values, (-gap - 5).square())
+
+
+def test_a_reshaped_reward_leaves_penalties_and_the_method_itself_alone() -> None:
+    plain = from_config({"method": "irpo", "alpha": 0.7}).double()
+    short = from_config({"method": "irpo", "alpha": 0.7, "reward": {"ld_dpo": {"alpha": 0.0}}}).double()
+    batch = batch_for(plain)
+    first, second = plain(batch), short(batch)
+    assert not torch.equal(first[0].values, second[0].values)
+    assert torch.equal(first[1].values, second[1].values)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"method": "simpo", "reward": "f_dpo"}, "no log-ratio of whole responses"),
+        ({"method": "aot", "reward": "ld_dpo"}, "no log-ratio of whole responses"),
+        ({"method": "f_dpo", "reward": "f_dpo"}, "already is the reward"),
+        ({"method": "kto", "reward": "ld_dpo"}, "responses without roles"),
+        ({"method": "exo_rw", "reward": "f_dpo"}, "no comparisons of responses"),
+    ],
+    ids=lambda one: str(one),
+)
+def test_a_reward_that_cannot_be_reshaped_is_refused(config: dict, reason: str) -> None:
+    with pytest.raises(PreferoError, match=reason):
+        from_config(config)

@@ -85,6 +85,30 @@ DPO = [
         },
         {"method": "f_dpo", "divergence": "alpha", "alpha": 0.2},
     ),
+    (
+        {"loss_type": "hinge", "f_divergence_type": "js_divergence"},
+        {"method": "rso", "gamma": 0.1, "loss": "hinge_norm", "reward": {"f_dpo": {"divergence": "jsd"}}},
+    ),
+    (
+        {"loss_type": "ipo", "f_divergence_type": "forward_kl"},
+        {"method": "ipo", "reward": {"f_dpo": {"divergence": "forward_kl"}}},
+    ),
+    (
+        {
+            "loss_type": "sigmoid_norm",
+            "f_divergence_type": "alpha_divergence",
+            "f_alpha_divergence_coef": 0.7,
+        },
+        {"method": "dpo_norm", "beta": 0.1, "reward": {"f_dpo": {"divergence": "alpha", "alpha": 0.3}}},
+    ),
+    (
+        {"loss_type": "robust", "label_smoothing": 0.2, "ld_alpha": 0.4},
+        {"method": "rdpo", "flip_rate": 0.2, "reward": {"ld_dpo": {"alpha": 0.4}}},
+    ),
+    (
+        {"loss_type": "nca_pair", "ld_alpha": 0.0},
+        {"method": "nca_pair", "beta": 0.1, "reward": {"ld_dpo": {"alpha": 0.0}}},
+    ),
     ({"loss_type": "sigmoid", "use_weighting": True}, {"method": "wpo", "beta": 0.1, "clamp": None}),
     (
         {"loss_type": "robust", "label_smoothing": 0.1, "use_weighting": True},

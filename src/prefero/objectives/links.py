@@ -101,9 +101,10 @@ def with_ties(threshold: float) -> Link:
     return cost
 
 
-def capped(exponent: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The exponent, held where its exponential, times a usual β, is still finite in its own type."""
-    limit = 0.9 * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
+def capped(exponent: Float[Tensor, "..."], room: float = 0.9) -> Float[Tensor, "..."]:
+    """The exponent, held where its exponential fills the share ``room`` of its type's range, in logarithms:
+    times a usual β it is still finite."""
+    limit = room * torch.log(torch.tensor(torch.finfo(exponent.dtype).max, dtype=torch.float64)).item()
     return exponent.clamp(max=limit)
 
 

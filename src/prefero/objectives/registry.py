@@ -240,9 +240,10 @@ def from_config(config: Any) -> Objective:
 
         {"method": "dpo", "beta": 0.1, "weight": "wpo", "coefficient": 0.8, "plus": {"nll": 0.2}}
 
-    ``weight``, ``target`` and ``reduce`` name what is put into the slot of that name
-    (:data:`prefero.objectives.slots.SLOTS`), or map its name to its arguments: a weight multiplies the
-    method's own, a target adds to it, a reduction takes the place of a mean. ``coefficient`` multiplies the
+    ``reward``, ``weight``, ``target`` and ``reduce`` name what is put into the slot of that name
+    (:data:`prefero.objectives.slots.SLOTS`), or map its name to its arguments: a reward takes the place of
+    the log-ratio of a whole response, a weight multiplies the method's own, a target adds to it, a reduction
+    takes the place of a mean. ``coefficient`` multiplies the
     method (unless it has an argument of that name), and ``plus`` maps methods to the coefficients they are
     added with, or to mappings of ``coefficient`` and the method's own arguments. The objective's ``key`` and
     ``arguments`` give the configuration back.
@@ -287,7 +288,8 @@ def slotted(objective: Objective, key: str, slot: str, choice: Any) -> Objective
     checked = {one: parameters[one].checked(value, place) for one, value in arguments.items()}
     try:
         changed = filled(objective, slot, known[name](**checked))
-        dry_run(changed)
+        if bool(dry_run(changed).roles) != bool(dry_run(objective).roles):
+            raise PreferoError("it makes no sense for responses without roles")
     except PreferoError as error:
         raise PreferoError(f"{place} does not go with {key}: {error}") from None
     return changed

@@ -1,4 +1,5 @@
-"""What a configuration can put into any method's slots: a weight, another target, another reduction."""
+"""What a configuration can put into any method's slots: another reward, a weight, another target, another
+reduction."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.group_weights import worst_group
 from prefero.objectives.reductions import mean_of_all, mean_of_means, mean_of_sums, soft_minimum
 from prefero.objectives.targets import length_gap, score_gap
+from prefero.objectives.transforms import f_divergence, length_desensitised
 from prefero.objectives.weights import score_gap as score_gap_weight
 from prefero.objectives.weights import wpo
 
 SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "reward": {"f_dpo": f_divergence, "ld_dpo": length_desensitised},
     "weight": {"wpo": wpo, "score_gap": score_gap_weight},
     "target": {"score_gap": score_gap, "length_gap": length_gap},
     "reduce": {"soft_minimum": soft_minimum, "worst_group": worst_group},
@@ -29,8 +32,8 @@ MEANS = (mean_of_sums, mean_of_means, mean_of_all)
 
 
 def filled(objective: Objective, slot: str, value: Any) -> Objective:
-    """The objective whose comparisons have one more weight (multiplied), one more target (added), or another
-    reduction; penalties stay as they are.
+    """The objective whose comparisons have another reward, one more weight (multiplied), one more target
+    (added), or another reduction; penalties stay as they are.
 
     Raises :class:`~prefero.errors.PreferoError` if there is no comparison that it could belong to.
     """
@@ -44,7 +47,10 @@ def filled(objective: Objective, slot: str, value: Any) -> Objective:
     if not isinstance(objective, Compare):
         raise PreferoError("it makes no comparisons of responses, and a slot belongs to those")
     slots = {name: getattr(objective, name) for name in ("target", "scale", "weight", "reduce")}
-    if slot == "weight":
+    reward = objective.reward
+    if slot == "reward":
+        reward = value(reward)
+    elif slot == "weight":
         slots["weight"] = Combined(torch.mul, objective.weight, value)
     elif slot == "target":
         slots["target"] = Combined(torch.add, objective.target, value)
@@ -52,7 +58,7 @@ def filled(objective: Objective, slot: str, value: Any) -> Objective:
         slots["reduce"] = value
     else:
         raise PreferoError("it has a reduction of its own")
-    return Compare(objective.reward, objective.contrast, objective.link, **slots)
+    return Compare(reward, objective.contrast, objective.link, **slots)
 
 
 class Combined(nn.Module):

@@ -3,13 +3,12 @@ less."""
 
 from __future__ import annotations
 
-import torch
-
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.quantities import Map, Position, ShorterLength, log_ratio
+from prefero.objectives.quantities import log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.targets import length_gap
+from prefero.objectives.transforms import tail_weight
 
 
 @published(
@@ -49,12 +48,7 @@ def r_dpo(beta: Positive = 0.1, alpha: NonNegative = 0.02) -> Objective:
 )
 def ld_dpo(beta: Positive = 0.1, alpha: Share = 0.5) -> Objective:
     """What a response says beyond the other's length counts α as much."""
-    weight = Map(
-        lambda position, shorter: torch.where(position <= shorter[..., None], 1.0, alpha),
-        Position(),
-        ShorterLength("chosen", "rejected"),
-    )
-    return Compare(beta * (weight * log_ratio()).sum())
+    return Compare(beta * (tail_weight(alpha) * log_ratio()).sum())
 
 
 @published(

@@ -8,10 +8,10 @@ from torch import Tensor
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.links import logistic
-from prefero.objectives.presets.rewards import power_transform
 from prefero.objectives.quantities import Logp
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.transforms import power_transform
 
 
 @published(

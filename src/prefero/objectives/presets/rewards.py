@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.links import capped
 from prefero.objectives.quantities import Logp, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.targets import Offset, score_gap
+from prefero.objectives.transforms import Divergence, derivative
 
 
 @published(
@@ -60,9 +55,6 @@ def dpo_gamma(beta: Positive = 0.1, gamma: NonNegative = 0.5) -> Objective:
     return Compare(beta * Logp().sum() - beta * gamma * Logp("reference").sum())
 
 
-Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
-
-
 @published(
     title="f-DPO: other divergences than reverse KL",
     paper="p046",
@@ -86,19 +78,7 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
 def f_dpo(beta: Positive = 0.1, divergence: Divergence = "reverse_kl", alpha: OpenShare = 0.5) -> Objective:
     """The reward is β f′(π/π_ref) for the divergence f that regularises: reverse KL (DPO), forward KL,
     Jensen–Shannon, or the α-divergence, which goes from reverse (α → 0) to forward KL (α → 1)."""
-    ratio = log_ratio().sum()
-    rewards = {
-        "reverse_kl": ratio,
-        "forward_kl": ratio.map(lambda u: -capped(-u).exp()),
-        "jsd": ratio.map(F.logsigmoid),
-        "alpha": ratio.map(lambda u: power_transform(u, alpha)),
-    }
-    return Compare(beta * rewards[divergence])
-
-
-def power_transform(u: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
-    """(1 − e^{−αu})/α, which is u at α = 0: rises with u for every α, and is bent the more the larger |α|."""
-    return -torch.expm1(capped(-alpha * u)) / alpha if alpha else u
+    return Compare(beta * log_ratio().sum().map(derivative(divergence, alpha)))
 
 
 @published(
