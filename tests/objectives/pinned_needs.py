@@ -1,7 +1,7 @@
 """What every method reads, a line each, in ``needs.txt`` beside this file.
 
-``python -m tests.objectives.pinned_needs`` writes it anew; read the difference before it is committed: a signal,
-model or view more is work that every step does.
+``python -m tests.objectives.pinned_needs`` writes it anew; read the difference before it is committed: a
+signal, model or view more is work that every step does.
 """
 
 from __future__ import annotations

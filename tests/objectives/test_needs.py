@@ -17,18 +17,11 @@ from prefero.objectives import (
     negative_log_likelihood,
     penalty,
 )
-from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED, forward_kl
+from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
 from tests.objectives.batches import build
 from tests.objectives.pinned_needs import lines, read
 
 PAIR = ("chosen", "rejected")
-BOTH: dict = {"policy": frozenset(), "reference": frozenset()}
-POLICY: dict = {"policy": frozenset()}
-MEASURED = {"policy": frozenset({forward_kl()}), "reference": frozenset()}
-
-
-def needs(roles=PAIR, *columns: str, models=BOTH, exact: bool = True, views=()) -> Needs:
-    return Needs(roles, frozenset(columns), models, dict(views), exact)
 
 
 def test_what_every_method_needs_is_pinned() -> None:
@@ -44,7 +37,7 @@ def test_an_argument_can_change_what_is_needed() -> None:
 
 def test_a_combination_needs_what_its_parts_need() -> None:
     found = dry_run(from_config({"method": "simpo", "weight": "wpo", "plus": {"nll": 0.1}}))
-    assert found == needs(models={"policy": frozenset({LOG_SUM_P_SQUARED})})
+    assert found == Needs(PAIR, frozenset(), {"policy": frozenset({LOG_SUM_P_SQUARED})})
 
 
 def test_roles_stand_chosen_first_whatever_is_touched_first() -> None:
@@ -55,7 +48,9 @@ def test_roles_stand_chosen_first_whatever_is_touched_first() -> None:
 def test_addresses_in_views_are_found() -> None:
     found = dry_run(Compare(log_ratio().sum(), Pair("chosen", "chosen@corrupted")))
     assert found.roles == ("chosen",)
-    assert found.views["corrupted"] == needs(("chosen",))
+    assert found.views["corrupted"] == Needs(
+        ("chosen",), frozenset(), {"policy": frozenset(), "reference": frozenset()}
+    )
 
 
 def test_a_number_per_token_is_no_reward() -> None:
