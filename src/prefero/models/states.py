@@ -18,7 +18,7 @@ from prefero.objectives.batch import Signal
 
 Kind = Literal["last", "layers", "mlp", "attention", "residual"]
 
-_NAMES = {"mlp": ("mlp", "feed_forward", "ffn"), "attention": ("attn", "attention")}
+_NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "attention")}
 """What families call the parts of a layer; a child's name contains one of these."""
 
 
