@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
 
 import prefero
+from prefero.data.examples import Examples
+from prefero.data.formats import load_examples
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
+from prefero.feedback.degrading import with_degraded_responses
 from prefero.models.language import score
 from prefero.objectives import Compare, PreferenceBatch, log_ratio, primary
 from prefero.objectives.heads import Head, Projection, State
@@ -252,3 +256,16 @@ def test_adapters_are_trained_beside_a_head_and_masks_read_the_model_without_the
     run.save_model(str(tmp_path / "model"))
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
     assert len(prefero.load_objective(tmp_path / "model").state_dict()) == len(head)
+
+
+def test_degraded_responses_reach_the_head_that_has_to_tell_their_degree(trainer: Make) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        {"prompt": row["prompt"], "chosen": row["chosen"] + " g", "rejected": row["rejected"]}
+        for row in pairs(12)
+    ]
+    data = [with_degraded_responses(example, generator) for example in load_examples(rows)]
+    run = trainer(objective="spo_self_supervised", data=Examples(data), max_steps=2)
+    head = learned(run)
+    run.train()
+    assert moved(head, learned(run)) > 1e-4

@@ -270,9 +270,10 @@ def with_degrees(objective: Objective, logits: tuple[Quantity, Quantity], gamma:
     feedback={"pairs"},
     relatives=(
         "ỹ is a response with part of its key content removed, in the roles chosen_degraded and "
-        "rejected_degraded; the column degree says how much, from 0 (nothing) to degrees − 1. Variants take "
-        "no part in the preference. No code is published: classes, pooling at the last token and γ are "
-        "readings of the paper. Other papers call other methods SPO."
+        "rejected_degraded; the column degree says how much, from 0 (nothing) to degrees − 1; "
+        "prefero.feedback.degrading makes them. Variants take no part in the preference. No code is "
+        "published: classes, pooling at the last token and γ are readings of the paper. Other papers call "
+        "other methods SPO."
     ),
     equals=(Equal("dpo", at={"gamma": 0.0}),),
     pitfalls="The head is of use in training alone. A degree that the text does not show teaches nothing.",
