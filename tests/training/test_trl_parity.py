@@ -16,16 +16,19 @@ import torch
 
 from prefero.data.examples import Example, Examples, Response
 from prefero.data.views import one_cycle
+from prefero.reference.providers import Moving
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import saved_model, text, tiny_model, tiny_tokenizer
 
 pytest.importorskip("trl")
 
 import datasets
+from accelerate import Accelerator
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.experimental.tpo import TPOConfig, TPOTrainer
+from trl.trainer.callbacks import SyncRefModelCallback
 
 ROWS = 7
 SEED = 0
@@ -282,3 +285,20 @@ def test_a_loss_of_trl_is_a_method(name: str, entry: tuple, reference: str, tmp_
     assert size > 1e-4
     for parameter, slope in slopes.items():
         assert float((found[parameter] - slope).abs().max()) <= 2e-5 * size, parameter
+
+
+def test_a_moving_reference_is_trls() -> None:
+    """``sync_ref_model`` with α and an interval is the reference ``moving`` with the same two."""
+    Accelerator(cpu=True)  # TRL's callback wants to know the processes
+    policy, theirs = tiny_model(), tiny_model()
+    reference = Moving(policy, alpha=0.6, every=2)
+    torch.manual_seed(0)
+    for step in range(1, 5):
+        with torch.no_grad():
+            for weight in policy.parameters():
+                weight += 0.1 * torch.randn_like(weight)
+        reference.follow(policy, step)
+        if step % 2 == 0:
+            SyncRefModelCallback.sync_target_model(policy, theirs, 0.6)
+    for mine, expected in zip(reference.model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, expected)
