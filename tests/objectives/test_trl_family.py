@@ -194,6 +194,11 @@ def test_discopop_starts_uphill_at_a_cold_temperature(tau: float, slope: float) 
     assert float(slope_of(loss, batch)[0, 0, 0]) == pytest.approx(slope, abs=1e-4)
 
 
+def test_discopop_is_exponential_on_the_right_side_and_logistic_on_the_wrong_one() -> None:
+    assert loss_of("discopop", pair_batch([3.0], [0.0]), beta=1.0) == pytest.approx(math.exp(-3), rel=1e-9)
+    assert loss_of("discopop", pair_batch([-3.0], [0.0]), beta=1.0) == pytest.approx(softplus(3), rel=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("key", ["discopop", "cell", "dbaql", "aql", "aqfl", "padll", "pfl"])
 def test_found_losses_stay_finite_far_from_the_reference(key: str, dtype: torch.dtype) -> None:

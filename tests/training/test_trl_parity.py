@@ -64,7 +64,7 @@ DPO = [
     ),
     (
         {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
-        {"method": "mpo_mixed"},
+        {"method": "mpo_mixed", "tokens": "batch"},
     ),
     (
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]},
