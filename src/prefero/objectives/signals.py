@@ -77,3 +77,7 @@ def top_k_mass(k: int = 5) -> Signal:
 def top_k_entropy(k: int = 5) -> Signal:
     """Entropy of the ``k`` likeliest tokens, renormalised, in nats."""
     return Signal("top_k_entropy", options=(("k", k),))
+
+
+NOISE_LEVEL = Signal("noise_level")
+"""Of a denoiser: the variance of the noise in the state that a token stands for, 1 − ᾱ or σ²; 0 to 1."""
