@@ -7,10 +7,10 @@ A response is an image (or a sound, a clip, a latent of one), a token of it a sa
     models = {"policy": adapter.score(policy, states), "reference": adapter.score(reference, states)}
     loss = method("diffusion_dpo").loss(PreferenceBatch(models))
 
-The models are diffusers' denoisers, or anything that is called like them; noise and time steps are drawn once,
-for the policy and the reference alike. What a "log-probability" is in units of a paper's β is said by the
-adapter's ``weight``, ``scale`` and ``reduce``: the paper of Diffusion-DPO has T ω(λ) times the sum of squares
-over the elements, its released code the mean, with T ω(λ) made part of β.
+The models are diffusers' denoisers, or anything that is called like them; noise and time steps are drawn
+once, for the policy and the reference alike. What a "log-probability" is in units of a paper's β is said by
+the adapter's ``weight``, ``scale`` and ``reduce``: the paper of Diffusion-DPO has T ω(λ) times the sum of
+squares over the elements, its released code the mean, with T ω(λ) made part of β.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from prefero.errors import PreferoError
 from prefero.models.denoising import rectified_flow, squared_error
-from prefero.objectives.batch import Signal, TokenLogps
+from prefero.objectives.batch import TokenLogps
 from prefero.objectives.signals import NOISE_LEVEL
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
