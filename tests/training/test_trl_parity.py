@@ -1,7 +1,5 @@
 """TRL's preference losses, side by side with the methods that compute the same: loss and parameter gradients
-of one real batch, by TRL's own trainers and by prefero's.
-
-``PARITY`` is the table: TRL's trainer and arguments on the left, prefero's method on the right.
+of one real batch, by TRL's own trainers and by prefero's. The table is that of ``docs/trl_page.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from docs.trl_page import PARITY
 from prefero.data.examples import Example, Examples, Response
 from prefero.data.views import one_cycle
 from prefero.reference.providers import Moving
@@ -36,139 +35,17 @@ SEED = 0
 Numbers = tuple[float, Mapping[str, torch.Tensor]]
 """A loss and its gradient by parameter."""
 
-# what TRL is told → what prefero is told
-DPO = [
-    ({"loss_type": "sigmoid", "beta": 0.3}, {"method": "dpo", "beta": 0.3}),
-    ({"loss_type": "hinge"}, {"method": "rso", "gamma": 0.1, "loss": "hinge_norm"}),
-    ({"loss_type": "ipo", "beta": 0.2}, {"method": "ipo", "tau": 0.2, "tokens": "mean"}),
-    ({"loss_type": "exo_pair", "label_smoothing": 1e-3}, {"method": "exo_pref", "beta": 0.1}),
-    ({"loss_type": "nca_pair"}, {"method": "nca_pair", "beta": 0.1}),
-    ({"loss_type": "robust", "label_smoothing": 0.1}, {"method": "rdpo", "flip_rate": 0.1}),
-    ({"loss_type": "bco_pair"}, {"method": "bco_pair"}),
-    ({"loss_type": "sppo_hard"}, {"method": "sppo", "coefficient": 2.0, "beta": 0.1, "labels": "hard"}),
-    ({"loss_type": "aot"}, {"method": "aot"}),
-    ({"loss_type": "aot", "label_smoothing": 0.1}, {"method": "aot", "smoothing": 0.1}),
-    ({"loss_type": "aot_unpaired"}, {"method": "aot_unpaired"}),
-    ({"loss_type": "apo_zero"}, {"method": "apo_zero"}),
-    ({"loss_type": "apo_down"}, {"method": "apo_down"}),
-    (
-        {"loss_type": "discopop", "discopop_tau": 0.5},
-        {"method": "discopop", "beta": 0.1, "tau": 0.5},
-    ),
-    ({"loss_type": "sft"}, {"method": "nll", "tokens": "batch"}),
-    ({"loss_type": "sigmoid_norm", "beta": 2.0}, {"method": "dpo_norm", "beta": 2.0}),
-    # sums of losses
-    (
-        {"loss_type": ["sigmoid", "apo_down"], "loss_weights": [0.7, 0.3]},
-        {"method": "dpo", "coefficient": 0.7, "plus": {"apo_down": 0.3}},
-    ),
-    (
-        {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
-        {"method": "mpo_mixed", "tokens": "batch"},
-    ),
-    (
-        {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.3]},
-        {"method": "dpo", "plus": {"nll": {"coefficient": 0.3, "tokens": "batch"}}},
-    ),
-    # what goes with several of the losses
-    ({"loss_type": "sigmoid", "ld_alpha": 0.4}, {"method": "ld_dpo", "alpha": 0.4}),
-    (
-        {"loss_type": "sigmoid", "f_divergence_type": "forward_kl"},
-        {"method": "f_dpo", "divergence": "forward_kl"},
-    ),
-    (
-        {"loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
-        {"method": "f_dpo", "divergence": "jsd"},
-    ),
-    (
-        {
-            "loss_type": "sigmoid",
-            "f_divergence_type": "alpha_divergence",
-            "f_alpha_divergence_coef": 0.8,
-        },
-        {"method": "f_dpo", "divergence": "alpha", "alpha": 0.2},
-    ),
-    (
-        {"loss_type": "hinge", "f_divergence_type": "js_divergence"},
-        {"method": "rso", "gamma": 0.1, "loss": "hinge_norm", "reward": {"f_dpo": {"divergence": "jsd"}}},
-    ),
-    (
-        {"loss_type": "ipo", "f_divergence_type": "forward_kl"},
-        {"method": "ipo", "reward": {"f_dpo": {"divergence": "forward_kl"}}},
-    ),
-    (
-        {
-            "loss_type": "sigmoid_norm",
-            "f_divergence_type": "alpha_divergence",
-            "f_alpha_divergence_coef": 0.7,
-        },
-        {"method": "dpo_norm", "beta": 0.1, "reward": {"f_dpo": {"divergence": "alpha", "alpha": 0.3}}},
-    ),
-    (
-        {"loss_type": "robust", "label_smoothing": 0.2, "ld_alpha": 0.4},
-        {"method": "rdpo", "flip_rate": 0.2, "reward": {"ld_dpo": {"alpha": 0.4}}},
-    ),
-    (
-        {"loss_type": "nca_pair", "ld_alpha": 0.0},
-        {"method": "nca_pair", "beta": 0.1, "reward": {"ld_dpo": {"alpha": 0.0}}},
-    ),
-    ({"loss_type": "sigmoid", "use_weighting": True}, {"method": "wpo", "beta": 0.1, "clamp": None}),
-    (
-        {"loss_type": "robust", "label_smoothing": 0.1, "use_weighting": True},
-        {"method": "rdpo", "flip_rate": 0.1, "weight": {"wpo": {"clamp": None}}},
-    ),
-]
-
-CPO = [
-    ({"loss_type": "sigmoid", "label_smoothing": 0.1}, {"method": "cpo", "smoothing": 0.1}),
-    ({"loss_type": "hinge", "cpo_alpha": 0.5}, {"method": "cpo", "lam": 0.5, "link": "hinge"}),
-    ({"loss_type": "ipo"}, {"method": "cpo_ipo"}),
-    (
-        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0},
-        {"method": "simpo", "beta": 2.0, "gamma": 1.0},
-    ),
-    (
-        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.5, "cpo_alpha": 0.1},
-        {"method": "cpo_simpo", "beta": 2.0, "gamma": 0.5, "lam": 0.1},
-    ),
-    (
-        {"loss_type": "alphapo", "beta": 2.0, "simpo_gamma": 0.5, "alpha": 0.2},
-        {"method": "alphapo", "beta": 2.0, "gamma": 0.5, "alpha": 0.2},
-    ),
-]
-
-ORPO = [({"beta": 0.2}, {"method": "orpo", "lam": 0.2, "text": "whole"})]
-
-KTO = [
-    ({"loss_type": "kto"}, {"method": "kto"}),
-    (
-        {"loss_type": "kto", "desirable_weight": 1.5, "undesirable_weight": 0.5},
-        {"method": "kto", "desirable": 1.5, "undesirable": 0.5},
-    ),
-    ({"loss_type": "apo_zero_unpaired"}, {"method": "apo_zero_unpaired"}),
-]
-
-TPO = [
-    ({"loss_type": "sigmoid", "beta": 0.2}, {"method": "tpo_triple", "beta": 0.2, "alpha": 1.0}),
-    (
-        {"loss_type": "hinge", "beta": 0.2},
-        {"method": "tpo_triple", "beta": 0.2, "alpha": 1.0, "link": "hinge"},
-    ),
-    ({"loss_type": "ipo", "beta": 0.2}, {"method": "cpo_ipo", "tau": 0.2, "baseline": "gold"}),
-    ({"loss_type": "tpo-l", "beta": 2.0}, {"method": "tpo_l", "beta": 2.0}),
-]
-
-TRAINERS: Mapping[str, tuple[Callable, Callable, list]] = {
-    "DPO": (DPOTrainer, DPOConfig, DPO),
-    "CPO": (CPOTrainer, CPOConfig, CPO),
-    "ORPO": (ORPOTrainer, ORPOConfig, ORPO),
-    "KTO": (KTOTrainer, KTOConfig, KTO),
-    "TPO": (TPOTrainer, TPOConfig, TPO),
+TRAINERS: Mapping[str, tuple[Callable, Callable]] = {
+    "DPO": (DPOTrainer, DPOConfig),
+    "CPO": (CPOTrainer, CPOConfig),
+    "ORPO": (ORPOTrainer, ORPOConfig),
+    "KTO": (KTOTrainer, KTOConfig),
+    "TPO": (TPOTrainer, TPOConfig),
 }
 
-PARITY = [
+CASES = [
     pytest.param(name, entry, id=f"{name}-" + "-".join(f"{key}={value}" for key, value in entry[0].items()))
-    for name, (_, _, table) in TRAINERS.items()
+    for name, table in PARITY.items()
     for entry in table
 ]
 
@@ -216,7 +93,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def by_trl(name: str, arguments: Mapping[str, Any], folder: Path) -> Numbers:
-    trainer_of, config_of, _ = TRAINERS[name]
+    trainer_of, config_of = TRAINERS[name]
     model, tokenizer = tiny_model(), tiny_tokenizer()
     tokenizer.pad_token = "<unk>"
     data = rows(name)
@@ -274,7 +151,7 @@ def by_prefero(name: str, objective: Mapping[str, Any], reference: str, folder: 
     return loss, {name: before[name] - weight.detach() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("name", "entry"), PARITY)
+@pytest.mark.parametrize(("name", "entry"), CASES)
 def test_a_loss_of_trl_is_a_method(name: str, entry: tuple, reference: str, tmp_path: Path) -> None:
     arguments, objective = entry
     expected, slopes = by_trl(name, arguments, tmp_path)
