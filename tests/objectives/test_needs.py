@@ -22,6 +22,13 @@ from tests.objectives.batches import build
 from tests.objectives.pinned_needs import lines, read
 
 PAIR = ("chosen", "rejected")
+BOTH: dict = {"policy": frozenset(), "reference": frozenset()}
+POLICY: dict = {"policy": frozenset()}
+
+
+def needs(roles=PAIR, *columns: str, models=BOTH, exact: bool = True, views=()) -> Needs:
+    """What the families' own tests expect of a dry run."""
+    return Needs(roles, frozenset(columns), models, dict(views), exact)
 
 
 def test_what_every_method_needs_is_pinned() -> None:
