@@ -35,9 +35,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-# The pages of docs/methods/, from the registry.
+# The pages of docs/methods/, from the registry, and the page for those who come from TRL.
 pages: $(READY)
 	$(BIN)/python -m docs.method_pages
+	$(BIN)/python -m docs.trl_page
 
 clean:
 	rm -rf $(VENV) demo runs
