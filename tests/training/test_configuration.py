@@ -154,8 +154,8 @@ def test_methods_are_compared_from_one_start_on_one_cache(recipe: dict[str, Any]
 
 
 def test_nothing_is_compared_unless_all_can_be(recipe: dict[str, Any]) -> None:
-    with pytest.raises(PreferoError, match="no method is called 'smipo'; did you mean 'simpo'"):
-        compare(recipe, ["dpo", "smipo"])
+    with pytest.raises(PreferoError, match="no method is called 'simpoo'; did you mean 'simpo'"):
+        compare(recipe, ["dpo", "simpoo"])
     with pytest.raises(PreferoError, match="needs the column"):
         compare(recipe, ["dpo", "odpo"])
     assert not Path(recipe["output"]).exists()
