@@ -13,16 +13,24 @@ from safetensors.torch import load_file
 
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.objectives import Needs, dry_run, methods
+from prefero.objectives.signals import DENOISERS
 from prefero.reference.resolve import ReferenceSpec
 from prefero.training.scoring import model_names
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import text, tiny_model, tiny_tokenizer
 
-KEYS = sorted(methods())
+
+def measured(needs: Needs) -> set[str]:
+    return {signal.name for signals in needs.models.values() for signal in signals}
+
+
+KEYS = sorted(key for key in methods() if not measured(dry_run(methods()[key].build())) & set(DENOISERS))
+"""All methods but those that only denoisers can serve."""
 
 COLUMNS = {
     "tie": lambda numbers: numbers.random() < 0.3,
     "preference": lambda numbers: numbers.random(),
+    "weight": lambda numbers: numbers.random(),
     "group": lambda numbers: numbers.randrange(2),
     "flip_rate": lambda numbers: 0.4 * numbers.random(),
     "desirability": lambda numbers: numbers.random(),

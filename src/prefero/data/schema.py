@@ -154,6 +154,13 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("preference", "annotator1..n"),
         sample='{"prompt": …, "chosen": …, "rejected": …, "preference": 0.8}',
     ),
+    "weight": ColumnSpec(
+        "example",
+        "float",
+        "how much the example counts; at least 0",
+        ("weight",),
+        sample='{"prompt": …, "chosen": …, "rejected": …, "weight": 1.7}',
+    ),
     "group": ColumnSpec(
         "example",
         "int",

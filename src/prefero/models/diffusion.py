@@ -125,6 +125,10 @@ class NoiseProcess:
         """λ = log of the signal's variance over the noise's."""
         return 2 * (self.signal.log() - self.noise.log()).to(index.device)[index]
 
+    def levels(self, index: Int[Tensor, " row"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """What data and noise are multiplied with at the places of rows, for the rows' elements."""
+        return over(self.signal.to(like)[index], like), over(self.noise.to(like)[index], like)
+
     def noised(
         self,
         data: Float[Tensor, "row *element"],
@@ -134,11 +138,35 @@ class NoiseProcess:
         """The noisy states, and what is to be predicted of them."""
         if self.prediction == "flow":
             return rectified_flow(data, noise, self.noise.to(data)[index])
-        signal, level = (
-            of.to(data)[index].view(-1, *[1] * (data.dim() - 1)) for of in (self.signal, self.noise)
-        )
+        signal, level = self.levels(index, data)
         targets = {"epsilon": noise, "sample": data, "v_prediction": signal * noise - level * data}
         return signal * data + level * noise, targets[self.prediction]
+
+    def noise_of(
+        self,
+        predicted: Float[Tensor, "row *element"],
+        states: Float[Tensor, "row *element"],
+        index: Int[Tensor, " row"],
+    ) -> Float[Tensor, "row *element"]:
+        """The noise that a prediction says is in a state.
+
+        At a place without any noise, as at the end of some flows, data cannot tell it.
+        """
+        signal, level = self.levels(index, states)
+        match self.prediction:
+            case "epsilon":
+                return predicted
+            case "sample":
+                return (states - signal * predicted) / level
+            case "v_prediction":
+                return signal * predicted + level * states
+            case "flow":
+                return signal * predicted + states
+
+
+def over(values: Float[Tensor, " row"], like: Tensor) -> Tensor:
+    """Numbers of rows, to be multiplied with the rows' elements."""
+    return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 
 def uniform(log_snr: Tensor) -> Tensor:
@@ -215,10 +243,12 @@ class DiffusionAdapter:
             PreferoError: what it predicts has not the shape of the images.
         """
         rows = states.images.present[:, :, None].expand(states.index.shape)
-        predicted = predict(model, states, rows, self.process)
-        targets = states.targets[rows]
+        targets, index = states.targets[rows], states.index[rows]
+        conditions = rows_of(states.images.conditions, rows.nonzero()[:, 0])
+        predicted = denoise(
+            model, states.states[rows], self.process.times.to(index.device)[index], conditions
+        )
         values = torch.zeros(rows.shape, dtype=targets.dtype, device=targets.device)
-        index = states.index[rows]
         strength = self.scale * self.weight(self.process.log_snr(index)).to(targets)
         values = values.masked_scatter(rows, -strength * self.errors(predicted, targets, states.images, rows))
         level = self.process.noise_level(states.index).to(targets)
@@ -240,17 +270,18 @@ class DiffusionAdapter:
         return total if self.reduce == "sum" else total / counted.flatten(1).sum(1).clamp(min=1)
 
 
-def predict(
+def denoise(
     model: Callable[..., Any],
-    states: NoisyStates,
-    rows: Bool[Tensor, "example response token"],
-    process: NoiseProcess,
+    given: Float[Tensor, "row *element"],
+    times: Tensor,
+    conditions: Mapping[str, Any],
 ) -> Float[Tensor, "row *element"]:
-    """What the model says of the states that there are, in the precision of the targets."""
-    given = states.states[rows]
-    examples = rows.nonzero()[:, 0]
-    times = process.times.to(given.device)[states.index[rows]]
-    output = model(given, timestep=times, **rows_of(states.images.conditions, examples))
+    """What a denoiser says of rows, in one call, in their own precision.
+
+    Raises:
+        PreferoError: it has not the shape of what the model was given.
+    """
+    output = model(given, timestep=times, **conditions)
     predicted = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
     if predicted.dim() == given.dim() and predicted.shape[1] == 2 * given.shape[1]:
         # the other half is a learned variance, which is no part of the error
@@ -260,7 +291,7 @@ def predict(
             f"{type(model).__name__} predicts {tuple(predicted.shape[1:])} for an image of "
             f"{tuple(given.shape[1:])}; a denoiser gives back the shape that it gets"
         )
-    return predicted.to(states.targets.dtype)
+    return predicted.to(given.dtype)
 
 
 def rows_of(conditions: Any, examples: Int[Tensor, " row"]) -> Any:

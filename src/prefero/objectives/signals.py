@@ -81,3 +81,12 @@ def top_k_entropy(k: int = 5) -> Signal:
 
 NOISE_LEVEL = Signal("noise_level")
 """Of a denoiser: the variance of the noise in the state that a token stands for, 1 − ᾱ or σ²; 0 to 1."""
+
+
+def prediction_distance(against: str = "reference") -> Signal:
+    """Of a denoiser: the mean squared difference of its prediction from that of ``against``, per token."""
+    return Signal("prediction_distance", against=against)
+
+
+DENOISERS = (NOISE_LEVEL.name, prediction_distance().name)
+"""The names of the signals that only denoisers give."""
