@@ -96,8 +96,21 @@ def column(name: str, examples: int, responses: int, tokens: int, numbers: torch
     return uniform(*shape) * (1 if spec.drawn else 4)
 
 
+_known: dict[str, Needs] = {}
+
+
+def needs_of(objective: Objective) -> Needs:
+    """What the dry run finds, once for each method and arguments."""
+    if objective.key is None:
+        return dry_run(objective)
+    name = repr((objective.key, objective.arguments))
+    if name not in _known:
+        _known[name] = dry_run(objective)
+    return _known[name]
+
+
 def batch_for(objective: Objective, **options: object) -> PreferenceBatch:
-    return random_batch(dry_run(objective), **options)  # type: ignore[arg-type]
+    return random_batch(needs_of(objective), **options)  # type: ignore[arg-type]
 
 
 def pair_batch(

@@ -72,7 +72,7 @@ def masked(batch: PreferenceBatch, there: Tensor) -> PreferenceBatch:
     )
 
 
-@pytest.mark.parametrize("junk", [7.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("junk", [7.0, float("nan")])
 @pytest.mark.parametrize("key", KEYS)
 def test_padding_changes_nothing(key: str, junk: float) -> None:
     batch = batch_for(build(key))

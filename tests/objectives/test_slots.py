@@ -41,8 +41,9 @@ def combined(key: str, extra: dict) -> Objective | str:
         return str(refused)
 
 
-def check_that_it_trains(objective: Objective, spread: float = 1.0) -> None:
-    batch = batch_for(objective, spread=spread)
+def check_that_it_trains(objective: Objective) -> None:
+    """Large log-ratios, where what is not made with care overflows."""
+    batch = batch_for(objective, spread=300.0)
     loss = objective.loss(batch)
     assert torch.isfinite(loss)
     if loss.requires_grad:
@@ -57,7 +58,6 @@ def test_a_slot_value_on_a_method(key: str, slot: str, name: str) -> None:
         assert any(reason in made for reason in REASONS), made
         return
     check_that_it_trains(made)
-    check_that_it_trains(made, spread=300.0)
     if (slot, name) in NEUTRAL:
         neutral = combined(key, {slot: {name: NEUTRAL[slot, name]}})
         assert isinstance(neutral, Objective)
