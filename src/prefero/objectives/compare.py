@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch
@@ -24,11 +25,14 @@ class Objective(nn.Module):
     """A batch in, terms out: a function of the batch and of its own buffers, with no other state.
 
     ``key`` and ``arguments`` say how the registry built it; ``arguments`` can be written as JSON. ``update``
-    names the rule of an objective whose step is not its gradient's.
+    names the rule of an objective whose step is not, or not only, its gradient's. ``trains`` are the models
+    that it trains beside the policy, each with the share of the policy's learning rate that it gets unless
+    told.
     """
 
     key: str | None = None
     update: str | None = None
+    trains: Mapping[str, float] = MappingProxyType({})
     arguments: Mapping[str, Any]
 
     def __init__(self) -> None:

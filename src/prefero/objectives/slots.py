@@ -37,13 +37,13 @@ def filled(objective: Objective, slot: str, value: Any) -> Objective:
 
     Raises :class:`~prefero.errors.PreferoError` if there is no comparison that it could belong to.
     """
+    if objective.update is not None:
+        raise PreferoError("it steps by a rule of its own, which reads no slot")
     if isinstance(objective, Sum):
         parts = objective.weighted_parts()
         if slot == "reduce" and sum(not is_penalty(part) for _, part in parts) > 1:
             raise PreferoError("it has several comparisons, and one reduction cannot see them together")
         return Sum(*((c, part if is_penalty(part) else filled(part, slot, value)) for c, part in parts))
-    if objective.update is not None:
-        raise PreferoError("it steps by a rule of its own, which reads no slot")
     if not isinstance(objective, Compare):
         raise PreferoError("it makes no comparisons of responses, and a slot belongs to those")
     slots = {name: getattr(objective, name) for name in ("target", "scale", "weight", "reduce")}

@@ -1,4 +1,4 @@
-"""Where the log-probabilities of a model that is not trained come from while the policy trains."""
+"""Where the log-probabilities of a model beside the policy come from while the policy trains."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from prefero.data.packing import Forest
 from prefero.errors import PreferoError
 from prefero.models.adapters import adapters_off
 from prefero.models.language import SecondModel, score
+from prefero.models.parts import fill, parts
 from prefero.objectives.batch import Signal, TokenLogps
 
 
@@ -29,7 +29,7 @@ class Provider(Protocol):
         ...
 
     def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        """What the model gives the row, by view, without gradients."""
+        """What the model gives the row, by view; without gradients, unless the model is trained."""
         ...
 
 
@@ -60,7 +60,28 @@ class AdaptersOff:
             return score(self.policy, forest, signals)
 
 
-class Moving(Frozen):
+class Changing:
+    """A copy of the policy as it starts, whose weights go their own way where the policy's are trained; the
+    others are shared."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        self._own = [name for name, weight in policy.named_parameters() if weight.requires_grad]
+        self.model = frozen_copy(policy)
+
+    @torch.no_grad()
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`moved` gave, whole tensors."""
+        mine = parts(self.model)
+        for name in self._own:
+            fill(mine[name], weights[name])
+
+    def moved(self) -> Mapping[str, Tensor]:
+        """The weights that differ from the start's, for a checkpoint."""
+        mine = parts(self.model)
+        return {name: mine[name].detach() for name in self._own}
+
+
+class Moving(Changing):
     """A reference that follows the policy: TR-DPO (Gorbatovski et al., 2024, arXiv 2404.09656).
 
     After every ``every``-th optimizer step, ref ← α·policy + (1 − α)·ref over all weights that are trained;
@@ -68,61 +89,62 @@ class Moving(Frozen):
     the authors' code, which the paper's text leaves open: ``every=1`` updates after each step.
     """
 
-    def __init__(self, policy: nn.Module, *, alpha: float = 0.6, every: int = 512) -> None:
+    def __init__(self, policy: nn.Module, *, alpha: float = 0.6, every: int | None = 512) -> None:
         if not 0 <= alpha <= 1:
             raise PreferoError(f"alpha of a moving reference lies between 0 and 1, not {alpha}")
-        if every < 1:
+        if every is None or every < 1:
             raise PreferoError(f"a moving reference is updated every so many optimizer steps, not {every}")
         self.alpha, self.every = alpha, every
-        self._moves = [name for name, weight in policy.named_parameters() if weight.requires_grad]
-        super().__init__(frozen_copy(policy))
+        super().__init__(policy)
+
+    @torch.no_grad()
+    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        return score(self.model, forest, signals)
 
     @torch.no_grad()
     def follow(self, policy: nn.Module, step: int) -> bool:
         """Update after optimizer step ``step`` (from 1), if it is one of those; returns whether it was."""
         if step % self.every:
             return False
-        theirs, mine = _parts(policy), _parts(self.model)
-        for name in self._moves:
+        theirs, mine = parts(policy), parts(self.model)
+        for name in self._own:
             now = theirs[name]
             if isinstance(now, DTensor) and not isinstance(mine[name], DTensor):
                 now = now.full_tensor()
             mine[name].lerp_(now.to(mine[name].dtype), self.alpha)
         return True
 
-    @torch.no_grad()
-    def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`moved` gave, whole tensors."""
-        mine = _parts(self.model)
-        for name in self._moves:
-            _fill(mine[name], weights[name])
 
-    def moved(self) -> Mapping[str, Tensor]:
-        """The weights that differ from the start's, for a checkpoint."""
-        mine = _parts(self.model)
-        return {name: mine[name] for name in self._moves}
+class Trained(Changing):
+    """A model that the objective trains beside the policy: its score carries a gradient.
+
+    ``learning_rate`` is its own, None the objective's choice. ``every`` is after how many optimizer steps an
+    objective with taking turns compares it with the policy; None or 0 is never.
+    """
+
+    def __init__(
+        self, policy: nn.Module, *, learning_rate: float | None = None, every: int | None = None
+    ) -> None:
+        super().__init__(policy)
+        self.policy, self.learning_rate, self.every = policy, learning_rate, every
+        for weight in self.weights.values():
+            weight.requires_grad_()
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What is trained, under the names that it has in the policy."""
+        own = set(self._own)
+        return {name: weight for name, weight in self.model.named_parameters() if name in own}
+
+    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        self.model.train(self.policy.training)
+        return score(self.model, forest, signals)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy that shares the weights which are not trained."""
     fixed = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
     return copy.deepcopy(model, fixed).eval().requires_grad_(False)
-
-
-def _parts(model: nn.Module) -> dict[str, Tensor]:
-    """The weights; of a sharded model this process's parts, also where a forward has left them whole."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-    return dict(model.named_parameters())
-
-
-def _fill(weight: Tensor, whole: Tensor) -> None:
-    """``whole`` into a weight, or into this process's part of it."""
-    whole = whole.to(weight.device, weight.dtype)
-    if isinstance(weight, DTensor):
-        whole = distribute_tensor(whole, weight.device_mesh, weight.placements)
-    weight.copy_(whole)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from prefero.errors import PreferoError
 from prefero.models.adapters import adapters_off
 from prefero.reference.cache import CachedLogps, Progress, Share, open_store
 from prefero.reference.fingerprint import model_fingerprint
-from prefero.reference.providers import AdaptersOff, Frozen, Moving, Provider, frozen_copy
+from prefero.reference.providers import AdaptersOff, Changing, Frozen, Moving, Provider, Trained, frozen_copy
 
-Kind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving"]
+Kind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
 
 Load = Callable[[str], nn.Module]
 """Loads and adapts the model of that name."""
@@ -35,14 +35,16 @@ class ReferenceSpec:
     policy without them, or a frozen copy where neither serves (adapters that are trained already, a signal
     that needs both models at once); the copy shares all weights that are not trained. ``model`` names another
     checkpoint. ``alpha`` and ``every`` belong to ``moving`` (:class:`~prefero.reference.providers.Moving`),
-    ``cache`` is the folder of the disk cache.
+    ``learning_rate`` and ``every`` to ``trained`` (:class:`~prefero.reference.providers.Trained`), which is a
+    second policy for objectives that train two; ``cache`` is the folder of the disk cache.
     """
 
     kind: Kind = "auto"
     model: str | None = None
     alpha: float = 0.6
-    every: int = 512
+    every: int | None = 512
     cache: Path | None = None
+    learning_rate: float | None = None
 
     @classmethod
     def named(cls, name: str | None) -> ReferenceSpec:
@@ -73,14 +75,24 @@ class References:
     def moving(self) -> dict[str, Moving]:
         return {name: one for name, one in self.providers.items() if isinstance(one, Moving)}
 
+    @property
+    def trained(self) -> dict[str, Trained]:
+        return {name: one for name, one in self.providers.items() if isinstance(one, Trained)}
+
+    @property
+    def changing(self) -> dict[str, Changing]:
+        return {name: one for name, one in self.providers.items() if isinstance(one, Changing)}
+
 
 @dataclass(frozen=True)
 class Demand:
     """What an objective asks of a model: ``signals`` of its own, or to be ``compared`` with the policy by one
-    of the policy's signals (a divergence over the full vocabulary)."""
+    of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
+    examples."""
 
     signals: frozenset = frozenset()
     compared: bool = False
+    exact: bool = True
 
     @property
     def live(self) -> str | None:
@@ -119,7 +131,11 @@ def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapte
         raise PreferoError(f"{where} is none, but the objective reads the log-probabilities of {name!r}")
     if name != "reference" and spec.model is None and spec.kind in ("auto", "cached", "checkpoint"):
         raise PreferoError(f"the objective reads a model called {name!r}: name it, {where}: org/model")
-    if spec.cache is not None and spec.kind in ("moving", "frozen", "adapters_off"):
+    if spec.learning_rate is not None and spec.kind != "trained":
+        raise PreferoError(f"{where} has a learning rate, but is not trained: add kind: trained")
+    if spec.kind == "trained":
+        _refuse_to_train(name, where, demand)
+    if spec.cache is not None and spec.kind in ("moving", "frozen", "adapters_off", "trained"):
         raise PreferoError(
             f"{where} is {spec.kind}, which is scored every step: a cache holds a fixed model only"
         )
@@ -134,6 +150,24 @@ def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapte
     if adapters.there:
         return "adapters_off" if adapters.neutral else "frozen"
     return "frozen" if demand.live else "cached"
+
+
+def _refuse_to_train(name: str, where: str, demand: Demand) -> None:
+    if name == "reference":
+        raise PreferoError(
+            "reference is trained, but it is what the policy is measured against: one that changes is "
+            "reference: moving"
+        )
+    if demand.compared:
+        raise PreferoError(
+            f"{where} cannot be trained: the objective compares its next-token distributions with the "
+            f"policy's, which gives it no gradient; use {where}: frozen"
+        )
+    if not demand.exact:
+        raise PreferoError(
+            f"{where} cannot be trained: the objective looks at the whole step at once, whose gradient only "
+            f"the policy gets; use {where}: frozen"
+        )
 
 
 def resolve(
@@ -159,6 +193,8 @@ def resolve(
                 result.providers[name] = AdaptersOff(policy)
             case "moving":
                 result.providers[name] = Moving(policy, alpha=spec.alpha, every=spec.every)
+            case "trained":
+                result.providers[name] = Trained(policy, learning_rate=spec.learning_rate, every=spec.every)
             case "checkpoint":
                 assert spec.model is not None
                 result.providers[name] = Frozen(load(spec.model))

@@ -24,6 +24,11 @@ class PreferenceArguments(TrainingArguments):
     1e-5 for adapters; ``objective_learning_rate``, the same by default, is that of what the objective itself
     learns, such as a head, which starts from nothing and mostly wants a larger one.
 
+    ``extrapolation`` is the momentum α of accelerated preference optimization (He et al., 2024, arXiv
+    2410.06293, reported with 0.3): after each round of ``extrapolation_every`` optimizer steps, by default an
+    epoch, θ ← θ̂ + α (θ̂ − θ̂_previous), between iterates before extrapolation. It goes with a reference of
+    ``kind: moving, alpha: 1`` and the same ``every``, which is then the extrapolated policy.
+
     Raises :class:`PreferoError` for batch sizes and accumulation steps in the manner of other trainers.
     """
 
@@ -58,6 +63,14 @@ class PreferenceArguments(TrainingArguments):
         default=0.0, metadata={"help": "Of what the objective itself learns."}
     )
 
+    extrapolation: float | None = field(
+        default=None,
+        metadata={"help": "Momentum between rounds, from 0 to below 1; by default there is none."},
+    )
+    extrapolation_every: int | None = field(
+        default=None, metadata={"help": "Optimizer steps of a round; by default an epoch."}
+    )
+
     learning_rate: float | None = None  # type: ignore[assignment]
     num_train_epochs: float = 1.0
     lr_scheduler_type: str = "cosine"
@@ -69,6 +82,11 @@ class PreferenceArguments(TrainingArguments):
     remove_unused_columns: bool = False
     per_device_train_batch_size: int = 1
     per_device_eval_batch_size: int = 1
+
+    @property
+    def rounds(self) -> list[float | None] | None:
+        """What a run and one that goes on from it share of the extrapolation."""
+        return None if self.extrapolation is None else [self.extrapolation, self.extrapolation_every]
 
     @classmethod
     def given(cls, args: PreferenceArguments | None, settings: Mapping[str, Any]) -> PreferenceArguments:
@@ -94,13 +112,26 @@ class PreferenceArguments(TrainingArguments):
                     f"{name}={getattr(self, name)} cannot be set: a step is planned from examples_per_step "
                     f"(now {self.examples_per_step}) and tokens_per_row, on any number of processes"
                 )
-        for name, least in (("examples_per_step", 1), ("tokens_per_row", 1), ("max_length", 2)):
+        for name, least in (
+            ("examples_per_step", 1),
+            ("tokens_per_row", 1),
+            ("max_length", 2),
+            ("extrapolation_every", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise PreferoError(f"{name} is {value}, it has to be at least {least}")
         if self.objective_learning_rate is not None and self.objective_learning_rate <= 0:
             raise PreferoError(
                 f"objective_learning_rate is {self.objective_learning_rate}, it has to be greater than 0"
+            )
+        if self.extrapolation is not None and not 0 <= self.extrapolation < 1:
+            raise PreferoError(
+                f"extrapolation is {self.extrapolation}, it has to be at least 0 and less than 1"
+            )
+        if self.extrapolation_every is not None and self.extrapolation is None:
+            raise PreferoError(
+                "extrapolation_every says how long a round is, but there is no extrapolation: set it too"
             )
         if not torch.accelerator.is_available():
             # Unless the CPU is asked for, processes on it do not see each other, and bfloat16 is refused.

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +18,19 @@ from torch import nn
 from prefero.data.cells import TokenExample
 from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
-from prefero.reference.providers import Moving
 from prefero.training.plan import StepPlan
 
 MARKER = "prefero.json"
 """Written last: a checkpoint without it was cut off."""
+
+
+class Kept(Protocol):
+    """What changes during a run besides the policy, its optimizer and the objective."""
+
+    def moved(self) -> Mapping[str, torch.Tensor]: ...
+
+    def restore(self, kept: Mapping[str, torch.Tensor], /) -> None: ...
+
 
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
@@ -64,7 +72,11 @@ def to_resume_from(folder: Path, resume: bool | str | Path) -> Path | None:
 
 
 def identity(
-    data: TokenDataset, plan: StepPlan, objective: nn.Module, references: Mapping[str, str]
+    data: TokenDataset,
+    plan: StepPlan,
+    objective: nn.Module,
+    references: Mapping[str, str],
+    rounds: list[float | None] | None = None,
 ) -> dict[str, Any]:
     """What two runs share exactly if one can go on where the other stopped."""
     return {
@@ -75,6 +87,7 @@ def identity(
         "processes": plan.world,
         "objective": {"method": getattr(objective, "key", None), **getattr(objective, "arguments", {})},
         "references": dict(references),
+        "extrapolation": rounds,
     }
 
 
@@ -129,19 +142,21 @@ def refuse_other_identity(checkpoint: Path, same: Mapping[str, Any]) -> None:
         )
 
 
-def save_moving(checkpoint: Path, moving: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-    """The references that move, in full."""
-    for name, weights in moving.items():
-        save_file(
-            {key: value.cpu().contiguous() for key, value in weights.items()}, _moving(checkpoint, name)
-        )
+def save_kept(checkpoint: Path, kept: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    """What :class:`Kept` things are, in whole tensors, each in a file of its name."""
+    for name, tensors in kept.items():
+        whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        save_file(whole, checkpoint / f"{name}.safetensors")
 
 
-def load_moving(checkpoint: Path, moving: Mapping[str, Moving]) -> None:
-    """What :func:`save_moving` wrote."""
-    for name, reference in moving.items():
-        reference.restore(load_file(_moving(checkpoint, name)))
-
-
-def _moving(checkpoint: Path, name: str) -> Path:
-    return checkpoint / f"moving-{name}.safetensors"
+def load_kept(checkpoint: Path, kept: Mapping[str, Kept]) -> None:
+    """What :func:`save_kept` wrote. Raises :class:`PreferoError` where the checkpoint's run kept no such
+    thing."""
+    for name, one in kept.items():
+        file = checkpoint / f"{name}.safetensors"
+        if not file.is_file():
+            raise PreferoError(
+                f"{checkpoint} cannot be resumed: it has no {file.name}, so its run was without it. Restore "
+                "the settings, or start a new run with the checkpoint as its model"
+            )
+        one.restore(load_file(file))

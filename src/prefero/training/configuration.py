@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from prefero.errors import PreferoError, nearest
 
-ReferenceKind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving"]
+ReferenceKind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
 
 
 class Section(BaseModel):
@@ -71,13 +71,22 @@ class DataSection(Section):
 
 
 class ReferenceSection(Section):
-    """Who the policy is measured against; ``cache`` names the folder of the disk cache."""
+    """Who the policy is measured against; ``cache`` names the folder of the disk cache. ``every`` counts
+    optimizer steps: between updates of a moving reference, and between comparisons of a trained model with
+    the policy (0 is never)."""
 
     kind: ReferenceKind = "auto"
     model: str | None = None
     alpha: float = Field(default=0.6, ge=0, le=1)
-    every: int = Field(default=512, ge=1)
+    every: int | None = Field(default=512, ge=0)
     cache: Path | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _moves(self) -> ReferenceSection:
+        if self.kind == "moving" and not self.every:
+            raise ValueError("a moving reference is updated every so many optimizer steps, at least 1")
+        return self
 
     @model_validator(mode="after")
     def _checkpoint_has_a_model(self) -> ReferenceSection:
@@ -93,6 +102,8 @@ class ReferenceSection(Section):
 class TrainingSection(Section):
     """How to train. ``learning_rate`` is by default 5e-7, with adapters 1e-5; ``objective_learning_rate``, by
     default the same, is that of what the objective learns (heads), which often wants a larger one;
+    ``extrapolation`` is the momentum between rounds of ``extrapolation_every`` optimizer steps, by default
+    an epoch (:class:`~prefero.training.arguments.PreferenceArguments`);
     ``warmup`` below 1 is a share of all steps; ``samples`` prompts are answered before and after;
     ``arguments`` are handed to :class:`transformers.TrainingArguments` as they are."""
 
@@ -101,6 +112,8 @@ class TrainingSection(Section):
     learning_rate: float | None = Field(default=None, gt=0)
     objective_learning_rate: float | None = Field(default=None, gt=0)
     objective_weight_decay: float = Field(default=0.0, ge=0)
+    extrapolation: float | None = Field(default=None, ge=0, lt=1)
+    extrapolation_every: int | None = Field(default=None, ge=1)
     schedule: str = "cosine"
     warmup: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -214,9 +227,9 @@ def _unknown_key(place: list[str]) -> str:
     here = ".".join(place[:-1]) or "a recipe"
     hint = nearest(key, known)
     if not hint:
-        home = next(
-            (name for name, other in _sections(TrainConfig).items() if key in other.model_fields), None
-        )
+        sections = _sections(TrainConfig)
+        # most keys without a place are meant for the run
+        home = next((name for name in ("training", *sections) if key in sections[name].model_fields), None)
         hint = f"; it belongs in {home}: {home}.{key}" if home else f" (it knows {', '.join(known)})"
     return f"{here} has no key {key!r}{hint}"
 

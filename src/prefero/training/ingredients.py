@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,8 +95,9 @@ def prepared(
     objective = objective if isinstance(objective, Objective) else from_config(objective)
     needs = dry_run(objective)
     specs = {name: _spec(one) for name, one in {**(models or {}), "reference": reference}.items()}
+    specs |= {name: _trained(specs.get(name, ReferenceSpec())) for name in objective.trains}
     demands = {
-        name: Demand(signals_of(needs, name), name in compared_models(needs))
+        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact)
         for name in sorted(model_names(needs))
     }
     given: Any = ModelSource(model) if isinstance(model, str) else model
@@ -165,6 +166,11 @@ def _spec(reference: Reference) -> ReferenceSpec:
     if isinstance(reference, ReferenceSpec):
         return reference
     return ReferenceSpec.named(reference)
+
+
+def _trained(spec: ReferenceSpec) -> ReferenceSpec:
+    """Of a model that the objective trains, unless it is said to be another one."""
+    return replace(spec, kind="trained") if spec.kind == "auto" and spec.model is None else spec
 
 
 def _rows(tokens: TokenDataset, layout: str) -> Rows:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.reference.resolve import References
-from prefero.training import checkpoints, sharding
+from prefero.training import checkpoints, second_policies, sharding
 from prefero.training.objective_files import load_state, save_objective
 from prefero.training.run_folder import clear, refuse_finished_run, refuse_other_run
 from prefero.training.weights import saved_weights
@@ -30,7 +30,8 @@ class ResumingTrainer(Trainer):
     """A trainer that goes on exactly where a killed one stopped.
 
     A checkpoint counts once its marker is written, which happens last. Besides what transformers saves, it
-    holds the objective's state and the references that move. A model that :meth:`shard` has sharded is saved
+    holds the objective's state and what is ``kept``: the models beside the policy that change, and what
+    update rules and callbacks remember. A model that :meth:`shard` has sharded is saved
     in whole tensors, and its optimizer too.
     """
 
@@ -42,6 +43,7 @@ class ResumingTrainer(Trainer):
     eval_dataset: Any
     objective: Objective
     references: References
+    kept: dict[str, checkpoints.Kept]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,6 +79,10 @@ class ResumingTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
+        for name, second in self.references.trained.items() if new else ():
+            base = self.args.learning_rate
+            rate = second.learning_rate or base * self.objective.trains.get(name, 1.0)
+            second_policies.join_optimizer(optimizer, self.model, second, rate=rate, base=base)
         if new and self.objective_weights:
             rate = self.args.objective_learning_rate or self.args.learning_rate
             decay = self.args.objective_weight_decay
@@ -115,15 +121,15 @@ class ResumingTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = keep
-        moving = {
-            name: {key: sharding.whole(weight) for key, weight in reference.moved().items()}
-            for name, reference in self.references.moving.items()
+        kept = {
+            name: {key: sharding.whole(tensor) for key, tensor in one.moved().items()}
+            for name, one in self.kept.items()
         }
         adapters = None
         if self._shards and isinstance(self.model, PeftModel):
             adapters = sharding.whole_trained(self.model)  # under their own names, whole
         if self.args.should_save:
-            checkpoints.save_moving(checkpoint, moving)
+            checkpoints.save_kept(checkpoint, kept)
             if adapters is not None:
                 save_file(adapters, checkpoint / _SHARDED_ADAPTERS)
         self.accelerator.wait_for_everyone()
@@ -144,7 +150,7 @@ class ResumingTrainer(Trainer):
         else:
             self._load_weights(checkpoint)
         load_state(self.objective, checkpoint)
-        checkpoints.load_moving(checkpoint, self.references.moving)
+        checkpoints.load_kept(checkpoint, self.kept)
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None

@@ -7,11 +7,15 @@ from typing import Any
 
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
+from prefero.training.fast_slow import FastSlowStep
 from prefero.training.oracle import ComparisonOracleStep
 from prefero.training.scoring import Scorer
 from prefero.training.updates import BackwardAndStep, Ranks, UpdateRule, WholeStep
 
-RULES: Mapping[str, Callable[[Any, Scorer, Ranks], UpdateRule]] = {"comparison_oracle": ComparisonOracleStep}
+RULES: Mapping[str, Callable[[Any, Scorer, Ranks], UpdateRule]] = {
+    "comparison_oracle": ComparisonOracleStep,
+    "fast_slow": FastSlowStep,
+}
 """The rules of objectives that name one."""
 
 

@@ -84,6 +84,8 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
         "learning_rate": training.learning_rate,
         "objective_learning_rate": training.objective_learning_rate,
         "objective_weight_decay": training.objective_weight_decay,
+        "extrapolation": training.extrapolation,
+        "extrapolation_every": training.extrapolation_every,
         "lr_scheduler_type": training.schedule,
         "warmup_steps": training.warmup,
         "weight_decay": training.weight_decay,
@@ -198,7 +200,7 @@ def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
 
 
 def _spec(section: ReferenceSection) -> ReferenceSpec:
-    return ReferenceSpec(section.kind, section.model, section.alpha, section.every, section.cache)
+    return ReferenceSpec(**{name: getattr(section, name) for name in type(section).model_fields})
 
 
 def _lora(section: LoraSection | None) -> LoraConfig | None:

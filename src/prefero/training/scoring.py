@@ -78,7 +78,7 @@ class Scorer:
         forest: Forest = row["forest"]
         scored = {}
         for name, provider in self.providers.items():
-            with torch.no_grad(), self.around():
+            with self.around():
                 scored[name] = provider.score(forest, signals_of(self.needs, name))
         others = {name: self.providers[name].model for name in compared_models(self.needs)}
         wanted = signals_of(self.needs, "policy") | frozenset(extra)

@@ -23,10 +23,10 @@ from prefero.errors import PreferoError
 from prefero.models.language import state_sizes
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
-from prefero.reference.providers import Frozen
 from prefero.reference.resolve import resolve
 from prefero.training import checkpoints
 from prefero.training.arguments import PreferenceArguments as PreferenceArguments
+from prefero.training.between_steps import between_steps
 from prefero.training.evaluation import Evaluated, evaluate
 from prefero.training.feeding import rows_of
 from prefero.training.following import Following
@@ -40,6 +40,7 @@ from prefero.training.resuming import ResumingTrainer
 from prefero.training.rules import update_rule
 from prefero.training.run_folder import RunFolder, described
 from prefero.training.scoring import Scorer
+from prefero.training.second_policies import refuse_impossible
 from prefero.training.step_log import StepLog
 from prefero.training.updates import Ranks, UpdateRule, to_device
 
@@ -124,8 +125,11 @@ class PreferenceTrainer(ResumingTrainer):
             name_of_policy=made.name,
         )
         for provider in self.references.providers.values():
-            if isinstance(provider, Frozen):
+            if isinstance(provider.model, nn.Module):
                 provider.model.to(args.device)
+        refuse_impossible(
+            self.references, self.accelerator, sharded=args.parallel == "fsdp" or self.launcher_shards
+        )
         self._references_ready = not self.references.cached
         materialise(self.objective, self._state_sizes, seed=args.seed).to(args.device)
         if args.parallel == "fsdp":
@@ -148,8 +152,10 @@ class PreferenceTrainer(ResumingTrainer):
                 for note in tokens.summary.notes if tokens is not None else ():
                     logger.warning(note)
         self._stop = StopInOrder(self._sum_over_ranks, args.device)
+        self.kept, between = between_steps(self)
         folder = Path(self.args.output_dir)
         for callback in (
+            *between,
             Following(self),
             RunFolder(folder, described(made, self.args.to_dict() if recipe is None else recipe)),
             MonitorCallback(folder),
@@ -221,7 +227,9 @@ class PreferenceTrainer(ResumingTrainer):
     def identity(self) -> dict[str, Any]:
         assert self.plan is not None
         references = {name: cached.logps.store.fingerprint for name, cached in self.references.cached.items()}
-        return checkpoints.identity(self.train_dataset, self.plan, self.objective, references)
+        return checkpoints.identity(
+            self.train_dataset, self.plan, self.objective, references, self.args.rounds
+        )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         rows, count = super().get_batch_samples(epoch_iterator, num_batches, device)

@@ -7,12 +7,13 @@ an equation has the fixed reference too.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from prefero.objectives.compare import Compare, Objective
+from prefero.objectives.compare import Compare, Objective, Sum
 from prefero.objectives.contrasts import Comparisons, EachOf, Pair
 from prefero.objectives.links import identity, logistic, smoothed, squared
 from prefero.objectives.quantities import Column, Logp, Quantity, Sides, log_ratio
@@ -174,13 +175,16 @@ def opposed(margins: Tensor, comparisons: Comparisons) -> Tensor:
     ),
     feedback={"pairs"},
     relatives=(
-        "The model `slow` is trained too, with a lower learning rate; the two take turns in the fast part. "
-        "Both terms push the chosen response up. α has no published value; α = 0 is two runs of DPO. Without "
-        "the stopped gradients the coupling would cancel."
+        "The model `slow` is trained too, with a lower learning rate (models.slow.learning_rate); every "
+        "models.slow.every steps the one with the lower DPO loss becomes the fast one, the policy. Both "
+        "terms push the chosen response up. α, the ratio of learning rates (here a half) and the interval "
+        "have no published values; α = 0 is two runs of DPO. Without the stopped gradients the coupling would "
+        "cancel."
     ),
     pitfalls=(
         "−α ℓ is unbounded below for the slow model: keep α below 1. clamp bounds β (m_F − m_S) from below "
-        "in the slow model's term, as a re-implementation does."
+        "in the slow model's term, as a re-implementation does. With equal learning rates the two models, "
+        "which start as one, get the same gradients and stay the same."
     ),
 )
 def ofs_dpo(beta: Positive = 0.1, alpha: Share = 0.5, clamp: Positive | None = 10.0) -> Objective:
@@ -194,9 +198,18 @@ def ofs_dpo(beta: Positive = 0.1, alpha: Share = 0.5, clamp: Positive | None = 1
     def against(model: Quantity, other: Quantity) -> Quantity:
         return beta * (model - other)
 
-    return (
-        Compare(against(fast, reference))
-        + alpha * Compare(against(fast, slow.detach()))
-        + Compare(against(slow, reference))
-        + -alpha * Compare(against(fast.detach(), slow), link=chased)
+    return FastSlow(
+        (1.0, Compare(against(fast, reference))),
+        (alpha, Compare(against(fast, slow.detach()))),
+        (1.0, Compare(against(slow, reference))),
+        (-alpha, Compare(against(fast.detach(), slow), link=chased)),
     )
+
+
+class FastSlow(Sum):
+    """What :class:`prefero.training.fast_slow.FastSlowStep` makes of two models that take turns."""
+
+    update = "fast_slow"
+    trains = MappingProxyType({"slow": 0.5})
+    own_terms = MappingProxyType({"policy": 0, "slow": 2})
+    """Which term is whose DPO loss."""
