@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from prefero.data.packing import Forest
 from prefero.models.forest_attention import attending
-from prefero.models.head import LogitRule, read_head, wide
+from prefero.models.head import BiasedHead, LogitRule, read_head, wide
 from prefero.models.last_layer import last_feed_forward, only_at
 from prefero.models.padded import PaddedRows
 from prefero.models.signals import Meter
@@ -55,7 +55,7 @@ class ScoreForest:
         meter = Meter(
             self.signals, {name: other.logits(model, adapted) for name, other in self.others.items()}
         )
-        logps, signals = read_head(*_head(model, adapted), rows, forest.slot, forest.target, meter)
+        logps, signals = read_head(*output_head(model, adapted), rows, forest.slot, forest.target, meter)
         return logps, *states, *signals
 
 
@@ -76,7 +76,7 @@ class HeadLogits:
     rows: Float[Tensor, "readout hidden"]
 
     def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        head, rule = _head(model, adapted)
+        head, rule = output_head(model, adapted)
         return wide(rule(head(self.rows)))
 
 
@@ -105,10 +105,15 @@ class OtherRows:
         return chunk
 
 
-def _head(model: PreTrainedModel, adapted: Adapted) -> tuple[nn.Module, LogitRule]:
+def output_head(model: PreTrainedModel, adapted: Adapted) -> tuple[nn.Module, LogitRule]:
+    """What makes logits of the rows that a scoring pass hands to the head."""
     if adapted.own_head:
         return nn.Identity(), LogitRule()
-    return model.get_output_embeddings(), LogitRule.of(model.config.get_text_config())
+    head = model.get_output_embeddings()
+    bias = getattr(model, "final_logits_bias", None)
+    if bias is not None and bias.any():
+        head = BiasedHead(head, bias)
+    return head, LogitRule.of(model.config.get_text_config())
 
 
 def _run(

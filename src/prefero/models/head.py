@@ -49,6 +49,8 @@ class LogitRule:
             factor *= getattr(config, name, None) or 1.0
         if scaling := getattr(config, "logits_scaling", None):
             factor = factor * scaling if config.model_type.startswith("hyperclovax") else factor / scaling
+        if getattr(config, "scale_decoder_outputs", False):
+            factor /= config.d_model**0.5
         return cls(factor, getattr(config, "final_logit_softcapping", None))
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -57,6 +59,18 @@ class LogitRule:
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
+
+
+class BiasedHead(nn.Module):
+    """A head with a bias that a family keeps beside it, as BART does."""
+
+    def __init__(self, head: nn.Module, bias: Float[Tensor, "1 vocabulary"]) -> None:
+        super().__init__()
+        self.head, self.bias = head, bias
+        self.out_features = bias.shape[-1]
+
+    def forward(self, hidden: Float[Tensor, "readout hidden"]) -> Float[Tensor, "readout vocabulary"]:
+        return self.head(hidden) + self.bias
 
 
 def read_head(

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefero.data.packing import Forest
+from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.forest_attention import register
 from prefero.models.forwards import Adapted, Layout, OtherRows, ReadoutRows, ScoreForest
@@ -59,15 +60,20 @@ def adapt(
             tokens have no place in a tree), and for what is not a causal language model.
     """
     inner = innermost(model)
+    if inner.config.is_encoder_decoder:
+        raise PreferoError(
+            f"{type(inner).__name__} is an encoder–decoder, whose prompts and responses stand in different "
+            "rows: score it with prefero.models.seq2seq"
+        )
     present: Adapted | None = vars(inner).get(ATTRIBUTE)
     if present is not None and layout in ("auto", present.layout):
         return present.layout
     register()
     if not keep_dropout:
-        _zero_dropout(model)
+        zero_dropout(model)
     adapted, reason = choose(inner, layout)
     if present is None:
-        _install(inner)
+        install(inner)
     vars(inner)[ATTRIBUTE] = adapted
     if reason and layout == "auto":
         warnings.warn(
@@ -112,13 +118,25 @@ def score(
     )
     logps, *given = model(input_ids=forest.ids[None], scoring=scoring)
     inside, measured = given[: len(reads)], given[len(reads) :]
-    shaped = iter([read.shaped(values) for read, values in zip(reads, inside, strict=True)])
+    of_tokens = {signal: values[forest.slot] for signal, values in zip(tokens, measured, strict=True)}
+    shaped = [read.shaped(values) for read, values in zip(reads, inside, strict=True)]
+    return by_view(forest.cells, logps, of_tokens, states, shaped)
+
+
+def by_view(
+    views: Mapping[str, CellIndex],
+    logps: Float[Tensor, " scored"],
+    of_tokens: Mapping[Signal, Float[Tensor, " scored"]],
+    states: Sequence[Signal],
+    shaped: Iterable[Tensor],
+) -> dict[str, TokenLogps]:
+    """What was measured at scored places, arranged by view; ``shaped`` are the states of every view in
+    turn."""
+    following = iter(shaped)
     result = {}
-    for view, cells in forest.cells.items():
-        found: dict[Signal, Tensor] = {
-            signal: cells.gather(values[forest.slot]) for signal, values in zip(tokens, measured, strict=True)
-        }
-        found |= {signal: next(shaped) for signal in states}
+    for view, cells in views.items():
+        found = {signal: cells.gather(values) for signal, values in of_tokens.items()}
+        found |= {signal: next(following) for signal in states}
         result[view] = TokenLogps(cells.gather(logps), cells.index >= 0, found)
     return result
 
@@ -150,7 +168,8 @@ def state_sizes(model: nn.Module | SecondModel) -> dict[str, int]:
     return {"hidden": config.hidden_size, "layer": config.num_hidden_layers}
 
 
-def _install(inner: PreTrainedModel) -> None:
+def install(inner: PreTrainedModel) -> None:
+    """Make the forward of this instance take a ``scoring`` keyword, and otherwise be the old one."""
     own = inspect.signature(inner.forward)
     vars(inner)[REPLACED] = vars(inner).get("forward")
 
@@ -165,7 +184,8 @@ def _install(inner: PreTrainedModel) -> None:
     inner.forward = MethodType(forward, inner)
 
 
-def _zero_dropout(model: nn.Module) -> None:
+def zero_dropout(model: nn.Module) -> None:
+    """No dropout from here on, in modules and where a forward reads its rate."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prefero.data.packing import CellIndex, Forest
+from prefero.data.packing import CellIndex
 from prefero.errors import PreferoError
 from prefero.objectives.batch import Signal
 
@@ -20,6 +20,13 @@ Kind = Literal["last", "layers", "mlp", "attention", "residual"]
 
 _NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "attention")}
 """What families call the parts of a layer; a child's name contains one of these."""
+
+
+class Arranged(Protocol):
+    """Packed tokens, which know the node whose logits give each scored one's log-probability."""
+
+    @property
+    def parent(self) -> Int[Tensor, "scored"]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +39,7 @@ class StateRead:
     there: Tensor | None = None
 
     @classmethod
-    def of(cls, signal: Signal, forest: Forest, cells: CellIndex) -> StateRead:
+    def of(cls, signal: Signal, forest: Arranged, cells: CellIndex) -> StateRead:
         """What a state signal reads for the cells of one view."""
         if signal.name == "state":
             return cls("last", cells.last)
