@@ -342,3 +342,31 @@ def sample(
         jumps = torch.rand(states.shape, generator=generator, device=given.device) < share
         states = torch.where(jumps & made & noise.moves(states), tokens, states)
     return states
+
+
+@torch.no_grad()
+def unmask(
+    model: Callable[..., Any],
+    noise: Masking,
+    given: Int[Tensor, "row position"],
+    generator: torch.Generator,
+    *,
+    generated: Bool[Tensor, "row position"] | None = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> Int[Tensor, "row position"]:
+    """Sequences from a model under masking noise, exactly: one position after another, in random order.
+
+    No two positions of the chain jump at once, and a model that is not told the time does not care when they
+    do, so this is what :func:`sample` comes to with infinitely many steps, whatever the schedule.
+    """
+    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
+    states = torch.where(made, noise.like(given, generator), given)
+    turn = torch.where(made, torch.rand(given.shape, generator=generator, device=given.device), 2)
+    order = turn.argsort(-1)
+    for step in range(int(made.sum(-1).max())):
+        place = order[:, step, None]
+        found = logits(model, states, torch.ones_like(made), conditions or {})
+        at_place = found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))[:, 0]
+        token = torch.multinomial(noise.logps(at_place).exp(), 1, generator=generator)
+        states = states.scatter(1, place, torch.where(made.gather(1, place), token, states.gather(1, place)))
+    return states

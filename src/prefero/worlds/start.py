@@ -129,12 +129,20 @@ def _fingerprint(words: Sequence[str], beginning: Sequence[Pair], recipe: StartR
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    def write(draft: Path) -> None:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+
+    save_whole(folder, write)
+
+
+def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder of what ``write`` puts into the one it is given: it appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with quiet():
-            model.save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
+            write(draft)
         try:
             draft.rename(folder)
         except OSError:
