@@ -178,8 +178,8 @@ def opposed(margins: Tensor, comparisons: Comparisons) -> Tensor:
         "The model `slow` is trained too, with a lower learning rate (models.slow.learning_rate); every "
         "models.slow.every steps the one with the lower DPO loss becomes the fast one, the policy. Both "
         "terms push the chosen response up. α, the ratio of learning rates (here a half) and the interval "
-        "have no published values; α = 0 is two runs of DPO. Without the stopped gradients the coupling would "
-        "cancel."
+        "have no published values; α = 0 is two runs of DPO. Without the stopped gradients the coupling "
+        "would cancel."
     ),
     pitfalls=(
         "−α ℓ is unbounded below for the slow model: keep α below 1. clamp bounds β (m_F − m_S) from below "
