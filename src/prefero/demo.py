@@ -27,7 +27,7 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainerControl, Trai
 from prefero.diagnostics.records import read_lines
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import wilson
-from prefero.objectives.registry import from_config
+from prefero.objectives.configurations import from_config
 from prefero.report.page import render
 from prefero.training.configuration import TrainConfig
 from prefero.training.run import compare

@@ -13,9 +13,10 @@ import torch
 
 from prefero.objectives.batch import PreferenceBatch, TokenLogps
 from prefero.objectives.compare import Compare
+from prefero.objectives.configurations import from_config
 from prefero.objectives.contrasts import Each, EveryPair
 from prefero.objectives.quantities import Logp, log_ratio
-from prefero.objectives.registry import from_config, method
+from prefero.objectives.registry import method
 from prefero.training.metrics import MONITORED, Averages, Measured, measure, term_names
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, text

@@ -10,7 +10,7 @@ import torch
 from prefero.errors import PreferoError
 from prefero.feedback.selection import nearly_equal
 from prefero.objectives import method
-from prefero.objectives.registry import from_config
+from prefero.objectives.configurations import from_config
 from prefero.training.oracle import Direction, oracle
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer

@@ -12,8 +12,8 @@ from torch import Tensor
 from prefero.discovery.fitness import Score, Unfit
 from prefero.objectives.batch import PreferenceBatch, TokenLogps
 from prefero.objectives.compare import Objective
+from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run, materialise
-from prefero.objectives.registry import from_config
 
 
 class BanditFitness:

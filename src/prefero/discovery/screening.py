@@ -11,8 +11,8 @@ from torch import Tensor
 from prefero.errors import PreferoError
 from prefero.objectives.batch import PreferenceBatch, TokenLogps
 from prefero.objectives.compare import Objective
+from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, dry_run, materialise, trailing_sizes
-from prefero.objectives.registry import from_config
 
 ROLES = ("chosen", "rejected")
 COLUMNS = {"score", "pair_noise"}

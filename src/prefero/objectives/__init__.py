@@ -14,6 +14,7 @@ from prefero.objectives.compare import (
     penalty,
     primary,
 )
+from prefero.objectives.configurations import from_config
 from prefero.objectives.contrasts import (
     Across,
     AcrossLabels,
@@ -27,7 +28,7 @@ from prefero.objectives.contrasts import (
 from prefero.objectives.needs import Needs, dry_run
 from prefero.objectives.quantities import Column, Length, Logp, Measured, Quantity, Sides, log_ratio
 from prefero.objectives.reductions import Term
-from prefero.objectives.registry import Equal, Method, Parameter, find, from_config, method, methods
+from prefero.objectives.registry import Equal, Method, Parameter, find, method, methods
 from prefero.objectives.slots import filled
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The published methods by name: what each is, what it takes, and how a configuration builds it."""
+"""The published methods by name: what each is, and what it takes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 
 from prefero.errors import PreferoError, nearest
-from prefero.objectives.compare import Objective, Sum
-from prefero.objectives.needs import dry_run
+from prefero.objectives.compare import Objective
 from prefero.objectives.ranges import Range
-from prefero.objectives.slots import SLOTS, filled
 
 Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores", "steps", "spans", "samples"]
 """What data must carry: pairs, lists or unpaired responses; and ties, scores, reasoning steps, annotated
@@ -233,120 +231,3 @@ def refuse_unknown(arguments: Mapping[str, Any], known: Mapping[str, Any], place
         if name not in known:
             offered = f"it takes {', '.join(known)}" if known else "it takes none"
             raise PreferoError(f"{place} has no argument {name!r}{nearest(name, known)} ({offered})")
-
-
-def from_config(config: Any) -> Objective:
-    """Build what a configuration describes: a method's name, or a mapping ::
-
-        {"method": "dpo", "beta": 0.1, "weight": "wpo", "coefficient": 0.8, "plus": {"nll": 0.2}}
-
-    ``reward``, ``weight``, ``target`` and ``reduce`` name what is put into the slot of that name
-    (:data:`prefero.objectives.slots.SLOTS`), or map its name to its arguments: a reward takes the place of
-    the log-ratio of a whole response, a weight multiplies the method's own, a target adds to it, a reduction
-    takes the place of a mean. ``coefficient`` multiplies the
-    method (unless it has an argument of that name), and ``plus`` maps methods to the coefficients they are
-    added with, or to mappings of ``coefficient`` and the method's own arguments. The objective's ``key`` and
-    ``arguments`` give the configuration back.
-
-    Raises :class:`~prefero.errors.PreferoError` for what :func:`method` refuses and for combinations that
-    make no sense.
-    """
-    if isinstance(config, str):
-        return method(config)
-    if not isinstance(config, Mapping) or not isinstance(config.get("method"), str):
-        raise PreferoError("an objective is a method's name, or a mapping with a `method` and its arguments")
-    scaled = "coefficient" in config and "coefficient" not in find(config["method"]).parameters
-    reserved = ("method", *SLOTS, "plus", *(["coefficient"] if scaled else []))
-    own = {name: value for name, value in config.items() if name not in reserved}
-    base = method(config["method"], **own)
-    assert base.key is not None
-    objective, arguments = base, dict(base.arguments)
-    for slot in SLOTS:
-        if config.get(slot) is not None:
-            arguments[slot] = config[slot]
-            objective = slotted(objective, base.key, slot, config[slot])
-    if scaled:
-        arguments["coefficient"] = coefficient_of(config, "the objective")
-        objective = arguments["coefficient"] * objective
-    if config.get("plus"):
-        arguments["plus"] = config["plus"]
-        objective = extended(objective, base, config["plus"])
-    objective.key, objective.arguments = base.key, arguments
-    return objective
-
-
-def slotted(objective: Objective, key: str, slot: str, choice: Any) -> Objective:
-    name, arguments = named(slot, choice)
-    known = SLOTS[slot]
-    if name not in known:
-        raise PreferoError(f"no {slot} is called {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    place = f"the {slot} {name}"
-    if name == key:
-        raise PreferoError(f"{name} already is the {slot} of the method {name}; leave `{slot}` out")
-    parameters = parameters_of(known[name])
-    refuse_unknown(arguments, parameters, place)
-    checked = {one: parameters[one].checked(value, place) for one, value in arguments.items()}
-    try:
-        changed = filled(objective, slot, known[name](**checked))
-        if bool(dry_run(changed).roles) != bool(dry_run(objective).roles):
-            raise PreferoError("it makes no sense for responses without roles")
-    except PreferoError as error:
-        raise PreferoError(f"{place} does not go with {key}: {error}") from None
-    return changed
-
-
-def named(what: str, choice: Any) -> tuple[str, Mapping[str, Any]]:
-    """A name, and the arguments that belong to it."""
-    if isinstance(choice, str):
-        return choice, {}
-    if isinstance(choice, Mapping) and len(choice) == 1:
-        ((name, arguments),) = choice.items()
-        if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
-            return name, arguments or {}
-    raise PreferoError(f"`{what}` is a name, or maps one name to its arguments; {choice!r} is neither")
-
-
-def extended(objective: Objective, base: Objective, additions: Any) -> Objective:
-    if not isinstance(additions, Mapping):
-        raise PreferoError(
-            f"`plus` maps methods to their coefficients, as in {{nll: 0.2}}, not {additions!r}"
-        )
-    parts = [(1.0, objective)]
-    for key, value in additions.items():
-        arguments = dict(value) if isinstance(value, Mapping) else {"coefficient": value}
-        if "coefficient" not in arguments:
-            raise PreferoError(f"`plus.{key}` needs a coefficient")
-        coefficient = coefficient_of(arguments, f"`plus.{key}`")
-        del arguments["coefficient"]
-        addition = method(key, **arguments)
-        refuse_mixed(base, addition)
-        parts.append((coefficient, addition))
-    return Sum(*parts)
-
-
-def coefficient_of(config: Mapping[str, Any], place: str) -> float:
-    coefficient: float = Parameter("coefficient", 1.0, float, Range()).checked(config["coefficient"], place)
-    return coefficient
-
-
-def refuse_mixed(base: Objective, addition: Objective) -> None:
-    """A rule of one's own is no gradient to add to; and roles and unnamed lists are different readings of the
-    data, as both of which no example can be arranged."""
-    for part in (base, addition):
-        if part.update is not None:
-            raise PreferoError(f"{part.key} steps by a rule of its own, so nothing can be added to it")
-    first, second = dry_run(base).roles, dry_run(addition).roles
-    if bool(first) != bool(second) and not (takes_any_reading(base) or takes_any_reading(addition)):
-        addressing, listing = (base, addition) if first else (addition, base)
-        roles = " and ".join(first or second)
-        raise PreferoError(
-            f"{base.key} plus {addition.key} makes no sense: {addressing.key} addresses the {roles} "
-            f"response of each example, {listing.key} reads responses without roles"
-        )
-
-
-def takes_any_reading(objective: Objective) -> bool:
-    """Whether it reads every response on its own: a penalty for all of them, whatever they are to each
-    other."""
-    needs = dry_run(objective)
-    return not (needs.roles or needs.columns or needs.views)

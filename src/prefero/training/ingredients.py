@@ -16,8 +16,8 @@ from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
 from prefero.models.language import adapt
 from prefero.objectives.compare import Objective
+from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, dry_run
-from prefero.objectives.registry import from_config
 from prefero.reference.resolve import Demand, ReferenceSpec, adapters_of, chosen_kind
 from prefero.training.arguments import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
 from prefero.training.plan import PackedRows, PaddedRows, Rows, StepPlan

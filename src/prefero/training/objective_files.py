@@ -12,7 +12,7 @@ from torch import nn
 
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
-from prefero.objectives.registry import from_config
+from prefero.objectives.configurations import from_config
 
 STATE = "objective.safetensors"
 _CONFIG = "objective.json"

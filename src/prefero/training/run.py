@@ -14,8 +14,8 @@ from prefero.data.arrange import arrange
 from prefero.data.examples import Examples
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
+from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
-from prefero.objectives.registry import from_config
 from prefero.reference.resolve import ReferenceSpec
 from prefero.training import checkpoints
 from prefero.training.arguments import PreferenceArguments
