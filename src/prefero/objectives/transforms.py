@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
+from prefero.objectives.among import ShorterLength
 from prefero.objectives.links import capped
-from prefero.objectives.quantities import Logp, Map, Position, Quantity, ShorterLength, TokenSum
+from prefero.objectives.quantities import Logp, Map, Position, Quantity, TokenSum
 from prefero.objectives.ranges import OpenShare, Share
 
 Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]

@@ -16,9 +16,9 @@ from prefero.objectives import (
     negative_log_likelihood,
     primary,
 )
+from prefero.objectives.among import Rank
 from prefero.objectives.presets.steps import visited_wrongly
 from prefero.objectives.presets.trees import similarity, step_weight
-from prefero.objectives.quantities import Rank
 from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.signals import forward_kl
 from prefero.search.temperatures import rising

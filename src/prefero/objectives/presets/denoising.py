@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.errors import PreferoError
+from prefero.objectives.among import ListPosition, Rank
 from prefero.objectives.compare import Compare, Objective, negative_log_likelihood
 from prefero.objectives.contrasts import Comparisons, EveryPair
-from prefero.objectives.quantities import Column, ListPosition, Logp, Quantity, Rank, log_ratio
+from prefero.objectives.quantities import Column, Logp, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.weights import discounted_gain

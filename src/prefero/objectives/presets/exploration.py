@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from prefero.objectives.among import OthersMean
 from prefero.objectives.compare import Compare, Objective, penalty
 from prefero.objectives.contrasts import EachOf
 from prefero.objectives.links import identity
-from prefero.objectives.quantities import Logp, OthersMean, Quantity, log_ratio
+from prefero.objectives.quantities import Logp, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.reductions import mean_of_all
 from prefero.objectives.registry import Equal, published

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.objectives.among import ListMean
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective, penalty
 from prefero.objectives.contrasts import EveryPair
-from prefero.objectives.quantities import Column, ListMean, Logp, Map, Quantity, log_ratio, present
+from prefero.objectives.quantities import Column, Logp, Map, Quantity, log_ratio, present
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.registry import published

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from prefero.objectives.among import ListMean
 from prefero.objectives.compare import Compare, Match, Objective
 from prefero.objectives.contrasts import Ranking, Sets
-from prefero.objectives.quantities import Column, ListMean, log_ratio
+from prefero.objectives.quantities import Column, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import published
 

@@ -7,11 +7,12 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.objectives.among import ListMean
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Match, Objective
 from prefero.objectives.contrasts import Comparisons, Contrast, Margins
 from prefero.objectives.links import Link, bernoulli_kl, squared
-from prefero.objectives.quantities import Column, ListMean, Quantity, log_ratio, per_response, present
+from prefero.objectives.quantities import Column, Quantity, log_ratio, per_response, present
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.registry import Equal, published

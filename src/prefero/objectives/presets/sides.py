@@ -9,17 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.objectives.among import PairGap, ShorterLength
 from prefero.objectives.compare import Compare, Objective, Sum, negative_log_likelihood
 from prefero.objectives.links import Link, logistic, smoothed, squared
-from prefero.objectives.quantities import (
-    Column,
-    Logp,
-    PairGap,
-    Quantity,
-    ShorterLength,
-    Sides,
-    log_ratio,
-)
+from prefero.objectives.quantities import Column, Logp, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import FlipRate, NonNegative, NonZeroShare, Positive, Share
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.schedules import Linear

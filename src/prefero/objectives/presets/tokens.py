@@ -7,18 +7,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.objectives.among import ShorterLength
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import (
-    Column,
-    Length,
-    Logp,
-    Measured,
-    Quantity,
-    ShorterLength,
-    Sides,
-    log_ratio,
-)
+from prefero.objectives.quantities import Column, Length, Logp, Measured, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, NonZeroShare, Positive, Real
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import forward_kl, nested_risk

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prefero.objectives.among import Rank
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import EveryPair
-from prefero.objectives.quantities import Column, Constant, Quantity, Rank, log_ratio, per_response, present
+from prefero.objectives.quantities import Column, Constant, Quantity, log_ratio, per_response, present
 from prefero.objectives.ranges import Positive
 from prefero.objectives.registry import published
 from prefero.objectives.signals import TOKEN_STATE

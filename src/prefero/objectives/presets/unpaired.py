@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prefero.objectives.among import BatchMean
 from prefero.objectives.compare import Compare, Objective, penalty
 from prefero.objectives.contrasts import Comparisons, Each, EachLabelled
 from prefero.objectives.links import identity, survival
-from prefero.objectives.quantities import BatchMean, Column, Logp, Measured, log_ratio
+from prefero.objectives.quantities import Column, Logp, Measured, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
 from prefero.objectives.reductions import mean_of_all
 from prefero.objectives.registry import published
