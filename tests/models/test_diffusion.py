@@ -21,10 +21,11 @@ from diffusers import (
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
+from prefero.models.denoising import pseudo_huber
 from prefero.models.diffusion import DiffusionAdapter, Images
 from prefero.models.diffusion_latents import latents
 from prefero.objectives import PreferenceBatch, method
-from prefero.objectives.signals import NOISE_LEVEL
+from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 
@@ -251,6 +252,23 @@ def test_targets_of_velocities_are_every_sides_own() -> None:
         adapter = DiffusionAdapter.of(scheduler(prediction))
         targets = adapter.draw(candidates("unet"), numbers()).targets
         assert (targets[:, 0] != targets[:, 1]).any()
+
+
+def test_the_distance_from_another_models_predictions_has_a_gradient_of_the_policy_alone() -> None:
+    policy, initial, images = made("unet"), made("unet", seed=2), candidates("unet")
+    adapter = DiffusionAdapter.of(scheduler("epsilon"), scale=7.0, error=pseudo_huber)
+    states = adapter.draw(images, numbers())
+    scored = adapter.score(policy, states, {"initial": initial})
+    inputs = (states.states.flatten(0, 2), states.index.flatten())
+    classes = CLASSES["class_labels"].repeat_interleave(2)
+    one, other = (model(*inputs, class_labels=classes).sample for model in (policy, initial))
+    distance = scored.signals[prediction_distance("initial")]
+    torch.testing.assert_close(distance.flatten(), (one - other).square().flatten(1).mean(1))
+    method("timestep_aware_dpo").loss(PreferenceBatch({"policy": scored, "reference": scored})).backward()
+    assert any(weight.grad is not None for weight in policy.parameters())
+    assert all(weight.grad is None for weight in initial.parameters())
+    same = adapter.score(policy, states, {"initial": policy}).signals[prediction_distance("initial")]
+    assert (same == 0).all()
 
 
 def test_draws_depend_on_the_generator_alone() -> None:

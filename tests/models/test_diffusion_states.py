@@ -10,8 +10,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import DiffusionAdapter, Images, NoiseProcess
+from prefero.models.diffusion import DiffusionAdapter, Images
 from prefero.models.diffusion_inversion import implied_noise, invert, inverted
+from prefero.models.diffusion_process import NoiseProcess
 from prefero.models.diffusion_steps import (
     Transitions,
     guided,

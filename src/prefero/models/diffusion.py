@@ -17,19 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.denoising import rectified_flow, squared_error
+from prefero.models.denoising import squared_error
+from prefero.models.diffusion_process import NoiseProcess
 from prefero.objectives.batch import TokenLogps
-from prefero.objectives.signals import NOISE_LEVEL
+from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
-"""What a model predicts: the noise, √ᾱ ε − √(1 − ᾱ) x, the data x, or the velocity ε − x of a flow."""
+Denoiser = Callable[..., Any]
+"""Called with noisy states, ``timestep`` and conditions, it gives back a prediction, as diffusers' models
+do."""
 
 Error = Callable[[Tensor, Tensor], Tensor]
 """Of predictions and targets ``[row *element]``: the mean error over the elements, ``[row]``."""
@@ -73,100 +76,6 @@ class NoisyStates:
     index: Int[Tensor, "example response token"]
     states: Float[Tensor, "example response token *element"]
     targets: Float[Tensor, "example response token *element"]
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseProcess:
-    """A schedule of noise levels: the state at a place of it is ``signal`` x + ``noise`` ε.
-
-    ``times`` is what the model is told there.
-    """
-
-    prediction: Prediction
-    signal: Float[Tensor, " step"]
-    noise: Float[Tensor, " step"]
-    times: Tensor
-
-    @classmethod
-    def of(cls, scheduler: Any) -> NoiseProcess:
-        """The process that a diffusers scheduler was trained with, whatever its inference steps are set to.
-
-        Raises:
-            PreferoError: for a scheduler that is neither a diffusion's with ``alphas_cumprod`` nor a flow's.
-        """
-        if hasattr(scheduler, "scale_noise") and hasattr(scheduler, "sigmas"):
-            # sampling replaces a scheduler's sigmas, so they are made anew
-            fresh = type(scheduler).from_config(scheduler.config)
-            return cls("flow", 1 - fresh.sigmas, fresh.sigmas, fresh.timesteps)
-        name = type(scheduler).__name__
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise PreferoError(
-                f"{name} has no `alphas_cumprod` and is no flow-matching scheduler; give the scheduler that "
-                "the model was trained with, such as DDPMScheduler or FlowMatchEulerDiscreteScheduler"
-            )
-        prediction = scheduler.config.get("prediction_type", "epsilon")
-        if prediction not in get_args(Prediction):
-            raise PreferoError(f"{name} predicts {prediction!r}; known are {', '.join(get_args(Prediction))}")
-        signal = scheduler.alphas_cumprod.double()
-        return cls(prediction, signal.sqrt(), (1 - signal).sqrt(), torch.arange(len(signal)))
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def alpha_bar(self, index: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
-        """ᾱ of a diffusion's places."""
-        return self.signal.to(index.device)[index].square()
-
-    def noise_level(self, index: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
-        """The noise's variance: 1 − ᾱ, or σ²."""
-        return self.noise.to(index.device)[index].square()
-
-    def log_snr(self, index: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
-        """λ = log of the signal's variance over the noise's."""
-        return 2 * (self.signal.log() - self.noise.log()).to(index.device)[index]
-
-    def levels(self, index: Int[Tensor, " row"], like: Tensor) -> tuple[Tensor, Tensor]:
-        """What data and noise are multiplied with at the places of rows, for the rows' elements."""
-        return over(self.signal.to(like)[index], like), over(self.noise.to(like)[index], like)
-
-    def noised(
-        self,
-        data: Float[Tensor, "row *element"],
-        noise: Float[Tensor, "row *element"],
-        index: Int[Tensor, " row"],
-    ) -> tuple[Float[Tensor, "row *element"], Float[Tensor, "row *element"]]:
-        """The noisy states, and what is to be predicted of them."""
-        if self.prediction == "flow":
-            return rectified_flow(data, noise, self.noise.to(data)[index])
-        signal, level = self.levels(index, data)
-        targets = {"epsilon": noise, "sample": data, "v_prediction": signal * noise - level * data}
-        return signal * data + level * noise, targets[self.prediction]
-
-    def noise_of(
-        self,
-        predicted: Float[Tensor, "row *element"],
-        states: Float[Tensor, "row *element"],
-        index: Int[Tensor, " row"],
-    ) -> Float[Tensor, "row *element"]:
-        """The noise that a prediction says is in a state.
-
-        At a place without any noise, as at the end of some flows, data cannot tell it.
-        """
-        signal, level = self.levels(index, states)
-        match self.prediction:
-            case "epsilon":
-                return predicted
-            case "sample":
-                return (states - signal * predicted) / level
-            case "v_prediction":
-                return signal * predicted + level * states
-            case "flow":
-                return signal * predicted + states
-
-
-def over(values: Float[Tensor, " row"], like: Tensor) -> Tensor:
-    """Numbers of rows, to be multiplied with the rows' elements."""
-    return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 
 def uniform(log_snr: Tensor) -> Tensor:
@@ -236,23 +145,40 @@ class DiffusionAdapter:
         states, targets = self.process.noised(data.flatten(0, 2), noise.flatten(0, 2), index.flatten())
         return NoisyStates(images, index, states.view_as(noise), targets.view_as(noise))
 
-    def score(self, model: Callable[..., Any], states: NoisyStates) -> TokenLogps:
+    def score(
+        self,
+        model: Denoiser,
+        states: NoisyStates,
+        others: Mapping[str, Denoiser] = MappingProxyType({}),
+    ) -> TokenLogps:
         """What a denoiser gives the images, in one call of it; gradients follow the caller's grad mode.
+
+        Its signals are the noise level, and the distance of its predictions from those of every one of the
+        ``others``, which have no gradient.
 
         Raises:
             PreferoError: what it predicts has not the shape of the images.
         """
         rows = states.images.present[:, :, None].expand(states.index.shape)
-        targets, index = states.targets[rows], states.index[rows]
+        given, targets, index = states.states[rows], states.targets[rows], states.index[rows]
         conditions = rows_of(states.images.conditions, rows.nonzero()[:, 0])
-        predicted = denoise(
-            model, states.states[rows], self.process.times.to(index.device)[index], conditions
-        )
-        values = torch.zeros(rows.shape, dtype=targets.dtype, device=targets.device)
+        times = self.process.times.to(index.device)[index]
+        predicted = denoise(model, given, times, conditions)
         strength = self.scale * self.weight(self.process.log_snr(index)).to(targets)
-        values = values.masked_scatter(rows, -strength * self.errors(predicted, targets, states.images, rows))
-        level = self.process.noise_level(states.index).to(targets)
-        return TokenLogps(values, rows, {NOISE_LEVEL: torch.where(rows, level, 0)})
+        logps = -strength * self.errors(predicted, targets, states.images, rows)
+        signals = {NOISE_LEVEL: self.process.noise_level(index).to(targets)}
+        for name, other in others.items():
+            with torch.no_grad():
+                second = denoise(other, given, times, conditions)
+            signals[prediction_distance(name)] = self.errors(
+                predicted, second, states.images, rows, squared_error
+            )
+        empty = torch.zeros(rows.shape, dtype=targets.dtype, device=targets.device)
+        return TokenLogps(
+            empty.masked_scatter(rows, logps),
+            rows,
+            {signal: empty.masked_scatter(rows, values) for signal, values in signals.items()},
+        )
 
     def errors(
         self,
@@ -260,18 +186,19 @@ class DiffusionAdapter:
         targets: Float[Tensor, "row *element"],
         images: Images,
         rows: Bool[Tensor, "example response token"],
+        error: Error | None = None,
     ) -> Float[Tensor, " row"]:
-        """The error of every row, over the elements that count."""
-        size = targets[0].numel()
+        """The error of every row, over the elements that count; ``error`` in the place of the adapter's."""
+        measure, size = error or self.error, targets[0].numel()
         if images.elements is None:
-            return self.error(predicted, targets) * (size if self.reduce == "sum" else 1)
+            return measure(predicted, targets) * (size if self.reduce == "sum" else 1)
         counted = images.elements[:, :, None].expand(*rows.shape, *targets.shape[1:])[rows]
-        total = size * self.error(*(torch.where(counted, part, 0) for part in (predicted, targets)))
+        total = size * measure(*(torch.where(counted, part, 0) for part in (predicted, targets)))
         return total if self.reduce == "sum" else total / counted.flatten(1).sum(1).clamp(min=1)
 
 
 def denoise(
-    model: Callable[..., Any],
+    model: Denoiser,
     given: Float[Tensor, "row *element"],
     times: Tensor,
     conditions: Mapping[str, Any],
@@ -281,8 +208,8 @@ def denoise(
     Raises:
         PreferoError: it has not the shape of what the model was given.
     """
-    output = model(given, timestep=times, **conditions)
-    predicted = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+    output: Any = model(given, timestep=times, **conditions)
+    predicted: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
     if predicted.dim() == given.dim() and predicted.shape[1] == 2 * given.shape[1]:
         # the other half is a learned variance, which is no part of the error
         predicted = predicted.chunk(2, dim=1)[0]

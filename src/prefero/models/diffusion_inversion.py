@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import DiffusionAdapter, Images, NoisyStates, denoise, over, rows_of
+from prefero.models.diffusion import DiffusionAdapter, Images, NoisyStates, denoise, rows_of
+from prefero.models.diffusion_process import over
 from prefero.models.diffusion_steps import moved
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import NoiseProcess, denoise, over, rows_of
+from prefero.models.diffusion import denoise, rows_of
+from prefero.models.diffusion_process import NoiseProcess, over
 from prefero.objectives.batch import TokenLogps
 
 

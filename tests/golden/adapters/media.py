@@ -9,8 +9,8 @@ from prefero.feedback.aspects import weighted_sum
 from prefero.feedback.pairing import best_and_worst
 from prefero.models.arithmetic import combination
 from prefero.models.denoising import squared_error
-from prefero.models.diffusion import NoiseProcess
 from prefero.models.diffusion_inversion import implied_noise, invert
+from prefero.models.diffusion_process import NoiseProcess
 from prefero.models.diffusion_steps import (
     Transitions,
     guided,
