@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.quantities import Quantity, per_response, present
