@@ -11,6 +11,7 @@ from prefero.models.arithmetic import combination
 from prefero.models.denoising import squared_error
 from prefero.models.diffusion_inversion import implied_noise, invert
 from prefero.models.diffusion_process import NoiseProcess
+from prefero.models.diffusion_rewards import renoised, sampled
 from prefero.models.diffusion_steps import (
     Transitions,
     guided,
@@ -19,6 +20,7 @@ from prefero.models.diffusion_steps import (
     score_transitions,
     step_deviation,
 )
+from prefero.models.diffusion_users import decoupled_attention
 from prefero.objectives import PreferenceBatch, TokenLogps, method
 from prefero.objectives.compare import Objective
 from prefero.objectives.presets.images import clipped_log_ratio
@@ -318,3 +320,43 @@ def prompt_pair_filter(params, inputs):
 def user_interpolation(params, inputs):
     users = [{"tokens": tensor(user)} for user in inputs["users"]]
     return {"mixed_user": combination(users, params["weights"])["tokens"]}
+
+
+@adapter("p157", "ppd_decoupled_attention")
+def decoupled(params, inputs):
+    query, key, value, user = (
+        tensor(inputs[name]) for name in ("query", "text_key", "text_value", "user_tokens")
+    )
+    projected = [user @ tensor(inputs[f"user_{name}_proj"]) for name in ("key", "value")]
+    alone = decoupled_attention(query, key, value, *projected, scale=0.0)
+    return {
+        "text_attention": alone,
+        "user_attention": decoupled_attention(query, key, 0 * value, *projected),
+        "output": decoupled_attention(query, key, value, *projected, scale=params["user_scale"]),
+    }
+
+
+@adapter("p159", "draft")
+def draft(params, inputs):
+    levels, start, target = (tensor(inputs[name]) for name in ("alpha_bar_levels", "x_T", "target"))
+    theta = tensor(params["theta"]).requires_grad_()
+
+    def noise(state, place):
+        return theta * state
+
+    def reward(data):
+        return -squared_error(data, target.expand_as(data))
+
+    def slope_of(rewards):
+        return torch.autograd.grad(-rewards.mean(), theta)[0]
+
+    once = sampled(start, levels, noise, last=1)
+    again = [reward(renoised(once, levels, noise, drawn)) for drawn in tensor(inputs["lv_noise"])]
+    return {
+        "grad_theta_K1": slope_of(reward(sampled(start, levels, noise, last=1))),
+        "reward": reward(once),
+        "grad_theta_K2": slope_of(reward(sampled(start, levels, noise, last=2))),
+        "grad_theta_Kfull": slope_of(reward(sampled(start, levels, noise))),
+        "grad_theta_LV": slope_of(reward(once) + sum(again)),
+        "sample": once,
+    }
