@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import denoise, rows_of
+from prefero.models.diffusion import Denoiser, denoise, rows_of
 from prefero.models.diffusion_process import NoiseProcess, over
 from prefero.objectives.batch import TokenLogps
 
@@ -87,7 +87,7 @@ class Transitions:
 
 
 def score_transitions(
-    model: Callable[..., Any], process: NoiseProcess, transitions: Transitions, *, eta: float = 1.0
+    model: Denoiser, process: NoiseProcess, transitions: Transitions, *, eta: float = 1.0
 ) -> TokenLogps:
     """The log-probabilities of stored steps, one token each; steps without noise are left out.
 
@@ -97,26 +97,50 @@ def score_transitions(
     Raises:
         PreferoError: for a flow, whose sampler has no noise.
     """
-    if process.prediction == "flow":
-        raise PreferoError("a flow's steps are not random; give a diffusion's scheduler, or use errors")
     examples, sources = transitions.states.shape[:2]
     responses = transitions.reached.shape[1]
-    states = transitions.states.flatten(0, 1)
-    index, to = (of.repeat_interleave(sources) for of in (transitions.index, transitions.to))
-    rows = torch.arange(examples, device=states.device).repeat_interleave(sources)
-    times = process.times.to(index.device)[index]
-    predicted = denoise(model, states, times, rows_of(transitions.conditions, rows))
-    level, target = process.alpha_bar(index), torch.where(to < 0, 1, process.alpha_bar(to.clamp(min=0)))
-    deviation = step_deviation(level, target, eta)
-    noise = process.noise_of(predicted, states, index)
-    mean = moved(states, noise, level, target, deviation).view(transitions.states.shape)
+    rows = torch.arange(examples, device=transitions.states.device).repeat_interleave(sources)
+    mean, deviation = outcome(
+        model,
+        process,
+        transitions.states.flatten(0, 1),
+        transitions.index[rows],
+        transitions.to[rows],
+        rows_of(transitions.conditions, rows),
+        eta,
+    )
+    spread = mean.view(transitions.states.shape).expand(-1, responses, *mean.shape[1:])
     logps = transition_logps(
         transitions.reached.flatten(0, 1),
-        mean.expand(-1, responses, *mean.shape[2:]).flatten(0, 1),
-        deviation.view(examples, sources).expand(-1, responses).flatten().to(states),
+        spread.flatten(0, 1),
+        deviation.view(examples, sources).expand(-1, responses).flatten(),
     ).view(examples, responses, 1)
     random = (deviation > 0).view(examples, sources, 1).expand(logps.shape)
     return TokenLogps(logps, random)
+
+
+def outcome(
+    model: Denoiser,
+    process: NoiseProcess,
+    states: Float[Tensor, "row *element"],
+    index: Int[Tensor, " row"],
+    to: Int[Tensor, " row"],
+    conditions: Mapping[str, Any],
+    eta: float = 1.0,
+) -> tuple[Float[Tensor, "row *element"], Float[Tensor, " row"]]:
+    """Mean and deviation of where a step from one place to another ends, in one call of the model.
+
+    Raises:
+        PreferoError: for a flow, whose sampler has no noise.
+    """
+    if process.prediction == "flow":
+        raise PreferoError("a flow's steps are not random; give a diffusion's scheduler, or use errors")
+    predicted = denoise(model, states, process.times.to(index.device)[index], conditions)
+    level = process.alpha_bar(index)
+    target = torch.where(to < 0, 1, process.alpha_bar(to.clamp(min=0)))
+    deviation = step_deviation(level, target, eta)
+    mean = moved(states, process.noise_of(predicted, states, index), level, target, deviation)
+    return mean, deviation.to(states)
 
 
 def guided(
