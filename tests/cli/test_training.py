@@ -49,7 +49,11 @@ def test_compare_trains_every_method_and_shows_them_together(prefero, short, tmp
         ('{"prompt": "a", "chosen": " b"}\n', [], "rejected"),
         ('{"prompt": "a", "chosen": " b", "rejected": " c"}\n{"prompt": \n', [], "2"),
         ('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', ["--method", "todo"], "tie"),
-        ('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', ["--method", "simpoo"], "did you mean 'simpo'"),
+        (
+            '{"prompt": "a", "chosen": " b", "rejected": " c"}\n',
+            ["--method", "simpp"],
+            "did you mean 'simpo'",
+        ),
         ('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', ["objective.betta=1"], "did you mean 'beta'"),
         (
             '{"prompt": "a", "chosen": " b", "rejected": " c"}\n',
