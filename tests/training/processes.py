@@ -60,6 +60,8 @@ def train(folder: str, options: dict[str, Any]) -> None:
     number = options.pop("signal", signal.SIGKILL)
     if isinstance(options.get("reference"), dict):
         options["reference"] = ReferenceSpec(**options["reference"])
+    if "models" in options:
+        options["models"] = {name: ReferenceSpec(**one) for name, one in options["models"].items()}
     defaults: dict[str, Any] = {
         "output_dir": folder,
         "disable_tqdm": True,
