@@ -91,8 +91,10 @@ def spans(response: str, names: list[str], numbers: random.Random) -> list[dict[
 
 
 def trainer(key: str, folder: Path, **options: Any) -> PreferenceTrainer:
-    needs = dry_run(methods()[key].build())
-    others = {name: ReferenceSpec("frozen") for name in model_names(needs) - {"reference"}}
+    objective = methods()[key].build()
+    needs = dry_run(objective)
+    named = model_names(needs) - {"reference", *objective.trains}
+    others = {name: ReferenceSpec("frozen") for name in named}
     return PreferenceTrainer(
         tiny_model(),
         rows(needs),
