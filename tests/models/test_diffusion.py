@@ -18,13 +18,15 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from peft import LoraConfig
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
+from prefero.models.adapters import adapters_off
 from prefero.models.denoising import pseudo_huber
 from prefero.models.diffusion import DiffusionAdapter, Images
 from prefero.models.diffusion_latents import latents
-from prefero.objectives import PreferenceBatch, method
+from prefero.objectives import PreferenceBatch, TokenLogps, dry_run, from_config, method
 from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
@@ -342,7 +344,70 @@ def test_clips_and_sounds_are_scored_like_images() -> None:
     torch.testing.assert_close(scored[0].logps, scored[1].logps)
 
 
-def test_lists_and_other_objectives_run_on_it() -> None:
+def test_conditions_within_conditions_reach_every_image_of_their_example() -> None:
+    seen = {}
+
+    def model(given: Tensor, timestep: Tensor, **conditions) -> Tensor:
+        seen.update(conditions)
+        return given
+
+    sizes = torch.tensor([[1.0], [2.0], [3.0]])
+    images = Images(randn(3, 2, 2, 8, 8), {"added_cond_kwargs": {"time_ids": sizes}, "guidance": None})
+    adapter = DiffusionAdapter.of(scheduler("epsilon"))
+    adapter.score(model, adapter.draw(images, numbers(), tokens=2))
+    assert seen["added_cond_kwargs"]["time_ids"].flatten().tolist() == [1.0] * 4 + [2.0] * 4 + [3.0] * 4
+    assert seen["guidance"] is None
+
+
+def test_a_policy_with_its_adapters_off_is_its_reference() -> None:
+    policy, images = made("text_unet"), candidates("text_unet")
+    adapter = DiffusionAdapter.of(scheduler("epsilon"))
+    states = adapter.draw(images, numbers())
+    start = adapter.score(policy, states).logps.detach()
+    policy.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    policy.double()
+    scored = adapter.score(policy, states)
+    assert (scored.logps != start).all()
+    with torch.no_grad(), adapters_off(policy):
+        torch.testing.assert_close(adapter.score(policy, states).logps, start)
+    method("diffusion_dpo").loss(
+        PreferenceBatch({"policy": scored, "reference": TokenLogps(start, scored.mask)})
+    ).backward()
+    trained = {name for name, weight in policy.named_parameters() if weight.grad is not None}
+    assert trained and all("lora" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    "config",
+    (
+        "dpo",
+        "ipo",
+        {"method": "simpo", "link": "hinge"},
+        {"method": "dpo", "plus": {"nll": 0.1}},
+        "dpo_plackett_luce",
+        "apo_zero",
+        "dpo_rw",
+    ),
+)
+def test_objectives_made_for_text_run_on_images_unchanged(config) -> None:
+    objective = from_config(config)
+    needs = dry_run(objective)
+    images = candidates("unet", len(needs.roles) or 3)
+    adapter = DiffusionAdapter.of(scheduler("flow"), scale=1000.0)
+    states = adapter.draw(images, numbers())
+    policy, reference = made("unet"), made("unet", seed=1)
+    scored = {"policy": adapter.score(policy, states), "reference": adapter.score(reference, states)}
+    count = images.values.shape[1]
+    columns = {
+        "rank": torch.arange(count).expand(3, count),
+        "score": randn(3, count, seed=7),
+    }
+    loss = objective.double().loss(PreferenceBatch(scored, columns, needs.roles))
+    loss.backward()
+    assert loss.isfinite() and any(weight.grad.abs().sum() > 0 for weight in policy.parameters())
+
+
+def test_ranked_lists_of_several_time_steps() -> None:
     images = candidates("transformer", 4)
     adapter = DiffusionAdapter.of(scheduler("epsilon"))
     states = adapter.draw(images, numbers(), tokens=3)
