@@ -256,7 +256,7 @@ class DiscreteDiffusionAdapter:
         if self.timed:
             conditions["time"] = times
         logps = self.noise.logps(logits(model, states[rows], present, conditions))
-        strength = self.scale * self.schedule.rate(times).to(logps) / draws
+        strength = self.scale * self.schedule.rate(times.to(logps)) / draws
         explained = strength[:, None] * self.noise.explained(logps, tokens, states[rows])
         explained = torch.where(scored, explained, 0)
         if self.tokens == "time":

@@ -143,6 +143,30 @@ def measure(model: BertForMaskedLM, count: int = 4096, *, seed: int = 0) -> Shar
     return Shares(*(float(share.double().mean()) for share in (odd(strings), valid(strings), both)))
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the start model under an objective; ``after`` has an entry a seed."""
+
+    before: Shares
+    after: tuple[Shares, ...]
+
+
+def outcome(
+    start: BertForMaskedLM,
+    objective: Objective,
+    recipe: Alignment = Alignment(),
+    *,
+    pairs: int = 1000,
+    seeds: tuple[int, ...] = (0, 1, 2),
+) -> Outcome:
+    """Policies that an objective makes of the start model; a seed decides about pairs, times and states."""
+    after = []
+    for seed in seeds:
+        own = copy.deepcopy(objective)  # an objective may have state, which is no policy's but its own
+        after.append(measure(align(start, preference_pairs(start, pairs, seed), own, recipe, seed=seed)))
+    return Outcome(measure(start), tuple(after))
+
+
 def _train(recipe: StringsRecipe, seed: int) -> BertForMaskedLM:
     """By the bound that scores are differences of, with the weight of every time set to one."""
     config = BertConfig(

@@ -30,8 +30,8 @@ def masked(params, inputs):
             sides.append(rate * noise.explained(logits.log_softmax(-1), tokens, states))
         logps = torch.stack(sides, 1)
         scored[model] = TokenLogps(logps, torch.ones_like(logps, dtype=torch.bool))
-    batch, objective = PreferenceBatch(scored), method("dpo", beta=params["beta"])
-    scores = primary(method("dpo", beta=1.0)).reward(batch)
+    batch, objective = PreferenceBatch(scored), method("d2_dpo", beta=params["beta"])
+    scores = primary(method("d2_dpo", beta=1.0)).reward(batch)
     return {
         "score_chosen": scores[:, 0],
         "score_rejected": scores[:, 1],

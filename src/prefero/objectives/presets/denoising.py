@@ -176,3 +176,27 @@ def consistency_dpo(beta: Positive = 200.0) -> Objective:
 def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
     """The chosen image is denoised better than the rejected one, and well."""
     return Compare(0.5 * beta * Logp().mean()) + lam * negative_log_likelihood("chosen")
+
+
+@published(
+    title="D2-DPO: preferences for discrete diffusion",
+    paper="p075",
+    citation="Borso et al., 2025, arXiv 2503.08295 (first named D3PO)",
+    equation="−log σ(β [D(x_w) − D(x_l)]), D = Σ_j [q_j log(R_θ/R_ref)(j) + R_ref(j) − R_θ(j)]",
+    feedback={"pairs"},
+    relatives=(
+        "DPO, where minus a chain's rates and what they explain of the data's stand for log-probabilities: "
+        "prefero.models.discrete_diffusion has them for masking and uniform noise. A sum over positions, "
+        "where diffusion_dpo has a mean and half of β. Not d3po, on denoising steps. The paper's β is not "
+        "known; with 8 bits, 0.05 to 1 work and 5 does not."
+    ),
+    pitfalls=(
+        "Terms are divided by 1 − t, which saturates the comparison at late times if β is large. Dividing by "
+        "the number of masked tokens, or adding those that are not masked, is another objective."
+    ),
+    equals=(Equal("dpo", {}),),
+)
+def d2_dpo(beta: Positive = 0.5) -> Objective:
+    """The rates towards the chosen sequence explain it better than the reference's, compared with the
+    rejected."""
+    return Compare(beta * log_ratio().sum())
