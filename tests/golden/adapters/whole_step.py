@@ -61,10 +61,10 @@ def group_robust_ipo(params, inputs):
 
 @adapter("p038", "beta_dpo")
 def beta_dpo(params, inputs):
-    # noise that draws exactly the pairs which the vector says were drawn
-    drawn = torch.full((len(inputs["policy_chosen"]),), torch.finfo(torch.float64).tiny, dtype=torch.float64)
-    drawn[inputs["selected"]] = 1 - torch.finfo(torch.float64).eps
-    batch = pairs(inputs, columns={"pair_noise": drawn})
+    number = len(inputs["policy_chosen"])
+    drawn = torch.zeros(number, 1, dtype=torch.float64)
+    drawn[inputs["selected"]] = 1.0
+    batch = pairs(inputs, columns={"pair_noise": torch.full((number,), 0.5, dtype=torch.float64)})
 
     def started(gap="log_ratio"):
         objective = method(
@@ -76,6 +76,8 @@ def beta_dpo(params, inputs):
             minimum=params["beta_min"],
             gap=gap,
         ).double()
+        # the vector says which pairs were drawn, however unlikely some of them are
+        objective.scale.kept = lambda comparisons: drawn
         objective.scale.center.fill_(inputs["gap_mean_prev"])
         objective.scale.spread.fill_(inputs["gap_std_prev"])
         return objective
@@ -90,7 +92,7 @@ def beta_dpo(params, inputs):
         "gap_mean_new": scale.center,
         "gap_std_new": scale.spread,
         "sampling_weight": scale.log_weight(comparisons)[:, 0].exp(),
-        "num_selected": int(scale.kept(comparisons).sum()),
+        "num_selected": int(type(scale).kept(scale, comparisons).sum()),
         "beta_used": scale(comparisons),
         "loss": values(started(), batch),
         "reduced_loss": started().loss(batch),
