@@ -31,8 +31,8 @@ def gap_thresholds(gaps: Sequence[float], groups: int) -> list[float]:
     if not gaps:
         return []
     low, high = min(gaps), max(gaps)
-    inner = [high + (low - high) * k / (groups - 1) for k in range(groups - 1)]
-    return [*inner, low]
+    step = (high - low) / (groups - 1)
+    return [high, *(low + step * k for k in reversed(range(1, groups - 1))), low]
 
 
 def growing_stages(

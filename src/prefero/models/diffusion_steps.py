@@ -91,8 +91,8 @@ def score_transitions(
 ) -> TokenLogps:
     """The log-probabilities of stored steps, one token each; steps without noise are left out.
 
-    A policy that sampled with classifier-free guidance is scored with it: give the guided model. Gradients
-    follow the caller's grad mode.
+    A policy that sampled with classifier-free guidance is scored with it: give
+    :func:`~prefero.models.diffusion_guidance.with_guidance` of it. Gradients follow the caller's grad mode.
 
     Raises:
         PreferoError: for a flow, whose sampler has no noise.
