@@ -19,10 +19,10 @@ def sides(inputs: Mapping[str, Any], prefix: str, roles: Sequence[str] = ("chose
     return list(zip(*(inputs[f"{prefix}_{role}"] for role in roles), strict=True))
 
 
-def padded(ragged: Ragged, beyond: float = 0.0) -> tuple[Tensor, Tensor]:
-    """The numbers and their mask, ``[example response token]``."""
+def padded(ragged: Ragged, beyond: float = 0.0, tokens: int = 0) -> tuple[Tensor, Tensor]:
+    """The numbers and their mask, ``[example response token]``, with ``tokens`` at least."""
     responses = max(len(example) for example in ragged)
-    tokens = max(len(response) for example in ragged for response in example)
+    tokens = max(tokens, *(len(response) for example in ragged for response in example))
     values = torch.full((len(ragged), responses, tokens), beyond, dtype=torch.float64)
     mask = torch.zeros(values.shape, dtype=torch.bool)
     for e, example in enumerate(ragged):
@@ -40,11 +40,9 @@ def batch_of(
 ) -> PreferenceBatch:
     """A batch whose policy log-probabilities are a leaf that wants a gradient; ``signals`` are the
     policy's."""
-    scored = {}
-    for name, ragged in models.items():
-        logps, mask = padded(ragged)
-        scored[name] = TokenLogps(logps, mask)
-    measured = {signal: padded(ragged)[0] for signal, ragged in (signals or {}).items()}
+    longest = max(len(response) for ragged in models.values() for example in ragged for response in example)
+    scored = {name: TokenLogps(*padded(ragged, tokens=longest)) for name, ragged in models.items()}
+    measured = {signal: padded(ragged, tokens=longest)[0] for signal, ragged in (signals or {}).items()}
     policy = scored["policy"]
     scored["policy"] = TokenLogps(policy.logps.requires_grad_(), policy.mask, measured)
     tensors = {name: torch.as_tensor(values) for name, values in (columns or {}).items()}

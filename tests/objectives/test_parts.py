@@ -182,3 +182,14 @@ def test_the_order_of_the_slots() -> None:
     batch = pair_batch([2.0], [0.5])
     objective = Compare(log_ratio().sum(), link=squared, weight=3.0, scale=2.0, target=0.25)
     assert float(objective.loss(batch).detach()) == pytest.approx(3 * (2 * (1.5 - 0.25)) ** 2)
+
+
+def test_a_state_as_wide_as_the_longest_response_has_no_tokens_to_mask() -> None:
+    mask = torch.tensor([[[True, False], [True, True]]])
+    state, scalar = Signal("state", "example response"), Signal("scalar")
+    numbers = torch.ones(1, 2, 2)
+    batch = PreferenceBatch(
+        {"policy": TokenLogps(torch.zeros(1, 2, 2), mask, {state: numbers, scalar: numbers})}
+    )
+    assert torch.equal(Measured(state)(batch), numbers)
+    assert torch.equal(Measured(scalar)(batch), mask.float())

@@ -153,7 +153,8 @@ class Measured(Quantity):
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "..."]:
         values = batch.models[self.model].signals[self.signal]
-        return torch.where(batch.mask, values, 0) if values.shape == batch.mask.shape else values
+        per_token = self.signal.axes == "example response token" and values.dim() == batch.mask.dim()
+        return torch.where(batch.mask, values, 0) if per_token else values
 
 
 class Map(Quantity):

@@ -41,12 +41,13 @@ def given(name: str, axes: str = PER_RESPONSE) -> Measured:
     return Measured(Signal(name, axes))
 
 
-def with_signals(batch: PreferenceBatch, **signals: torch.Tensor) -> PreferenceBatch:
+def with_signals(
+    batch: PreferenceBatch, axes: str = PER_RESPONSE, **signals: torch.Tensor
+) -> PreferenceBatch:
     """The batch with more signals of the policy's, which want gradients."""
     policy = batch.models["policy"]
     measured = dict(policy.signals)
     for name, tensor in signals.items():
-        axes = PER_TOKEN if tensor.dim() == 3 and tensor.shape == policy.mask.shape else PER_RESPONSE
         measured[Signal(name, axes)] = tensor.requires_grad_()
     models = {**batch.models, "policy": TokenLogps(policy.logps, policy.mask, measured)}
     return PreferenceBatch(models, batch.columns, batch.roles)
@@ -93,7 +94,7 @@ def trajectories(inputs, level: str, beta: float):
         columns["step"] = step
     batch = batch_of(singles, columns, roles=())
     value, _ = padded([[one] for one in inputs["values"]])
-    batch = with_signals(batch, value=value)
+    batch = with_signals(batch, PER_TOKEN, value=value)
     objective = soft_bellman(given("value", PER_TOKEN), beta, 0.0, level)
     of_value, of_policy = objective.double()(batch)
     loss = objective.loss(batch)
@@ -167,7 +168,7 @@ def sparsepo(params, inputs):
         {name: numbers[name] for name in ("policy", "reference")}, signals={forward_kl(): numbers["kl"]}
     )
     masks = {name: padded(sides(inputs, f"{name}_mask"))[0] for name in ("reward", "kl")}
-    batch = with_signals(batch, **masks)
+    batch = with_signals(batch, PER_TOKEN, **masks)
     reward_mask = given("reward", PER_TOKEN)
     kl_mask = reward_mask if params["shared_mask"] else given("kl", PER_TOKEN)
     objective = masked(reward_mask, kl_mask, params["beta"], params["l1_reward"], params["l1_kl"]).double()
