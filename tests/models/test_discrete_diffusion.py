@@ -12,19 +12,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from prefero.errors import PreferoError
-from prefero.models.discrete_diffusion import (
-    COSINE,
-    LATEST,
-    LINEAR,
-    DiscreteDiffusionAdapter,
-    Masking,
-    Sequences,
-    TimedMaskedLM,
-    Uniform,
-    rate_score,
-    sample,
-    unmask,
-)
+from prefero.models.discrete_diffusion import LATEST, DiscreteDiffusionAdapter, Sequences, TimedMaskedLM
+from prefero.models.discrete_noise import COSINE, LINEAR, Masking, Uniform, rate_score
+from prefero.models.discrete_sampling import sample, unmask
 from prefero.objectives import PreferenceBatch, method
 
 TOKENS = 5

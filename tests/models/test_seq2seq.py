@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from prefero.data.cells import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models import language
-from prefero.models.seq2seq import EncoderDecoderRows, adapt, arrange, score
+from prefero.models.encoder_decoder_rows import EncoderDecoderRows, arrange
+from prefero.models.seq2seq import adapt, score
 from prefero.objectives import PreferenceBatch, method
 from prefero.objectives.signals import (
     ENTROPY,
@@ -48,6 +49,19 @@ def test_scores_and_gradients_are_those_of_the_models_forward_with_labels(family
     slope = gradients(model, (scored.logps * weights).sum())
     assert relative_error(slope, gradients(alone, (wanted * weights).sum())) < 1e-6
     assert torch.equal(scored.mask.sum(-1), torch.tensor([[12, 5], [1, 9], [6, 6]]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_logit_is_made_that_nobody_reads(family: str) -> None:
+    """A family whose head is not understood would fall back to logits of whole padded rows."""
+    model = FAMILIES[family]()
+    adapt(model)
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[:-1].numel())
+    )
+    score(model, arrange(examples((4, (1, 9)))))
+    assert seen == [10]
 
 
 @pytest.mark.parametrize("family", MAIN)

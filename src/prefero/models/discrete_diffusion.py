@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,125 +30,12 @@ from transformers import PreTrainedModel
 
 from prefero.errors import PreferoError
 from prefero.models.diffusion import rows_of
+from prefero.models.discrete_noise import LINEAR, Masking, Noise, Schedule
 from prefero.models.head import wide
 from prefero.objectives.batch import TokenLogps
 
 LATEST = 1 - 1e-3
 """Times end here: the rates grow without bound towards t = 1, and saturate what compares them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """``kept`` is κ(t), the probability that a position holds its token, 0 at t = 0 and 1 at t = 1; ``speed``
-    is its derivative."""
-
-    kept: Callable[[Tensor], Tensor]
-    speed: Callable[[Tensor], Tensor]
-
-    def rate(self, time: Float[Tensor, "*where"]) -> Float[Tensor, "*where"]:
-        """κ′ / (1 − κ), at which positions leave the noise."""
-        return self.speed(time) / (1 - self.kept(time))
-
-
-LINEAR = Schedule(lambda time: time, torch.ones_like)
-COSINE = Schedule(
-    lambda time: 1 - (time * math.pi / 2).cos(), lambda time: math.pi / 2 * (time * math.pi / 2).sin()
-)
-
-
-class Noise(Protocol):
-    """What stands where a token is gone, and what a model's probabilities say of its jumps."""
-
-    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise for every position of the tokens."""
-        ...
-
-    def moves(self, states: Tensor) -> Tensor:
-        """Which positions still can jump."""
-        ...
-
-    def logps(self, logits: Float[Tensor, "*where vocabulary"]) -> Float[Tensor, "*where token"]:
-        """Log-probabilities of the tokens that data are made of."""
-        ...
-
-    def explained(
-        self,
-        logps: Float[Tensor, "*where token"],
-        tokens: Int[Tensor, "*where"],
-        states: Int[Tensor, "*where"],
-    ) -> Float[Tensor, "*where"]:
-        """Σ_j [q(j) log R(j) − R(j)] of every position in units of its rate, up to what is the same for every
-        model."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Masking:
-    """A token that is gone is the ``mask`` token, which is no token of the data.
-
-    The total rate out of a state is the same for all models, and cancels: what is left is the log-probability
-    of the tokens at masked positions.
-    """
-
-    mask: int
-
-    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.full_like(tokens, self.mask)
-
-    def moves(self, states: Tensor) -> Tensor:
-        return states == self.mask
-
-    def logps(self, logits: Tensor) -> Tensor:
-        no_token = logits.new_tensor(-math.inf)
-        return logits.index_fill(-1, torch.tensor(self.mask, device=logits.device), no_token).log_softmax(-1)
-
-    def explained(self, logps: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
-        return torch.where(self.moves(states), _at(logps, tokens), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """A token that is gone is any of the ``size`` tokens 0, 1, …, its own among them.
-
-    A position that holds another token than its own jumps to that alone, which of the chains with these
-    marginals is the one that jumps least (Campbell et al., 2024, arXiv 2402.04997). A model's total rate
-    depends on the probability it gives the token that is there, so nothing cancels. The noise does not show
-    in a state, so a model wants to be told the time.
-    """
-
-    size: int
-
-    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(self.size, tokens.shape, generator=generator, device=generator.device)
-        return drawn.to(tokens.device)
-
-    def moves(self, states: Tensor) -> Tensor:
-        return torch.ones_like(states, dtype=torch.bool)
-
-    def logps(self, logits: Tensor) -> Tensor:
-        return logits[..., : self.size].log_softmax(-1)
-
-    def explained(self, logps: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
-        jump = torch.where(states == tokens, 0, _at(logps, tokens))
-        return jump + _at(logps, states).exp() - 1
-
-
-def _at(logps: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities of tokens; those beyond the data's tokens, at given positions, are not read."""
-    return logps.gather(-1, tokens.clamp(max=logps.shape[-1] - 1)[..., None]).squeeze(-1)
-
-
-def rate_score(
-    conditional: Float[Tensor, "*where state"], rates: Float[Tensor, "*where state"]
-) -> Float[Tensor, "*where"]:
-    """Σ_j [q(j) log R(j) − R(j)] over the states j other than the present one, for any chain.
-
-    ``conditional`` are the rates q that the data give, which may be 0; ``rates`` are a model's, above 0 where
-    those are. It is largest at R = q; the difference of two models is D of D2-DPO.
-    """
-    jumps = conditional > 0
-    logs = torch.where(jumps, rates, 1).log()
-    return (torch.where(jumps, conditional * logs, 0) - rates).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,64 +196,3 @@ class TimedMaskedLM(nn.Module):
         shift = self.shift(torch.cat((phases.sin(), phases.cos()), -1))
         embedded = self.model.get_input_embeddings()(input_ids) + shift[:, None]
         return self.model(inputs_embeds=embedded, attention_mask=attention_mask).logits
-
-
-@torch.no_grad()
-def sample(
-    model: Callable[..., Any],
-    adapter: DiscreteDiffusionAdapter,
-    given: Int[Tensor, "row position"],
-    generator: torch.Generator,
-    *,
-    steps: int,
-    generated: Bool[Tensor, "row position"] | None = None,
-    conditions: Mapping[str, Any] | None = None,
-) -> Int[Tensor, "row position"]:
-    """Sequences from a model: from noise to data in ``steps`` equal steps of time.
-
-    In each, a position jumps with the probability that the schedule gives, positions independently of each
-    other: exact in the limit of many steps (tau-leaping). ``given`` shows the shape, and the tokens where
-    ``generated`` is False (all are generated, if None).
-    """
-    noise, schedule = adapter.noise, adapter.schedule
-    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
-    states = torch.where(made, noise.like(given, generator), given)
-    for step in range(steps):
-        now, then = (torch.tensor(at / steps, device=given.device) for at in (step, step + 1))
-        told = {**(conditions or {}), **({"time": now.expand(len(given))} if adapter.timed else {})}
-        probabilities = noise.logps(logits(model, states, torch.ones_like(made), told)).exp()
-        tokens = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view_as(states)
-        share = (schedule.kept(then) - schedule.kept(now)) / (1 - schedule.kept(now))
-        if step + 1 == steps:
-            share = torch.ones_like(share)
-        jumps = torch.rand(states.shape, generator=generator, device=given.device) < share
-        states = torch.where(jumps & made & noise.moves(states), tokens, states)
-    return states
-
-
-@torch.no_grad()
-def unmask(
-    model: Callable[..., Any],
-    noise: Masking,
-    given: Int[Tensor, "row position"],
-    generator: torch.Generator,
-    *,
-    generated: Bool[Tensor, "row position"] | None = None,
-    conditions: Mapping[str, Any] | None = None,
-) -> Int[Tensor, "row position"]:
-    """Sequences from a model under masking noise, exactly: one position after another, in random order.
-
-    No two positions of the chain jump at once, and a model that is not told the time does not care when they
-    do, so this is what :func:`sample` comes to with infinitely many steps, whatever the schedule.
-    """
-    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
-    states = torch.where(made, noise.like(given, generator), given)
-    turn = torch.where(made, torch.rand(given.shape, generator=generator, device=given.device), 2)
-    order = turn.argsort(-1)
-    for step in range(int(made.sum(-1).max())):
-        place = order[:, step, None]
-        found = logits(model, states, torch.ones_like(made), conditions or {})
-        at_place = found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))[:, 0]
-        token = torch.multinomial(noise.logps(at_place).exp(), 1, generator=generator)
-        states = states.scatter(1, place, torch.where(made.gather(1, place), token, states.gather(1, place)))
-    return states

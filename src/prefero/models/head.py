@@ -49,7 +49,7 @@ class LogitRule:
             factor *= getattr(config, name, None) or 1.0
         if scaling := getattr(config, "logits_scaling", None):
             factor = factor * scaling if config.model_type.startswith("hyperclovax") else factor / scaling
-        if getattr(config, "scale_decoder_outputs", False):
+        if getattr(config, "scale_decoder_outputs", config.model_type == "umt5"):
             factor /= config.d_model**0.5
         return cls(factor, getattr(config, "final_logit_softcapping", None))
 

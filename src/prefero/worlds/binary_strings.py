@@ -19,7 +19,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter, Masking, Sequences, unmask
+from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter, Sequences
+from prefero.models.discrete_noise import Masking
+from prefero.models.discrete_sampling import unmask
 from prefero.objectives import Objective, PreferenceBatch
 from prefero.worlds.start import default_folder, one_thread, quiet, save_whole
 from prefero.worlds.text import stream

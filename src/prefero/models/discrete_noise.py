@@ -1,0 +1,130 @@
+"""Noise of discrete diffusion: what stands where a token is gone, how often, and what jumps lead back.
+
+A continuous-time Markov chain leads from noise (t = 0) to data (t = 1); κ(t) is the probability that a
+position holds its token, and κ′(t) / (1 − κ(t)) the rate at which one that does not jumps to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """``kept`` is κ(t), the probability that a position holds its token, 0 at t = 0 and 1 at t = 1; ``speed``
+    is its derivative."""
+
+    kept: Callable[[Tensor], Tensor]
+    speed: Callable[[Tensor], Tensor]
+
+    def rate(self, time: Float[Tensor, "*where"]) -> Float[Tensor, "*where"]:
+        """κ′ / (1 − κ), at which positions leave the noise."""
+        return self.speed(time) / (1 - self.kept(time))
+
+
+LINEAR = Schedule(lambda time: time, torch.ones_like)
+COSINE = Schedule(
+    lambda time: 1 - (time * math.pi / 2).cos(), lambda time: math.pi / 2 * (time * math.pi / 2).sin()
+)
+
+
+class Noise(Protocol):
+    """What stands where a token is gone, and what a model's probabilities say of its jumps."""
+
+    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise for every position of the tokens."""
+        ...
+
+    def moves(self, states: Tensor) -> Tensor:
+        """Which positions still can jump."""
+        ...
+
+    def logps(self, logits: Float[Tensor, "*where vocabulary"]) -> Float[Tensor, "*where token"]:
+        """Log-probabilities of the tokens that data are made of."""
+        ...
+
+    def explained(
+        self,
+        logps: Float[Tensor, "*where token"],
+        tokens: Int[Tensor, "*where"],
+        states: Int[Tensor, "*where"],
+    ) -> Float[Tensor, "*where"]:
+        """Σ_j [q(j) log R(j) − R(j)] of every position in units of its rate, up to what is the same for every
+        model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """A token that is gone is the ``mask`` token, which is no token of the data.
+
+    The total rate out of a state is the same for all models, and cancels: what is left is the log-probability
+    of the tokens at masked positions.
+    """
+
+    mask: int
+
+    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.full_like(tokens, self.mask)
+
+    def moves(self, states: Tensor) -> Tensor:
+        return states == self.mask
+
+    def logps(self, logits: Tensor) -> Tensor:
+        no_token = logits.new_tensor(-math.inf)
+        return logits.index_fill(-1, torch.tensor(self.mask, device=logits.device), no_token).log_softmax(-1)
+
+    def explained(self, logps: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
+        return torch.where(self.moves(states), _at(logps, tokens), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """A token that is gone is any of the ``size`` tokens 0, 1, …, its own among them.
+
+    A position that holds another token than its own jumps to that alone, which of the chains with these
+    marginals is the one that jumps least (Campbell et al., 2024, arXiv 2402.04997). A model's total rate
+    depends on the probability it gives the token that is there, so nothing cancels. The noise does not show
+    in a state, so a model wants to be told the time.
+    """
+
+    size: int
+
+    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        drawn = torch.randint(self.size, tokens.shape, generator=generator, device=generator.device)
+        return drawn.to(tokens.device)
+
+    def moves(self, states: Tensor) -> Tensor:
+        return torch.ones_like(states, dtype=torch.bool)
+
+    def logps(self, logits: Tensor) -> Tensor:
+        return logits[..., : self.size].log_softmax(-1)
+
+    def explained(self, logps: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
+        jump = torch.where(states == tokens, 0, _at(logps, tokens))
+        return jump + _at(logps, states).exp() - 1
+
+
+def _at(logps: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of tokens; those beyond the data's tokens, at given positions, are not read."""
+    return logps.gather(-1, tokens.clamp(max=logps.shape[-1] - 1)[..., None]).squeeze(-1)
+
+
+def rate_score(
+    conditional: Float[Tensor, "*where state"], rates: Float[Tensor, "*where state"]
+) -> Float[Tensor, "*where"]:
+    """Σ_j [q(j) log R(j) − R(j)] over the states j other than the present one, for any chain.
+
+    ``conditional`` are the rates q that the data give, which may be 0; ``rates`` are a model's, above 0 where
+    those are. It is largest at R = q; the difference of two models is D of D2-DPO.
+    """
+    jumps = conditional > 0
+    logs = torch.where(jumps, rates, 1).log()
+    return (torch.where(jumps, conditional * logs, 0) - rates).sum(-1)

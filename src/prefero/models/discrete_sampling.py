@@ -1,0 +1,74 @@
+"""Sequences drawn from discrete diffusion models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter, logits
+from prefero.models.discrete_noise import Masking
+
+
+@torch.no_grad()
+def sample(
+    model: Callable[..., Any],
+    adapter: DiscreteDiffusionAdapter,
+    given: Int[Tensor, "row position"],
+    generator: torch.Generator,
+    *,
+    steps: int,
+    generated: Bool[Tensor, "row position"] | None = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> Int[Tensor, "row position"]:
+    """Sequences from a model: from noise to data in ``steps`` equal steps of time.
+
+    In each, a position jumps with the probability that the schedule gives, positions independently of each
+    other: exact in the limit of many steps (tau-leaping). ``given`` shows the shape, and the tokens where
+    ``generated`` is False (all are generated, if None); the generator is one of its device.
+    """
+    noise, schedule = adapter.noise, adapter.schedule
+    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
+    states = torch.where(made, noise.like(given, generator), given)
+    for step in range(steps):
+        now, then = (torch.tensor(at / steps, device=given.device) for at in (step, step + 1))
+        told = {**(conditions or {}), **({"time": now.expand(len(given))} if adapter.timed else {})}
+        probabilities = noise.logps(logits(model, states, torch.ones_like(made), told)).exp()
+        tokens = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view_as(states)
+        share = (schedule.kept(then) - schedule.kept(now)) / (1 - schedule.kept(now))
+        if step + 1 == steps:
+            share = torch.ones_like(share)
+        jumps = torch.rand(states.shape, generator=generator, device=given.device) < share
+        states = torch.where(jumps & made & noise.moves(states), tokens, states)
+    return states
+
+
+@torch.no_grad()
+def unmask(
+    model: Callable[..., Any],
+    noise: Masking,
+    given: Int[Tensor, "row position"],
+    generator: torch.Generator,
+    *,
+    generated: Bool[Tensor, "row position"] | None = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> Int[Tensor, "row position"]:
+    """Sequences from a model under masking noise, exactly: one position after another, in random order.
+
+    No two positions of the chain jump at once, and a model that is not told the time does not care when they
+    do, so this is what :func:`sample` comes to with infinitely many steps, whatever the schedule.
+    """
+    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
+    states = torch.where(made, noise.like(given, generator), given)
+    turn = torch.where(made, torch.rand(given.shape, generator=generator, device=given.device), 2)
+    order = turn.argsort(-1)
+    for step in range(int(made.sum(-1).max())):
+        place = order[:, step, None]
+        found = logits(model, states, torch.ones_like(made), conditions or {})
+        at_place = found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))[:, 0]
+        token = torch.multinomial(noise.logps(at_place).exp(), 1, generator=generator)
+        states = states.scatter(1, place, torch.where(made.gather(1, place), token, states.gather(1, place)))
+    return states
