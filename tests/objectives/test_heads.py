@@ -195,6 +195,12 @@ def test_svpos_margin_pulls_by_one_or_not_at_all() -> None:
     assert slope[1].tolist() == pytest.approx([-0.25, 0.25]), "half of the batch's mean, times c_m"
 
 
+def test_svpo_without_a_margin_only_asks_for_the_right_order() -> None:
+    objective = step_values(Measured(VALUE), 0.1, mse_weight=0.0, margin_weight=1.0, margin=0.0)
+    batch = pairs_with(VALUE, [0.5, 0.0], [0.1, 0.4], score=torch.zeros(2, 2).double())
+    assert slope_at(objective, batch, VALUE).tolist() == [[0.0, 0.0], [-0.5, 0.5]]
+
+
 def test_svpos_regression_pulls_the_value_to_the_searchs_and_averages_the_two_steps() -> None:
     objective = step_values(Measured(VALUE), 0.1, mse_weight=1.0, margin_weight=0.0, margin=0.3)
     batch = pairs_with(VALUE, [0.5], [0.1], score=torch.tensor([[1.0, -1.0]]).double())

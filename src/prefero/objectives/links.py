@@ -27,6 +27,11 @@ def hinge(margins: Tensor, comparisons: Comparisons) -> Tensor:
     return F.relu(1 - margins)
 
 
+def rectified(margins: Tensor, comparisons: Comparisons) -> Tensor:
+    """max(0, −z), with slope 0 at z = 0."""
+    return F.relu(-margins)
+
+
 def squared(margins: Tensor, comparisons: Comparisons) -> Tensor:
     """z²."""
     return margins.square()

@@ -218,7 +218,7 @@ def tpo_tree(params, inputs):
         return [row[:size] for row, size in zip(table, sizes, strict=True)]
 
     weights = weighted.weight(weighted.comparisons(batch)).unflatten(1, (most, most))
-    slope = torch.autograd.grad(scale * weighted.loss(batch), batch.models["policy"].logps)[0]
+    slope = torch.autograd.grad(scale * values(weighted, batch).mean(), batch.models["policy"].logps)[0]
     unweighted = Compare(params["beta"] * log_ratio().sum(), EveryPair("score"), reduce=mean_of_means)
     return {
         "rewards_unweighted": lists(own(plain.reward(batch))),

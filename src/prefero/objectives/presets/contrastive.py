@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Literal
 
 from prefero.objectives.compare import Compare, Objective, negative_log_likelihood
-from prefero.objectives.links import smoothed, squared
+from prefero.objectives.links import rectified, smoothed, squared
 from prefero.objectives.presets.pairs import LINKS
-from prefero.objectives.presets.reference_free import rectified
 from prefero.objectives.quantities import Logp, log_odds
 from prefero.objectives.ranges import FlipRate, NonNegative, Positive
 from prefero.objectives.registry import Equal, published

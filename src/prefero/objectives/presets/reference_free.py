@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.links import logistic
+from prefero.objectives.links import logistic, rectified
 from prefero.objectives.quantities import Logp
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
@@ -42,11 +42,6 @@ def alphapo(beta: Positive = 2.5, alpha: Real = 0.25, gamma: NonNegative = 0.25)
     """SimPO whose reward is a power of the likelihood: α > 0 pulls unlikely responses harder, α < 0
     likely ones."""
     return Compare(beta * Logp().mean().map(lambda mean: power_transform(mean, alpha)), target=gamma)
-
-
-def rectified(margins: Tensor, comparisons: Comparisons) -> Tensor:
-    """max(0, −z), with slope 0 at z = 0."""
-    return F.relu(-margins)
 
 
 def rectified_logistic(margins: Tensor, comparisons: Comparisons) -> Tensor:

@@ -12,7 +12,7 @@ from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective, penalty
 from prefero.objectives.contrasts import Each, EachOf
 from prefero.objectives.heads import Head, Projection, State, TotalOf
-from prefero.objectives.links import hinge, identity, squared
+from prefero.objectives.links import identity, rectified, squared
 from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.reductions import mean_of_all, mean_of_means
@@ -36,7 +36,7 @@ def step_values(
     """:func:`svpo` with any quantity as the value of a step."""
     error = (value - Column("score")).map(torch.square)
     regression = Compare(error, EachOf("chosen", "rejected"), identity, reduce=mean_of_means)
-    ranking = Compare(value, link=hinge, scale=1 / margin, weight=margin)
+    ranking = Compare(value, link=rectified, target=margin)
     return Compare(beta * log_ratio().sum()) + mse_weight * regression + margin_weight * ranking
 
 
@@ -64,7 +64,7 @@ def svpo(
     beta: Positive = 0.1,
     mse_weight: NonNegative = 1.0,
     margin_weight: NonNegative = 0.5,
-    margin: Positive = 0.3,
+    margin: NonNegative = 0.3,
     detach_value: bool = False,
 ) -> Objective:
     """DPO on reasoning steps with a value head that regresses on and ranks by the search's values.
