@@ -204,6 +204,13 @@ def test_a_model_that_would_get_wrong_numbers_is_refused() -> None:
         adapt(model)
 
 
+def test_a_model_whose_own_forward_takes_no_labels_is_refused() -> None:
+    """FSMT compares labels with logits of another length."""
+    sides = {"langs": ["a", "b"], "src_vocab_size": 67, "tgt_vocab_size": 67}
+    with pytest.raises(PreferoError, match="its own forward with labels fails: Expected input batch_size"):
+        adapt(build("fsmt", **BART, **sides))
+
+
 def test_adapters_and_wrappers_are_seen_through() -> None:
     base, batch = build("bart", **BART), examples(*PAIRS)
     config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)

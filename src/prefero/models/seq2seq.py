@@ -199,7 +199,12 @@ def _checked(model: PreTrainedModel) -> Adapted:
     rows = arrange(examples).to(model.device)
     reasons = []
     with _evaluating(model):
-        alone = [_alone(model, cell) for one in examples for cell in one.cells]
+        try:
+            alone = [_alone(model, cell) for one in examples for cell in one.cells]
+        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise PreferoError(
+                f"{type(model).__name__} cannot be scored: its own forward with labels fails: {error}"
+            ) from error
         expected = torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
         for adapted in (Adapted("padded"), Adapted("padded", own_head=True)):
             try:
