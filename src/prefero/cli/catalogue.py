@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Literal, get_args, get_origin
 
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.errors import PreferoError, nearest
 from prefero.objectives import Method, Needs, Parameter, dry_run, find, methods
 
@@ -31,9 +31,23 @@ IMPLIED = {
 """What else data of a kind can be read as: a ranking has a best and a worst response, a pair two labels."""
 
 FEEDBACK_COLUMNS = frozenset(
-    {"score", "label", "rank", "tie", "preference", "step", "segment", "token_weight", "token_score"}
+    {
+        "score",
+        "label",
+        "rank",
+        "tie",
+        "preference",
+        "step",
+        "error_step",
+        "segment",
+        "token_weight",
+        "token_score",
+    }
 )
 """The columns in which those kinds arrive."""
+
+PARTS = frozenset([*SCHEMA, *(part.field for part in [*OTHER_RESPONSES.values(), *OTHER_PROMPTS.values()])])
+"""What else a row may have, by its name."""
 
 
 def overview(
@@ -45,23 +59,23 @@ def overview(
 ) -> list[dict[str, Any]]:
     """One entry a method, by key.
 
-    ``data`` keeps the methods that such data suffice for (kinds of :data:`FEEDBACK`, and names of columns
-    that the data have besides), those made for it first; ``paper`` those whose key, citation or title has the
-    text; ``reference=False`` those that read no model but the policy; ``generation=False`` those that sample
-    nothing while they train.
+    ``data`` keeps the methods that such data suffice for (kinds of :data:`FEEDBACK`, and :data:`PARTS` of
+    rows that the data have besides), those made for it first; ``paper`` those whose key, citation or title
+    has the text; ``reference=False`` those that read no model but the policy; ``generation=False`` those that
+    sample nothing while they train.
 
     Raises :class:`PreferoError` for a kind of data that there is not.
     """
     for kind in data:
-        if kind not in FEEDBACK and kind not in SCHEMA:
+        if kind not in FEEDBACK and kind not in PARTS:
             raise PreferoError(
-                f"no kind of data is called {kind!r}{nearest(kind, [*FEEDBACK, *SCHEMA])} (known: "
-                f"{', '.join(FEEDBACK)}; and columns such as group)"
+                f"no kind of data is called {kind!r}{nearest(kind, [*FEEDBACK, *PARTS])} (known: "
+                f"{', '.join(FEEDBACK)}; and parts of rows such as group or gold)"
             )
     entries = []
     for method in sorted(methods().values(), key=lambda method: method.key):
         needs = needs_of(method)
-        carried = method.feedback | extra_columns(needs)
+        carried = method.feedback | extra_parts(method, needs)
         if (
             paper.lower() in f"{method.paper} {method.citation} {method.title}".lower()
             and (not data or suffices(data, carried))
@@ -75,16 +89,21 @@ def overview(
                     "citation": method.citation,
                     "paper": method.paper,
                     "feedback": sorted(method.feedback),
-                    "annotations": sorted(extra_columns(needs)),
+                    "annotations": sorted(extra_parts(method, needs)),
                 }
             )
     return sorted(entries, key=lambda entry: not set(data) <= {*entry["feedback"], *entry["annotations"]})
 
 
-def extra_columns(needs: Needs) -> frozenset[str]:
-    """Columns that the data must give and that no kind of feedback stands for."""
-    read = {name for one in (needs, *needs.views.values()) for name in one.columns}
-    return frozenset(name for name in read - FEEDBACK_COLUMNS if SCHEMA[name].given)
+def extra_parts(method: Method, needs: Needs) -> frozenset[str]:
+    """What rows must have that no kind of feedback stands for: columns, further responses, other prompts."""
+    every = (needs, *needs.views.values())
+    columns = {name for one in every for name in one.columns if SCHEMA[name].given} - FEEDBACK_COLUMNS
+    prompts = {OTHER_PROMPTS[view].field for view in needs.views if view in OTHER_PROMPTS}
+    responses = {OTHER_RESPONSES[role].field for role in needs.roles if role in OTHER_RESPONSES}
+    if "samples" in method.feedback:
+        responses.discard("sample")
+    return frozenset(columns | prompts | responses)
 
 
 def models_of(needs: Needs) -> set[str]:
@@ -108,7 +127,7 @@ def describe(name: str) -> dict[str, Any]:
     return {
         "key": method.key,
         "title": method.title,
-        "description": method.description.replace("``", ""),
+        "description": unwrapped(method.description.replace("``", "")),
         "equation": method.equation,
         "citation": method.citation,
         "paper": method.paper,
@@ -130,6 +149,11 @@ def describe(name: str) -> dict[str, Any]:
         "relatives": method.relatives,
         "pitfalls": method.pitfalls,
     }
+
+
+def unwrapped(text: str) -> str:
+    """Paragraphs without the line breaks that the source has."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def parameter(one: Parameter) -> dict[str, Any]:

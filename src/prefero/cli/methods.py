@@ -15,7 +15,7 @@ def methods(
         list[str] | None,
         typer.Option(
             help="Only methods that such data suffice for: pairs, lists, unpaired, ties, scores, steps, "
-            "spans, or the name of a column. Repeat it for data of several kinds.",
+            "spans, or the name of a column or field. Repeat it for data of several kinds.",
             show_default=False,
         ),
     ] = None,
