@@ -167,7 +167,8 @@ def sparsepo(params, inputs):
     batch = batch_of(
         {name: numbers[name] for name in ("policy", "reference")}, signals={forward_kl(): numbers["kl"]}
     )
-    masks = {name: padded(sides(inputs, f"{name}_mask"))[0] for name in ("reward", "kl")}
+    own = ("reward",) if params["shared_mask"] else ("reward", "kl")
+    masks = {name: padded(sides(inputs, f"{name}_mask"))[0] for name in own}
     batch = with_signals(batch, PER_TOKEN, **masks)
     reward_mask = given("reward", PER_TOKEN)
     kl_mask = reward_mask if params["shared_mask"] else given("kl", PER_TOKEN)
@@ -185,7 +186,7 @@ def sparsepo(params, inputs):
         "preference_loss": values(preference, batch),
         "loss": sum(term.values for term in terms),
     }
-    for name in ("reward",) if params["shared_mask"] else ("reward", "kl"):
+    for name in own:
         chosen, rejected = zip(*ragged(slope(objective, batch, name, PER_TOKEN), batch.mask), strict=True)
         result |= {f"grad_{name}_mask_chosen": list(chosen), f"grad_{name}_mask_rejected": list(rejected)}
     return result

@@ -83,7 +83,7 @@ def modpo(params, inputs):
         for role in ("chosen", "rejected")
     ]
     # the column holds the others' mean by their own weights
-    other = torch.stack(by_role, 1) / (1 - share) if others else torch.zeros(len(by_role[0]), 2)
+    other = torch.stack(by_role, 1) / (1 - share if share < 1 else 1)
     batch = pairs(inputs, columns={"other_score": other})
     objective = method("modpo", beta=params["beta"], share=share)
     chosen, rejected = primary(objective).reward(batch).T
