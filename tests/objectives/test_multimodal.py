@@ -156,6 +156,13 @@ def test_a_constant_on_the_other_rewards_changes_nothing() -> None:
     torch.testing.assert_close(objective.loss(goal(2.0, 0.5)), objective.loss(goal(7.0, 5.5)))
 
 
+@pytest.mark.parametrize(("margin", "expected"), [(14.0, 0.2), (16.0, 0.0)])
+def test_modpos_hinge_bends_where_the_whole_scaled_margin_is_one(margin: float, expected: float) -> None:
+    """(0.1 · 15 − 0.5 · 2) / 0.5 = 1; with 1/w outside the hinge it would bend at a margin of 20."""
+    loss = build("modpo", beta=0.1, share=0.5, link="hinge").loss(goal(2.0, 0.0, margin))
+    assert loss.item() == pytest.approx(expected)
+
+
 def test_the_minimiser_is_the_optimum_of_the_weighted_sum_of_rewards() -> None:
     """All pairs of four responses, labelled by the first reward with Bradley and Terry's probability."""
     reference = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)

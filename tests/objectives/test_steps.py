@@ -251,6 +251,18 @@ def test_the_rate_out_of_the_visits(visits, rate: float) -> None:
     assert loss.item() == pytest.approx((1 - rate) * right + rate * wrong)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.5, 1.0])
+def test_each_siblings_log_ratio_is_divided_by_a_power_of_its_own_length(penalty: float) -> None:
+    """By the pair's mean length, or the padded one, the two would stay in proportion."""
+    ratios = torch.tensor([[[0.8, 0.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.1]]]).double()
+    mask = [[[1, 0, 0, 0], [1, 1, 1, 1]]]
+    batch = batch_of(
+        [[[1] * 4, [1] * 4]], ratios=ratios, mask=mask, visits=torch.tensor([[1e15, 1.0]]).double()
+    )
+    loss, _ = loss_and_slope("mcts_dpo", batch, beta=1.0, length_penalty=penalty)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(0.4 / 4**penalty - 0.8)))
+
+
 def test_an_unvisited_child_with_a_large_prior_is_explored_first() -> None:
     known, new = Child(0.3, 0.2, 9, 0.4), Child(0.0, 0.0, 0, 0.9)
     assert puct(new, 10) > puct(known, 10)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.presets.pairs import ipo
+from prefero.objectives.presets.pairs import LINKS, ipo
 from prefero.objectives.quantities import Column, log_ratio
 from prefero.objectives.ranges import NonZeroShare, Positive
 from prefero.objectives.registry import Equal, published
@@ -27,14 +29,16 @@ from prefero.objectives.registry import Equal, published
     ),
     equals=(Equal("dpo", at={"share": 1.0}),),
 )
-def modpo(beta: Positive = 0.1, share: NonZeroShare = 0.5) -> Objective:
+def modpo(
+    beta: Positive = 0.1, share: NonZeroShare = 0.5, link: Literal["logistic", "hinge"] = "logistic"
+) -> Objective:
     """Pairs of one objective, and frozen rewards for the others: the optimum of their weighted sum.
 
     ``share`` is the weight of the objective whose pairs these are. The policy that fits them all is
     π_ref exp(Σ w_i r_i / β) / Z.
     """
     others = (1 - share) * Column("other_score")
-    return Compare((beta * log_ratio().sum() - others) / share)
+    return Compare((beta * log_ratio().sum() - others) / share, link=LINKS[link])
 
 
 @published(

@@ -11,7 +11,7 @@ from torch import Tensor
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons, Pairwise
 from prefero.objectives.links import smoothed
-from prefero.objectives.quantities import Column, Map, Quantity, Sides, log_ratio
+from prefero.objectives.quantities import Column, Length, Map, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.steps import StepCount, StepReached, StepShare
@@ -124,9 +124,14 @@ def full_step_dpo(
     ),
     pitfalls="Without the cap at ½ a pair whose rejected step was visited more would turn its label around.",
 )
-def mcts_dpo(beta: Positive = 0.1) -> Objective:
-    """DPO on siblings of a search tree, whose visit counts say how sure the label is."""
-    return Compare(beta * log_ratio().sum(), link=smoothed(visited_wrongly))
+def mcts_dpo(beta: Positive = 0.1, length_penalty: NonNegative = 0.0) -> Objective:
+    """DPO on siblings of a search tree, whose visit counts say how sure the label is.
+
+    A response's log-ratio is divided by the power ``length_penalty`` of its length, an option of the authors'
+    code that they leave off: 1 is the mean over its tokens.
+    """
+    size = Length().map(lambda length: length.clamp(min=1).pow(length_penalty))
+    return Compare(beta * log_ratio().sum() / size, link=smoothed(visited_wrongly))
 
 
 def visited_wrongly(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
