@@ -168,6 +168,16 @@ class TestDownSampled:
             drawn = self.draw(batch_of(rows, reference=rows), seed)
             assert float(build("sampo").loss(drawn).detach()) == pytest.approx(math.log(2), rel=1e-12)
 
+    def test_a_draw_for_each_model_starts_elsewhere_and_agrees_on_average(self) -> None:
+        rows = [[-1.0, -5.0, -0.2, -9.0], [-3.0, -0.1]]
+        batch = batch_of(rows, reference=rows)
+        objective = build("sampo", beta=1.0, draws="separate")
+        margins = torch.stack([margin(objective, self.draw(batch, seed)) for seed in range(2000)])
+        assert float(margins.abs().max()) > 5
+        # the places of the second draw say nothing of the first: as often above as below
+        assert float(margins.mean()) == pytest.approx(0, abs=0.4)
+        assert float(margin(objective.eval(), self.draw(batch, 0))) == pytest.approx(0)
+
     def test_evaluation_takes_the_mean_over_draws(self) -> None:
         batch = batch_of([[-1.0, -5.0, -0.2, -9.0], [-3.0, -0.1]])
         expected = margin(build("sampo", beta=1.0).eval(), self.draw(batch, 0))

@@ -13,12 +13,17 @@ from prefero.objectives.quantities import Column, Quantity
 class RandomTokens(Quantity):
     """1 for ``count`` scored tokens of each response, drawn without replacement, and 0 for the others.
 
-    In evaluation nothing is drawn: every token has the share of draws that it is part of.
+    In evaluation nothing is drawn: every token has the share of draws that it is part of. ``again`` is one
+    more draw, independent of the first.
     """
 
-    def __init__(self, count: Quantity) -> None:
+    def __init__(self, count: Quantity, noise: Quantity | None = None) -> None:
         super().__init__()
-        self.count, self.noise = count, Column("noise")
+        self.count, self.noise = count, noise or Column("noise")
+
+    def again(self) -> RandomTokens:
+        # the later digits of a uniform number know nothing of the first
+        return RandomTokens(self.count, self.noise.map(lambda noise: noise * 1024 % 1))
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response token"]:
         count = self.count(batch)[..., None]

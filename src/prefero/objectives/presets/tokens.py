@@ -181,14 +181,17 @@ def tgdpo(beta: Positive = 0.1, alpha: NonNegative = 0.5, lowest_weight: Real | 
         "the place of the mean length. Iterated, the reference becomes the policy after each epoch."
     ),
     pitfalls=(
-        "Policy and reference count the same tokens, as in the paper; the authors' code draws twice, which "
-        "adds noise as large as the log-probabilities themselves. Evaluation draws nothing and takes the "
-        "expected margin."
+        "Policy and reference count the same tokens, as in the paper; the authors' code draws for each "
+        "(draws: separate), which adds noise as large as the log-probabilities themselves. Evaluation draws "
+        "nothing and takes the expected margin."
     ),
 )
-def sampo(beta: Positive = 0.1) -> Objective:
+def sampo(beta: Positive = 0.1, draws: Literal["shared", "separate"] = "shared") -> Objective:
     """Both responses count as many tokens as the shorter one has, so length alone makes no margin."""
-    return Compare(beta * (RandomTokens(ShorterLength()) * log_ratio()).sum())
+    drawn = RandomTokens(ShorterLength())
+    if draws == "separate":
+        return Compare(beta * (drawn * Logp() - drawn.again() * Logp("reference")).sum())
+    return Compare(beta * (drawn * log_ratio()).sum())
 
 
 def mean_length(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
