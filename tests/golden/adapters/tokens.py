@@ -90,6 +90,9 @@ ARGUMENTS = {"confidence_level": "confidence", "split_vocab": "split", "risk": "
 def ra_dpo(key, params, inputs):
     arguments = {ARGUMENTS.get(name, name): value for name, value in params.items()}
     arguments["risk"] = RISKS[params["risk"]]
+    if params["risk"] == "cvar":
+        # of the worst share, which is all of it without any confidence
+        arguments["tail"] = 1 - arguments.pop("confidence")
     objective, logits = method(key, **arguments), Logits(inputs)
     batch = logits.batch(objective)
     (risk,) = batch.models["policy"].signals.values()
