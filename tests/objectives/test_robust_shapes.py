@@ -115,6 +115,13 @@ def test_repo_is_what_simpo_over_beta_becomes() -> None:
     )
 
 
+@pytest.mark.parametrize(("progress", "gamma"), [(0.0, 0.6), (0.5, 0.4), (1.0, 0.2)])
+def test_repos_margin_falls_in_a_straight_line(progress: float, gamma: float) -> None:
+    batch = batch_for(build("repo"))
+    scheduled = build("repo", gamma=0.6, final_gamma=0.2).loss(replace(batch, progress=progress))
+    torch.testing.assert_close(scheduled, build("repo", gamma=gamma).loss(batch))
+
+
 def test_repo_sees_differences_alone() -> None:
     objective = build("repo")
     plain, shifted = means([-1.0, -2.0], [-1.2, -1.5]), means([-3.5, -4.5], [-3.7, -4.0])

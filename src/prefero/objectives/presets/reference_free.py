@@ -11,6 +11,7 @@ from prefero.objectives.links import logistic, rectified
 from prefero.objectives.quantities import Logp
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.schedules import Linear
 from prefero.objectives.transforms import power_transform
 
 
@@ -62,17 +63,23 @@ def rectified_logistic(margins: Tensor, comparisons: Comparisons) -> Tensor:
     },
     relatives=(
         "SimPO's loss over β as β → ∞. γ is in units of log-probability per token, which is SimPO's γ/β. "
-        "TRL's hinge, max(0, 1 − β h), is another loss."
+        "TRL's hinge, max(0, 1 − β h), is another loss. With `final_gamma` γ goes there in a straight line "
+        "over the optimizer steps, as in an ablation of the paper."
     ),
     pitfalls=(
         "Pairs beyond γ give nothing; a batch of such pairs has gradient 0, and weight decay and momentum "
         "still move the model."
     ),
 )
-def repo(gamma: NonNegative = 0.4) -> Objective:
+def repo(gamma: NonNegative = 0.4, final_gamma: NonNegative | None = None) -> Objective:
     """A hinge on the margin of mean log-probabilities: a pair pulls in full until it is won by γ, then no
     more."""
-    return Compare(Logp().mean(), link=rectified, target=gamma)
+    schedule = Linear(gamma, gamma if final_gamma is None else final_gamma)
+    return Compare(
+        Logp().mean(),
+        link=rectified,
+        target=lambda comparisons: schedule(comparisons.batch).expand_as(comparisons.margins),
+    )
 
 
 @published(
