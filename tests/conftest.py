@@ -1,11 +1,15 @@
 """Shapes that signatures of the objectives state are checked at run time in every test; property tests have
 no deadline, which a busy machine would miss."""
 
+import os
+
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests import checking
 
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# The same cases every time; HYPOTHESIS_PROFILE=exploring draws new ones.
+settings.register_profile("patient", deadline=None, derandomize=True)
+settings.register_profile("exploring", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 install_import_hook("prefero.objectives", f"{checking.__name__}.typed")

@@ -352,6 +352,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "tie": ({**PAIR, "tie": "perhaps"}, "field 'tie': found 'perhaps'. Expected true or false"),
     "embedding": ({**PAIR, "prompt_embedding": 3}, "field 'prompt_embedding': found int"),
     "tools": ({**PAIR, "tools": "add"}, "field 'tools'"),
+    "a tool that is no JSON": ({**PAIR, "tools": [""]}, "field 'tools'.*no JSON"),
     "label": ({"prompt": "a", "completion": "b", "label": "maybe"}, "field 'label': found 'maybe'"),
     "completion": ({"prompt": "a", "completion": "", "label": True}, "'completion': the response is empty"),
     "forms": ({"prompt": [user("a")], "completion": "b", "label": True}, "differ in form"),

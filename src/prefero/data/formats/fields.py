@@ -109,7 +109,10 @@ class Fields:
         if not self.values.get("tools"):
             return ()
         tools = self.list("tools", "a list of JSON schemas")
-        tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
+        try:
+            tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
+        except json.JSONDecodeError:
+            self.fail("tools", f"found {_shown(tools)}, which is no JSON", "a list of JSON schemas")
         if not all(isinstance(tool, dict) for tool in tools):
             self.fail("tools", f"found {_shown(tools)}", "a list of JSON schemas, one object a tool")
         return tuple(tools)
