@@ -12,7 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,15 @@ csv.field_size_limit(1 << 30)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: where it stands, its fields, and what is wrong with it if it cannot be read."""
+    """One row: where it stands, its fields, and what is wrong with it if it cannot be read.
+
+    ``folder`` is what paths in it are relative to: that of its file.
+    """
 
     origin: str
     fields: Mapping[str, Any]
     problem: str | None = None
+    folder: Path | None = None
 
 
 def ending(path: Path) -> str:
@@ -58,7 +62,7 @@ def read_file(path: Path) -> Iterator[Row]:
     count = 0
     for row in rows:
         count += 1
-        yield row
+        yield replace(row, folder=path.parent)
     if count == 0:
         raise PreferoError(f"{path}: the file holds no rows.")
 
