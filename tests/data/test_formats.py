@@ -69,6 +69,9 @@ LAYOUT_ROWS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
+PICTURE_LAYOUTS = {"picks", "picture_pairs", "picture_lists", "unpaired_pictures"}
+"""Those of ``test_picture_rows``."""
+
 
 def write(folder: Path, rows: list[dict[str, Any]], ending: str) -> Path | datasets.Dataset:
     path = folder / f"train{ending}"
@@ -108,7 +111,7 @@ def test_a_layout_is_the_same_from_every_kind_of_file(tmp_path: Path, layout: st
 
 
 def test_every_layout_is_tried_here() -> None:
-    assert {layout.name for layout in LAYOUTS} == set(LAYOUT_ROWS)
+    assert {layout.name for layout in LAYOUTS} == {*LAYOUT_ROWS, *PICTURE_LAYOUTS}
 
 
 def only(row: dict[str, Any], **options: Any) -> Example:

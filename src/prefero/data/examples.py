@@ -10,15 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
+from prefero.data.pictures import Picture
+
 Message = Mapping[str, Any]
 """One chat turn, as chat templates take it: ``role``, ``content``, perhaps ``tool_calls`` …"""
 
 Text = str | tuple[Message, ...]
 """Plain text, or a conversation that a chat template renders."""
 
+Content = Text | Picture
+"""What a response may be: an image is one for models that draw."""
 
-def says_something(content: Text) -> bool:
+
+def says_something(content: Content) -> bool:
     """Whether text is not blank; of a conversation, whether the assistant writes anything or calls a tool."""
+    if isinstance(content, Picture):
+        return True
     if isinstance(content, str):
         return bool(content.strip())
     return any(
@@ -29,8 +36,11 @@ def says_something(content: Text) -> bool:
     )
 
 
-def spoken(content: Text) -> tuple[str, ...]:
-    """What the assistant says: text as it is; of a conversation, the text of each of its turns."""
+def spoken(content: Content) -> tuple[str, ...]:
+    """What the assistant says: text as it is; of a conversation, the text of each of its turns; no text of an
+    image."""
+    if isinstance(content, Picture):
+        return ()
     if isinstance(content, str):
         return (content,)
     return tuple(_text_of(turn["content"]) for turn in content if turn["role"] == "assistant")
@@ -67,7 +77,7 @@ class Response:
     ``ended`` is False for a response that was cut off: it gets no end token.
     """
 
-    content: Text
+    content: Content
     role: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from prefero.data.examples import Example, Message, Response, Text
+from prefero.data.examples import Content, Example, Message, Response, Text
+from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
 
 LABELS = {"user": "Human", "assistant": "Assistant"}
@@ -61,7 +62,13 @@ def conversational(prompt: Text, responses: Sequence[Response]) -> bool:
     return not isinstance(prompt, str) or any(not isinstance(r.content, str) for r in responses)
 
 
-def as_messages(text: Text, role: str) -> tuple[Message, ...]:
+def as_messages(text: Content, role: str) -> tuple[Message, ...]:
+    """Raises :class:`PreferoError` for an image, which no language model writes."""
+    if isinstance(text, Picture):
+        raise PreferoError(
+            f"{text.origin}: the response is an image, which a language model does not write; name a model "
+            "that draws (a diffusers folder or hub name)"
+        )
     return ({"role": role, "content": text},) if isinstance(text, str) else text
 
 

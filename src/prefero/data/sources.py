@@ -148,4 +148,16 @@ def _hub(name: str, split: str, path: Path) -> Rows:
 
 
 def _dataset_rows(dataset: datasets.Dataset, name: str) -> Rows:
-    return Rows(name, _Memory(name, dataset))
+    return Rows(name, _Memory(name, _encoded(dataset)))
+
+
+def _encoded(dataset: Any) -> Any:
+    """With its images as they are stored: decoded all at once they would fill the memory."""
+    import datasets
+
+    for column, feature in (getattr(dataset, "features", None) or {}).items():
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, datasets.Image) and inner.decode:
+            kept = datasets.Image(mode=inner.mode, decode=False)
+            dataset = dataset.cast_column(column, kept if inner is feature else type(feature)(kept))
+    return dataset

@@ -18,6 +18,7 @@ from prefero.data.formats.fields import Fields
 from prefero.data.formats.layout import Layout
 from prefero.data.formats.lists import SCORED_LISTS
 from prefero.data.formats.pairs import LABELLED, PAIRS
+from prefero.data.formats.picture_rows import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
 from prefero.data.formats.solutions import SOLUTIONS
 from prefero.data.formats.steps import STEPS
 from prefero.data.formats.transcripts import TRANSCRIPTS
@@ -28,6 +29,10 @@ LAYOUTS: tuple[Layout, ...] = (
     STEPS,
     COMPARISONS,
     SOLUTIONS,
+    PICKS,
+    PICTURE_PAIRS,
+    PICTURE_LISTS,
+    LABELLED_PICTURES,
     TRANSCRIPTS,
     LABELLED,
     PAIRS,

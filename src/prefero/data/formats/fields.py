@@ -20,6 +20,7 @@ class Fields:
     def __init__(self, row: Row) -> None:
         self.origin = row.origin
         self.values = row.fields
+        self.folder = row.folder
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(name) is not None
@@ -50,7 +51,7 @@ class Fields:
 
     def as_turns(self, value: Any, name: str, expected: str) -> Text:
         if isinstance(value, str):
-            parsed = _json_list(value)
+            parsed = json_list(value)
             if not (parsed and all(isinstance(turn, dict) and "role" in turn for turn in parsed)):
                 return value
             value = parsed
@@ -100,7 +101,7 @@ class Fields:
         """A list, or JSON that spells one."""
         value = self.require(name, expected)
         if isinstance(value, str):
-            value = _json_list(value)
+            value = json_list(value)
         if not isinstance(value, list | tuple) or not value:
             self.fail(name, f"found {_shown(self.values[name])}", expected)
         return list(value)
@@ -124,7 +125,8 @@ class Fields:
         return {key: value for key, value in options.items() if value is not None}
 
 
-def _json_list(text: str) -> list[Any] | None:
+def json_list(text: str) -> list[Any] | None:
+    """The list that JSON spells, None for any other text."""
     if not text.lstrip().startswith("["):
         return None
     try:

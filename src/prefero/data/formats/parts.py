@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from prefero.data.examples import Example, Response, Text
 from prefero.data.formats.fields import Fields
+from prefero.data.formats.picture_fields import as_picture, shows
+from prefero.data.pictures import Picture
 from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES
 
 
@@ -14,8 +16,15 @@ def with_other_parts(example: Example, fields: Fields) -> Example:
     :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
 
     A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
-    beside a conversation is a message of its own.
+    beside a conversation is a message of its own. Responses beside images are images.
     """
+    if any(isinstance(response.content, Picture) for response in example.responses):
+        further = [
+            Response(as_picture(fields, part.field), role)
+            for role, part in OTHER_RESPONSES.items()
+            if part.field in fields and shows(fields.values[part.field])
+        ]
+        return replace(example, responses=(*example.responses, *further))
     speaks = not isinstance(example.prompt, str)
     responses = list(example.responses)
     for role, part in OTHER_RESPONSES.items():
