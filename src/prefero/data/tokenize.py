@@ -117,7 +117,7 @@ def tokenize(
         lost = dropped.tokens - before
         of_tokens = _token_columns(example, wanted, group, encoder, whole, cells)
         tokenized.append(
-            TokenExample(cells, {**_columns(example, wanted), **of_tokens}, index, truncated=lost)
+            TokenExample(cells, {**columns_of(example, wanted), **of_tokens}, index, truncated=lost)
         )
     for view, read in views.items():
         if view in VIEWS:
@@ -229,7 +229,7 @@ def _fitted(
     return fitted
 
 
-def _columns(example: Example, names: Sequence[str]) -> dict[str, Any]:
+def columns_of(example: Example, names: Sequence[str]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in names:
         spec = SCHEMA[name]
