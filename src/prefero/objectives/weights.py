@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import Column, Logp, Measured, Quantity
+from prefero.objectives.quantities import Column, Constant, Logp, Measured, Quantity
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
 
@@ -57,6 +57,19 @@ def score_gap(
     def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
         gap = scale * comparisons.gap(score)
         return gap.sigmoid() if shape == "sigmoid" else gap
+
+    return weight
+
+
+def given() -> Callable[[Comparisons], Float[Tensor, "row comparison"]]:
+    """The example's own weight, its column ``weight``; the mean of the two where responses of different
+    examples meet. Weights are not normalised: the loss is Σ w ℓ over the number of examples."""
+    column = Column("weight")
+
+    def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        if not comparisons.contrast.whole_step:
+            return column(comparisons.batch)
+        return comparisons.total(column) / comparisons.total(Constant(1.0)).clamp(min=1)
 
     return weight
 

@@ -20,6 +20,7 @@ from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
+from prefero.objectives.weights import given
 
 
 def clipped_log_ratio(clip: float) -> Quantity:
@@ -175,4 +176,4 @@ def timestep_aware_dpo(
 )
 def video_dpo(beta: Positive = 5000.0) -> Objective:
     """Diffusion-DPO with a weight for every pair."""
-    return Compare(improvement(beta), weight=lambda comparisons: Column("weight")(comparisons.batch))
+    return Compare(improvement(beta), weight=given())
