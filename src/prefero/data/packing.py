@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefero.data.cells import Cell, TokenExample
+from prefero.data.images import Arrays, ImageBatch
 from prefero.data.trie import IntArray, TokenTrie
 
 
@@ -44,7 +46,7 @@ class Forest:
     ``trees`` are the (start, stop) nodes of each root's subtree. ``scored`` are the nodes whose
     log-probability is wanted, each once however many cells read it; ``readout`` are the nodes whose logits
     give them, each once, and ``slot`` says which of these belongs to each scored node. ``cells`` maps view
-    names (``""``: the examples themselves) to their places.
+    names (``""``: the examples themselves) to their places. Ids below 0 are those of ``images``.
     """
 
     ids: Int[Tensor, "node"]
@@ -55,6 +57,7 @@ class Forest:
     readout: Int[Tensor, "readout"]
     slot: Int[Tensor, "scored"]
     cells: Mapping[str, CellIndex]
+    images: ImageBatch | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,7 +79,8 @@ class Forest:
             if isinstance(value := getattr(self, f.name), Tensor)
         }
         cells = {view: index.to(device, non_blocking) for view, index in self.cells.items()}
-        return replace(self, **moved, cells=cells)
+        images = None if self.images is None else self.images.to(device, non_blocking)
+        return replace(self, **moved, cells=cells, images=images)
 
     def padded_to(self, multiple: int) -> Forest:
         """The same forest with one-node trees appended until its length is a multiple of ``multiple``.
@@ -97,8 +101,16 @@ class Forest:
         )
 
 
-def pack(examples: Sequence[TokenExample], *, share_response_prefixes: bool = True) -> Forest:
-    """One row for these examples, views included. Every example needs the views that the first one has."""
+def pack(
+    examples: Sequence[TokenExample],
+    *,
+    share_response_prefixes: bool = True,
+    images: Mapping[int, Arrays] = MappingProxyType({}),
+) -> Forest:
+    """One row for these examples, views included. Every example needs the views that the first one has.
+
+    ``images`` has what a processor made of the images that stand in prompts, by their keys.
+    """
     views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
     for name in examples[0].views:
         views[name] = [example.views[name] for example in examples]
@@ -141,6 +153,7 @@ def pack(examples: Sequence[TokenExample], *, share_response_prefixes: bool = Tr
         readout=torch.from_numpy(readout),
         slot=torch.from_numpy(slot),
         cells={name: place.index(position) for name, place in placed.items()},
+        images=ImageBatch.of([trie.ids for trie in tries], images),
     )
 
 

@@ -30,13 +30,13 @@ class Picture:
         """
         if isinstance(self.content, Image.Image):
             return self.content.convert(mode)
-        named = self.content.name if isinstance(self.content, Path) else f"{len(self.content)} bytes"
+        named = str(self.content) if isinstance(self.content, Path) else f"{len(self.content)} bytes"
         try:
             source = self.content if isinstance(self.content, Path) else io.BytesIO(self.content)
             with Image.open(source) as image:
                 return image.convert(mode)
         except FileNotFoundError:
-            raise PreferoError(f"{self.origin}: there is no image {self.content}") from None
+            raise PreferoError(f"{self.origin}: there is no image {named}") from None
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise PreferoError(f"{self.origin}: {named} cannot be read as an image: {error}") from None
 

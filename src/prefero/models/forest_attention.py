@@ -34,13 +34,14 @@ from prefero.models.branch_attention import BranchPlan, MaskRule
 
 ForestLayout = Literal["trees", "dense", "flex"]
 
-_active: ContextVar[tuple[Forest, ForestLayout] | None] = ContextVar("active_forest", default=None)
+_active: ContextVar[tuple[Forest, ForestLayout, bool] | None] = ContextVar("active_forest", default=None)
 
 
 @contextmanager
-def attending(forest: Forest, layout: ForestLayout) -> Iterator[None]:
-    """Masks built inside this context follow the forest; :func:`register` has to have run before."""
-    token = _active.set((forest, layout))
+def attending(forest: Forest, layout: ForestLayout, *, blocks: bool = False) -> Iterator[None]:
+    """Masks built inside this context follow the forest; :func:`register` has to have run before. With
+    ``blocks``, the tokens of an image see those behind them in the image too."""
+    token = _active.set((forest, layout, blocks))
     try:
         yield
     finally:
@@ -67,16 +68,34 @@ def ancestor_rule(forest: Forest, rule: MaskRule) -> MaskRule:
     return visible
 
 
+def within_images(forest: Forest, rule: MaskRule) -> MaskRule:
+    """The rule, and each image whole for every one of its tokens."""
+    image = forest.ids < 0
+    goes_on = torch.zeros_like(image)
+    goes_on[1:] = image[1:] & image[:-1] & (forest.depth[1:] == forest.depth[:-1] + 1)
+    block = (image & ~goes_on).cumsum(0) * image
+
+    def visible(batch: Any, head: Any, query: Tensor, key: Tensor) -> Tensor:
+        ahead = (key > query) & (block[query] == block[key]) & (block[query] > 0)
+        return rule(batch, head, query, key) | ahead
+
+    return visible
+
+
 def _forest_aware_mask(name: str, base: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(base)
     def build(*, mask_function: MaskRule, attention_mask: Any = None, **kwargs: Any) -> Any:
         active = _active.get()
         if active is None:
             return base(mask_function=mask_function, attention_mask=attention_mask, **kwargs)
-        forest, layout = active
+        forest, layout, whole_images = active
         if name == "sdpa" and layout == "trees":
+            if whole_images:
+                raise NotImplementedError("a branch is causal")
             return BranchPlan(forest, mask_function).carrier
         rule = ancestor_rule(forest, mask_function)
+        if whole_images:
+            rule = within_images(forest, rule)
         kwargs["allow_is_causal_skip"] = False
         if name == "sdpa" and layout == "flex":
             blocks = flex_attention_mask(**kwargs, mask_function=rule, attention_mask=None)

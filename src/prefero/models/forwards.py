@@ -19,6 +19,7 @@ from prefero.models.last_layer import last_feed_forward, only_at
 from prefero.models.padded import PaddedRows
 from prefero.models.signals import Meter
 from prefero.models.states import Kind, StateRead, recorded
+from prefero.models.vision_language import forest_inputs, row_inputs
 from prefero.objectives.batch import Signal
 
 Layout = Literal["trees", "dense", "flex", "padded"]
@@ -32,12 +33,15 @@ class Adapted:
     """How a model is scored.
 
     ``own_head``: its logits come from its own forward, because its head is not what its configuration says.
-    ``trims``: the last feed-forward runs only where it is read.
+    ``trims``: the last feed-forward runs only where it is read. ``blocks``: all tokens of an image see each
+    other. ``sees``: all this was checked with images too.
     """
 
     layout: Layout
     own_head: bool = False
     trims: bool = False
+    blocks: bool = False
+    sees: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,11 +124,13 @@ def _run(
     model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead] = ()
 ) -> list[Float[Tensor, "node *trailing"]]:
     """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     around: AbstractContextManager[Any]
     if adapted.layout == "padded":
         padded = PaddedRows.of(forest)
         inputs = {"input_ids": padded.ids}
+        if forest.images is not None:
+            inputs |= row_inputs(model, body(model), forest, padded.ids)
         around = nullcontext()
         readout = padded.places(forest, forest.readout)
         places = [padded.places(forest, read.nodes.flatten()) for read in states]
@@ -138,14 +144,16 @@ def _run(
             "position_ids": forest.depth[None],
             "attention_mask": torch.ones_like(ids),
         }
-        around = attending(forest, adapted.layout)
+        if forest.images is not None:
+            inputs |= forest_inputs(model, body(model), forest)
+        around = attending(forest, adapted.layout, blocks=adapted.blocks)
 
     read = torch.cat((readout, *places)).unique() if states else readout
     kinds = {read.kind for read in states}
     asked: dict[str, Any] = {"use_cache": False, "return_dict": True}
     if "layers" in kinds or (adapted.own_head and states):
         asked["output_hidden_states"] = True
-    with around, _trimmed(model, adapted, read), recorded(body(model), kinds) as means:
+    with around, _trimmed(model, adapted, read), recorded(decoder(model), kinds) as means:
         if adapted.own_head:
             output = type(model).forward(model, **inputs, **asked)
             rows = output.logits
@@ -177,7 +185,7 @@ def _trimmed(model: PreTrainedModel, adapted: Adapted, places: Tensor) -> Abstra
     """A layer that backward recomputes must do what it did in forward, so checkpointed models run whole."""
     if not adapted.trims or any(getattr(m, "gradient_checkpointing", False) for m in model.modules()):
         return nullcontext()
-    feed_forward = last_feed_forward(body(model))
+    feed_forward = last_feed_forward(decoder(model))
     return nullcontext() if feed_forward is None else only_at(feed_forward, places)
 
 
@@ -185,3 +193,8 @@ def body(model: PreTrainedModel) -> nn.Module:
     """The model without its head; the model itself where a class has no such part."""
     found = model.base_model
     return found if found is not model else model.get_decoder()
+
+
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """The body's part that reads text: all of it, unless the model sees or hears too."""
+    return body(model) if model.config.get_text_config() is model.config else model.get_decoder()

@@ -21,6 +21,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefero.data.images import ImageBatch
 from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.forest_attention import register
@@ -44,14 +45,18 @@ class SecondModel:
 
 
 def adapt(
-    model: nn.Module, *, layout: Layout | Literal["auto"] = "auto", keep_dropout: bool = False
+    model: nn.Module,
+    *,
+    layout: Layout | Literal["auto"] = "auto",
+    keep_dropout: bool = False,
+    images: ImageBatch | None = None,
 ) -> Layout:
     """Make a causal language model score forests, and return the layout it will use.
 
     Call it after adapters are added and before the model is wrapped for distribution or mixed precision.
     Each layout is checked on the model itself against separate right-padded rows; ``"auto"`` takes the
     fastest that agrees, and warns when only padded rows do. A second call changes nothing unless it names
-    another layout.
+    another layout, or gives ``images``, with which a model that sees is checked too.
 
     Dropout is set to 0 unless ``keep_dropout``: log-probabilities are compared across models and passes.
 
@@ -66,12 +71,13 @@ def adapt(
             "rows: score it with prefero.models.seq2seq"
         )
     present: Adapted | None = vars(inner).get(ATTRIBUTE)
-    if present is not None and layout in ("auto", present.layout):
+    checked = present is not None and (present.sees or images is None)
+    if present is not None and checked and layout in ("auto", present.layout):
         return present.layout
     register()
     if not keep_dropout:
         zero_dropout(model)
-    adapted, reason = choose(inner, layout)
+    adapted, reason = choose(inner, layout, images)
     if present is None:
         install(inner)
     vars(inner)[ATTRIBUTE] = adapted
@@ -97,7 +103,7 @@ def score(
     float64 for such weights), 0 where nothing is scored. Token signals are ``[example, response, token]``,
     states have axes of their own behind the places that they belong to; see :mod:`prefero.models.signals`.
     """
-    adapt(model)
+    adapt(model, images=forest.images)
     seconds = {
         name: other if isinstance(other, SecondModel) else SecondModel(other)
         for name, other in (others or {}).items()
@@ -195,7 +201,7 @@ def zero_dropout(model: nn.Module) -> None:
 
 
 def _other_rows(second: SecondModel, forest: Forest) -> OtherRows:
-    adapt(second.model)
+    adapt(second.model, images=forest.images)
     ids = forest.ids[None]
     with torch.no_grad(), second.context():
         rows = second.model(input_ids=ids, scoring=ReadoutRows(forest))

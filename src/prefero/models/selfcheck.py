@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefero.data.cells import Cell, TokenExample
+from prefero.data.images import ImageBatch, image_ids
 from prefero.data.packing import Forest, pack
 from prefero.errors import PreferoError
-from prefero.models.forwards import Adapted, Layout, ScoreForest, body
+from prefero.models.forwards import Adapted, Layout, ScoreForest, body, decoder
 from prefero.models.last_layer import last_feed_forward
 from prefero.models.padded import PaddedRows
+from prefero.models.vision_language import own_inputs
 
 TOLERANCE = 1e-4
 """Largest difference of a log-probability, in nats, where the model's own noise is smaller."""
@@ -32,20 +35,23 @@ SHORT_WINDOW = 6
 TREE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def choose(model: PreTrainedModel, layout: Layout | Literal["auto"]) -> tuple[Adapted, str]:
-    """The first way of scoring that agrees with the model's own forward, and why no faster one does.
+def choose(
+    model: PreTrainedModel, layout: Layout | Literal["auto"], images: ImageBatch | None = None
+) -> tuple[Adapted, str]:
+    """The first way of scoring that agrees with the model's own forward, and why no faster one does. With
+    ``images``, prompts show them.
 
     Raises:
         PreferoError: when the named layout, or with ``"auto"`` every layout, disagrees.
     """
     reasons = []
     with _as_scored(model):
-        check = _Check(model)
+        check = _Check(model, images)
         for candidate in _candidates(model) if layout == "auto" else [layout]:
             if candidate != "padded" and (refusal := _refusal(model)):
                 reasons.append(refusal)
                 continue
-            for adapted in _ways(model, candidate):
+            for adapted in _ways(model, candidate, images is not None):
                 reason = check(adapted)
                 if reason is None:
                     return adapted, "; ".join(dict.fromkeys(reasons)) if candidate == "padded" else ""
@@ -69,13 +75,15 @@ def _candidates(model: PreTrainedModel) -> list[Layout]:
     return ["trees", "dense", "padded"]
 
 
-def _ways(model: PreTrainedModel, layout: Layout) -> Iterator[Adapted]:
+def _ways(model: PreTrainedModel, layout: Layout, sees: bool) -> Iterator[Adapted]:
     """The cheaper ones first."""
-    if body(model) is not model:
-        if last_feed_forward(body(model)) is not None:
-            yield Adapted(layout, trims=True)
-        yield Adapted(layout)
-    yield Adapted(layout, own_head=True)
+    for blocks in (False, True) if sees and layout in ("dense", "flex") else (False,):
+        way = Adapted(layout, blocks=blocks, sees=sees)
+        if body(model) is not model:
+            if last_feed_forward(decoder(model)) is not None:
+                yield replace(way, trims=True)
+            yield way
+        yield replace(way, own_head=True)
 
 
 def _refusal(model: PreTrainedModel) -> str | None:
@@ -95,9 +103,9 @@ def _refusal(model: PreTrainedModel) -> str | None:
 
 
 class _Check:
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, images: ImageBatch | None) -> None:
         self.model = model
-        self.forest = _sample(model)
+        self.forest = _sample(model, images)
         self.rows = PaddedRows.of(self.forest)
         self.expected = self._own(slice(None))
         self.tolerance: float | None = None
@@ -119,9 +127,10 @@ class _Check:
     def _own(self, rows: slice | list[int]) -> Tensor:
         """Log-probabilities of the scored nodes by the model's own forward, 0 in rows that are left out."""
         forest, chosen = self.forest, torch.arange(len(self.rows.ids), device=self.rows.ids.device)[rows]
-        output = type(self.model).forward(
-            self.model, input_ids=self.rows.ids[chosen], use_cache=False, return_dict=True
-        )
+        inputs: dict[str, Any] = {"input_ids": self.rows.ids[chosen]}
+        if forest.images is not None:
+            inputs = own_inputs(self.model, forest.images, self.rows.ids[chosen])
+        output = type(self.model).forward(self.model, **inputs, use_cache=False, return_dict=True)
         logps = output.logits.float().log_softmax(-1)
         place = torch.full((len(self.rows.ids),), -1, device=chosen.device)
         place[chosen] = torch.arange(len(chosen), device=chosen.device)
@@ -139,18 +148,33 @@ class _Check:
         return self.tolerance
 
 
-def _sample(model: PreTrainedModel) -> Forest:
+def _sample(model: PreTrainedModel, images: ImageBatch | None) -> Forest:
+    """Two prompts with two responses each; of images the first two stand in the second prompt, and one of
+    them in the first."""
     generator = np.random.default_rng(0)
-    vocabulary = model.config.get_text_config().vocab_size
+    config = model.config
+    vocabulary = config.get_text_config().vocab_size
+    special = {
+        value for name, value in config.to_dict().items() if name.endswith(("_token_id", "_token_index"))
+    }
+    words = np.asarray([word for word in range(vocabulary // 8, vocabulary) if word not in special])
 
     def text(length: int) -> Any:
-        return generator.integers(vocabulary // 8, vocabulary, length)
+        return words[generator.integers(0, len(words), length)]
 
+    seen = (
+        []
+        if images is None
+        else [image_ids(int(key), int(n)) for key, n in zip(images.keys, images.counts, strict=True)][:2]
+    )
     examples = []
     for number, (prompt, lengths) in enumerate([(7, (7, 4)), (5, (3, 8))]):
-        context = text(prompt)
+        context = np.concatenate(
+            [text(prompt), *(part for image in seen[: number + 1] for part in (image, text(3)))]
+        )
         examples.append(TokenExample(tuple(Cell(context, text(length)) for length in lengths), {}, number))
-    return pack(examples).to(model.device)
+    arrays = {} if images is None else dict(zip(images.keys.tolist(), images.arrays, strict=True))
+    return pack(examples, images=arrays).to(model.device)
 
 
 @contextmanager

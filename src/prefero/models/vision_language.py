@@ -1,0 +1,174 @@
+"""Images in a forest: every distinct image goes through the vision tower once, its features to its places.
+
+The model's own body merges features into a row and runs the text decoder. What is given to it here is the
+features in the order of the row's image tokens, and positions in the tree: of depth, or, for families that
+place images on a grid (M-RoPE), those that the model's own rule gives along each path from the root.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from prefero.data.images import Arrays, ImageBatch
+from prefero.data.packing import Forest
+from prefero.errors import PreferoError
+from prefero.models.padded import PaddedRows
+
+ALIGNED = ("deepstack_features",)
+"""What encoders give besides their output, also a row for every image token."""
+
+
+def forest_inputs(model: PreTrainedModel, body: Any, forest: Forest) -> dict[str, Any]:
+    """What the body takes for a forest with images, besides what it takes for text."""
+    images = _images(forest)
+    inputs = {
+        "input_ids": shown_ids(model, forest.ids[None]),
+        "mm_encoder_outputs": _features(model, images, forest.ids),
+    }
+    if hasattr(body, "get_rope_index"):
+        rows = PaddedRows.of(forest)
+        positions = grid_positions(model, body, images, rows.ids)
+        inputs["position_ids"] = positions[:, rows.row, forest.depth][:, None]
+    return inputs
+
+
+def row_inputs(
+    model: PreTrainedModel, body: Any, forest: Forest, ids: Int[Tensor, "leaf position"]
+) -> dict[str, Any]:
+    """What the body takes for the paths of a forest as separate rows."""
+    images = _images(forest)
+    inputs = {
+        "input_ids": shown_ids(model, ids),
+        "mm_encoder_outputs": _features(model, images, ids),
+        **token_types(model, ids),
+    }
+    if hasattr(body, "get_rope_index"):
+        inputs["position_ids"] = grid_positions(model, body, images, ids)
+    return inputs
+
+
+def own_inputs(
+    model: PreTrainedModel, images: ImageBatch, ids: Int[Tensor, "row position"]
+) -> dict[str, Any]:
+    """What the model's own forward takes for rows, images and all."""
+    shown = [images.arrays[number] for number in images.shown(ids)]
+    return {"input_ids": shown_ids(model, ids), **_joined(model, shown), **token_types(model, ids)}
+
+
+def shown_ids(model: PreTrainedModel, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The ids with the model's placeholder where an image is."""
+    return ids.masked_fill(ids < 0, placeholder(model.config))
+
+
+def placeholder(config: Any) -> int:
+    """The token that stands for a part of an image.
+
+    Raises :class:`PreferoError` for a model that sees no images.
+    """
+    for name in ("image_token_id", "image_token_index"):
+        if isinstance(found := getattr(config, name, None), int):
+            return found
+    raise PreferoError(
+        f"a model of type {config.model_type!r} has no token for images in its configuration: name a "
+        "vision-language model, or data without images"
+    )
+
+
+def token_types(model: PreTrainedModel, ids: Int[Tensor, "row position"]) -> dict[str, Tensor]:
+    """1 at image tokens, for families whose forward asks for it."""
+    accepted = inspect.signature(type(model).forward).parameters
+    names = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
+    return {name: (ids < 0).long() for name in names}
+
+
+def grid_positions(
+    model: PreTrainedModel, body: Any, images: ImageBatch, ids: Int[Tensor, "row position"]
+) -> Int[Tensor, "axis row position"]:
+    """Positions of rows by the model's own rule for images on a grid."""
+    wanted = inspect.signature(body.get_rope_index).parameters
+    shown = _joined(model, [images.arrays[number] for number in images.shown(ids)])
+    types = {"mm_token_type_ids": (ids < 0).long()}
+    given = {name: value for name, value in {**shown, **types}.items() if name in wanted}
+    positions, _ = body.get_rope_index(input_ids=shown_ids(model, ids), **given)
+    return positions
+
+
+def _images(forest: Forest) -> ImageBatch:
+    if forest.images is None:
+        raise PreferoError("a forest with image tokens was packed without its images")
+    return forest.images
+
+
+def _features(
+    model: PreTrainedModel, images: ImageBatch, ids: Int[Tensor, "*shape"]
+) -> dict[str, ModelOutput]:
+    """The encoder's output for the image tokens among ``ids``, in their order."""
+    seeing: Any = model
+    groups: dict[Any, list[int]] = {}
+    for number, arrays in enumerate(images.arrays):
+        shapes = tuple((name, tuple(array.shape)) for name, array in sorted(arrays.items()))
+        groups.setdefault(shapes, []).append(number)
+    parts: dict[str, dict[int, Tensor]] = {}
+    for members in groups.values():
+        arrays = _joined(model, [images.arrays[number] for number in members])
+        output: Any = seeing.get_image_features(**arrays, return_dict=True)
+        for name, rows in _of_tokens(output).items():
+            share, rest = divmod(len(rows), len(members))
+            if rest or any(int(images.counts[number]) != share for number in members):
+                raise PreferoError(
+                    f"{type(model).__name__} makes {len(rows)} features of {len(members)} images, and "
+                    f"prompts have {int(images.counts[members[0]])} tokens for one: the processor belongs to "
+                    "another model"
+                )
+            parts.setdefault(name, {}).update(zip(members, rows.split(share), strict=True))
+    places = images.places(ids)
+    ordered = {
+        name: torch.cat([found[number] for number in range(len(images.arrays))])[places]
+        for name, found in parts.items()
+    }
+    return {"image": _like(output, ordered)}
+
+
+def _of_tokens(output: Any) -> dict[str, Tensor]:
+    """What an encoder gives, with one row an image token."""
+    found = {"pooler_output": _flat(output.pooler_output)}
+    for name in ALIGNED:
+        for number, layer in enumerate(getattr(output, name, None) or ()):
+            found[f"{name}/{number}"] = _flat(layer)
+    return found
+
+
+def _flat(features: Tensor | Sequence[Tensor]) -> Tensor:
+    if isinstance(features, Tensor):
+        return features.flatten(0, -2)
+    return torch.cat([part.flatten(0, -2) for part in features])
+
+
+def _like(output: Any, ordered: Mapping[str, Tensor]) -> ModelOutput:
+    """An encoder's output with these rows, in the form in which the model reads it."""
+    pooled = output.pooler_output
+    rows = ordered["pooler_output"]
+    result = type(output)(pooler_output=rows[None] if isinstance(pooled, Tensor) else (rows,))
+    for name in ALIGNED:
+        layers = [ordered[key] for key in ordered if key.startswith(f"{name}/")]
+        if layers:
+            setattr(result, name, layers)
+    return result
+
+
+def _joined(model: PreTrainedModel, arrays: Sequence[Arrays]) -> dict[str, Tensor]:
+    """The arrays of several images as one call takes them, floats in the model's type."""
+    if not arrays:
+        return {}
+    joined = {name: torch.cat([part[name] for part in arrays]) for name in arrays[0]}
+    return {
+        name: array.to(model.dtype) if array.is_floating_point() else array for name, array in joined.items()
+    }

@@ -1,0 +1,143 @@
+"""Small models that see, of several families, and random images as their processors would hand them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+
+from prefero.data.cells import Cell, TokenExample
+from prefero.data.images import Arrays, image_ids
+
+VOCABULARY = 67
+IMAGE = 66
+"""The placeholder."""
+
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+GRID: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+
+
+def build(model_type: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A model of this type with random weights, far from uniform."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(model_type, **{"image_token_id": IMAGE, "pad_token_id": 0, **changes})
+    model = AutoModelForImageTextToText.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def _llava(**changes: Any) -> PreTrainedModel:
+    vision = {"model_type": "clip_vision_model", **VISION}
+    text = {"model_type": "llama", **TEXT}
+    return build("llava", vision_config=vision, text_config=text, vision_feature_layer=-1, **changes)
+
+
+def _qwen(model_type: str, **vision: Any) -> PreTrainedModel:
+    return build(
+        model_type,
+        vision_config={"depth": 2, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2, **vision},
+        text_config={**TEXT, "rope_parameters": GRID},
+        video_token_id=65,
+        vision_start_token_id=64,
+        vision_end_token_id=63,
+    )
+
+
+FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
+    "llava": _llava,
+    "llava-siglip": lambda: build(
+        "llava",
+        vision_config={"model_type": "siglip_vision_model", **VISION},
+        text_config={"model_type": "qwen2", **TEXT},
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    ),
+    "idefics3": lambda: build(
+        "idefics3", vision_config=VISION, text_config={"model_type": "llama", **TEXT}, scale_factor=2
+    ),
+    "smolvlm": lambda: build(
+        "smolvlm", vision_config=VISION, text_config={"model_type": "llama", **TEXT}, scale_factor=2
+    ),
+    "qwen2-vl": lambda: _qwen("qwen2_vl", embed_dim=32, hidden_size=32),
+    "qwen2.5-vl": lambda: _qwen(
+        "qwen2_5_vl", hidden_size=32, intermediate_size=48, out_hidden_size=32, window_size=32,
+        fullatt_block_indexes=[1],
+    ),
+    "gemma3": lambda: build(
+        "gemma3",
+        vision_config={"model_type": "siglip_vision_model", **VISION},
+        text_config={
+            "model_type": "gemma3_text",
+            **TEXT,
+            "head_dim": 8,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        mm_tokens_per_image=4,
+        image_token_index=IMAGE,
+    ),
+}  # fmt: skip
+
+
+def arrays(family: str, seed: int) -> tuple[Arrays, int]:
+    """A random image as the family's processor makes it, and how many tokens it takes."""
+    generator = torch.Generator().manual_seed(seed)
+    if family.startswith("qwen"):
+        grid = torch.tensor([[1, 4, 4 + 2 * (seed % 2)]])
+        rows = int(grid.prod())
+        return {
+            "pixel_values": torch.randn(rows, 3 * 2 * 8 * 8, generator=generator),
+            "image_grid_thw": grid,
+        }, rows // 4
+    pixels = torch.randn(1, 3, 32, 32, generator=generator)
+    if family in ("idefics3", "smolvlm"):
+        return {"pixel_values": pixels[None]}, 4
+    return {"pixel_values": pixels}, 4 if family == "gemma3" else 16
+
+
+class Seen:
+    """Some images of a family, and prompts that show them."""
+
+    def __init__(self, family: str, count: int = 3) -> None:
+        made = [arrays(family, seed) for seed in range(count)]
+        self.keys = [1000 - 7 * number for number in range(count)]
+        self.arrays = {key: one for key, (one, _) in zip(self.keys, made, strict=True)}
+        self.tokens = [image_ids(key, tokens) for key, (_, tokens) in zip(self.keys, made, strict=True)]
+        self.generator = np.random.default_rng(5)
+
+    def text(self, length: int) -> np.ndarray:
+        return self.generator.integers(3, 60, length)
+
+    def context(self, *images: int, text: int = 4) -> np.ndarray:
+        """Text, and before each further part of it an image."""
+        parts = [self.text(text)]
+        for image in images:
+            parts += [self.tokens[image], self.text(text)]
+        return np.concatenate(parts)
+
+    def example(self, context: np.ndarray, *lengths: int, **views: Any) -> TokenExample:
+        return TokenExample(tuple(Cell(context, self.text(length)) for length in lengths), {}, 0, views)
