@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefero.data.cells import Cell
 from prefero.errors import PreferoError
-from prefero.evaluate.divergence import divergence, divergences
+from prefero.evaluate.divergence import divergence, divergences, sampled_divergence
 
 WORDS, END = 5, 2
 
@@ -96,3 +96,28 @@ def test_dropout_is_off_and_the_mode_restored() -> None:
 def test_too_few_responses_are_an_error() -> None:
     with pytest.raises(PreferoError, match="at least two responses; got 1"):
         divergence(model(0), model(1), cells(1))
+
+
+def test_sampled_divergences_meet_the_exact_one() -> None:
+    rng = np.random.default_rng(0)
+    policy, reference = np.array([0.5, 0.3, 0.2]), np.array([0.3, 0.4, 0.3])
+    exact = float((policy * np.log(policy / reference)).sum())
+    drawn = rng.choice(3, 20_000, p=policy)
+    ours, theirs = np.log(policy)[drawn].tolist(), np.log(reference)[drawn].tolist()
+    plain = sampled_divergence(ours, theirs)
+    positive = sampled_divergence(ours, theirs, estimator="positive")
+    squared = sampled_divergence(ours, theirs, estimator="squared")
+    assert exact in plain.interval
+    assert exact in positive.interval
+    assert squared.value == pytest.approx(exact, rel=0.15)
+    assert positive.interval.high - positive.interval.low < plain.interval.high - plain.interval.low
+    # an estimator of the other direction would give KL(reference || policy)
+    other = float((reference * np.log(reference / policy)).sum())
+    assert other not in positive.interval
+
+
+def test_a_sampled_divergence_outlives_a_reference_that_never_says_it() -> None:
+    found = sampled_divergence([-5.0, -5000.0], [-5000.0, -5.0], estimator="positive")
+    assert np.isfinite(found.value)
+    with pytest.raises(PreferoError, match="got 2 and 1"):
+        sampled_divergence([1, 2], [1])

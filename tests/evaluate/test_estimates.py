@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefero.errors import PreferoError
-from prefero.evaluate.frontier import FrontierPoint, frontier
-from prefero.evaluate.intervals import Interval, Mean, mean, wilson
+from prefero.evaluate.frontier import FrontierPoint, dominated, frontier
+from prefero.evaluate.intervals import Interval, Mean, bootstrap, mean, wilson
 from prefero.evaluate.ranking import ranking_accuracy
-from prefero.evaluate.win_rate import win_rate, win_rate_of
+from prefero.evaluate.win_rate import BothOrders, place_bias, win_rate, win_rate_of
 from prefero.feedback.judges import ByScore
 from prefero.feedback.sampling import Sample
 
@@ -127,3 +127,68 @@ def test_nothing_beats_the_frontier(values: list[tuple[float, float]]) -> None:
     for one in points:
         assert any(b.kl.value <= one.kl.value and b.reward.value >= one.reward.value for b in best)
     assert [b.reward.value for b in best] == sorted({b.reward.value for b in best})
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(-1, 1)), max_size=12, unique=True))
+def test_a_point_is_on_the_frontier_or_dominated(values: list[tuple[float, float]]) -> None:
+    points = [point(str(i), kl, reward) for i, (kl, reward) in enumerate(values)]
+    best = {one.name for one in frontier(points)}
+    beaten = {one.point.name: one.by.name for one in dominated(points)}
+    assert best | set(beaten) == {one.name for one in points}
+    assert not best & set(beaten)
+
+
+def test_domination_is_sure_only_where_both_intervals_lie_apart() -> None:
+    def at(name: str, kl: float, reward: float, half: float) -> FrontierPoint:
+        return FrontierPoint(
+            name,
+            Mean(kl, Interval(kl - half, kl + half), 9),
+            Mean(reward, Interval(reward - half, reward + half), 9),
+        )
+
+    better, worse = at("a", 1, 2, 0.2), at("b", 2, 1, 0.2)
+    (sure,) = dominated([better, worse])
+    assert (sure.point.name, sure.by.name, sure.surely) == ("b", "a", True)
+    (unsure,) = dominated([better, at("b", 2, 1, 0.9)])
+    assert not unsure.surely
+    # a near rival with a higher reward does not hide one that surely dominates
+    (found,) = dominated([better, worse, at("c", 1.9, 3, 0.2)])[-1:]
+    assert found.surely
+
+
+def test_samples_of_one_prompt_are_one_piece_of_evidence() -> None:
+    judge = ByScore(lambda prompt, text: float(len(text)))
+    prompts = ["p", "p", "p", "q"]
+    result = win_rate(judge, answers(["aa"] * 4, prompts), answers(["a", "a", "a", "aaa"], prompts))
+    assert result.rate == 0.5  # not 3/4: each prompt counts once
+    assert result.interval == wilson(0.5, 2)
+    assert (result.wins, result.losses) == (3, 1)
+    assert win_rate_of([1, 1, 0], prompts=["a", "a", "b"]).rate == 0.5
+
+
+def test_both_orders_cancel_a_liking_for_a_place() -> None:
+    def first(prompt: object, one: str, other: str) -> float:
+        return 1.0
+
+    def slanted(prompt: object, one: str, other: str) -> float:
+        return 0.3 + 0.5 * float(len(one) > len(other))
+
+    assert BothOrders(first)("p", "a", "b") == 0.5
+    assert BothOrders(slanted)("p", "aa", "b") == pytest.approx(0.75)
+    assert BothOrders(slanted)("p", "aa", "b") + BothOrders(slanted)("p", "b", "aa") == pytest.approx(1)
+    assert place_bias(first, [("p", "a", "b")]) == 0.5
+    assert place_bias(slanted, [("p", "aa", "b")]) == pytest.approx(0.05)
+    fair = ByScore(lambda prompt, text: float(len(text)))
+    assert place_bias(fair, [("p", "aa", "b"), ("p", "a", "b")]) == 0
+
+
+def test_bootstrap_intervals_cover_and_repeat() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        values = rng.exponential(size=120)
+        interval = bootstrap(lambda drawn, v=values: float(v[drawn].mean()), 120, resamples=200, seed=seed)
+        covered += 1.0 in interval
+    assert 0.88 < covered / 200 < 0.98
+    again = [bootstrap(lambda drawn: float(drawn.sum()), 50, resamples=20, seed=3) for _ in range(2)]
+    assert again[0] == again[1]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
 from prefero.data.cells import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Mean, mean
-from prefero.models.language import SecondModel
 from prefero.models.scoring import scored_rows
+from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal
 
 
@@ -57,3 +59,37 @@ def divergence(
     if len(responses) < 2:
         raise PreferoError(f"a divergence needs at least two responses; got {len(responses)}.")
     return mean(divergences(policy, reference, responses, tokens_per_row=tokens_per_row), confidence)
+
+
+Estimator = Literal["log_ratio", "squared", "positive"]
+
+
+def sampled_divergence(
+    policy_logps: Sequence[float],
+    reference_logps: Sequence[float],
+    *,
+    estimator: Estimator = "log_ratio",
+    confidence: float = 0.95,
+) -> Mean:
+    """KL(policy ‖ reference) in nats a response, from what both models give the policy's own samples: where
+    log-probabilities are kept and the models are not (:func:`divergence` varies less).
+
+    ``log_ratio`` averages r = log π − log π_ref, unbiased but of either sign; ``positive`` averages
+    e^{−r} − 1 + r, unbiased too and never negative, but ruled by single samples where models are far apart;
+    ``squared`` averages r²/2, of little variance and biased. Schulman, 2020, "Approximating KL divergence"
+    (its k1, k3 and k2).
+
+    Raises:
+        PreferoError: fewer than two responses, or not as many of the one as of the other.
+    """
+    if len(policy_logps) != len(reference_logps) or len(policy_logps) < 2:
+        raise PreferoError(
+            f"a divergence needs both models' log-probabilities of at least two responses; got "
+            f"{len(policy_logps)} and {len(reference_logps)}."
+        )
+    ratios = [ours - theirs for ours, theirs in zip(policy_logps, reference_logps, strict=True)]
+    if estimator == "positive":
+        values = [math.expm1(min(-ratio, 700.0)) + ratio for ratio in ratios]
+    else:
+        values = [ratio * ratio / 2 for ratio in ratios] if estimator == "squared" else ratios
+    return mean(values, confidence)

@@ -35,3 +35,40 @@ def frontier(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
         if not best or point.reward.value > best[-1].reward.value:
             best.append(point)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Dominated:
+    """A point that ``by`` beats: no smaller reward at no larger divergence, and one of the two better.
+
+    ``surely`` if both intervals lie apart; otherwise the difference may be chance.
+    """
+
+    point: FrontierPoint
+    by: FrontierPoint
+    surely: bool
+
+
+def dominated(points: Iterable[FrontierPoint]) -> list[Dominated]:
+    """The points that are beaten, each with the one that beats it: surely if any does, of several the one
+    with the highest reward."""
+    given = list(points)
+    found = []
+    for point in given:
+        beaten = [Dominated(point, other, _surely(other, point)) for other in given if _beats(other, point)]
+        if beaten:
+            found.append(max(beaten, key=lambda one: (one.surely, one.by.reward.value)))
+    return found
+
+
+def _beats(first: FrontierPoint, second: FrontierPoint) -> bool:
+    ours = (first.reward.value, -first.kl.value)
+    theirs = (second.reward.value, -second.kl.value)
+    return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+
+
+def _surely(first: FrontierPoint, second: FrontierPoint) -> bool:
+    return (
+        first.reward.interval.low > second.reward.interval.high
+        and first.kl.interval.high < second.kl.interval.low
+    )

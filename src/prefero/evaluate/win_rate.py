@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import Any
 
+from prefero.data.examples import Text
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Interval, wilson
 from prefero.feedback.judges import Judge
@@ -15,7 +17,7 @@ from prefero.feedback.sampling import Sample
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """``rate`` is the mean probability of being preferred, a tie counted ½.
+    """``rate`` is the mean probability of being preferred, a tie counted ½; its interval is over prompts.
 
     ``wins``, ``ties`` and ``losses`` count the comparisons judged above, at and below ½.
     """
@@ -33,7 +35,10 @@ class WinRate:
 def win_rate(
     judge: Judge, samples: Sequence[Sample], baseline: Sequence[Sample], *, confidence: float = 0.95
 ) -> WinRate:
-    """``samples`` against ``baseline``, one comparison a prompt, with Wilson's interval over prompts.
+    """``samples`` against ``baseline``, one to one, with Wilson's interval over prompts.
+
+    Several samples of a prompt stand in a row, as :func:`~prefero.feedback.sampling.sample` gives them; their
+    mean is what the prompt counts.
 
     The two should be drawn independently: common noise makes near-equal models produce equal texts, and their
     ties pull the rate towards ½. The interval speaks of new prompts and new samples, not of models trained
@@ -49,14 +54,24 @@ def win_rate(
             raise PreferoError(
                 f"samples {i + 1} answer different prompts: {ours.prompt!r} and {theirs.prompt!r}."
             )
+    places = list(accumulate((a.prompt != b.prompt for a, b in pairwise(samples)), initial=0))
     return win_rate_of(
         [judge(a.prompt, a.text, b.text) for a, b in zip(samples, baseline, strict=True)],
+        prompts=places,
         confidence=confidence,
     )
 
 
-def win_rate_of(preferences: Sequence[float], *, confidence: float = 0.95) -> WinRate:
+def win_rate_of(
+    preferences: Sequence[float],
+    *,
+    prompts: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+) -> WinRate:
     """The win rate of comparisons that are judged already: probabilities of being preferred, 0 to 1.
+
+    ``prompts`` says which comparisons share a prompt: they count as one, their mean, as they are no
+    independent evidence. Without it every comparison has a prompt of its own.
 
     Raises:
         PreferoError: there are none, or one is no probability.
@@ -68,11 +83,39 @@ def win_rate_of(preferences: Sequence[float], *, confidence: float = 0.95) -> Wi
             )
     if not preferences:
         raise PreferoError("a win rate needs at least one comparison; got none.")
-    rate = fmean(preferences)
+    of_prompt: dict[Hashable, list[float]] = {}
+    for preference, prompt in zip(preferences, prompts or range(len(preferences)), strict=True):
+        of_prompt.setdefault(prompt, []).append(preference)
+    rate = fmean(map(fmean, of_prompt.values()))
     return WinRate(
         rate,
-        wilson(rate, len(preferences), confidence),
+        wilson(rate, len(of_prompt), confidence),
         wins=sum(p > 0.5 for p in preferences),
         ties=sum(p == 0.5 for p in preferences),
         losses=sum(p < 0.5 for p in preferences),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BothOrders:
+    """A judge asked in both orders, and the mean of what it says: its liking for one place drops out.
+
+    Zheng et al., 2023, arXiv 2306.05685. A judge that only looks at the place becomes a tie.
+    """
+
+    judge: Judge
+
+    def __call__(self, prompt: Text, first: str, second: str) -> float:
+        return (self.judge(prompt, first, second) + 1 - self.judge(prompt, second, first)) / 2
+
+
+def place_bias(judge: Judge, comparisons: Sequence[tuple[Text, str, str]]) -> float:
+    """By how much the judge prefers what it sees first: ½ less than the mean it gives to the first place,
+    over both orders of each comparison. 0 for a judge that does not mind, ½ for one that looks at nothing
+    else."""
+    first = [
+        (judge(prompt, one, other) + judge(prompt, other, one)) / 2 for prompt, one, other in comparisons
+    ]
+    if not first:
+        raise PreferoError("a bias needs at least one comparison; got none.")
+    return fmean(first) - 0.5
