@@ -12,6 +12,7 @@ from prefero.cli.compare import compare
 from prefero.cli.console import complain
 from prefero.cli.demo import demo
 from prefero.cli.discover import discover
+from prefero.cli.inspect import inspect
 from prefero.cli.methods import methods
 from prefero.cli.report import report
 from prefero.cli.train import train
@@ -51,6 +52,7 @@ def prefero(
         print(context.get_help())
 
 
+app.command()(inspect)
 app.command()(train)
 app.command()(compare)
 app.command()(methods)

@@ -195,11 +195,17 @@ def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
     return [placed[i] for i in range(len(heights))]
 
 
-def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, describe: str) -> Markup:
+def histogram(
+    edges: Sequence[float],
+    counts: Mapping[str, Sequence[float]],
+    *,
+    describe: str,
+    x_label: str = "tokens",
+) -> Markup:
     """Outlined distributions over common bins; ``counts`` by CSS class."""
     highest = max((max(values, default=0) for values in counts.values()), default=1) or 1
     frame = Frame((edges[0], edges[-1]), (0, highest * 1.06), right=16)
-    parts = [_grid(frame, number, "tokens")]
+    parts = [_grid(frame, number, x_label)]
     for colour, values in counts.items():
         corners = [frame.at(edges[0], 0)]
         for (left, right), value in zip(pairwise(edges), values, strict=False):

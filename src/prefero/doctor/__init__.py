@@ -1,0 +1,1 @@
+"""What preference data will do before a model is trained on them: checks, each with its number and remedy."""

@@ -1,0 +1,72 @@
+"""The inspection on a terminal: what to do first, in as many lines as fit a screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from prefero.doctor.findings import Finding
+from prefero.doctor.inspection import Inspection
+from prefero.doctor.words import headline, told, told_interval
+from prefero.report.numbers import duration, number
+
+STYLE = {"act": "bold red", "look": "yellow", "fine": "green"}
+MARK = {"act": "!", "look": "?", "fine": "·"}
+
+
+def summary(inspection: Inspection, page: Path | None = None) -> RenderableType:
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (inspection.name, "bold"),
+            f"  {number(inspection.rows)} rows, {number(inspection.pairs)} pairs ({inspection.format}), "
+            f"looked at in {duration(inspection.seconds)}",
+        ),
+        Text(headline(inspection)),
+        Text(),
+    ]
+    for finding in inspection.findings:
+        if finding.level != "fine":
+            parts += block(finding)
+    parts.append(fine(inspection))
+    if inspection.unasked:
+        titles = "; ".join(f"{one.title.lower()} ({one.reason})" for one in inspection.unasked)
+        parts.append(Text(f"not looked at: {titles}", style="dim"))
+    if page:
+        parts.append(Text(f"\nall of it: {page}"))
+    return Group(*parts)
+
+
+def block(finding: Finding) -> list[RenderableType]:
+    measure = finding.measures[0]
+    ends = told_interval(measure)
+    interval = f" [{ends}]" if ends else ""
+    style = STYLE[finding.level]
+    lines: list[RenderableType] = [
+        Text.assemble(
+            (f"{MARK[finding.level]} {finding.title}", style), f"  {told(measure)}{interval}", overflow="fold"
+        ),
+        Padding(Text(finding.message), (0, 0, 0, 2)),
+    ]
+    for remedy in finding.remedies[:1]:
+        lines.append(Padding(Text(remedy.what, style="dim"), (0, 0, 0, 2)))
+        if remedy.command:
+            lines.append(Padding(Text(remedy.command, style="cyan", overflow="fold"), (0, 0, 0, 4)))
+    return [*lines, Text()]
+
+
+def fine(inspection: Inspection) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for finding in inspection.findings:
+        if finding.level == "fine":
+            measure = finding.measures[0]
+            table.add_row(
+                Text("✓", style="green"),
+                finding.title,
+                told(measure),
+                Text(told_interval(measure), style="dim"),
+            )
+    return table
