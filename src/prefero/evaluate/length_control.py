@@ -24,7 +24,6 @@ from prefero.evaluate.intervals import Interval, bootstrap
 from prefero.evaluate.logistic import STRENGTHS, Array, Rows, cross_validated, fit
 from prefero.evaluate.win_rate import win_rate_of
 
-
 Places = NDArray[np.int64]
 
 
