@@ -15,6 +15,7 @@ from prefero.cli.discover import discover
 from prefero.cli.inspect import inspect
 from prefero.cli.methods import methods
 from prefero.cli.report import report
+from prefero.cli.reproduce import reproduce
 from prefero.cli.train import train
 from prefero.errors import PreferoError
 
@@ -59,6 +60,7 @@ app.command()(methods)
 app.command()(demo)
 app.command()(discover)
 app.command()(report)
+app.command()(reproduce)
 
 
 def run() -> None:

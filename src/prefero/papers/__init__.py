@@ -1,0 +1,37 @@
+"""An executable survey: what papers on learning from preferences claim, measured each time it is asked.
+
+    prefero.papers.reproduce("dpo", seeds=3)
+
+A module a paper, found by itself in the folder of its area (:mod:`prefero.papers.paper` has the pattern);
+:mod:`prefero.papers.verdicts` has the rule by which a claim holds.
+"""
+
+from prefero.papers.paper import (
+    START,
+    Arm,
+    Check,
+    Claim,
+    Expectation,
+    Experiment,
+    Number,
+    Paper,
+    Trained,
+)
+from prefero.papers.runner import Outcome, reproduce
+from prefero.papers.survey import find, papers
+
+__all__ = [
+    "START",
+    "Arm",
+    "Check",
+    "Claim",
+    "Expectation",
+    "Experiment",
+    "Number",
+    "Outcome",
+    "Paper",
+    "Trained",
+    "find",
+    "papers",
+    "reproduce",
+]

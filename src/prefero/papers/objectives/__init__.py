@@ -1,0 +1,1 @@
+"""Objectives on pairs: what is compared with what, and through which link."""

@@ -1,0 +1,37 @@
+"""DPO: the policy's log-ratio is its reward."""
+
+from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
+from prefero.papers.text import TextExperiment
+
+STEP_SIZES = {"learning_rate": (2e-4, 5e-4, 1e-3)}
+
+PAPER = Paper(
+    id="p053",
+    title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+    citation="Rafailov et al., 2023, arXiv 2305.18290",
+    adds="A policy is its own reward model, so that a logistic loss on pairs takes the place of a learnt "
+    "reward and reinforcement learning.",
+    methods=("dpo",),
+    evidence=(
+        Claim(
+            statement="DPO raises the true reward of what a model writes to new prompts, and more than "
+            "likelihood training on the chosen responses does.",
+            experiment=TextExperiment("reviews"),
+            arms=(
+                START,
+                Arm("dpo", {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 5e-4}, STEP_SIZES),
+                Arm("sft on chosen", {"objective": {"method": "nll"}, "learning_rate": 5e-4}, STEP_SIZES),
+            ),
+            expected=(
+                Expectation("dpo", "start", "gold_reward", by=0.05),
+                Expectation("dpo", "sft on chosen", "gold_reward"),
+                Expectation("dpo", "start", "valid", by=-0.1),
+            ),
+            refuted_by="a policy that scores no higher than its start, or than likelihood training on the "
+            "chosen responses with as many steps and a step size of its own; or one that pays with more than "
+            "a tenth of its texts, which are of the grammar no longer",
+            seconds=150,
+            first_seconds=90,
+        ),
+    ),
+)

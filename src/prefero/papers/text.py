@@ -1,0 +1,92 @@
+"""The experiment on text worlds: a small language model, pairs of its own samples, held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prefero.papers.paper import Trained
+    from prefero.worlds.held_out import HeldOut
+    from prefero.worlds.start import StartModel
+    from prefero.worlds.text import TextWorld
+
+
+@dataclass(frozen=True)
+class Made:
+    """One seed's start model, pairs, and the yardstick of all arms."""
+
+    start: StartModel
+    rows: list[dict[str, Any]]
+    held_out: HeldOut
+
+
+@dataclass(frozen=True)
+class TextExperiment:
+    """An :class:`~prefero.papers.paper.Experiment` on a :class:`~prefero.worlds.text.TextWorld`.
+
+    ``world`` is the name of its module; a seed has a start model of its own. ``pairs`` training prompts are
+    answered twice by the start model and labelled by the world's annotators, with sureness ``label_scale``.
+    Arms are settings of :func:`prefero.papers.training.trained`: an ``objective``, a ``learning_rate``.
+
+    Measured on ``prompts`` held-out prompts, one number a prompt: ``gold_reward``; ``win_rate`` against an
+    independent sample of the start model (1, ½ or 0); ``length`` in tokens; the world's own measures, such as
+    ``valid``; and, one number in all, ``kl`` to the start model in nats a response.
+    """
+
+    world: str = "reviews"
+    pairs: int = 2048
+    epochs: float = 3.0
+    examples_per_step: int = 32
+    prompts: int = 512
+    label_scale: float | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    @property
+    def made_of(self) -> TextWorld:
+        return getattr(import_module(f"prefero.worlds.{self.world}"), self.world.upper())
+
+    def make(self, seed: int) -> Made:
+        from prefero.worlds.held_out import HeldOut
+        from prefero.worlds.start import one_thread
+
+        world = self.made_of
+        with one_thread():
+            start = world.start_model(seed=seed)
+            rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale)
+            return Made(start, rows, HeldOut(world, start, prompts=self.prompts, seed=seed))
+
+    def start(self, made: Made) -> nn.Module:
+        return made.start.model
+
+    def train(self, made: Made, settings: Mapping[str, Any], seed: int) -> Trained[nn.Module]:
+        from prefero.papers.training import trained
+
+        budget = {"num_train_epochs": self.epochs, "examples_per_step": self.examples_per_step}
+        return trained(str(made.start.folder), made.rows, settings, seed=seed, **budget)
+
+    def measure(self, made: Made, model: nn.Module, seed: int) -> Mapping[str, Sequence[float]]:
+        from prefero.feedback.judges import ByScore
+        from prefero.worlds.start import one_thread
+
+        with one_thread():
+            outcome = made.held_out.measure(model)
+        world, judge = made.held_out.world, ByScore(made.held_out.world.gold)
+        pairs = zip(outcome.samples, made.held_out.opponent, strict=True)
+        return {
+            "gold_reward": [made.held_out.gold(one) for one in outcome.samples],
+            "win_rate": [judge(ours.prompt, ours.text, theirs.text) for ours, theirs in pairs],
+            "kl": [outcome.kl.value],
+            "length": [float(len(one.tokens)) for one in outcome.samples],
+            **{
+                name: [of(str(one.prompt), one.text) for one in outcome.samples]
+                for name, of in world.measures.items()
+            },
+        }
