@@ -173,11 +173,12 @@ def test_a_class_is_a_prompt_and_an_image_model_may_need_none() -> None:
 
 
 def test_annotations_and_further_responses_are_read_as_with_text() -> None:
-    row = {"prompt": "a cat", "chosen": png(1), "rejected": png(2), "gold": png(3)}
+    row = {"prompt": "a cat", "chosen": png(1), "rejected": png(2), "gold": png(3), "sample": 4}
+    row["prompt_corrupted"] = "a dog"
     example = only([{**row, "chosen_score": 3, "rejected_score": 1, "gold_score": 5, "weight": 2}])
     assert example.roles == ("chosen", "rejected", "gold") and greys(example) == [1, 2, 3]
     assert [response.columns["score"] for response in example.responses] == [3, 1, 5]
-    assert example.columns["weight"] == 2
+    assert example.columns["weight"] == 2 and example.prompts == {"corrupted": "a dog"}
 
 
 def test_text_beside_images_stays_text() -> None:

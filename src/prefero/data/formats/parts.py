@@ -18,17 +18,15 @@ def with_other_parts(example: Example, fields: Fields) -> Example:
     A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
     beside a conversation is a message of its own. Responses beside images are images.
     """
-    if any(isinstance(response.content, Picture) for response in example.responses):
-        further = [
-            Response(as_picture(fields, part.field), role)
-            for role, part in OTHER_RESPONSES.items()
-            if part.field in fields and shows(fields.values[part.field])
-        ]
-        return replace(example, responses=(*example.responses, *further))
+    shown = any(isinstance(response.content, Picture) for response in example.responses)
     speaks = not isinstance(example.prompt, str)
     responses = list(example.responses)
     for role, part in OTHER_RESPONSES.items():
-        if is_text(fields, part.field) and role not in example.roles:
+        if role in example.roles:
+            continue
+        if shown and part.field in fields and shows(fields.values[part.field]):
+            responses.append(Response(as_picture(fields, part.field), role))
+        elif not shown and is_text(fields, part.field):
             content = fields.turns(part.field)
             fields.not_empty(content, part.field)
             responses.append(Response(as_message(content, "assistant") if speaks else content, role))
