@@ -41,7 +41,7 @@ def forests(name: str, settings: Settings) -> Round:
     began = time.perf_counter()
     clock, losses = StepClock(), []
     for _ in range(plan.steps_per_epoch):
-        row_forests = [next(loader)["forest"] for _ in range(plan.rows)]
+        row_forests = [next(loader)["inputs"] for _ in range(plan.rows)]
         tokens = sum(int((forest.cells[""].index >= 0).sum()) for forest in row_forests)
         total = 0.0
         for forest in row_forests:

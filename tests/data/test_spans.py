@@ -19,6 +19,7 @@ from prefero.errors import PreferoError
 from prefero.training.collate import Collator
 from prefero.training.plan import Draw
 from tests.data.conftest import TEXTS
+from tests.language import LANGUAGE
 
 PAIR = ("chosen", "rejected")
 TOKEN_COLUMNS = tuple(READINGS)
@@ -149,7 +150,9 @@ def test_columns_of_tokens_reach_the_batch(base) -> None:
     examples = [
         tokenized(row, base, *columns) for row in (ROW, {**ROW, "rejected": " It is bread, wait, salt."})
     ]
-    batch = Collator(columns)([(Draw(n, 0), example) for n, example in enumerate(examples)])["columns"]
+    batch = Collator(LANGUAGE, columns)([(Draw(n, 0), example) for n, example in enumerate(examples)])[
+        "columns"
+    ]
     index = max(len(cell.response) for example in examples for cell in example.cells)
     assert {name: values.dtype for name, values in batch.items()} == {
         "segment": torch.int64,

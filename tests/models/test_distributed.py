@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prefero.data.packing import pack
 from prefero.models.adapters import adapters_off
-from prefero.models.language import SecondModel, adapt, innermost, score
+from prefero.models.language import adapt, innermost, score
+from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal
 from tests.models.brute_force import PAIRS, examples
 from tests.models.families import build

@@ -14,7 +14,8 @@ from prefero.data.packing import pack
 from prefero.errors import PreferoError
 from prefero.models import head
 from prefero.models.adapters import adapters_off
-from prefero.models.language import SecondModel, adapt, score
+from prefero.models.language import adapt, score
+from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal
 from prefero.objectives.signals import divergence, nested_risk
 from tests.models.brute_force import (

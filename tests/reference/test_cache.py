@@ -28,6 +28,7 @@ from prefero.reference.cache import CachedLogps, Share, default_folder, open_sto
 from prefero.reference.fingerprint import model_fingerprint
 from prefero.reference.store import CellStore, cell_key
 from prefero.training.trainer import PreferenceTrainer
+from tests.language import LANGUAGE
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
 
 
@@ -38,7 +39,7 @@ def tokens(count: int = 12, seed: int = 0) -> TokenDataset:
 def filled(folder: Path, data: Any, **options: Any) -> tuple[CachedLogps, int]:
     model = tiny_model()
     cached = CachedLogps(CellStore(folder, model_fingerprint(model)))
-    return cached, cached.fill(model, data, tokens_per_row=50, **options)
+    return cached, cached.fill(LANGUAGE, model, data, tokens_per_row=50, **options)
 
 
 def test_it_holds_what_the_model_gives(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_processes_divide_the_work_and_make_equally_many_passes(tmp_path: Path) 
 
         # Three folders: nobody sees what the others have written.
         with pytest.raises(PreferoError, match="all machines share"):
-            cached.fill(model, data, tokens_per_row=50, share=Share(rank, 3), progress=counting)
+            cached.fill(LANGUAGE, model, data, tokens_per_row=50, share=Share(rank, 3), progress=counting)
     assert len(set(passes)) == 1
     merged = CellStore(tmp_path / "all", model_fingerprint(model))
     for shard in tmp_path.glob("rank-*/*.safetensors"):
@@ -201,13 +202,13 @@ class TestFingerprint:
 
 
 def test_a_second_method_scores_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls, scored = [], cache_module._scored
 
-    def counting(*arguments: Any, **options: Any) -> Any:
+    def counting(*arguments: Any) -> Any:
         calls.append(arguments)
-        return score(*arguments, **options)
+        return scored(*arguments)
 
-    monkeypatch.setattr(cache_module, "score", counting)
+    monkeypatch.setattr(cache_module, "_scored", counting)
     for number, objective in enumerate(["dpo", "ipo", "kto"]):
         PreferenceTrainer(
             tiny_model(),

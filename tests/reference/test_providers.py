@@ -16,6 +16,7 @@ from prefero.objectives.signals import ENTROPY
 from prefero.reference.providers import Moving, frozen_copy
 from prefero.reference.resolve import Adapters, Demand, ReferenceSpec, adapters_of, chosen_kind
 from prefero.training.trainer import PreferenceTrainer
+from tests.language import LANGUAGE
 from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer
 
 VECTORS = Path(__file__).parents[1] / "golden" / "vectors" / "objectives-core.json"
@@ -68,7 +69,10 @@ def golden(content: Any) -> Any:
 def test_tr_dpo_follows_the_golden_trajectory(alpha: float, expected: str) -> None:
     vector = golden(json.loads(VECTORS.read_text()))
     reference = Moving(
-        Weights(vector["inputs"]["initial_reference"]), alpha=alpha, every=vector["params"]["sync_steps"]
+        LANGUAGE,
+        Weights(vector["inputs"]["initial_reference"]),
+        alpha=alpha,
+        every=vector["params"]["sync_steps"],
     )
     trajectory = zip(vector["inputs"]["policy_after_step"], vector["expected"][expected], strict=True)
     for step, (policy, after) in enumerate(trajectory, start=1):
@@ -97,7 +101,7 @@ def test_after_a_hard_update_the_loss_is_log_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"alpha": 1.1}, {"every": 0}])
 def test_impossible_updates_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(PreferoError, match="moving reference"):
-        Moving(tiny_model(), **options)
+        Moving(LANGUAGE, tiny_model(), **options)
 
 
 def test_a_copy_shares_what_is_not_trained() -> None:

@@ -11,6 +11,7 @@ from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.training.collate import Collator, collated
 from prefero.training.joining import joined, taken
 from prefero.training.plan import Draw
+from tests.language import LANGUAGE
 
 
 def example(index: int, responses: int = 2, tokens: int = 3) -> TokenExample:
@@ -20,7 +21,7 @@ def example(index: int, responses: int = 2, tokens: int = 3) -> TokenExample:
 
 def noise(name: str, index: int, *, epoch: int = 0, seed: int = 0, beside: int = 9) -> torch.Tensor:
     drawn = [(Draw(beside, epoch), example(beside, tokens=7)), (Draw(index, epoch), example(index))]
-    return Collator([name], seed=seed)(drawn)["columns"][name][1]
+    return Collator(LANGUAGE, [name], seed=seed)(drawn)["columns"][name][1]
 
 
 def test_noise_belongs_to_seed_epoch_and_example() -> None:
@@ -36,12 +37,12 @@ def test_noise_belongs_to_seed_epoch_and_example() -> None:
 
 
 def test_noise_columns_differ_from_each_other() -> None:
-    columns = Collator(["noise", "pair_noise"])([(Draw(1, 0), example(1))])["columns"]
+    columns = Collator(LANGUAGE, ["noise", "pair_noise"])([(Draw(1, 0), example(1))])["columns"]
     assert columns["noise"][0, 0, 0] != columns["pair_noise"][0]
 
 
 def test_short_lists_are_filled_up() -> None:
-    row = Collator(["score", "tie"])([(Draw(0, 0), example(0, 3)), (Draw(1, 0), example(1, 1))])
+    row = Collator(LANGUAGE, ["score", "tie"])([(Draw(0, 0), example(0, 3)), (Draw(1, 0), example(1, 1))])
     torch.testing.assert_close(
         row["columns"]["score"],
         torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, torch.nan]]),
@@ -54,7 +55,7 @@ def test_short_lists_are_filled_up() -> None:
 
 
 def test_a_ghost_weighs_nothing() -> None:
-    assert Collator()([(Draw(0, 0, ghost=True), example(0))])["weight"] == 0
+    assert Collator(LANGUAGE)([(Draw(0, 0, ghost=True), example(0))])["weight"] == 0
 
 
 def batch(examples: int, responses: int, tokens: int, offset: float) -> PreferenceBatch:

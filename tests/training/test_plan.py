@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefero.training.plan import PackedRows, PaddedRows, RankRows, StepPlan
+from prefero.kinds.rows import PackedRows, PaddedRows
+from prefero.training.plan import RankRows, StepPlan
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=60)
 

@@ -17,6 +17,7 @@ from prefero.data.examples import Example, Examples, Response
 from prefero.data.views import one_cycle
 from prefero.reference.providers import Moving
 from prefero.training.trainer import PreferenceTrainer
+from tests.language import LANGUAGE
 from tests.training.tiny import saved_model, text, tiny_model, tiny_tokenizer
 
 pytest.importorskip("trl")
@@ -168,7 +169,7 @@ def test_a_moving_reference_is_trls() -> None:
     """``sync_ref_model`` with α and an interval is the reference ``moving`` with the same two."""
     Accelerator(cpu=True)  # TRL's callback wants to know the processes
     policy, theirs = tiny_model(), tiny_model()
-    reference = Moving(policy, alpha=0.6, every=2)
+    reference = Moving(LANGUAGE, policy, alpha=0.6, every=2)
     torch.manual_seed(0)
     for step in range(1, 5):
         with torch.no_grad():

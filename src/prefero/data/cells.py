@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,3 +40,34 @@ class TokenExample:
     index: int
     views: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     truncated: int = 0
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many tokens each response has."""
+        return tuple(len(cell.response) for cell in self.cells)
+
+    @property
+    def all_cells(self) -> tuple[Cell, ...]:
+        """The cells, and those of the views."""
+        return (*self.cells, *(cell for cells in self.views.values() for cell in cells))
+
+    def fingerprint(self) -> bytes:
+        """A hash of every token and annotation."""
+        digest = hashlib.sha256()
+        for view, cells in {"": self.cells, **self.views}.items():
+            digest.update(view.encode())
+            for cell in cells:
+                for array in (cell.context, cell.response, cell.scored):
+                    digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+                    digest.update(b"|")
+        digest_columns(digest, self.columns)
+        return digest.digest()
+
+
+def digest_columns(digest: Any, columns: Mapping[str, Any]) -> None:
+    """Adds annotations to a hash."""
+    for name in sorted(columns):
+        values = columns[name]
+        digest.update(f"{name}=".encode())
+        for value in values if isinstance(values, tuple) else (values,):
+            digest.update(np.asarray(value).tobytes() + b"|")

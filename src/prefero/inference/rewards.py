@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,18 +13,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from prefero.data.examples import Example
-from prefero.data.packing import Forest, next_fit, unique_tokens
+from prefero.data.packing import next_fit, unique_tokens
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
-from prefero.models.language import score
+from prefero.kinds.kind import Kind
+from prefero.kinds.language import Language
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective, primary
-from prefero.objectives.needs import dry_run
+from prefero.objectives.needs import dry_run, model_names
 from prefero.objectives.quantities import Quantity
 from prefero.objectives.reductions import Term
 from prefero.training.collate import Collator
 from prefero.training.plan import Draw
-from prefero.training.scoring import Scorer, model_names
+from prefero.training.scoring import Scorer
 from prefero.training.updates import to_device
 
 
@@ -106,8 +108,9 @@ def values(
         views={view: need.roles for view, need in needs.views.items()},
     )
     device = next(model.parameters()).device
-    scorer = Scorer(needs, {name: _Given(others[name]) for name in model_names(needs)})
-    collate = Collator(needs.columns, views=needs.views)
+    kind = Language.of(model, tokenizer)
+    scorer = Scorer(kind, needs, {name: _Given(kind, others[name]) for name in model_names(needs)})
+    collate = Collator(kind, needs.columns, views=needs.views)
     found: dict[int, Tensor] = {}
     everything = [model, *others.values(), quantity.to(device)]
     training = [one.training for one in everything]
@@ -143,7 +146,8 @@ class _Reading(Objective):
 class _Given:
     """A model that is scored as it is."""
 
+    kind: Kind
     model: nn.Module
 
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        return score(self.model, forest, signals)
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        return self.kind.score(self.model, inputs, signals)

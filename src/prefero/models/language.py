@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.forest_attention import register
 from prefero.models.forwards import Adapted, Layout, OtherRows, ReadoutRows, ScoreForest
+from prefero.models.second import SecondModel
 from prefero.models.selfcheck import choose
 from prefero.models.signals import STATES, check_signals
 from prefero.models.states import StateRead
@@ -33,15 +32,6 @@ from prefero.objectives.batch import Signal, TokenLogps
 
 ATTRIBUTE = "_prefero_adapted"
 REPLACED = "_prefero_replaced_forward"
-
-
-@dataclass(frozen=True, slots=True)
-class SecondModel:
-    """The model that a two-model signal compares with; ``context`` is entered around each of its forwards:
-    ``SecondModel(policy, partial(adapters_off, policy))`` is the policy without its adapters."""
-
-    model: nn.Module
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def adapt(

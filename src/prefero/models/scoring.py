@@ -9,7 +9,8 @@ from torch import nn
 
 from prefero.data.cells import TokenExample
 from prefero.data.packing import next_fit, pack, unique_tokens
-from prefero.models.language import SecondModel, score
+from prefero.models.language import score
+from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 
 

@@ -33,7 +33,8 @@ from prefero.errors import PreferoError
 from prefero.models.encoder_decoder_rows import IGNORED, EncoderDecoderRows, arrange
 from prefero.models.forwards import Adapted, OtherRows, output_head
 from prefero.models.head import read_head
-from prefero.models.language import ATTRIBUTE, SecondModel, by_view, innermost, install, zero_dropout
+from prefero.models.language import ATTRIBUTE, by_view, innermost, install, zero_dropout
+from prefero.models.second import SecondModel
 from prefero.models.selfcheck import TOLERANCE
 from prefero.models.signals import STATES, Meter, check_signals
 from prefero.models.states import StateRead

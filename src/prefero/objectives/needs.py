@@ -65,6 +65,33 @@ class Needs:
     exact: bool = True
 
 
+def every_need(needs: Needs) -> list[Needs]:
+    """What an objective needs of the examples themselves and of each view."""
+    return [needs, *needs.views.values()]
+
+
+def model_names(needs: Needs) -> set[str]:
+    """Every model that is scored, except the policy, whether read itself or only by a signal."""
+    read = {name for need in every_need(needs) for name in need.models}
+    return (read | {signal.against for signal in signals_of(needs) if signal.against}) - {"policy"}
+
+
+def signals_of(needs: Needs, model: str | None = None) -> frozenset[Signal]:
+    """The signals asked of one model, or of all of them."""
+    return frozenset(
+        signal
+        for need in every_need(needs)
+        for name, signals in need.models.items()
+        if model in (None, name)
+        for signal in signals
+    )
+
+
+def compared_models(needs: Needs) -> set[str]:
+    """Models that a signal of another model is measured against: they have to be there while it is scored."""
+    return {signal.against for signal in signals_of(needs) if signal.against}
+
+
 def dry_run(objective: Objective) -> Needs:
     """Run a copy of the objective once on a small made-up batch, in training and in evaluation.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prefero.data.cells import Cell, TokenExample
-from prefero.data.packing import next_fit, pack, unique_tokens
+from prefero.data.packing import next_fit, unique_tokens
 from prefero.errors import PreferoError
-from prefero.models.language import score
+from prefero.kinds.kind import Kind
 from prefero.reference.store import CellStore, Values, cell_key, stacked
 
 _WRITE_SECONDS = 20.0
@@ -53,23 +53,24 @@ class CachedLogps:
         none."""
         return stacked([[self.store[cell_key(cell)] for cell in cells] for cells in examples])
 
-    def lacking(self, examples: Iterable[TokenExample]) -> list[tuple[Cell, ...]]:
-        """The cells that are not in the store yet, as groups that are best scored together."""
+    def lacking(self, examples: Iterable[TokenExample]) -> list[TokenExample]:
+        """The cells that are not in the store yet, as examples of cells that are best scored together."""
         seen: set[bytes] = set()
         groups = []
         for example in examples:
             cells = []
-            for cell in (*example.cells, *(cell for view in example.views.values() for cell in view)):
+            for cell in example.all_cells:
                 key = cell_key(cell)
                 if key not in self.store and key not in seen:
                     seen.add(key)
                     cells.append(cell)
             if cells:
-                groups.append(tuple(cells))
+                groups.append(replace(example, cells=tuple(cells), columns={}, views={}))
         return groups
 
     def fill(
         self,
+        kind: Kind,
         model: nn.Module,
         examples: Iterable[TokenExample],
         *,
@@ -92,7 +93,9 @@ class CachedLogps:
         if rows:
             was_training = model.training
             model.eval()
-            for keys, values in _in_portions(_scored(model, progress(mine) if progress else mine, device)):
+            for keys, values in _in_portions(
+                _scored(kind, model, progress(mine) if progress else mine, device)
+            ):
                 self.store.write(keys, values)
                 scored += len(keys)
             model.train(was_training)
@@ -106,9 +109,8 @@ class CachedLogps:
         return scored
 
 
-def _rows(groups: Sequence[tuple[Cell, ...]], tokens_per_row: int) -> list[list[TokenExample]]:
+def _rows(examples: Sequence[TokenExample], tokens_per_row: int) -> list[list[TokenExample]]:
     """Groups of cells in rows of neighbours by length, the longest first."""
-    examples = [TokenExample(cells=cells, columns={}, index=i) for i, cells in enumerate(groups)]
     sizes = [unique_tokens(example) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
     return [[examples[i] for i in row] for row in next_fit(order, sizes, tokens_per_row)]
@@ -116,10 +118,11 @@ def _rows(groups: Sequence[tuple[Cell, ...]], tokens_per_row: int) -> list[list[
 
 @torch.no_grad()
 def _scored(
-    model: nn.Module, rows: Iterable[list[TokenExample]], device: torch.device | str
+    kind: Kind, model: nn.Module, rows: Iterable[list[TokenExample]], device: torch.device | str
 ) -> Iterator[tuple[list[bytes], list[Values]]]:
     for row in rows:
-        logps = score(model, pack(row).to(device), frozenset())[""].logps.float().cpu().numpy()
+        inputs = kind.collate(row, [0] * len(row)).to(device)
+        logps = kind.score(model, inputs)[""].logps.float().cpu().numpy()
         cells = [
             (cell, logps[example, response, : len(cell.response)])
             for example, content in enumerate(row)

@@ -6,17 +6,17 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from prefero.data.packing import Forest
 from prefero.errors import PreferoError
+from prefero.kinds.kind import Kind
 from prefero.models.adapters import adapters_off
-from prefero.models.language import SecondModel, score
 from prefero.models.parts import fill, parts
+from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 
 
@@ -28,7 +28,7 @@ class Provider(Protocol):
         """The model that two-model signals of the policy are measured against."""
         ...
 
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
         """What the model gives the row, by view; without gradients, unless the model is trained."""
         ...
 
@@ -36,35 +36,37 @@ class Provider(Protocol):
 class Frozen:
     """A model that stays as it is: a copy of the start, or another checkpoint."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, kind: Kind, model: nn.Module) -> None:
+        self.kind = kind
         self.model = model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        return score(self.model, forest, signals)
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        return self.kind.score(self.model, inputs, signals)
 
 
 class AdaptersOff:
     """The policy with its adapters switched off: the start of a run that trains adapters on a fixed model."""
 
-    def __init__(self, policy: nn.Module) -> None:
-        self.policy = policy
+    def __init__(self, kind: Kind, policy: nn.Module) -> None:
+        self.kind, self.policy = kind, policy
 
     @property
     def model(self) -> SecondModel:
         return SecondModel(self.policy, partial(adapters_off, self.policy))
 
     @torch.no_grad()
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
         with adapters_off(self.policy), _evaluating(self.policy):
-            return score(self.policy, forest, signals)
+            return self.kind.score(self.policy, inputs, signals)
 
 
 class Changing:
     """A copy of the policy as it starts, whose weights go their own way where the policy's are trained; the
     others are shared."""
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, kind: Kind, policy: nn.Module) -> None:
+        self.kind = kind
         self._own = [name for name, weight in policy.named_parameters() if weight.requires_grad]
         self.model = frozen_copy(policy)
 
@@ -89,17 +91,17 @@ class Moving(Changing):
     the authors' code, which the paper's text leaves open: ``every=1`` updates after each step.
     """
 
-    def __init__(self, policy: nn.Module, *, alpha: float = 0.6, every: int | None = 512) -> None:
+    def __init__(self, kind: Kind, policy: nn.Module, *, alpha: float = 0.6, every: int | None = 512) -> None:
         if not 0 <= alpha <= 1:
             raise PreferoError(f"alpha of a moving reference lies between 0 and 1, not {alpha}")
         if every is None or every < 1:
             raise PreferoError(f"a moving reference is updated every so many optimizer steps, not {every}")
         self.alpha, self.every = alpha, every
-        super().__init__(policy)
+        super().__init__(kind, policy)
 
     @torch.no_grad()
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        return score(self.model, forest, signals)
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        return self.kind.score(self.model, inputs, signals)
 
     @torch.no_grad()
     def follow(self, policy: nn.Module, step: int) -> bool:
@@ -123,9 +125,14 @@ class Trained(Changing):
     """
 
     def __init__(
-        self, policy: nn.Module, *, learning_rate: float | None = None, every: int | None = None
+        self,
+        kind: Kind,
+        policy: nn.Module,
+        *,
+        learning_rate: float | None = None,
+        every: int | None = None,
     ) -> None:
-        super().__init__(policy)
+        super().__init__(kind, policy)
         self.policy, self.learning_rate, self.every = policy, learning_rate, every
         for weight in self.weights.values():
             weight.requires_grad_()
@@ -136,9 +143,9 @@ class Trained(Changing):
         own = set(self._own)
         return {name: weight for name, weight in self.model.named_parameters() if name in own}
 
-    def score(self, forest: Forest, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
         self.model.train(self.policy.training)
-        return score(self.model, forest, signals)
+        return self.kind.score(self.model, inputs, signals)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

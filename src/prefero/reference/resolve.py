@@ -16,12 +16,13 @@ from torch import nn
 
 from prefero.data.cells import TokenExample
 from prefero.errors import PreferoError
+from prefero.kinds.kind import Kind
 from prefero.models.adapters import adapters_off
 from prefero.reference.cache import CachedLogps, Progress, Share, open_store
 from prefero.reference.fingerprint import model_fingerprint
 from prefero.reference.providers import AdaptersOff, Changing, Frozen, Moving, Provider, Trained, frozen_copy
 
-Kind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
+ReferenceKind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
 
 Load = Callable[[str], nn.Module]
 """Loads and adapts the model of that name."""
@@ -39,7 +40,7 @@ class ReferenceSpec:
     second policy for objectives that train two; ``cache`` is the folder of the disk cache.
     """
 
-    kind: Kind = "auto"
+    kind: ReferenceKind = "auto"
     model: str | None = None
     alpha: float = 0.6
     every: int | None = 512
@@ -51,7 +52,7 @@ class ReferenceSpec:
         """A kind by its name, or the checkpoint of that name."""
         if name is None:
             return cls("none")
-        return cls(name) if name in get_args(Kind) else cls("checkpoint", model=name)  # type: ignore[arg-type]
+        return cls(name) if name in get_args(ReferenceKind) else cls("checkpoint", model=name)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -88,17 +89,20 @@ class References:
 class Demand:
     """What an objective asks of a model: ``signals`` of its own, or to be ``compared`` with the policy by one
     of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
-    examples."""
+    examples, ``redrawn`` says why a model of this kind is scored anew each time, if it is."""
 
     signals: frozenset = frozenset()
     compared: bool = False
     exact: bool = True
+    redrawn: str = ""
 
     @property
     def live(self) -> str | None:
         """Why the disk cache cannot serve it, if it cannot."""
         if self.compared:
             return "the objective compares its next-token distributions with the policy's"
+        if self.redrawn:
+            return self.redrawn
         if self.signals:
             return f"the objective reads {', '.join(sorted(signal.name for signal in self.signals))} of it"
         return None
@@ -123,7 +127,7 @@ def adapters_of(policy: nn.Module) -> Adapters:
     return Adapters(True, low_rank and not whole and all(not weight.any() for weight in second))
 
 
-def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapters) -> Kind:
+def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapters) -> ReferenceKind:
     """What ``auto`` stands for. Raises :class:`PreferoError` for a choice that cannot serve the objective; no
     model has to be loaded to know."""
     where = "reference" if name == "reference" else f"models.{name}"
@@ -173,11 +177,11 @@ def _refuse_to_train(name: str, where: str, demand: Demand) -> None:
 def resolve(
     demands: Mapping[str, Demand],
     specs: Mapping[str, ReferenceSpec],
+    kind: Kind,
     policy: nn.Module,
     load: Load,
     *,
     precision: str = "",
-    name_of_policy: str = "",
 ) -> References:
     """Who serves each model that the objective reads. Called with the policy as it starts."""
     result = References()
@@ -188,23 +192,26 @@ def resolve(
             case "cached" if spec.model is not None:
                 result.cached[name] = _cached_checkpoint(spec, spec.model, load, precision)
             case "cached":
-                result.cached[name] = _cached_policy(spec, policy, precision, name_of_policy)
+                result.cached[name] = _cached_policy(spec, policy, precision, kind.model_name)
             case "adapters_off":
-                result.providers[name] = AdaptersOff(policy)
+                result.providers[name] = AdaptersOff(kind, policy)
             case "moving":
-                result.providers[name] = Moving(policy, alpha=spec.alpha, every=spec.every)
+                result.providers[name] = Moving(kind, policy, alpha=spec.alpha, every=spec.every)
             case "trained":
-                result.providers[name] = Trained(policy, learning_rate=spec.learning_rate, every=spec.every)
+                result.providers[name] = Trained(
+                    kind, policy, learning_rate=spec.learning_rate, every=spec.every
+                )
             case "checkpoint":
                 assert spec.model is not None
-                result.providers[name] = Frozen(load(spec.model))
+                result.providers[name] = Frozen(kind, load(spec.model))
             case _:
-                result.providers[name] = Frozen(frozen_copy(policy))
+                result.providers[name] = Frozen(kind, frozen_copy(policy))
     return result
 
 
 def fill(
     references: References,
+    kind: Kind,
     examples: Sequence[TokenExample],
     *,
     tokens_per_row: int,
@@ -218,7 +225,13 @@ def fill(
             bar = None if progress is None else partial(progress, desc=f"scoring with the {name}")
             with cached.opened() as model:
                 cached.logps.fill(
-                    model, examples, tokens_per_row=tokens_per_row, device=device, share=share, progress=bar
+                    kind,
+                    model,
+                    examples,
+                    tokens_per_row=tokens_per_row,
+                    device=device,
+                    share=share,
+                    progress=bar,
                 )
 
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from prefero.data.cells import TokenExample
-from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
+from prefero.kinds.kind import Dataset
 from prefero.training.plan import StepPlan
 
 MARKER = "prefero.json"
@@ -72,7 +70,7 @@ def to_resume_from(folder: Path, resume: bool | str | Path) -> Path | None:
 
 
 def identity(
-    data: TokenDataset,
+    data: Dataset,
     plan: StepPlan,
     objective: nn.Module,
     references: Mapping[str, str],
@@ -91,26 +89,12 @@ def identity(
     }
 
 
-def data_fingerprint(data: TokenDataset) -> str:
-    """A hash of every token and annotation, in their order."""
+def data_fingerprint(data: Dataset) -> str:
+    """A hash of everything that is scored and all annotations, in their order."""
     digest = hashlib.sha256(repr(data.roles).encode())
-    for example in data:
-        _digest_example(digest, example)
+    for item in data:
+        digest.update(item.fingerprint())
     return digest.hexdigest()[:32]
-
-
-def _digest_example(digest: Any, example: TokenExample) -> None:
-    for view, cells in {"": example.cells, **example.views}.items():
-        digest.update(view.encode())
-        for cell in cells:
-            for array in (cell.context, cell.response, cell.scored):
-                digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-                digest.update(b"|")
-    for name in sorted(example.columns):
-        values = example.columns[name]
-        digest.update(f"{name}=".encode())
-        for value in values if isinstance(values, tuple) else (values,):
-            digest.update(np.asarray(value).tobytes() + b"|")
 
 
 def mark_complete(checkpoint: Path, step: int, same: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From the examples of a row to what is scored: a forest, columns, noise, cached log-probabilities."""
+"""From the items of a row to what is scored: its inputs, columns, noise, cached log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefero.data.cells import Cell, TokenExample
-from prefero.data.packing import pack
+from prefero.data.cells import Cell
 from prefero.data.schema import SCHEMA, ColumnSpec
+from prefero.kinds.kind import Dataset, Item, Kind
 from prefero.training.plan import Draw
 
 Cached = Callable[[Sequence[Sequence[Cell]]], NDArray[np.float32]]
@@ -25,69 +25,74 @@ _FILL: Mapping[str, float | int | bool] = {"float": float("nan"), "int": -1, "bo
 _DTYPES = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
 
 
-class DrawnExamples(torch.utils.data.Dataset):
-    """Examples looked up by :class:`Draw`, so that epoch and weight travel with them, into worker processes
+class DrawnItems(torch.utils.data.Dataset):
+    """Items looked up by :class:`Draw`, so that epoch and weight travel with them, into worker processes
     too."""
 
-    def __init__(self, examples: Sequence[TokenExample]) -> None:
-        self.examples = examples
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.data)
 
-    def __getitem__(self, draw: Draw) -> tuple[Draw, TokenExample]:
-        return draw, self.examples[draw.index]
+    def __getitem__(self, draw: Draw) -> tuple[Draw, Item]:
+        return draw, self.data[draw.index]
 
 
 class Collator:
-    """Makes one row of drawn examples.
+    """Makes one row of drawn items.
 
-    ``columns`` are those that the objective reads; drawn ones are made here from (``seed``, epoch, example),
-    so they depend on no generator's state. ``cached`` gives the log-probabilities of models that are not
-    scored.
+    ``columns`` are those that the objective reads; drawn ones, and what the ``kind`` of model draws, are made
+    here from (``seed``, epoch, example), so they depend on no generator's state. ``cached`` gives the
+    log-probabilities of models that are not scored.
     """
 
     def __init__(
         self,
+        kind: Kind,
         columns: Collection[str] = (),
         *,
         views: Collection[str] = (),
         cached: Mapping[str, Cached] | None = None,
         seed: int = 0,
     ) -> None:
-        self.columns, self.views, self.cached, self.seed = sorted(columns), sorted(views), cached or {}, seed
+        self.kind, self.columns, self.views = kind, sorted(columns), sorted(views)
+        self.cached, self.seed = cached or {}, seed
 
-    def __call__(self, drawn: Sequence[tuple[Draw, TokenExample]]) -> dict[str, Any]:
-        draws, examples = [draw for draw, _ in drawn], [example for _, example in drawn]
-        forest = pack(examples)
-        cells = {"": [example.cells for example in examples]}
-        cells |= {view: [example.views[view] for example in examples] for view in self.views}
+    def __call__(self, drawn: Sequence[tuple[Draw, Any]]) -> dict[str, Any]:
+        draws, items = [draw for draw, _ in drawn], [item for _, item in drawn]
         return {
-            "forest": forest,
-            "columns": {name: self._column(name, draws, examples) for name in self.columns},
-            "cached": {
-                model: {view: torch.from_numpy(read(rows)) for view, rows in cells.items()}
-                for model, read in self.cached.items()
-            },
+            "inputs": self.kind.collate(items, [self._seed(draw) for draw in draws]),
+            "columns": {name: self._column(name, draws, items) for name in self.columns},
+            "cached": {model: self._looked_up(read, items) for model, read in self.cached.items()},
             "example": torch.tensor([draw.index for draw in draws]),
             "weight": torch.tensor(0.0 if draws[0].ghost else 1.0),
         }
 
-    def _column(self, name: str, draws: Sequence[Draw], examples: Sequence[TokenExample]) -> Tensor:
+    def _looked_up(self, read: Cached, items: Sequence[Any]) -> dict[str, Tensor]:
+        cells = {"": [item.cells for item in items]}
+        cells |= {view: [item.views[view] for item in items] for view in self.views}
+        return {view: torch.from_numpy(read(rows)) for view, rows in cells.items()}
+
+    def _column(self, name: str, draws: Sequence[Draw], items: Sequence[Item]) -> Tensor:
         spec = SCHEMA[name]
         if spec.drawn:
-            values = [self._noise(name, spec, *pair) for pair in zip(draws, examples, strict=True)]
+            values = [self._noise(name, spec, *pair) for pair in zip(draws, items, strict=True)]
         else:
-            values = [example.columns[name] for example in examples]
+            values = [item.columns[name] for item in items]
         return collated(values, spec)
 
-    def _noise(self, name: str, spec: ColumnSpec, draw: Draw, example: TokenExample) -> Any:
+    def _noise(self, name: str, spec: ColumnSpec, draw: Draw, item: Item) -> Any:
         generator = np.random.default_rng([self.seed, draw.epoch, draw.index, zlib.crc32(name.encode())])
         if spec.axes == "example":
             return _open_uniform(generator, 1)[0]
         if spec.axes == "example response":
-            return _open_uniform(generator, len(example.cells))
-        return tuple(_open_uniform(generator, len(cell.response)) for cell in example.cells)
+            return _open_uniform(generator, len(item.lengths))
+        return tuple(_open_uniform(generator, length) for length in item.lengths)
+
+    def _seed(self, draw: Draw) -> int:
+        sequence = np.random.SeedSequence([self.seed, draw.epoch, draw.index])
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)  # a torch seed is signed
 
 
 def _open_uniform(generator: np.random.Generator, size: int) -> NDArray[np.float32]:

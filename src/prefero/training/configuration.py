@@ -26,14 +26,18 @@ class LoraSection(Section):
     r: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
+    target_modules: str | list[str] | None = None
     modules_to_save: list[str] | None = None
 
 
 class ModelSection(Section):
-    """``name`` is a hub name or a folder. ``dtype`` is what the weights are kept in."""
+    """``name`` is a hub name or a folder. ``dtype`` is what the weights are kept in. ``kind`` is which kind
+    of model it is (:mod:`prefero.kinds`), by default what its configuration tells, and ``options`` are those
+    of the kind."""
 
     name: str
+    kind: str = "auto"
+    options: dict[str, Any] = Field(default_factory=dict)
     tokenizer: str | None = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"

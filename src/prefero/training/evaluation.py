@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from prefero.objectives.batch import Signal
 from prefero.objectives.compare import Objective
 from prefero.training.joining import joined, taken
-from prefero.training.metrics import MONITORED, measure, with_differences
+from prefero.training.metrics import measure, with_differences
 from prefero.training.scoring import Scorer
 from prefero.training.updates import Ranks, to_device
 
@@ -48,12 +49,14 @@ def evaluate(
     *,
     rows_per_step: int,
     exact: bool,
+    extra: frozenset[Signal] = frozenset(),
     progress: float = 0.0,
 ) -> Evaluated:
     """Measure the rows of all ranks.
 
     An objective that is a sum over examples is averaged over all of them; any other is evaluated on groups as
-    large as an optimizer step, and averaged over these by their number of examples.
+    large as an optimizer step, and averaged over these by their number of examples. ``extra`` signals of the
+    policy are measured besides those that the objective needs.
     """
     training = policy.training, objective.training
     policy.eval(), objective.eval()
@@ -65,7 +68,7 @@ def evaluate(
         scored = []
         for row in group:
             row = to_device(row, ranks.device)
-            batch = scorer(policy, row, extra=MONITORED.values(), progress=progress)
+            batch = scorer(policy, row, extra=extra, progress=progress)
             scored.append((batch, row))
             if row["weight"] > 0:
                 found.append(

@@ -7,32 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
-from prefero.data.packing import unique_tokens
-from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
-from prefero.models.language import adapt
+from prefero.kinds.choose import kind_of
+from prefero.kinds.kind import Dataset, Kind, Reading
+from prefero.kinds.source import ModelSource, first_line
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
-from prefero.objectives.needs import Needs, dry_run
+from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
 from prefero.reference.resolve import Demand, ReferenceSpec, adapters_of, chosen_kind
 from prefero.training.arguments import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
-from prefero.training.plan import PackedRows, PaddedRows, Rows, StepPlan
-from prefero.training.preparation import (
-    ModelSource,
-    length_limit,
-    refuse_long_ids,
-    token_dataset,
-    with_adapters,
-)
-from prefero.training.scoring import compared_models, model_names, signals_of
+from prefero.training.plan import StepPlan
 
 Reference = str | ReferenceSpec | None
 
-EvalTokens = TokenDataset | dict[str, TokenDataset] | None
+HeldOut = Dataset | dict[str, Dataset] | None
 
 
 @dataclass(frozen=True)
@@ -42,13 +33,12 @@ class Ingredients:
     args: PreferenceArguments
     objective: Objective
     needs: Needs
-    tokenizer: PreTrainedTokenizerBase
+    kind: Kind
     policy: nn.Module
-    name: str
     layout: str
     tokens_per_row: int
-    train: TokenDataset | None
-    eval: EvalTokens
+    train: Dataset | None
+    eval: HeldOut
     demands: Mapping[str, Demand]
     specs: Mapping[str, ReferenceSpec]
 
@@ -56,19 +46,14 @@ class Ingredients:
     def method(self) -> str:
         return self.objective.key or type(self.objective).__name__
 
-    @property
-    def text_config(self) -> Any:
-        policy: Any = self.policy
-        return policy.config.get_text_config()
-
-    def plan(self, tokens: TokenDataset, *, shuffle: bool) -> StepPlan:
+    def plan(self, data: Dataset, *, shuffle: bool) -> StepPlan:
         """How these examples meet in steps, on the processes that there are."""
         args = self.args
-        steps = -(-len(tokens) // args.examples_per_step)
+        steps = -(-len(data) // args.examples_per_step)
         epochs = -(-args.max_steps // steps) if args.max_steps > 0 else -int(-args.num_train_epochs // 1)
         return StepPlan(
-            len(tokens),
-            _rows(tokens, self.layout),
+            len(data),
+            self.kind.rows(data, self.layout),
             examples_per_step=args.examples_per_step,
             tokens_per_row=self.tokens_per_row,
             world=args.world_size,
@@ -85,7 +70,8 @@ def prepared(
     objective: str | Mapping[str, Any] | Objective,
     args: PreferenceArguments,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    kind: str | Kind = "auto",
+    processor: Any = None,
     reference: Reference = "auto",
     models: Mapping[str, Reference] | None = None,
     peft_config: Any = None,
@@ -94,38 +80,25 @@ def prepared(
     loaded."""
     objective = objective if isinstance(objective, Objective) else from_config(objective)
     needs = dry_run(objective)
+    given: Any = ModelSource(model) if isinstance(model, str) else model
+    kind = kind_of(kind, given, processor)
+    kind.check(needs)
     specs = {name: _spec(one) for name, one in {**(models or {}), "reference": reference}.items()}
     specs |= {name: _trained(specs.get(name, ReferenceSpec())) for name in objective.trains}
     demands = {
-        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact)
+        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
         for name in sorted(model_names(needs))
     }
-    given: Any = ModelSource(model) if isinstance(model, str) else model
-    config = given.config() if isinstance(given, ModelSource) else given.config
-    name = given.name if isinstance(given, ModelSource) else str(getattr(config, "_name_or_path", ""))
-    if tokenizer is None:
-        tokenizer = (given if isinstance(given, ModelSource) else ModelSource(name)).tokenizer()
 
-    def read(source: Any, split: str) -> TokenDataset:
-        reading = {} if isinstance(source, TokenDataset) else {"split": split}
-        tokens = token_dataset(
-            source,
-            tokenizer,
-            needs,
-            max_length=length_limit(args.max_length, config),
-            seed=args.seed,
-            method=objective.key or "",
-            **reading,
-        )
-        refuse_long_ids(tokens, getattr(config.get_text_config(), "vocab_size", None))
-        return tokens
+    def read(source: Any, split: str) -> Dataset:
+        return kind.read(source, needs, Reading(split, args.max_length, args.seed, objective.key or ""))
 
     train = None if train_dataset is None else read(train_dataset, "train")
     held_out = _each(eval_dataset, lambda source: read(source, "test"))
-    policy = given.load() if isinstance(given, ModelSource) else given
+    policy = kind.load() if isinstance(given, ModelSource) else given
     if peft_config is not None:
         set_seed(args.seed)  # new adapters are drawn
-        policy = with_adapters(policy, peft_config)
+        policy = _with_adapters(policy, peft_config)
     _refuse_impossible_processes(policy, args)
     adapters = adapters_of(policy)
     for one, demand in demands.items():
@@ -133,30 +106,31 @@ def prepared(
     if args.learning_rate is None:
         args.learning_rate = ADAPTER_LEARNING_RATE if adapters.there else FULL_LEARNING_RATE
     if args.ddp_find_unused_parameters is None:
-        # Only parts that no text reaches (a vision tower) and experts can be left out of a step.
-        text = config.get_text_config()
-        args.ddp_find_unused_parameters = text is not config or _has_experts(text)
-    layout = adapt(policy, layout=args.layout, keep_dropout=args.dropout)
-    budget = args.tokens_per_row or default_tokens_per_row(layout, args.device)
-    return Ingredients(
-        args, objective, needs, tokenizer, policy, name, layout, budget, train, held_out, demands, specs
-    )
+        args.ddp_find_unused_parameters = kind.leaves_out(policy)
+    layout = kind.adapt(policy, args.layout, keep_dropout=args.dropout)
+    budget = args.tokens_per_row or kind.budget(layout, args.device)
+    return Ingredients(args, objective, needs, kind, policy, layout, budget, train, held_out, demands, specs)
 
 
-def default_tokens_per_row(layout: str, device: torch.device) -> int:
-    """A dense mask grows with the square of the row; a GPU wants longer rows than a CPU."""
-    if layout == "dense":
-        return 1024
-    return 4096 if device.type == "cpu" else 16384
+def _with_adapters(model: nn.Module, adapter: Any) -> nn.Module:
+    """The model with the adapters of a PEFT configuration, its own weights fixed."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    try:
+        return get_peft_model(model, adapter)
+    except ValueError as error:
+        raise PreferoError(f"the adapters do not fit this model: {first_line(error)}") from None
 
 
-def all_of(tokens: EvalTokens) -> list[TokenDataset]:
-    if tokens is None:
+def all_of(held_out: HeldOut) -> list[Dataset]:
+    if held_out is None:
         return []
-    return list(tokens.values()) if isinstance(tokens, dict) else [tokens]
+    return list(held_out.values()) if isinstance(held_out, dict) else [held_out]
 
 
-def _each(source: Any, read: Callable[[Any], TokenDataset]) -> EvalTokens:
+def _each(source: Any, read: Callable[[Any], Dataset]) -> HeldOut:
     if source is None:
         return None
     return {name: read(one) for name, one in source.items()} if isinstance(source, dict) else read(source)
@@ -171,22 +145,6 @@ def _spec(reference: Reference) -> ReferenceSpec:
 def _trained(spec: ReferenceSpec) -> ReferenceSpec:
     """Of a model that the objective trains, unless it is said to be another one."""
     return replace(spec, kind="trained") if spec.kind == "auto" and spec.model is None else spec
-
-
-def _rows(tokens: TokenDataset, layout: str) -> Rows:
-    if layout != "padded":
-        return PackedRows([unique_tokens(example) for example in tokens])
-    cells = [[*example.cells, *(c for view in example.views.values() for c in view)] for example in tokens]
-    return PaddedRows(
-        [len(some) for some in cells],
-        [max(len(cell.context) + len(cell.response) for cell in some) for some in cells],
-    )
-
-
-def _has_experts(config: Any) -> bool:
-    return any(
-        getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")
-    )
 
 
 def _refuse_impossible_processes(policy: nn.Module, args: PreferenceArguments) -> None:

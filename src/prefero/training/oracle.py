@@ -84,7 +84,7 @@ class ComparisonOracleStep:
         head, rule = output_layer(policy)
         gradient = torch.zeros_like(head.weight)
         if row["weight"] > 0:
-            for question in questions(batch, row["forest"], head, rule):
+            for question in questions(batch, _forest(row), head, rule):
                 gradient += self.answer(question) / self.examples
         with torch.enable_grad():
             pull = (head.weight * gradient).sum()
@@ -125,6 +125,14 @@ class Question:
         logits = self.rule(outputs)
         logps = logits.gather(1, self.targets[:, None])[:, 0] - logits.logsumexp(1)
         return logps[: self.chosen].sum(), logps[self.chosen :].sum()
+
+
+def _forest(row: Row) -> Forest:
+    if not isinstance(row["inputs"], Forest):
+        raise PreferoError(
+            "compo moves the output layer of a causal language model, and this is another kind"
+        )
+    return row["inputs"]
 
 
 def questions(batch: PreferenceBatch, forest: Forest, head: nn.Linear, rule: LogitRule) -> list[Question]:

@@ -7,24 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefero.data.examples import Example, Text
 from prefero.evaluate.ranking import ranking_accuracy
-from prefero.feedback.sampling import contexts, sample
+from prefero.kinds.kind import Kind
 from prefero.training.evaluation import Evaluated
 from prefero.training.run_folder import write_lines
-
-SAMPLE_TOKENS = 128
-"""Longest response of a sample, in tokens; at most half of what prompt and response may have together."""
 
 
 def held_out_row(method: str, found: Evaluated) -> dict[str, Any]:
@@ -49,16 +39,15 @@ class Samples(TrainerCallback):
 
     def __init__(
         self,
+        kind: Kind,
         examples: Sequence[Example],
         count: int,
-        tokenizer: PreTrainedTokenizerBase,
         *,
-        max_length: int,
+        max_length: int | None,
         seed: int,
     ) -> None:
-        self.tokens = min(SAMPLE_TOKENS, max_length // 2)
-        self.prompts = _short_prompts(examples, count, tokenizer, max_length - self.tokens)
-        self.tokenizer, self.seed = tokenizer, seed
+        self.kind, self.max_length, self.seed = kind, max_length, seed
+        self.prompts = kind.prompts(examples, count, max_length)
 
     def on_train_begin(
         self,
@@ -86,28 +75,13 @@ class Samples(TrainerCallback):
                 drawn = zip(lines, self._drawn(model), strict=True)
                 write_lines(_file(args), [line | {"after": text} for line, text in drawn])
 
-    def _drawn(self, model: nn.Module | None) -> list[str]:
+    def _drawn(self, model: nn.Module | None) -> list[Any]:
         assert model is not None
-        generator = torch.Generator(next(model.parameters()).device).manual_seed(self.seed)
-        drawn = sample(model, self.tokenizer, self.prompts, generator=generator, max_new_tokens=self.tokens)
-        return [one.text for one in drawn]
+        return self.kind.sample(model, self.prompts, self.seed, self.max_length)
 
 
 def _file(args: TrainingArguments) -> Path:
     return Path(str(args.output_dir)) / "samples.jsonl"
-
-
-def _short_prompts(
-    examples: Sequence[Example], count: int, tokenizer: PreTrainedTokenizerBase, longest: int
-) -> list[Text]:
-    """The first distinct prompts of at most ``longest`` tokens."""
-    found: list[Text] = []
-    for example in examples:
-        if len(found) == count:
-            break
-        if example.prompt not in found and len(contexts([example.prompt], tokenizer)[0]) <= longest:
-            found.append(example.prompt)
-    return found
 
 
 def _shown(prompt: Text) -> str:

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -193,17 +193,23 @@ class ResumingTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = output_dir or self.args.output_dir
         if not self._shards:
-            super().save_model(output_dir, _internal_call)
+            if isinstance(self.model, PreTrainedModel | PeftModel):
+                super().save_model(output_dir, _internal_call)
+            elif self.args.should_save:
+                self._save_pretrained(folder)
             if self.args.should_save:
                 save_objective(self.objective, folder)
             return
         state = sharding.whole_state(self.model)
         if self.args.should_save:
-            self.model.save_pretrained(folder, state_dict=state)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(folder)
+            self._save_pretrained(folder, state_dict=state)
             save_objective(self.objective, folder)
         self.accelerator.wait_for_everyone()
+
+    def _save_pretrained(self, folder: str, **state: Any) -> None:
+        self.model.save_pretrained(folder, **state)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:

@@ -14,6 +14,9 @@ from prefero.data.arrange import arrange
 from prefero.data.examples import Examples
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
+from prefero.kinds.choose import kind_of
+from prefero.kinds.kind import Kind
+from prefero.kinds.source import ModelSource
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
 from prefero.reference.resolve import ReferenceSpec
@@ -21,7 +24,6 @@ from prefero.training import checkpoints
 from prefero.training.arguments import PreferenceArguments
 from prefero.training.configuration import DataSection, LoraSection, ReferenceSection, TrainConfig
 from prefero.training.outcome import Samples, held_out_row
-from prefero.training.preparation import ModelSource, length_limit
 from prefero.training.run_folder import refuse_other_run, write_json
 from prefero.training.trainer import PreferenceTrainer
 
@@ -144,32 +146,35 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Train and leave the run folder; returns the rows of its evaluation."""
     model = config.model
+    source = ModelSource(
+        model.name,
+        processor_name=model.tokenizer,
+        revision=model.revision,
+        dtype=model.dtype,
+        attention=model.attention,
+        quantization=model.quantization,
+        trust_remote_code=model.trust_remote_code,
+    )
+    kind = kind_of(model.kind, source, options=model.options)
     trainer = PreferenceTrainer(
-        ModelSource(
-            model.name,
-            tokenizer_name=model.tokenizer,
-            revision=model.revision,
-            dtype=model.dtype,
-            attention=model.attention,
-            quantization=model.quantization,
-            trust_remote_code=model.trust_remote_code,
-        ),
+        source,
         training,
         held_out,
         config.objective,
         arguments(config),
+        kind=kind,
         reference=_spec(config.reference),
         models={name: _spec(one) for name, one in config.models.items()},
-        peft_config=_lora(model.lora),
+        peft_config=_lora(model.lora, kind),
         callbacks=list(callbacks),
         recipe=config.as_dict(),
     )
     trainer.add_callback(
         Samples(
+            kind,
             held_out if held_out is not None else training,
             config.training.samples,
-            trainer.made.tokenizer,
-            max_length=length_limit(trainer.args.max_length, trainer.made.policy.config),
+            max_length=trainer.args.max_length,
             seed=config.seed,
         )
     )
@@ -203,15 +208,16 @@ def _spec(section: ReferenceSection) -> ReferenceSpec:
     return ReferenceSpec(**{name: getattr(section, name) for name in type(section).model_fields})
 
 
-def _lora(section: LoraSection | None) -> LoraConfig | None:
+def _lora(section: LoraSection | None, kind: Kind) -> LoraConfig | None:
     if section is None:
         return None
+    targets = section.target_modules or kind.lora_targets
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=kind.task_type,
         r=section.r,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
         lora_dropout=section.dropout,
-        target_modules=section.target_modules,
+        target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=section.modules_to_save,
     )
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefero.data.tokenize import TokenDataset
 from prefero.diagnostics import records
 from prefero.diagnostics.callback import metric_names
 from prefero.errors import PreferoError
+from prefero.kinds.kind import Dataset
 from prefero.objectives.registry import methods
-from prefero.training.ingredients import EvalTokens, Ingredients
+from prefero.training.ingredients import HeldOut, Ingredients
 
 OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "evaluation.json", "report.html")
 
@@ -89,7 +89,7 @@ def machine() -> dict[str, Any]:
 def described(made: Ingredients, config: Mapping[str, Any]) -> dict[str, Any]:
     """What ``run.json`` says of a run before it begins."""
     method = methods().get(made.objective.key or "")
-    held_out = {name: tokens.summary.as_dict() for name, tokens in _named(made.eval).items()}
+    held_out = {name: data.summary.as_dict() for name, data in _named(made.eval).items()}
     return {
         "method": {
             "key": made.method,
@@ -105,7 +105,8 @@ def described(made: Ingredients, config: Mapping[str, Any]) -> dict[str, Any]:
             "eval": held_out if isinstance(made.eval, dict) else held_out.get(""),
         },
         "model": {
-            "name": made.name,
+            "name": made.kind.model_name,
+            "kind": made.kind.name,
             "class": type(made.policy).__name__,
             "parameters": sum(weight.numel() for weight in made.policy.parameters()),
         },
@@ -114,7 +115,7 @@ def described(made: Ingredients, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _named(held_out: EvalTokens) -> dict[str, TokenDataset]:
+def _named(held_out: HeldOut) -> dict[str, Dataset]:
     if held_out is None:
         return {}
     return held_out if isinstance(held_out, dict) else {"": held_out}

@@ -10,52 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefero.data.packing import CellIndex, Forest
 from prefero.data.schema import SCHEMA
-from prefero.models.language import score
+from prefero.kinds.kind import Kind
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
-from prefero.objectives.needs import Needs, Sizes, trailing_sizes
+from prefero.objectives.needs import Needs, Sizes, compared_models, signals_of, trailing_sizes
 from prefero.reference.providers import Provider
 
 MAIN = ""
 """The view that is the examples themselves."""
 
 
-def every_need(needs: Needs) -> list[Needs]:
-    """What an objective needs of the examples themselves and of each view."""
-    return [needs, *needs.views.values()]
-
-
-def model_names(needs: Needs) -> set[str]:
-    """Every model that is scored, except the policy, whether read itself or only by a signal."""
-    read = {name for need in every_need(needs) for name in need.models}
-    return (read | {signal.against for signal in signals_of(needs) if signal.against}) - {"policy"}
-
-
-def signals_of(needs: Needs, model: str | None = None) -> frozenset[Signal]:
-    """The signals asked of one model, or of all of them."""
-    return frozenset(
-        signal
-        for need in every_need(needs)
-        for name, signals in need.models.items()
-        if model in (None, name)
-        for signal in signals
-    )
-
-
-def compared_models(needs: Needs) -> set[str]:
-    """Models that a signal of another model is measured against: they have to be there while it is scored."""
-    return {signal.against for signal in signals_of(needs) if signal.against}
-
-
 class Scorer:
-    """Scores rows with the policy and with the ``providers`` of the other models that ``needs`` names.
+    """Scores rows, as the kind of model is scored, with the policy and with the ``providers`` of the other
+    models that ``needs`` names.
 
     Models for which a row carries cached log-probabilities are not run.
     """
 
     def __init__(
         self,
+        kind: Kind,
         needs: Needs,
         providers: Mapping[str, Provider],
         *,
@@ -64,7 +38,8 @@ class Scorer:
     ) -> None:
         """``sizes`` says how wide and how many the states of a model are, by its name; ``around`` is entered
         where another model is scored (the policy's mixed precision)."""
-        self.needs, self.providers, self.sizes, self.around = needs, providers, sizes, around
+        self.kind, self.needs, self.providers = kind, needs, providers
+        self.sizes, self.around = sizes, around
 
     def __call__(
         self,
@@ -75,21 +50,21 @@ class Scorer:
         progress: float = 0.0,
     ) -> PreferenceBatch:
         """``extra`` signals of the policy are measured besides those that the objective needs."""
-        forest: Forest = row["forest"]
+        inputs = row["inputs"]
         scored = {}
         for name, provider in self.providers.items():
             with self.around():
-                scored[name] = provider.score(forest, signals_of(self.needs, name))
+                scored[name] = provider.score(inputs, signals_of(self.needs, name))
         others = {name: self.providers[name].model for name in compared_models(self.needs)}
         wanted = signals_of(self.needs, "policy") | frozenset(extra)
-        scored["policy"] = score(policy, forest, wanted, others=others)
+        scored["policy"] = self.kind.score(policy, inputs, wanted, others=others)
         return self._batch(row, scored, progress)
 
     def blank(self, row: Mapping[str, Any]) -> PreferenceBatch:
         """The batch with every log-probability 0: enough to count what an objective averages over."""
-        forest: Forest = row["forest"]
+        masks = self.kind.masks(row["inputs"])
         scored = {
-            name: {view: self._zeros(index, name) for view, index in forest.cells.items()}
+            name: {view: self._zeros(mask, name) for view, mask in masks.items()}
             for name in {"policy", *self.providers}
         }
         return self._batch(row, scored, 0.0)
@@ -129,8 +104,7 @@ class Scorer:
             models[name] = TokenLogps(by_view[view].to(policy.logps.dtype), policy.mask)
         return models
 
-    def _zeros(self, index: CellIndex, model: str) -> TokenLogps:
-        mask = index.index >= 0
+    def _zeros(self, mask: Tensor, model: str) -> TokenLogps:
         zeros = mask.new_zeros(mask.shape, dtype=torch.float32)
         signals = {}
         for signal in signals_of(self.needs, model):

@@ -37,7 +37,7 @@ class StepLog:
             names = term_names(objective, share.batch)
             for name, (total, count) in zip(names, share.terms, strict=True):
                 self._averages.add_total(name, total, count)
-        self._tokens += len(row["forest"])
+        self._tokens += len(row["inputs"])
         self._examples += int(row["weight"]) * len(row["example"])
 
     def drain(self) -> dict[str, float]:

@@ -14,13 +14,14 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from prefero.data.tokenize import TokenDataset
 from prefero.diagnostics.callback import MonitorCallback
 from prefero.errors import PreferoError
-from prefero.models.language import state_sizes
+from prefero.kinds.kind import Dataset, Kind
+from prefero.kinds.source import ModelSource
+from prefero.objectives.batch import Signal
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.resolve import resolve
@@ -35,7 +36,6 @@ from prefero.training.interrupts import StopInOrder
 from prefero.training.metrics import MONITORED
 from prefero.training.other_models import fill_gaps, loaded
 from prefero.training.plan import RankRows
-from prefero.training.preparation import ModelSource
 from prefero.training.resuming import ResumingTrainer
 from prefero.training.rules import update_rule
 from prefero.training.run_folder import RunFolder, described
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class PreferenceTrainer(ResumingTrainer):
-    """Aligns a causal language model with preference data by one objective.
+    """Aligns a model with preference data by one objective.
 
     Example::
 
@@ -58,11 +58,13 @@ class PreferenceTrainer(ResumingTrainer):
     Args:
         model: a hub name, a folder, or a loaded model (with PEFT adapters or without).
         train_dataset: preference data: a file, a folder, a hub name, a ``datasets.Dataset``, rows,
-            :class:`~prefero.data.examples.Examples` or a :class:`~prefero.data.tokenize.TokenDataset`.
+            :class:`~prefero.data.examples.Examples` or what the kind of model read of them.
         eval_dataset: held-out data in any of these forms, or several by name.
         objective: a method's name, its configuration, or an objective.
         args: all arguments; without it ``settings`` are taken as arguments of :class:`PreferenceArguments`.
-        processing_class: the tokenizer; by default the one that belongs to ``model``.
+        kind: which kind of model it is, by name or with options (:mod:`prefero.kinds`); by default what its
+            configuration tells.
+        processing_class: the tokenizer, processor or scheduler; by default the one that belongs to ``model``.
         reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, or a
             :class:`~prefero.reference.resolve.ReferenceSpec`.
         models: other models that the objective reads, by name.
@@ -84,7 +86,8 @@ class PreferenceTrainer(ResumingTrainer):
         objective: str | Mapping[str, Any] | Objective = "dpo",
         args: PreferenceArguments | None = None,
         *,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        kind: str | Kind = "auto",
+        processing_class: Any = None,
         reference: Reference = "auto",
         models: Mapping[str, Reference] | None = None,
         peft_config: Any = None,
@@ -99,7 +102,8 @@ class PreferenceTrainer(ResumingTrainer):
             eval_dataset,
             objective,
             args,
-            tokenizer=processing_class,
+            kind=kind,
+            processor=processing_class,
             reference=reference,
             models=models,
             peft_config=peft_config,
@@ -113,16 +117,16 @@ class PreferenceTrainer(ResumingTrainer):
             args=args,
             train_dataset=made.train,
             eval_dataset=made.eval,
-            processing_class=made.tokenizer,
+            processing_class=made.kind.processor,
             callbacks=callbacks,
         )
         self.references = resolve(
             made.demands,
             made.specs,
+            made.kind,
             self.model,
-            partial(loaded, policy=made.policy, args=args),
+            partial(loaded, kind=made.kind, policy=made.policy, args=args),
             precision=self.accelerator.mixed_precision,
-            name_of_policy=made.name,
         )
         for provider in self.references.providers.values():
             if isinstance(provider.model, nn.Module):
@@ -136,6 +140,7 @@ class PreferenceTrainer(ResumingTrainer):
             self._prepare_references()
             self.shard()
         self.scorer = Scorer(
+            made.kind,
             made.needs,
             self.references.providers,
             sizes=self._state_sizes,
@@ -148,8 +153,8 @@ class PreferenceTrainer(ResumingTrainer):
         self._latest: tuple[int, Evaluated | None] = (0, None)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
         if self.is_world_process_zero():
-            for tokens in (made.train, *all_of(made.eval)):
-                for note in tokens.summary.notes if tokens is not None else ():
+            for data in (made.train, *all_of(made.eval)):
+                for note in data.summary.notes if data is not None else ():
                     logger.warning(note)
         self._stop = StopInOrder(self._sum_over_ranks, args.device)
         self.kept, between = between_steps(self)
@@ -166,12 +171,12 @@ class PreferenceTrainer(ResumingTrainer):
     def _state_sizes(self, name: str) -> Sizes:
         """How wide and how many the states of the model of that name are."""
         provider = self.references.providers.get(name)
-        return state_sizes(self.made.policy if provider is None else provider.model)
+        return self.made.kind.state_sizes(self.made.policy if provider is None else provider.model)
 
     # What is trained and measured on
 
-    def _loader(self, rows: RankRows, tokens: TokenDataset) -> DataLoader:
-        return rows_of(tokens, rows, self.made.needs, self.references, self.args)
+    def _loader(self, rows: RankRows, data: Dataset) -> DataLoader:
+        return rows_of(self.made.kind, data, rows, self.made.needs, self.references, self.args)
 
     def get_train_dataloader(self) -> DataLoader:
         if self.plan is None:
@@ -180,11 +185,11 @@ class PreferenceTrainer(ResumingTrainer):
         return self._loader(self.rows, self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        tokens = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        tokens = self.eval_dataset if tokens is None else tokens
-        if not isinstance(tokens, TokenDataset):
+        data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        data = self.eval_dataset if data is None else data
+        if not any(data is one for one in (self.train_dataset, *all_of(self.made.eval))):
             raise PreferoError("held-out data are given as eval_dataset when the trainer is made")
-        return self._loader(RankRows(self.made.plan(tokens, shuffle=False), self.args.process_index), tokens)
+        return self._loader(RankRows(self.made.plan(data, shuffle=False), self.args.process_index), data)
 
     # Models that are not trained
 
@@ -242,11 +247,15 @@ class PreferenceTrainer(ResumingTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        extra = frozenset(MONITORED.values()) if self._logs_after_this_step() else frozenset()
+        extra = self._monitored if self._logs_after_this_step() else frozenset()
         self.objective.train()
         share = self.update.share(model, inputs, extra, self._progress)
         self._steps.add(inputs, share, self.objective)
         return (share.loss, {}) if return_outputs else share.loss
+
+    @cached_property
+    def _monitored(self) -> frozenset[Signal]:
+        return frozenset(MONITORED[name] for name in self.made.kind.monitors)
 
     @property
     def _progress(self) -> float:
@@ -310,5 +319,6 @@ class PreferenceTrainer(ResumingTrainer):
                 self._ranks,
                 rows_per_step=dataloader.batch_sampler.plan.rows,  # type: ignore[union-attr]
                 exact=self.made.needs.exact,
+                extra=self._monitored,
                 progress=self._progress,
             )

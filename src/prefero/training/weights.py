@@ -20,7 +20,7 @@ def saved_weights(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
     ``from_pretrained`` reads them. Raises :class:`PreferoError` if a weight of the model is not there.
     """
     state: dict[str, Tensor] = {}
-    for file in sorted(checkpoint.glob("model*.safetensors")):
+    for file in sorted(checkpoint.glob("*model*.safetensors")):
         state |= load_file(file)
     if _missing(state, model):
         state = _converted(checkpoint, model)

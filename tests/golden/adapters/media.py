@@ -30,6 +30,7 @@ from prefero.reference.providers import Moving
 from tests.golden.adapters import adapter
 from tests.golden.adapters.denoising import MODELS, ROLES, batch_of_errors, margins, predictions, tensor
 from tests.golden.batches import values
+from tests.language import LANGUAGE
 
 
 def levels(inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,7 +232,7 @@ def reference_update(params, inputs):
         return module
 
     share = 1.0 if params["kind"] == "hard" else 1 - params["keep"]
-    reference = Moving(model("reference"), alpha=share, every=1)
+    reference = Moving(LANGUAGE, model("reference"), alpha=share, every=1)
     reference.follow(model("policy"), step=1)
     return {"reference_params": reference.model.weight}
 

@@ -7,12 +7,13 @@ from torch import nn
 
 from prefero.reference.providers import Moving
 from tests.golden.adapters import adapter
+from tests.language import LANGUAGE
 
 
 def trajectory(inputs, alpha: float, every: int) -> list[list[float]]:
     weights = nn.Parameter(torch.tensor(inputs["initial_reference"], dtype=torch.float64))
     policy = nn.ParameterList([weights])
-    reference = Moving(policy, alpha=alpha, every=every)
+    reference = Moving(LANGUAGE, policy, alpha=alpha, every=every)
     steps = []
     for step, after in enumerate(inputs["policy_after_step"], start=1):
         weights.data = torch.tensor(after, dtype=torch.float64)

@@ -1,0 +1,130 @@
+"""What kinds of model have in common that read and write tokens of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from prefero.data.examples import Examples
+from prefero.data.formats import load_examples
+from prefero.data.tokenize import TokenDataset, tokenize
+from prefero.errors import PreferoError
+from prefero.kinds.kind import Kind, Reading
+from prefero.kinds.options import no_options
+from prefero.kinds.source import ModelSource
+from prefero.models.language import innermost
+from prefero.objectives.needs import Needs
+
+DEFAULT_MAX_LENGTH = 1024
+
+
+class TextKind(Kind):
+    """A model of transformers with a tokenizer. ``loader`` is the class of transformers that loads it,
+    ``what`` its name for messages."""
+
+    loader: ClassVar[str]
+    what: ClassVar[str]
+    processor_loader: ClassVar[str] = "AutoTokenizer"
+
+    def __init__(self, config: Any, processor: Any, source: ModelSource) -> None:
+        self.config, self.processor, self.source = config, processor, source
+        self.model_name = source.name
+
+    @classmethod
+    def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
+        no_options(cls.name, options)
+        return cls(*parts_of(model, processor, cls.processor_loader))
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.processor
+
+    def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
+        limit = length_limit(reading.max_length, self.config)
+        if isinstance(source, TokenDataset):
+            _refuse_other_reading(source, needs, reading.method)
+            data = source
+        else:
+            data = tokenize(
+                source if isinstance(source, Examples) else load_examples(source, split=reading.split),
+                self.tokenizer,
+                roles=needs.roles,
+                columns=needs.columns,
+                max_length=limit,
+                views={view: need.roles for view, need in needs.views.items()},
+                seed=reading.seed,
+                for_method=reading.method,
+            )
+        refuse_long_ids(data, getattr(self.config.get_text_config(), "vocab_size", None))
+        return data
+
+    def load(self) -> nn.Module:
+        return self.source.load(self.loader, self.what)
+
+    def other(self, name: str, dtype: torch.dtype) -> nn.Module:
+        source = ModelSource(name, dtype=str(dtype).removeprefix("torch."))
+        model = source.load(self.loader, self.what)
+        self.adapt(model)
+        return model
+
+
+def parts_of(model: Any, processor: Any, loader: str) -> tuple[Any, Any, ModelSource]:
+    """Configuration, processor and source of a loaded model or of a source."""
+    if isinstance(model, ModelSource):
+        config = model.config()
+        return config, processor or model.processor(loader), model
+    config = innermost(model).config
+    name = str(getattr(config, "_name_or_path", ""))
+    return config, processor or ModelSource(name).processor(loader), ModelSource(name)
+
+
+def context_length(config: Any) -> int | None:
+    """How many positions the model has, where it says so."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        if isinstance(value := getattr(text, name, None), int):
+            return value
+    return None
+
+
+def length_limit(wanted: int | None, config: Any) -> int:
+    """``max_length``: as wanted, or 1024, or the model's context where that is less.
+
+    Raises :class:`PreferoError` for more than the model has positions.
+    """
+    context = context_length(config)
+    if wanted is None:
+        return min(DEFAULT_MAX_LENGTH, context or DEFAULT_MAX_LENGTH)
+    if context is not None and wanted > context:
+        raise PreferoError(
+            f"max_length is {wanted}, but the model has {context} positions (max_position_embeddings): lower "
+            "max_length, or take a model with a longer context"
+        )
+    return wanted
+
+
+def _refuse_other_reading(data: TokenDataset, needs: Needs, method: str) -> None:
+    first = data[0]
+    missing = [view for view in needs.views if view not in first.views]
+    if data.roles != needs.roles or missing:
+        raise PreferoError(
+            f"the data were tokenised for the roles {data.roles or 'none'} and the views "
+            f"{list(first.views)}, but {method or 'the objective'} reads {needs.roles or 'lists'} and "
+            f"{list(needs.views)}: give the examples themselves"
+        )
+
+
+def refuse_long_ids(data: TokenDataset, vocabulary: int | None) -> None:
+    """Raise :class:`PreferoError` if the data hold token ids that the model does not have."""
+    if vocabulary is None:
+        return
+    largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
+    if largest >= vocabulary:
+        raise PreferoError(
+            f"the tokenizer gives the token {largest}, but the model has {vocabulary}: they do not belong "
+            "together; name the model's own tokenizer"
+        )

@@ -1,0 +1,8 @@
+"""The kind of model that most tests are about, where only its collation and scoring matter."""
+
+from __future__ import annotations
+
+from prefero.kinds.language import Language
+from prefero.kinds.source import ModelSource
+
+LANGUAGE = Language(None, None, ModelSource("a test's"))
