@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -195,15 +196,14 @@ def arrange(examples: Sequence[TokenExample], table: Table) -> TableRow:
     arranged = {}
     for name, rows in views.items():
         shape = len(rows), max(map(len, rows))
-        prompt, response = torch.zeros(2, *shape, dtype=torch.int64)
-        there = torch.zeros(shape, dtype=torch.bool)
+        places, there = np.zeros((2, *shape), np.int64), np.zeros(shape, bool)
         for example, cells in enumerate(rows):
             for number, cell in enumerate(cells):
                 of, said = int(cell.context[0]), int(cell.response[0])
-                prompt[example, number] = met.setdefault(of, len(met))
-                response[example, number] = table.places[of, said]
-                there[example, number] = True
-        arranged[name] = Places(prompt, response, there)
+                places[:, example, number] = met.setdefault(of, len(met)), table.places[of, said]
+            there[example, : len(cells)] = True
+        prompt, response = torch.from_numpy(places)
+        arranged[name] = Places(prompt, response, torch.from_numpy(there))
     return TableRow(torch.tensor(list(met)), arranged, (len(table.prompts), table.width))
 
 
