@@ -64,6 +64,13 @@ class Images:
             return self.mask
         return torch.ones(self.values.shape[:2], dtype=torch.bool, device=self.values.device)
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
+        def move(values: Tensor) -> Tensor:
+            return values.to(device, non_blocking=non_blocking)
+
+        mask, elements = (None if one is None else move(one) for one in (self.mask, self.elements))
+        return Images(move(self.values), mapped(self.conditions, move), mask, elements)
+
 
 @dataclass(frozen=True, slots=True)
 class NoisyStates:
@@ -76,6 +83,12 @@ class NoisyStates:
     index: Int[Tensor, "example response token"]
     states: Float[Tensor, "example response token *element"]
     targets: Float[Tensor, "example response token *element"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> NoisyStates:
+        parts = (
+            part.to(device, non_blocking=non_blocking) for part in (self.index, self.states, self.targets)
+        )
+        return NoisyStates(self.images.to(device, non_blocking), *parts)
 
 
 def uniform(log_snr: Tensor) -> Tensor:
@@ -223,6 +236,11 @@ def denoise(
 
 def rows_of(conditions: Any, examples: Int[Tensor, " row"]) -> Any:
     """Conditions of examples as conditions of rows."""
+    return mapped(conditions, lambda values: values[examples])
+
+
+def mapped(conditions: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Conditions with every tensor in them changed; what is no tensor stays."""
     if isinstance(conditions, Mapping):
-        return {name: rows_of(values, examples) for name, values in conditions.items()}
-    return conditions[examples] if isinstance(conditions, Tensor) else conditions
+        return {name: mapped(values, change) for name, values in conditions.items()}
+    return change(conditions) if isinstance(conditions, Tensor) else conditions

@@ -24,3 +24,16 @@ def latents(
     shift = getattr(autoencoder.config, "shift_factor", None) or 0.0
     scaled = (found - shift) * autoencoder.config.scaling_factor
     return scaled.view(*pixels.shape[:2], *found.shape[1:])
+
+
+@torch.no_grad()
+def pixels(autoencoder: Any, found: Float[Tensor, "image *latent"]) -> Float[Tensor, "image *element"]:
+    """Latents in the units of the denoiser back as pixels in [−1, 1]."""
+    shift = getattr(autoencoder.config, "shift_factor", None) or 0.0
+    own = next(autoencoder.parameters())
+    return autoencoder.decode((found / autoencoder.config.scaling_factor + shift).to(own)).sample
+
+
+def shrinks(autoencoder: Any) -> int:
+    """How many pixels one latent stands for, along a side."""
+    return 2 ** (len(autoencoder.config.block_out_channels) - 1)

@@ -1,0 +1,352 @@
+"""Diffusion and flow models: images under captions or classes, scored by how well they are denoised.
+
+A token is a drawn time step, its "log-probability" minus the error of the denoiser there
+(:mod:`prefero.models.diffusion`). Time steps and noise of an example are drawn anew for every epoch and are
+the same for the policy and its reference; held-out examples keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+from accelerate import PartialState
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from prefero.data.examples import Example, Examples
+from prefero.data.formats import load_examples
+from prefero.data.schema import SCHEMA
+from prefero.errors import PreferoError
+from prefero.kinds.diffusion_conditions import Scene, family_of
+from prefero.kinds.diffusion_data import Encoding, PictureDataset, PictureItem, prepare
+from prefero.kinds.diffusion_samples import sampled
+from prefero.kinds.diffusion_source import DenoiserSource, LoadedDenoiser, bare, loaded
+from prefero.kinds.kind import Kind, Layout, Reading
+from prefero.kinds.options import parsed
+from prefero.kinds.rows import PackedRows, Rows
+from prefero.kinds.source import ModelSource
+from prefero.models.denoising import pseudo_huber, squared_error
+from prefero.models.diffusion import (
+    Denoiser,
+    DiffusionAdapter,
+    Images,
+    NoisyStates,
+    Times,
+    Weight,
+    mapped,
+    uniform,
+)
+from prefero.models.diffusion_latents import shrinks
+from prefero.models.language import zero_dropout
+from prefero.models.second import SecondModel
+from prefero.objectives.batch import Signal, TokenLogps
+from prefero.objectives.needs import Needs, signals_of
+from prefero.objectives.signals import DENOISERS
+
+NUMBERS_AT_ONCE = 1 << 18
+"""How many numbers a row holds by default: 16 images of Stable Diffusion's at 512 pixels."""
+
+
+class DiffusionOptions(BaseModel):
+    """``model.options`` of a recipe.
+
+    ``scale``, ``reduce``, ``weight`` and ``error`` say what stands for a log-probability: minus ``scale``
+    ω(λ) times the error, a mean or a sum over elements. The methods made for denoisers have β for the plain
+    mean (their default); others want a ``scale`` of some thousands. ``draws`` time steps are drawn for each
+    image, with ``noise_per`` example or image. ``pipeline`` is where the autoencoder and the text encoders
+    are, if not with the model; ``latents`` are the autoencoder's mean or a seeded sample. ``guidance`` is
+    what a distilled model is told, ``sample_steps`` how many steps the report's images take.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    draws: int = Field(default=1, ge=1)
+    noise_per: Literal["example", "response"] = "example"
+    times: Times | None = None
+    scale: float = Field(default=1.0, gt=0)
+    reduce: Literal["mean", "sum"] = "mean"
+    weight: Literal["uniform", "snr", "min_snr"] = "uniform"
+    min_snr_gamma: float = Field(default=5.0, gt=0)
+    error: Literal["squared", "pseudo_huber"] = "squared"
+    scheduler: str | dict[str, Any] | None = None
+    pipeline: str | None = None
+    variant: str | None = None
+    resolution: int | None = Field(default=None, ge=1)
+    latents: Literal["mean", "sample"] = "mean"
+    guidance: float = Field(default=3.5, ge=0)
+    sample_steps: int = Field(default=20, ge=1)
+
+    def omega(self) -> Weight:
+        """ω of log signal-to-noise ratios; min(snr, γ)/snr is Hang et al.'s (2023, arXiv 2303.09556)."""
+        match self.weight:
+            case "uniform":
+                return uniform
+            case "snr":
+                return Tensor.exp
+            case "min_snr":
+                return lambda log_snr: (self.min_snr_gamma * (-log_snr).exp()).clamp(max=1)
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyRow:
+    """Noisy states of some examples, by view; its length is how many there are."""
+
+    views: Mapping[str, NoisyStates]
+
+    def __len__(self) -> int:
+        return sum(int(states.images.present.sum()) * states.index.shape[2] for states in self.views.values())
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return replace(
+            self, views={view: states.to(device, non_blocking) for view, states in self.views.items()}
+        )
+
+
+class Diffusion(Kind):
+    """A denoiser of diffusers: U-Nets and transformers, on pixels or latents, for diffusions and flows."""
+
+    name = "diffusion"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    redrawn = "noise and time steps of a diffusion model are drawn anew in every epoch"
+
+    def __init__(self, parts: DenoiserSource | LoadedDenoiser, options: DiffusionOptions) -> None:
+        self.parts, self.options = parts, options
+        self.processor, self.model_name = parts.scheduler, parts.name
+        self.family = family_of(parts.config)
+        self.adapter = DiffusionAdapter.of(
+            parts.scheduler,
+            weight=options.omega(),
+            scale=options.scale,
+            reduce=options.reduce,
+            error=squared_error if options.error == "squared" else pseudo_huber,
+        )
+
+    @classmethod
+    def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
+        """``processor`` is the scheduler or the pipeline of a loaded model."""
+        chosen = parsed(DiffusionOptions, options, cls.name)
+        if not isinstance(model, ModelSource):
+            return cls(LoadedDenoiser(model, processor, scheduler=chosen.scheduler), chosen)
+        parts = DenoiserSource(
+            model, scheduler=chosen.scheduler, pipeline=chosen.pipeline, variant=chosen.variant
+        )
+        return cls(parts, chosen)
+
+    @property
+    def scene(self) -> Scene:
+        parts = self.parts
+        return Scene(parts.pipeline, parts.config, self.resolution, self.options.guidance)
+
+    @property
+    def resolution(self) -> int:
+        """How many pixels the sides of images have."""
+        own, shrinks = self.parts.config.get("sample_size"), self._shrinks
+        side = self.options.resolution or (own * shrinks if isinstance(own, int) else None)
+        if side is None or side % shrinks:
+            problem = "its configuration says not how large images are" if side is None else f"{side} pixels"
+            raise PreferoError(
+                f"{self.model_name or self.parts.config['_class_name']}: {problem}; name a number of pixels "
+                f"that {shrinks} divides with model.options.resolution"
+            )
+        return side
+
+    @property
+    def _shrinks(self) -> int:
+        return 1 if self._autoencoder is None else shrinks(self._autoencoder)
+
+    @property
+    def _autoencoder(self) -> Any:
+        return getattr(self.parts.pipeline, "vae", None)
+
+    @property
+    def _channels(self) -> int:
+        return int(self.parts.config.get("in_channels", 3))
+
+    # Data
+
+    def check(self, needs: Needs) -> None:
+        unknown = {signal.name for signal in signals_of(needs)} - set(DENOISERS)
+        if unknown:
+            raise PreferoError(
+                f"a diffusion model has no signal {sorted(unknown)[0]!r}; there are {', '.join(DENOISERS)}"
+            )
+        for name in sorted(needs.columns):
+            if SCHEMA[name].axes == "example response token" and not SCHEMA[name].drawn:
+                raise PreferoError(
+                    f"the objective reads {name!r} of tokens of text, which images do not have: the tokens "
+                    "of a diffusion model are time steps"
+                )
+
+    def read(self, source: Any, needs: Needs, reading: Reading) -> PictureDataset:
+        if isinstance(source, PictureDataset):
+            if source.roles != needs.roles:
+                raise PreferoError(
+                    f"the images were prepared for {source.roles or 'lists'}, but {reading.method} reads "
+                    f"{needs.roles or 'lists'}: give the examples themselves"
+                )
+            return source
+        examples = source if isinstance(source, Examples) else load_examples(source, split=reading.split)
+        options = self.options
+        encoding = Encoding(self.scene, self._channels, options.latents, options.draws, reading.seed)
+        self._move(PartialState().device)
+        try:
+            return prepare(examples, needs, encoding, reading.method)
+        finally:
+            self._move("cpu")
+
+    def _move(self, device: torch.device | str) -> None:
+        """The autoencoder and the text encoders, which are needed only now and then."""
+        for name, part in getattr(self.parts.pipeline, "components", {}).items():
+            if isinstance(part, nn.Module) and name not in ("unet", "transformer"):
+                part.to(device)
+
+    def rows(self, data: PictureDataset, layout: str) -> Rows:
+        return PackedRows(
+            [item.draws * (len(item.values) + sum(map(len, item.views.values()))) for item in data]
+        )
+
+    def budget(self, layout: str, device: torch.device) -> int:
+        """In noisy images."""
+        vae = self._autoencoder
+        channels = self._channels if vae is None else vae.config.latent_channels
+        return max(2, NUMBERS_AT_ONCE // (channels * (self.resolution // self._shrinks) ** 2))
+
+    def collate(self, items: Sequence[PictureItem], seeds: Sequence[int]) -> NoisyRow:
+        drawn = [self._drawn(item, seed) for item, seed in zip(items, seeds, strict=True)]
+        return NoisyRow({view: joined([one[view] for one in drawn]) for view in drawn[0]})
+
+    def _drawn(self, item: PictureItem, seed: int) -> dict[str, NoisyStates]:
+        """The noisy states of one item; a view has those of the same responses under its own conditions."""
+        told = {view: mapped(one, lambda value: value[None]) for view, one in item.conditions.items()}
+        states = self.adapter.draw(
+            Images(item.values[None], told[""]),
+            torch.Generator().manual_seed(seed),
+            tokens=item.draws,
+            times=self.options.times,
+            noise_per=self.options.noise_per,
+        )
+        found = {"": states}
+        for view, places in item.views.items():
+            at = list(places)
+            found[view] = NoisyStates(
+                Images(item.values[None, at], told[view]),
+                states.index[:, at],
+                states.states[:, at],
+                states.targets[:, at],
+            )
+        return found
+
+    # Models
+
+    def load(self) -> nn.Module:
+        return self.parts.load()
+
+    def other(self, name: str, dtype: torch.dtype) -> nn.Module:
+        model = loaded(ModelSource(name, dtype=str(dtype).removeprefix("torch.")))
+        self.adapt(model)
+        return model
+
+    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
+        if layout not in ("auto", "padded"):
+            raise PreferoError(f"layout {layout!r} is for language models: images stand side by side")
+        if not keep_dropout:
+            zero_dropout(model)
+        return "images"
+
+    def score(
+        self,
+        model: nn.Module,
+        inputs: NoisyRow,
+        signals: frozenset[Signal] = frozenset(),
+        *,
+        others: Mapping[str, nn.Module | SecondModel] | None = None,
+    ) -> dict[str, TokenLogps]:
+        policy = self._called(model)
+        second = {name: self._second(other) for name, other in (others or {}).items()}
+        return {view: self.adapter.score(policy, states, second) for view, states in inputs.views.items()}
+
+    def _called(self, model: nn.Module) -> Denoiser:
+        """The model as adapters call denoisers, on what its weights can be multiplied with."""
+        dtype = bare(model).dtype
+        denoiser = self.family.call(self.scene, model)
+
+        def called(given: Tensor, timestep: Tensor, **conditions: Any) -> Any:
+            fitting = mapped(
+                conditions, lambda value: value.to(dtype) if value.is_floating_point() else value
+            )
+            return denoiser(given.to(dtype), timestep=timestep, **fitting)
+
+        return called
+
+    def _second(self, other: nn.Module | SecondModel) -> Denoiser:
+        second = other if isinstance(other, SecondModel) else SecondModel(other)
+        denoiser = self._called(second.model)
+
+        def called(*given: Any, **told: Any) -> Any:
+            with second.context():
+                return denoiser(*given, **told)
+
+        return called
+
+    def masks(self, inputs: NoisyRow) -> dict[str, Tensor]:
+        return {
+            view: states.images.present[:, :, None].expand(states.index.shape)
+            for view, states in inputs.views.items()
+        }
+
+    # Samples
+
+    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[str]:
+        found = dict.fromkeys(example.prompt for example in examples if isinstance(example.prompt, str))
+        return list(found)[:count]
+
+    def sample(
+        self, model: nn.Module, prompts: Sequence[str], seed: int, max_length: int | None
+    ) -> list[dict[str, str]]:
+        self._move(next(model.parameters()).device)
+        try:
+            return sampled(
+                self._called(model),
+                model,
+                self.scene,
+                self.processor,
+                prompts,
+                seed,
+                self.options.sample_steps,
+            )
+        finally:
+            self._move("cpu")
+
+
+def joined(parts: Sequence[NoisyStates]) -> NoisyStates:
+    """Examples with as many responses as the one that has the most; the others' absent ones are zeros."""
+    responses = max(part.index.shape[1] for part in parts)
+
+    def filled(values: Tensor) -> Tensor:
+        missing = responses - values.shape[1]
+        if not missing:
+            return values
+        return torch.cat([values, values.new_zeros(1, missing, *values.shape[2:])], 1)
+
+    images = Images(
+        torch.cat([filled(part.images.values) for part in parts]),
+        together([part.images.conditions for part in parts]),
+        torch.cat([filled(part.images.present) for part in parts]),
+    )
+    return NoisyStates(
+        images,
+        torch.cat([filled(part.index) for part in parts]),
+        torch.cat([filled(part.states) for part in parts]),
+        torch.cat([filled(part.targets) for part in parts]),
+    )
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Conditions of examples, one after the other."""
+    first = parts[0]
+    if isinstance(first, Mapping):
+        return {name: together([part[name] for part in parts]) for name in first}
+    return torch.cat(list(parts)) if isinstance(first, Tensor) else first

@@ -1,0 +1,104 @@
+"""Images that a denoiser draws under a few prompts, as addresses that a browser shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from prefero.kinds.diffusion_conditions import Scene, family_of
+from prefero.kinds.diffusion_source import PARTS, bare
+from prefero.models.diffusion import Denoiser, mapped
+from prefero.models.diffusion_drawing import drawn
+from prefero.models.diffusion_latents import pixels, shrinks
+
+LARGEST = 256
+"""How many pixels the sides of an image in a report have at most."""
+
+
+@torch.no_grad()
+def sampled(
+    called: Denoiser,
+    model: nn.Module,
+    scene: Scene,
+    scheduler: Any,
+    prompts: Sequence[str],
+    seed: int,
+    steps: int,
+) -> list[dict[str, str]]:
+    """An image to each prompt, the same noise for the same seed: by its pipeline as it comes, guidance and
+    all, for models that read captions; by DDIM or Euler steps for others."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        if hasattr(scene.pipeline, "encode_prompt"):
+            images = _by_pipeline(model, scene, prompts, seed, steps)
+        else:
+            images = _by_steps(called, model, scene, scheduler, prompts, seed, steps)
+    finally:
+        for module in training:
+            module.training = True
+    return [{"image": address(image)} for image in images]
+
+
+def _by_pipeline(
+    model: nn.Module, scene: Scene, prompts: Sequence[str], seed: int, steps: int
+) -> list[Image.Image]:
+    pipeline, side = scene.pipeline, scene.resolution
+    (part,) = (name for name in PARTS if name in pipeline.components)
+    before = getattr(pipeline, part)
+    pipeline.register_modules(**{part: bare(model)})
+    try:
+        return [
+            pipeline(
+                prompt=prompt,
+                height=side,
+                width=side,
+                num_inference_steps=steps,
+                generator=torch.Generator().manual_seed(seed + place),
+            ).images[0]
+            for place, prompt in enumerate(prompts)
+        ]
+    finally:
+        pipeline.register_modules(**{part: before})
+
+
+def _by_steps(
+    called: Denoiser,
+    model: nn.Module,
+    scene: Scene,
+    scheduler: Any,
+    prompts: Sequence[str],
+    seed: int,
+    steps: int,
+) -> list[Image.Image]:
+    vae, device = getattr(scene.pipeline, "vae", None), next(model.parameters()).device
+    side = scene.resolution // (1 if vae is None else shrinks(vae))
+    shape = (int(scene.config["in_channels"]), side, side)
+    noise = torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed + n)) for n in range(len(prompts))]
+    )
+    told = mapped(family_of(scene.config).encode(scene, list(prompts)), lambda value: value.to(device))
+    found = drawn(called, scheduler, noise.to(device), told, steps=steps, clip=vae is None)
+    return [picture(one) for one in (found if vae is None else pixels(vae, found)).float().cpu()]
+
+
+def picture(values: Tensor) -> Image.Image:
+    """Numbers from −1 to 1, ``[channel, row, column]``, as an image."""
+    array = ((values.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(np.squeeze(array, 2) if array.shape[2] == 1 else array)
+
+
+def address(image: Image.Image) -> str:
+    """The image itself as an address, a PNG in base64."""
+    image = image.copy()
+    image.thumbnail((LARGEST, LARGEST))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
