@@ -14,9 +14,13 @@ from transformers import PreTrainedModel
 from prefero.errors import PreferoError, nearest
 from prefero.kinds.kind import Kind
 from prefero.kinds.source import ModelSource
+from prefero.models.tabular import TabularConfig
 
 KINDS: Mapping[str, str] = {
     "language": "prefero.kinds.language:Language",
+    "encoder_decoder": "prefero.kinds.encoder_decoder:EncoderDecoder",
+    "diffusion": "prefero.kinds.diffusion:Diffusion",
+    "tabular": "prefero.kinds.tabular:Tabular",
 }
 """Where each kind is; loaded when it is asked for."""
 
@@ -74,7 +78,7 @@ def _is_diffusers(source: ModelSource) -> bool:
 
 def _of_transformers(config: Any, name: str | None = None) -> str:
     architecture = name or next(iter(getattr(config, "architectures", None) or ()), "")
-    if config.model_type == "prefero_tabular":
+    if isinstance(config, TabularConfig):
         return "tabular"
     if getattr(config, "is_encoder_decoder", False):
         return "encoder_decoder"

@@ -112,14 +112,15 @@ class Bandit:
 
     def sampled_pairs(self, count: int, seed: int, sampling: Probabilities | None = None) -> list[Row]:
         """Comparisons as people make them: a prompt, two different responses, and who won, drawn ``count``
-        times."""
+        times; their weights are 1."""
         met = self._met(sampling)
         numbers = stream("bandit", "pairs", seed)
         drawn = torch.multinomial(met.flatten(), count, replacement=True, generator=numbers)
         places = torch.stack(torch.unravel_index(drawn, met.shape), 1)
         wins = torch.rand(count, generator=numbers, dtype=met.dtype) < self.preference[tuple(places.T)]
         swapped = places[:, [0, 2, 1]]
-        return self._rows([tuple(one) for one in torch.where(wins[:, None], places, swapped).tolist()])
+        rows = self._rows([tuple(one) for one in torch.where(wins[:, None], places, swapped).tolist()])
+        return [row | {"weight": 1.0} for row in rows]
 
     def _met(self, sampling: Probabilities | None) -> Float[Tensor, "prompt response response"]:
         """How often two different responses meet."""
