@@ -12,6 +12,7 @@ from prefero.cli.compare import compare
 from prefero.cli.console import complain
 from prefero.cli.demo import demo
 from prefero.cli.discover import discover
+from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.methods import methods
 from prefero.cli.report import report
@@ -59,6 +60,7 @@ app.command()(compare)
 app.command()(methods)
 app.command()(demo)
 app.command()(discover)
+app.command()(evaluate)
 app.command()(report)
 app.command()(reproduce)
 

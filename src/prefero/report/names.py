@@ -46,6 +46,7 @@ EVALUATION: dict[str, Named] = {
     "gain": Named("Gain", "gold reward over the start model", better=True),
     "reward": Named("Reward", better=True),
     "win_rate": Named("Win rate", "against the start model", percent, True),
+    "length_controlled_win_rate": Named("Length-controlled win rate", "at equal lengths", percent, True),
     "kl": Named("KL to the start model", "nats per response"),
     "length": Named("Length", "tokens per response"),
     "valid": Named("Valid", "texts of the form asked for", percent, True),

@@ -1,0 +1,178 @@
+"""What a judge said of models' responses against a baseline's: kept in files, read from them, summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefero.data.examples import Text
+from prefero.data.formats.fields import Fields
+from prefero.data.sources import load_rows
+from prefero.errors import PreferoError
+from prefero.evaluate.intervals import mean
+from prefero.evaluate.length_control import Anchors, length_controlled_win_rate
+from prefero.evaluate.win_rate import win_rate_of
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """``preference`` is how probably the model's response is preferred to the baseline's, 0 to 1. Lengths are
+    in characters, as AlpacaEval's. ``difficulty`` of the prompt is in logits, ``score`` the judge's own."""
+
+    model: str
+    prompt: Text
+    preference: float
+    length: float | None = None
+    baseline_length: float | None = None
+    difficulty: float | None = None
+    response: str | None = None
+    baseline: str | None = None
+    score: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without what is not known."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def read_judgements(path: str | Path) -> list[Judgement]:
+    """The judgements in a file of rows (JSONL, JSON, CSV, Parquet).
+
+    A row has ``prompt``, ``preference`` from 0 to 1, and perhaps ``model``, ``response`` and ``baseline`` (or
+    ``length`` and ``baseline_length``) and ``difficulty``. AlpacaEval's ``annotations.json`` is read as well:
+    there 1 is for the baseline (``output_1``), 2 for the model (``output_2``), and 0 a tie.
+
+    Raises:
+        PreferoError: a row that is neither.
+    """
+    found = []
+    for row in load_rows(path):
+        if row.problem:
+            raise PreferoError(row.problem)
+        fields = Fields(row)
+        found.append(_alpaca_eval(fields) if "output_2" in fields else _judgement(fields))
+    if not found:
+        raise PreferoError(f"{path} holds no judgements.")
+    return found
+
+
+def _judgement(fields: Fields) -> Judgement:
+    preference = fields.number("preference", "how probably the model's response is preferred, 0 to 1")
+    if not 0 <= preference <= 1:
+        fields.fail("preference", f"found {preference}", "a probability from 0 to 1")
+    response, baseline = (fields.text(name) if name in fields else None for name in ("response", "baseline"))
+    return Judgement(
+        fields.text("model") if "model" in fields else "model",
+        fields.turns("prompt"),
+        preference,
+        _length(fields, "length", response),
+        _length(fields, "baseline_length", baseline),
+        fields.number("difficulty") if "difficulty" in fields else None,
+        response,
+        baseline,
+        fields.number("score") if "score" in fields else None,
+    )
+
+
+def _length(fields: Fields, name: str, text: str | None) -> float | None:
+    if name in fields:
+        return fields.number(name)
+    return None if text is None else float(len(text))
+
+
+def _alpaca_eval(fields: Fields) -> Judgement:
+    preference = fields.number("preference", "1 (the baseline) to 2 (the model), 0 for a tie")
+    if preference and not 1 <= preference <= 2:
+        fields.fail("preference", f"found {preference}", "1 (the baseline) to 2 (the model), 0 for a tie")
+    response, baseline = fields.text("output_2"), fields.text("output_1")
+    return Judgement(
+        fields.text("generator_2") if "generator_2" in fields else "model",
+        fields.text("instruction"),
+        preference - 1 if preference else 0.5,
+        float(len(response)),
+        float(len(baseline)),
+        fields.number("instruction_difficulty") if "instruction_difficulty" in fields else None,
+        response,
+        baseline,
+    )
+
+
+def read_anchors(path: str | Path) -> tuple[Anchors, dict[int, float]]:
+    """AlpacaEval's gamed baselines (``df_gamed.csv`` of its data set) and the difficulty of each instruction,
+    by its place: with them length-controlled win rates are those of its leaderboard.
+
+    Raises:
+        PreferoError: a row without ``preference`` (0 to 1), ``std_delta_len``, ``instruction_difficulty`` or
+            ``index``.
+    """
+    preferences, length, difficulty, of_prompt = [], [], [], dict[int, float]()
+    for row in load_rows(path):
+        if row.problem:
+            raise PreferoError(row.problem)
+        fields = Fields(row)
+        hardness = fields.number("instruction_difficulty")
+        of_prompt.setdefault(int(fields.number("index")), hardness)
+        if fields.values.get("preference") not in (None, ""):  # some were never judged
+            preferences.append(fields.number("preference"))
+            length.append(fields.number("std_delta_len"))
+            difficulty.append(hardness)
+    return Anchors(preferences, length, difficulty), of_prompt
+
+
+def with_difficulties(judged: Sequence[Judgement], of_place: Mapping[int, float]) -> list[Judgement]:
+    """The judgements of one model in the order of AlpacaEval's instructions, with their difficulties.
+
+    Raises:
+        PreferoError: there are not as many as instructions.
+    """
+    if len(judged) != len(of_place):
+        raise PreferoError(
+            f"{judged[0].model if judged else 'the model'} has {len(judged)} judgements; there are "
+            f"difficulties of {len(of_place)} instructions. Give a judgement for each, in their order."
+        )
+    return [replace(one, difficulty=of_place[place]) for place, one in enumerate(judged)]
+
+
+def by_model(judged: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+    """The judgements of each model, in their order."""
+    found: dict[str, list[Judgement]] = {}
+    for one in judged:
+        found.setdefault(one.model, []).append(one)
+    return found
+
+
+FEWEST = 10
+"""Comparisons that a length-controlled win rate needs: two in each of five folds."""
+
+
+def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict[str, Any]:
+    """A row of ``evaluation.json`` for one model: ``win_rate``, ``length_controlled_win_rate`` where lengths
+    are known, ``characters`` and ``score``, with their 95 % intervals, over prompts.
+
+    Several responses to a prompt count as one comparison, their mean; in the length control each is one.
+    """
+    prompts = [one.prompt if isinstance(one.prompt, str) else repr(one.prompt) for one in judged]
+    rate = win_rate_of([one.preference for one in judged], prompts=prompts)
+    row: dict[str, Any] = {"method": judged[0].model, "win_rate": rate.rate}
+    interval = {"win_rate": [rate.interval.low, rate.interval.high]}
+    ours, theirs = [one.length for one in judged], [one.baseline_length for one in judged]
+    hardness = [one.difficulty for one in judged]
+    if None not in ours and None not in theirs and len(judged) >= FEWEST:
+        controlled = length_controlled_win_rate(
+            [one.preference for one in judged],
+            [length for length in ours if length is not None],
+            [length for length in theirs if length is not None],
+            difficulty=None if None in hardness else [one for one in hardness if one is not None],
+            anchors=anchors,
+        )
+        row["length_controlled_win_rate"] = controlled.rate
+        interval["length_controlled_win_rate"] = [controlled.interval.low, controlled.interval.high]
+    for name, values in (("characters", ours), ("score", [one.score for one in judged])):
+        known = [value for value in values if value is not None]
+        if len(known) == len(values) > 1:
+            found = mean(known)
+            row[name] = found.value
+            interval[name] = [found.interval.low, found.interval.high]
+    return {**row, "wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "interval": interval}

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from tests.cli.conftest import Command
+from tests.training.tiny import saved_model, tiny_tokenizer
+
+JUDGE = """
+def long(prompt, response):
+    return len(response)
+
+def longer(prompt, first, second):
+    return 0.6 + 0.4 * (len(first) > len(second)) - 0.4 * (len(first) < len(second))
+
+def one(prompt):
+    return 0
+"""
+
+
+@pytest.fixture
+def folder(ingredients: Path, tmp_path: Path) -> Path:
+    (tmp_path / "toy_judges.py").write_text(JUDGE, encoding="utf-8")
+    saved_model(tmp_path / "other", seed=1)
+    return tmp_path
+
+
+def rows(output: str) -> list[dict[str, object]]:
+    return json.loads(output)["rows"]
+
+
+def test_two_models_by_a_function(prefero: Command, ingredients: Path, folder: Path) -> None:
+    arguments = (
+        "evaluate",
+        ingredients / "model", f"second={folder / 'other'}", "--data", ingredients / "pairs.jsonl",
+        "--judge", "toy_judges:long", "--reference", ingredients / "model", "--max-new-tokens", 8,
+        "--samples", 2, "--output", folder / "out", "--json",
+    )  # fmt: skip
+    done = prefero(*arguments)
+    assert done.returncode == 0, done.stderr
+    first, second = rows(done.stdout)
+    assert (first["method"], second["method"]) == ("model", "second")
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+    assert second["kl"] > 0.1
+    for row in (first, second):
+        assert 0 <= row["win_rate"] <= 1
+        assert {
+            "length_controlled_win_rate",
+            "length",
+            "characters",
+            "score",
+            "distinct_2",
+            "self_bleu",
+        } <= set(row)
+        assert row["interval"]["win_rate"][0] <= row["win_rate"] <= row["interval"]["win_rate"][1]
+        assert row["wins"] + row["ties"] + row["losses"] == 48
+    assert json.loads((folder / "out" / "evaluation.json").read_text())["rows"] == rows(done.stdout)
+
+    # what was judged can be summed up again
+    again = prefero("evaluate", "--judge", folder / "out" / "judgements.jsonl", "--json")
+    assert again.returncode == 0, again.stderr
+    for stored, row in zip(rows(again.stdout), (first, second), strict=True):
+        assert all(row[name] == pytest.approx(stored[name]) for name in stored if name != "interval")
+
+    # the same command gives the same numbers
+    assert rows(prefero(*arguments).stdout) == [first, second]
+
+
+def test_a_pairwise_judge_is_asked_in_both_orders(prefero: Command, ingredients: Path, folder: Path) -> None:
+    """Its liking for the first place, 0.6 for ties, drops out."""
+    done = prefero(
+        "evaluate", ingredients / "model", "--data", ingredients / "pairs.jsonl",
+        "--judge", "toy_judges:longer", "--baseline", "chosen",
+        "--max-new-tokens", 6, "-o", folder / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "win rate" in done.stdout
+    judged = [json.loads(line) for line in (folder / "out" / "judgements.jsonl").read_text().splitlines()]
+    for one in judged:
+        gap = len(one["response"]) - len(one["baseline"])
+        assert one["preference"] == pytest.approx(0.5 + 0.4 * (gap > 0) - 0.4 * (gap < 0))
+
+
+def test_a_reward_model_judges(prefero: Command, ingredients: Path, folder: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, eos_token_id=0, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(folder / "reward")
+    tiny_tokenizer().save_pretrained(folder / "reward")
+    done = prefero(
+        "evaluate", ingredients / "model", "--data", ingredients / "pairs.jsonl",
+        "--judge", folder / "reward", "--max-new-tokens", 6, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(done.stdout)
+    assert "score" in row
+    no_judge = prefero(
+        "evaluate", ingredients / "model", "--data", ingredients / "pairs.jsonl", "--judge", folder / "other"
+    )
+    assert no_judge.returncode == 2
+    assert "a sequence classifier with one label, this one is LlamaForCausalLM" in no_judge.stderr
+
+
+def test_the_reward_of_a_run_judges(prefero: Command, ingredients: Path, folder: Path) -> None:
+    trained = prefero(
+        "train", "--model", ingredients / "model", "--data", ingredients / "pairs.jsonl", "--method", "dpo",
+        "-o", folder / "run", "training.max_steps=2", "training.learning_rate=0.01",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    done = prefero(
+        "evaluate", folder / "run", "--data", ingredients / "pairs.jsonl", "--judge", folder / "run",
+        "--baseline", ingredients / "model", "--reference", ingredients / "model", "--max-new-tokens", 6,
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(done.stdout)
+    assert row["method"] == "run"
+    assert row["kl"] > 0
+    # the implicit reward is beta times the log-ratio, whose mean over own samples estimates the divergence
+    assert row["score"] == pytest.approx(0.1 * row["kl"], abs=0.1 * row["kl"] + 0.05)
+
+
+def test_judgements_of_alpaca_eval_are_read(prefero: Command, tmp_path: Path) -> None:
+    judged = [
+        {
+            "instruction": f"task {i}",
+            "output_1": "x" * (20 + i % 7),
+            "output_2": "x" * (25 + i % 5),
+            "generator_1": "base",
+            "generator_2": "mine",
+            "preference": [1.0, 2.0, 1.4, 0.0][i % 4],
+        }
+        for i in range(40)
+    ]
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(judged), encoding="utf-8")
+    (row,) = rows(prefero("evaluate", "--judge", file, "--json").stdout)
+    assert row["method"] == "mine"
+    assert row["win_rate"] == pytest.approx((0 + 1 + 0.4 + 0.5) / 4)
+    gamed = ["index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline"]
+    gamed += [f"{i},{i % 2},{i % 3 - 1},{0.1 * (i % 9)},False" for i in range(40)]
+    anchors = tmp_path / "df_gamed.csv"
+    anchors.write_text("\n".join(gamed), encoding="utf-8")
+    (tied,) = rows(prefero("evaluate", "--judge", file, "--anchors", anchors, "--json").stdout)
+    assert tied["length_controlled_win_rate"] != row["length_controlled_win_rate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m"], "name the judge"),
+        (["m", "--judge", "toy_judges:long"], "give models and --data"),
+        (["m", "--judge", "stored.jsonl"], "give no models beside it"),
+        (["m", "--data", "DATA", "--judge", "toy_judges:lung"], "no function 'lung'; did you mean 'long'?"),
+        (["m", "--data", "DATA", "--judge", "toy_judges:one"], "takes 1 arguments"),
+        (["m", "--data", "DATA", "--judge", "no_such_module:f"], "cannot be imported"),
+        (["a/m", "b/m", "--data", "DATA", "--judge", "toy_judges:long"], "two models are called 'm'"),
+        (["--judge", "stored.jsonl"], "there is no such file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(
+    prefero: Command, ingredients: Path, folder: Path, arguments: list[str], message: str
+) -> None:
+    data = str(ingredients / "pairs.jsonl")
+    done = prefero("evaluate", *[data if one == "DATA" else one for one in arguments])
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_judgement_that_is_no_probability_is_told_with_its_place(prefero: Command, tmp_path: Path) -> None:
+    file = tmp_path / "judged.jsonl"
+    file.write_text('{"prompt": "a", "preference": 1.5}\n', encoding="utf-8")
+    done = prefero("evaluate", "--judge", file)
+    assert done.returncode == 2
+    assert "judged.jsonl, row 1, field 'preference': found 1.5" in done.stderr
