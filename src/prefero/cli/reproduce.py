@@ -58,9 +58,11 @@ def reproduce(
         show([listed(one) for one in there], lambda: listing(there), as_json=as_json)
         return
 
+    from prefero.papers.results import Results
     from prefero.papers.runner import Outcome
     from prefero.papers.runner import reproduce as measure
 
+    results = Results(output, fresh=fresh)
     found: list[Outcome] = []
     failed: dict[str, str] = {}
     with work() as console:
@@ -68,9 +70,7 @@ def reproduce(
             label = f"{paper.key} ({number} of {len(wanted)})" if len(wanted) > 1 else paper.key
             try:
                 with _progress(console, label) as progress:
-                    found.append(
-                        measure(paper, seeds=seeds, output=output, fresh=fresh, tune=tune, progress=progress)
-                    )
+                    found.append(measure(paper, seeds=seeds, output=results, tune=tune, progress=progress))
             except Exception as error:  # one paper that breaks must not cost the others their night
                 if len(wanted) == 1:
                     raise

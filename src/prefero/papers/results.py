@@ -13,7 +13,6 @@ import inspect
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -75,18 +74,19 @@ def library() -> str:
 
 
 class Results:
-    """The folder of one paper's results. ``fresh`` takes none from earlier runs."""
+    """What was measured of all papers, in ``folder/results``: papers that have an arm in common measure it
+    once. ``fresh`` takes nothing that was there before."""
 
-    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
-        self.folder, self.fresh = folder, fresh
+    def __init__(self, folder: str | Path, *, fresh: bool = False) -> None:
+        self.folder, self.fresh = Path(folder), fresh
         self._written: set[Path] = set()
 
-    def place(self, name: str, seed: int, mark: str) -> Path:
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-seed{seed}-{mark}.json"
+    def place(self, seed: int, mark: str) -> Path:
+        return self.folder / "results" / f"seed{seed}-{mark}.json"
 
     def get(self, name: str, seed: int, mark: str) -> Measured | None:
         """What is on disk, or None. A file that cannot be read is measured anew."""
-        file = self.place(name, seed, mark)
+        file = self.place(seed, mark)
         if self.fresh and file not in self._written:
             return None
         try:
@@ -100,7 +100,7 @@ class Results:
 
     def put(self, found: Measured, mark: str) -> None:
         """Written whole or not at all."""
-        file = self.place(found.name, found.seed, mark)
+        file = self.place(found.seed, mark)
         self._written.add(file)
         write(file, asdict(found))
 

@@ -122,7 +122,7 @@ def reproduce(
     key: str | Paper,
     *,
     seeds: int | None = None,
-    output: str | Path = "reproduced",
+    output: str | Path | Results = "reproduced",
     fresh: bool = False,
     tune: bool = False,
     progress: Progress | None = None,
@@ -130,9 +130,9 @@ def reproduce(
     """Measure a paper's evidence and judge it.
 
     ``seeds`` is how many (from :data:`~prefero.papers.paper.FIRST_JUDGED_SEED` on), by default as many as
-    the evidence says. Each result is kept in ``output/KEY`` once it is there, and not measured again unless
-    ``fresh``; ``output/KEY/outcome.json`` has the numbers and verdicts of the last time. ``tune`` chooses
-    step sizes and the like anew, on seeds that are not judged.
+    the evidence says. Each result is kept in the folder ``output`` once it is there, and not measured again
+    unless ``fresh``; ``output/KEY.json`` has the numbers and verdicts of the last time. ``tune`` chooses step
+    sizes and the like anew, on seeds that are not judged.
 
     Raises:
         PreferoError: an unknown key, or fewer than one seed.
@@ -141,7 +141,7 @@ def reproduce(
     paper = find(key) if isinstance(key, str) else key
     if seeds is not None and seeds < 1:
         raise PreferoError(f"seeds is {seeds}; at least one is needed, and two for a verdict")
-    results = Results(Path(output) / paper.key, fresh=fresh)
+    results = output if isinstance(output, Results) else Results(output, fresh=fresh)
     tasks = sum(_count(one, seeds, tune) for one in paper.evidence)
     steps = _Steps(tasks, progress)
     try:
@@ -157,7 +157,7 @@ def reproduce(
             "command goes on from there"
         ) from None
     outcome = Outcome(paper, found)
-    write(results.folder / "outcome.json", outcome.as_dict())
+    write(results.folder / f"{paper.key}.json", outcome.as_dict())
     return outcome
 
 

@@ -1,0 +1,1 @@
+"""Generative media: diffusion on images and on sequences, flows, video, sound."""

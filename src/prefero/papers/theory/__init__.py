@@ -1,0 +1,1 @@
+"""Tables on which the optimum is known: what objectives reach, and what games come to."""
