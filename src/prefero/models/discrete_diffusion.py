@@ -76,10 +76,10 @@ class CorruptedStates:
 class DiscreteDiffusionAdapter:
     """Sequences in, :class:`~prefero.objectives.TokenLogps` out.
 
-    A token is a time that was drawn, summed over the positions (``tokens="time"``), or a position at such a
-    time (``"position"``). Either way all is divided by the number of draws and not by that of positions, so
-    that the sum over a response's tokens estimates the paper's integral over time. ``scale`` is a factor on
-    everything. ``timed`` says that the model takes times as its argument ``time``.
+    A token is a time that was drawn, summed over the positions (``tokens="time"``), or a position, summed
+    over the times (``"position"``). Either way all is divided by the number of draws and not by that of
+    positions, so that the sum over a response's tokens estimates the paper's integral over time. ``scale`` is
+    a factor on everything. ``timed`` says that the model takes times as its argument ``time``.
     """
 
     noise: Noise
@@ -142,17 +142,18 @@ class DiscreteDiffusionAdapter:
         conditions = dict(rows_of(sequences.conditions, rows.nonzero()[:, 0]))
         if self.timed:
             conditions["time"] = times
-        logps = self.noise.logps(logits(model, states[rows], present, conditions))
-        strength = self.scale * self.schedule.rate(times.to(logps)) / draws
-        explained = strength[:, None] * self.noise.explained(logps, tokens, states[rows])
-        explained = torch.where(scored, explained, 0)
+        counts = scored & self.noise.moves(states[rows])
+        logps = self.noise.logps(wide(logits(model, states[rows], present, conditions)[counts]))
+        explained = self.noise.explained(logps, tokens[counts], states[rows][counts])
+        each = _placed(explained, counts)
+        each = self.scale * self.schedule.rate(times.to(logps))[:, None] / draws * each
         if self.tokens == "time":
-            return TokenLogps(_placed(explained.sum(-1), rows), rows)
-        mask = sequences.scored[:, :, None].expand(states.shape)
-        return TokenLogps(_placed(explained, rows).flatten(2), mask.flatten(2))
+            return TokenLogps(_placed(each.sum(-1), rows), rows)
+        return TokenLogps(_placed(each, rows).sum(2), sequences.scored)
 
 
-def _placed(values: Float[Tensor, "row *rest"], rows: Bool[Tensor, "example response draw"]) -> Tensor:
+def _placed(values: Float[Tensor, "row *rest"], rows: Bool[Tensor, "*where"]) -> Tensor:
+    """The values of the places that are marked, 0 elsewhere."""
     spread = values.new_zeros(*rows.shape, *values.shape[1:])
     return spread.masked_scatter(rows[(...,) + (None,) * (values.dim() - 1)].expand_as(spread), values)
 
@@ -163,7 +164,7 @@ def logits(
     present: Bool[Tensor, "row position"],
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, "row position vocabulary"]:
-    """What a model says of states, in one call, in float32 at least.
+    """What a model says of states, in one call.
 
     Raises:
         PreferoError: it is not one row of logits for every position.
@@ -176,7 +177,7 @@ def logits(
             f"{type(model).__name__} gives {shape} for {tuple(states.shape)} tokens; a denoiser of sequences "
             "gives a row for every position, as transformers' models for masked language modelling do"
         )
-    return wide(found)
+    return found
 
 
 class TimedMaskedLM(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter, logits
 from prefero.models.discrete_noise import Masking
+from prefero.models.head import wide
 
 
 @torch.no_grad()
@@ -22,21 +23,24 @@ def sample(
     *,
     steps: int,
     generated: Bool[Tensor, "row position"] | None = None,
+    there: Bool[Tensor, "row position"] | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Int[Tensor, "row position"]:
     """Sequences from a model: from noise to data in ``steps`` equal steps of time.
 
     In each, a position jumps with the probability that the schedule gives, positions independently of each
     other: exact in the limit of many steps (tau-leaping). ``given`` shows the shape, and the tokens where
-    ``generated`` is False (all are generated, if None); the generator is one of its device.
+    ``generated`` is False (all are generated, if None); positions that are not ``there`` are padding. The
+    generator is one of the device of ``given``.
     """
     noise, schedule = adapter.noise, adapter.schedule
-    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
+    present = torch.ones_like(given, dtype=torch.bool) if there is None else there
+    made = present if generated is None else present & generated
     states = torch.where(made, noise.like(given, generator), given)
     for step in range(steps):
         now, then = (torch.tensor(at / steps, device=given.device) for at in (step, step + 1))
         told = {**(conditions or {}), **({"time": now.expand(len(given))} if adapter.timed else {})}
-        probabilities = noise.logps(logits(model, states, torch.ones_like(made), told)).exp()
+        probabilities = noise.logps(wide(logits(model, states, present, told))).exp()
         tokens = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view_as(states)
         share = (schedule.kept(then) - schedule.kept(now)) / (1 - schedule.kept(now))
         if step + 1 == steps:
@@ -54,6 +58,7 @@ def unmask(
     generator: torch.Generator,
     *,
     generated: Bool[Tensor, "row position"] | None = None,
+    there: Bool[Tensor, "row position"] | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Int[Tensor, "row position"]:
     """Sequences from a model under masking noise, exactly: one position after another, in random order.
@@ -61,14 +66,15 @@ def unmask(
     No two positions of the chain jump at once, and a model that is not told the time does not care when they
     do, so this is what :func:`sample` comes to with infinitely many steps, whatever the schedule.
     """
-    made = torch.ones_like(given, dtype=torch.bool) if generated is None else generated
+    present = torch.ones_like(given, dtype=torch.bool) if there is None else there
+    made = present if generated is None else present & generated
     states = torch.where(made, noise.like(given, generator), given)
     turn = torch.where(made, torch.rand(given.shape, generator=generator, device=given.device), 2)
     order = turn.argsort(-1)
     for step in range(int(made.sum(-1).max())):
         place = order[:, step, None]
-        found = logits(model, states, torch.ones_like(made), conditions or {})
-        at_place = found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))[:, 0]
+        found = logits(model, states, present, conditions or {})
+        at_place = wide(found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))[:, 0])
         token = torch.multinomial(noise.logps(at_place).exp(), 1, generator=generator)
         states = states.scatter(1, place, torch.where(made.gather(1, place), token, states.gather(1, place)))
     return states
