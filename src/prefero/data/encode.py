@@ -17,7 +17,8 @@ Ids = NDArray[np.int64]
 
 
 class Encoder:
-    """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or nothing)."""
+    """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or nothing),
+    ``finish`` what behind it."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -27,6 +28,7 @@ class Encoder:
         whole = tokenizer("a", add_special_tokens=True)["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         self.start = np.asarray(whole[:at], dtype=np.int64)
+        self.finish = np.asarray(whole[at + len(bare) :], dtype=np.int64)
 
     def learn(self, texts: Iterable[str]) -> None:
         """Encode ``texts`` together, which is much faster than one by one."""

@@ -51,6 +51,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         (
             "score",
             "scores",
+            "reward",
             "rating",
             "ratings",
             "rewards",

@@ -68,8 +68,39 @@ def sample(
     Raises:
         PreferoError: a setting out of range, no prompts, or an empty prompt and no start token.
     """
-    _check(prompts, max_new_tokens, count, temperature, top_p, batch_size)
-    read = [context for context in contexts(prompts, tokenizer) for _ in range(count)]
+    if not prompts:
+        raise PreferoError("there are no prompts to sample responses to.")
+    return respond(
+        model,
+        tokenizer,
+        prompts,
+        contexts(prompts, tokenizer),
+        generator=generator,
+        max_new_tokens=max_new_tokens,
+        count=count,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=batch_size,
+    )
+
+
+def respond(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Text],
+    read: Sequence[NDArray[np.int64]],
+    *,
+    generator: torch.Generator,
+    max_new_tokens: int,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch_size: int = 64,
+) -> list[Sample]:
+    """As :func:`sample`, where the model, an encoder–decoder too, is to ``read`` the prompts as these
+    tokens."""
+    _check(max_new_tokens, count, temperature, top_p, batch_size)
+    read = [context for context in read for _ in range(count)]
     inner = innermost(model)
     ends = _end_tokens(inner, tokenizer)
     order = sorted(range(len(read)), key=lambda i: len(read[i]), reverse=True)
@@ -93,16 +124,7 @@ def sample(
     return records
 
 
-def _check(
-    prompts: Sequence[Text],
-    max_new_tokens: int,
-    count: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-) -> None:
-    if not prompts:
-        raise PreferoError("there are no prompts to sample responses to.")
+def _check(max_new_tokens: int, count: int, temperature: float, top_p: float, batch_size: int) -> None:
     for name, value in {"max_new_tokens": max_new_tokens, "count": count, "batch_size": batch_size}.items():
         if value < 1:
             raise PreferoError(f"{name} is {value}; expected at least 1.")
@@ -149,7 +171,8 @@ def _generate(
         max_new_tokens=max_new_tokens,
         logits_processor=LogitsProcessorList([draw]),
     )
-    return output[:, width:].cpu().numpy(), torch.stack(draw.logps, dim=1).cpu().numpy()
+    read = 1 if innermost(model).config.is_encoder_decoder else width  # its output begins with a start token
+    return output[:, read:].cpu().numpy(), torch.stack(draw.logps, dim=1).cpu().numpy()
 
 
 class _Draw(LogitsProcessor):
@@ -180,7 +203,13 @@ def _sampling_mode(model: nn.Module, inner: Any, ends: list[int]) -> Iterator[No
     training = [module for module in model.modules() if module.training]
     settings = inner.generation_config
     model.eval()
-    inner.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
+    inner.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        decoder_start_token_id=settings.decoder_start_token_id,
+        forced_bos_token_id=settings.forced_bos_token_id,
+    )
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,12 @@ from prefero.data.tokenize import TokenDataset
 from prefero.feedback.sampling import contexts, sample
 from prefero.kinds.kind import Layout
 from prefero.kinds.rows import PackedRows, PaddedRows, Rows
-from prefero.kinds.text import TextKind, length_limit
+from prefero.kinds.text import TextKind, has_experts, length_limit, sample_tokens, short_prompts
 from prefero.models import language
 from prefero.models.second import SecondModel
 from prefero.models.signals import check_signals
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes, model_names, signals_of
-
-SAMPLE_TOKENS = 128
-"""Longest response of a sample, in tokens; at most half of what prompt and response may have together."""
 
 
 class Language(TextKind):
@@ -75,32 +73,17 @@ class Language(TextKind):
 
     def leaves_out(self, model: nn.Module) -> bool:
         """Only parts that no text reaches (a vision tower) and experts can be left out of a step."""
-        text = self.config.get_text_config()
-        return text is not self.config or any(
-            getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")
-        )
+        return self.config.get_text_config() is not self.config or has_experts(self.config)
 
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
-        """The first distinct prompts that leave room for a response."""
         limit = length_limit(max_length, self.config)
-        found: list[Text] = []
-        for example in examples:
-            if len(found) == count:
-                break
-            if example.prompt in found:
-                continue
-            if len(contexts([example.prompt], self.tokenizer)[0]) <= limit - _sample_tokens(limit):
-                found.append(example.prompt)
-        return found
+        read = partial(contexts, tokenizer=self.tokenizer)
+        return short_prompts(examples, count, read, limit - sample_tokens(limit))
 
     def sample(
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
     ) -> list[str]:
         generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        longest = _sample_tokens(length_limit(max_length, self.config))
+        longest = sample_tokens(length_limit(max_length, self.config))
         drawn = sample(model, self.tokenizer, prompts, generator=generator, max_new_tokens=longest)
         return [one.text for one in drawn]
-
-
-def _sample_tokens(limit: int) -> int:
-    return min(SAMPLE_TOKENS, limit // 2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from prefero.data.examples import Examples
+from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError
@@ -20,6 +20,9 @@ from prefero.models.language import innermost
 from prefero.objectives.needs import Needs
 
 DEFAULT_MAX_LENGTH = 1024
+
+SAMPLE_TOKENS = 128
+"""Longest response of a sample, in tokens."""
 
 
 class TextKind(Kind):
@@ -128,3 +131,27 @@ def refuse_long_ids(data: TokenDataset, vocabulary: int | None) -> None:
             f"the tokenizer gives the token {largest}, but the model has {vocabulary}: they do not belong "
             "together; name the model's own tokenizer"
         )
+
+
+def has_experts(config: Any) -> bool:
+    """Whether a step can pass by some of the weights, because tokens choose among experts."""
+    text = config.get_text_config()
+    return any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
+def sample_tokens(limit: int) -> int:
+    """How long a sample may be: at most half of what prompt and response may have together."""
+    return min(SAMPLE_TOKENS, limit // 2)
+
+
+def short_prompts(
+    examples: Sequence[Example], count: int, read: Callable[[Sequence[Text]], Sequence[Any]], longest: int
+) -> list[Text]:
+    """The first distinct prompts of at most ``longest`` tokens."""
+    found: list[Text] = []
+    for example in examples:
+        if len(found) == count:
+            break
+        if example.prompt not in found and len(read([example.prompt])[0]) <= longest:
+            found.append(example.prompt)
+    return found

@@ -35,6 +35,10 @@ class EncoderDecoderRows:
     scored: Int[Tensor, "scored"]
     cells: Mapping[str, CellIndex]
 
+    def __len__(self) -> int:
+        """What goes through the network: places of prompts and of responses."""
+        return self.prompts.numel() + self.labels.numel()
+
     @property
     def parent(self) -> Int[Tensor, "scored"]:
         """Where the log-probability of each scored token is predicted."""

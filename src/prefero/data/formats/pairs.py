@@ -1,4 +1,5 @@
-"""TRL's rows: ``chosen`` and ``rejected`` with the prompt given or implied, or a labelled ``completion``."""
+"""TRL's rows: ``chosen`` and ``rejected`` with the prompt given or implied, or a ``completion`` alone that is
+labelled or scored."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from prefero.data.examples import Example, Message, Response, Text
 from prefero.data.formats.annotations import truth
 from prefero.data.formats.fields import Fields
 from prefero.data.formats.layout import Layout
+from prefero.data.schema import SCHEMA
 
 PROMPTS = ("prompt", "question", "instruction", "query")
+
+SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
 
 
 def read_pair(fields: Fields) -> Example:
@@ -78,12 +82,14 @@ def _of_messages(
 
 
 def read_labelled(fields: Fields) -> Example:
-    """TRL's unpaired rows: ``prompt``, ``completion`` and whether it is a good one."""
+    """Unpaired rows: ``prompt``, ``completion``, and whether it is good (as TRL has it) or its score."""
     prompt = fields.turns("prompt")
     response = fields.response("completion")
     if isinstance(prompt, str) != isinstance(response.content, str):
         fields.fail("completion", "prompt and completion differ in form", "both as text or both as messages")
-    good = truth(fields, "label", fields.require("label", "true or false"))
+    if "label" not in fields and fields.first(SCORES):
+        return Example(prompt, (response,))
+    good = truth(fields, "label", fields.require("label", "true or false, or a score"))
     return Example(prompt, (replace(response, columns={"label": 1.0 if good else -1.0}),))
 
 
@@ -92,8 +98,8 @@ def _is_pair(specimen: Mapping[str, Any]) -> bool:
 
 
 def _is_labelled(specimen: Mapping[str, Any]) -> bool:
-    return "completion" in specimen and "label" in specimen
+    return "completion" in specimen and any(name in specimen for name in ("label", *SCORES))
 
 
 PAIRS = Layout("pairs", "chosen, rejected and, unless the two share it, prompt", _is_pair, read_pair)
-LABELLED = Layout("unpaired", "prompt, completion, label", _is_labelled, read_labelled)
+LABELLED = Layout("unpaired", "prompt, completion, and label or score", _is_labelled, read_labelled)
