@@ -39,68 +39,67 @@ VISION: dict[str, Any] = {
 GRID: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 
 
-def build(model_type: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+def build(model_type: str, decoder: str, *, vocabulary: int = VOCABULARY, image: int = IMAGE, seed: int = 0,
+          **changes: Any) -> PreTrainedModel:  # fmt: skip
     """A model of this type with random weights, far from uniform."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(model_type, **{"image_token_id": IMAGE, "pad_token_id": 0, **changes})
-    model = AutoModelForImageTextToText.from_config(config)
+    settings = {"image_token_id": image, "pad_token_id": 0, **changes}
+    inside = {**TEXT, **settings.pop("text", {}), "vocab_size": vocabulary, "model_type": decoder}
+    model = AutoModelForImageTextToText.from_config(
+        AutoConfig.for_model(model_type, text_config=inside, **settings)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
 
-def _llava(**changes: Any) -> PreTrainedModel:
-    vision = {"model_type": "clip_vision_model", **VISION}
-    text = {"model_type": "llama", **TEXT}
-    return build("llava", vision_config=vision, text_config=text, vision_feature_layer=-1, **changes)
+def _qwen(model_type: str, **options: Any) -> PreTrainedModel:
+    vision = {"depth": 2, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2, **options.pop("vision")}
+    marks = {"video_token_id": 8, "vision_start_token_id": 6, "vision_end_token_id": 7}
+    text = {"rope_parameters": GRID}
+    return build(model_type, f"{model_type}_text", vision_config=vision, text=text, **marks, **options)
 
 
-def _qwen(model_type: str, **vision: Any) -> PreTrainedModel:
-    return build(
-        model_type,
-        vision_config={"depth": 2, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2, **vision},
-        text_config={**TEXT, "rope_parameters": GRID},
-        video_token_id=65,
-        vision_start_token_id=64,
-        vision_end_token_id=63,
-    )
+def _clip(name: str) -> dict[str, Any]:
+    return {"model_type": f"{name}_vision_model", **VISION}
 
 
-FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
-    "llava": _llava,
-    "llava-siglip": lambda: build(
+MIXED = ["sliding_attention", "full_attention"]
+
+FAMILIES: dict[str, Callable[..., PreTrainedModel]] = {
+    "llava": lambda **o: build("llava", "llama", vision_config=_clip("clip"), vision_feature_layer=-1, **o),
+    "llava-siglip": lambda **o: build(
         "llava",
-        vision_config={"model_type": "siglip_vision_model", **VISION},
-        text_config={"model_type": "qwen2", **TEXT},
+        "qwen2",
+        vision_config=_clip("siglip"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
+        **o,
     ),
-    "idefics3": lambda: build(
-        "idefics3", vision_config=VISION, text_config={"model_type": "llama", **TEXT}, scale_factor=2
-    ),
-    "smolvlm": lambda: build(
-        "smolvlm", vision_config=VISION, text_config={"model_type": "llama", **TEXT}, scale_factor=2
-    ),
-    "qwen2-vl": lambda: _qwen("qwen2_vl", embed_dim=32, hidden_size=32),
-    "qwen2.5-vl": lambda: _qwen(
-        "qwen2_5_vl", hidden_size=32, intermediate_size=48, out_hidden_size=32, window_size=32,
-        fullatt_block_indexes=[1],
-    ),
-    "gemma3": lambda: build(
-        "gemma3",
-        vision_config={"model_type": "siglip_vision_model", **VISION},
-        text_config={
-            "model_type": "gemma3_text",
-            **TEXT,
-            "head_dim": 8,
-            "sliding_window": 6,
-            "layer_types": ["sliding_attention", "full_attention"],
+    "idefics3": lambda **o: build("idefics3", "llama", vision_config=VISION, scale_factor=2, **o),
+    "smolvlm": lambda **o: build("smolvlm", "llama", vision_config=VISION, scale_factor=2, **o),
+    "qwen2-vl": lambda **o: _qwen("qwen2_vl", vision={"embed_dim": 32, "hidden_size": 32}, **o),
+    "qwen2.5-vl": lambda **o: _qwen(
+        "qwen2_5_vl",
+        vision={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "out_hidden_size": 32,
+            "window_size": 32,
+            "fullatt_block_indexes": [1],
         },
-        mm_tokens_per_image=4,
-        image_token_index=IMAGE,
+        **o,
     ),
-}  # fmt: skip
+    "gemma3": lambda **o: build(
+        "gemma3",
+        "gemma3_text",
+        vision_config=_clip("siglip"),
+        text={"head_dim": 8, "sliding_window": 6, "layer_types": MIXED},
+        mm_tokens_per_image=4,
+        **o,
+    ),
+}
 
 
 def arrays(family: str, seed: int) -> tuple[Arrays, int]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefero.data.pictures import Picture
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
@@ -32,7 +34,7 @@ class TokenExample:
     ``columns`` follow the axes of :data:`prefero.data.schema.SCHEMA`: a scalar, an array over responses, or a
     tuple of arrays over tokens. ``index`` is the position in the data set. ``views`` are the same responses
     under another prompt, or other responses under the same prompt, by view name. ``truncated`` counts the
-    tokens that were dropped.
+    tokens that were dropped. ``images`` are those that its contexts show, by their keys in token ids.
     """
 
     cells: tuple[Cell, ...]
@@ -40,6 +42,7 @@ class TokenExample:
     index: int
     views: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     truncated: int = 0
+    images: Mapping[int, tuple[Picture, ...]] = field(default_factory=dict)
 
     @property
     def lengths(self) -> tuple[int, ...]:

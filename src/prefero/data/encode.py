@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefero.data.differences import FUNCTION_WORDS
+from prefero.data.image_prompts import ImagePrompts, Pictures
 from prefero.data.render import Rendered
 from prefero.errors import PreferoError
 
@@ -17,11 +18,12 @@ Ids = NDArray[np.int64]
 
 
 class Encoder:
-    """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or nothing),
-    ``finish`` what behind it."""
+    """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or
+    nothing), ``finish`` what behind it.
+    ``images`` reads prompts that show some."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, images: ImagePrompts | None = None) -> None:
+        self.tokenizer, self.images = tokenizer, images
         self.known: dict[str, Ids] = {}
         self.places: dict[str, tuple[Ids, Ids]] = {}
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -73,9 +75,12 @@ class Encoder:
             self.learn([text])
         return self.known[text]
 
-    def context(self, text: str, starts: bool, origin: str) -> Ids:
-        """The ids of a prompt, one at least; behind the start tokens where the text ``starts`` without."""
-        ids = np.concatenate([self.start, self[text]]) if starts and len(self.start) else self[text]
+    def context(self, text: str, starts: bool, origin: str, shown: Pictures = ()) -> Ids:
+        """The ids of a prompt, one at least; behind the start tokens where the text ``starts`` without.
+        ``shown`` are its images.
+        """
+        known = self.images.context(text, shown, origin) if shown and self.images else self[text]
+        ids = np.concatenate([self.start, known]) if starts and len(self.start) else known
         if len(ids):
             return ids
         first = self.tokenizer.bos_token_id

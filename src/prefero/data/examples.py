@@ -92,7 +92,8 @@ class Example:
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
     template renders, ``template_options`` what else it is given; ``origin`` is where the row stands
     (``"train.jsonl, row 12"``), for error messages. ``prompts`` are other prompts to the same responses, by
-    the views of :data:`prefero.data.schema.OTHER_PROMPTS`.
+    the views of :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""``
+    for the prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
     """
 
     prompt: Text
@@ -102,6 +103,7 @@ class Example:
     origin: str = ""
     template_options: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, Text] = field(default_factory=dict)
+    images: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
 
     @property
     def roles(self) -> tuple[str | None, ...]:
@@ -140,12 +142,13 @@ class Examples(Sequence[Example]):
     def hold_out(self, share: float, seed: int = 0) -> tuple[Examples, Examples]:
         """Two parts: the larger to train on, and ``share`` of the examples, drawn with ``seed``, held out.
 
-        Examples with the same prompt stay together, so that no prompt is on both sides; both keep their
-        order.
+        Examples with the same prompt, images included, stay together, so that no prompt is on both sides;
+        both keep their order.
         """
         by_prompt: dict[str, list[int]] = {}
         for position, example in enumerate(self.items):
-            by_prompt.setdefault(repr(example.prompt), []).append(position)
+            seen = [image.identity for image in example.images.get("", ())]
+            by_prompt.setdefault(repr((example.prompt, seen)), []).append(position)
         groups = list(by_prompt.values())
         random.Random(seed).shuffle(groups)
         wanted, held = round(share * len(self.items)), set[int]()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from prefero.errors import PreferoError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image as a row holds it; ``origin`` says where, for error messages."""
+    """An image as a row holds it; ``origin`` says where, for error messages. ``change`` is made to it when it
+    is opened, the same one each time."""
 
     content: Path | bytes | Image.Image
     origin: str = ""
+    change: Callable[[Image.Image], Image.Image] | None = None
 
     def open(self, mode: str = "RGB") -> Image.Image:
         """The decoded image, in a mode of Pillow's.
@@ -28,6 +30,8 @@ class Picture:
         Raises:
             PreferoError: there is no such file, or it is no image.
         """
+        if self.change is not None:
+            return self.change(replace(self, change=None).open()).convert(mode)
         if isinstance(self.content, Image.Image):
             return self.content.convert(mode)
         named = str(self.content) if isinstance(self.content, Path) else f"{len(self.content)} bytes"
@@ -43,8 +47,20 @@ class Picture:
     @property
     def digest(self) -> bytes:
         """A hash of what is seen: the same for equal images, however they are kept."""
-        image = self.open()
-        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        return digest_of(self.open())
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others without decoding a file; equal images in two files are two."""
+        if isinstance(self.content, Image.Image):
+            return self.digest.hex()
+        kept = self.content if isinstance(self.content, Path) else hashlib.sha256(self.content).hexdigest()
+        return f"{kept} {self.change}"
+
+
+def digest_of(image: Image.Image) -> bytes:
+    """A hash of the pixels."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
 def is_picture(value: Any) -> bool:

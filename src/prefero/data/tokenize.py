@@ -21,6 +21,7 @@ from prefero.data.chat_template import NOT_PRESERVED, ChatTemplate
 from prefero.data.differences import differs
 from prefero.data.encode import Encoder
 from prefero.data.examples import Example, Text
+from prefero.data.image_prompts import ImagePrompts, Pictures, images_of
 from prefero.data.render import (
     Ending,
     PlainText,
@@ -64,12 +65,13 @@ class TokenDataset(Sequence[TokenExample]):
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A response of an example as text, and the prompt before it."""
+    """A response of an example as text, and the prompt before it with the images that it shows."""
 
     prompt: Text
     ending: Ending
     prompt_text: str
     rendered: Rendered
+    images: Pictures
 
 
 def tokenize(
@@ -82,6 +84,7 @@ def tokenize(
     views: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     seed: int = 0,
     for_method: str = "",
+    images: ImagePrompts | None = None,
 ) -> TokenDataset:
     """``examples``, arranged as ``roles`` and ``columns`` ask, as token ids of ``tokenizer``.
 
@@ -89,11 +92,13 @@ def tokenize(
     the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
     only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
     (:data:`prefero.data.views.VIEWS`, drawn with ``seed``, and
-    :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all.
+    :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all. ``images``
+    reads prompts that show some.
 
     Raises:
         PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
-            start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2.
+            start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2;
+            images that the model does not see, cannot be opened, or do not fit.
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
@@ -102,9 +107,9 @@ def tokenize(
         if view not in known:
             raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
-    renderers = [_renderer(example, tokenizer) for example in arranged]
+    encoder = Encoder(tokenizer, images)
+    renderers = [_renderer(example, encoder) for example in arranged]
     drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
-    encoder = Encoder(tokenizer)
     encoder.learn(text for group in drafts for draft in group for text in _texts(draft))
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
     dropped = Truncation()
@@ -124,7 +129,7 @@ def tokenize(
             others = VIEWS[view](tokenized, max_length, seed)
         else:
             under = [_under(example, view, for_method) for example in arranged]
-            others = [_read(example, tokenizer, encoder, max_length, Truncation()) for example in under]
+            others = [_read(example, encoder, max_length, Truncation()) for example in under]
         places = [roles.index(role) for role in read]
         tokenized = [
             replace(
@@ -132,6 +137,11 @@ def tokenize(
                 views={**example.views, view: tuple(cells[place] for place in places) if read else cells},
             )
             for example, cells in zip(tokenized, others, strict=True)
+        ]
+    if images is not None:
+        tokenized = [
+            replace(example, images=images.shown([cell.context for cell in example.all_cells]))
+            for example in tokenized
         ]
     exact = all(draft.rendered.exact for group in drafts for draft in group)
     summary = summarise(
@@ -141,7 +151,7 @@ def tokenize(
 
 
 def _under(example: Example, view: str, for_method: str) -> Example:
-    """The example with the prompt that it has for a view."""
+    """The example with the prompt that it has for a view, and what that shows."""
     if view not in example.prompts:
         part = OTHER_PROMPTS[view]
         raise PreferoError(
@@ -149,14 +159,15 @@ def _under(example: Example, view: str, for_method: str) -> Example:
             f"another prompt too, in the field {part.field!r} ({part.meaning}); a row that has it: "
             f"{part.sample}. Nothing has been trained."
         )
-    return replace(example, prompt=example.prompts[view])
+    shown = example.images.get(view, example.images.get("", ()))
+    return replace(example, prompt=example.prompts[view], images={"": shown})
 
 
 def _read(
-    example: Example, tokenizer: Any, encoder: Encoder, max_length: int | None, dropped: Truncation
+    example: Example, encoder: Encoder, max_length: int | None, dropped: Truncation
 ) -> tuple[Cell, ...]:
     """The cells of an example, as long as they may be."""
-    renderer = _renderer(example, tokenizer)
+    renderer = _renderer(example, encoder)
     drafts = _drafts(example, renderer)
     encoder.learn(text for draft in drafts for text in _texts(draft))
     cells = _cells(example, renderer, drafts, encoder)
@@ -167,10 +178,16 @@ def _read(
     )
 
 
-def _renderer(example: Example, tokenizer: Any) -> Renderer:
+def _renderer(example: Example, encoder: Encoder) -> Renderer:
+    if any(example.images.values()) and encoder.images is None:
+        raise PreferoError(
+            f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does not "
+            "see. Name a vision-language model, or rename the column of images."
+        )
     if not conversational(example.prompt, example.responses):
         return PlainText()
-    return ChatTemplate(tokenizer) if tokenizer.chat_template else Transcript()
+    templates = encoder.tokenizer if encoder.images is None else encoder.images
+    return ChatTemplate(templates) if templates.chat_template else Transcript()
 
 
 def _drafts(example: Example, renderer: Renderer) -> list[_Draft]:
@@ -185,12 +202,17 @@ def _drafts(example: Example, renderer: Renderer) -> list[_Draft]:
             text = renderer.prompt(prompt, example, ending)
             shared = (ending, text) if response.prompt is None else shared
         rendered = renderer.response(prompt, text, response, example, ending)
-        drafts.append(_Draft(prompt, ending, text, rendered))
+        drafts.append(_Draft(prompt, ending, text, rendered, _shown(prompt, example)))
     return drafts
 
 
+def _shown(prompt: Text, example: Example) -> Pictures:
+    return images_of(prompt, example.images.get("", ()))
+
+
 def _texts(draft: _Draft) -> Iterator[str]:
-    yield draft.prompt_text
+    if not draft.images:
+        yield draft.prompt_text
     for segment in draft.rendered.segments:
         yield segment.text
 
@@ -198,10 +220,13 @@ def _texts(draft: _Draft) -> Iterator[str]:
 def _cells(
     example: Example, renderer: Renderer, drafts: Sequence[_Draft], encoder: Encoder
 ) -> tuple[Cell, ...]:
-    texts = dict.fromkeys(draft.prompt_text for draft in drafts)
-    contexts = {text: encoder.context(text, renderer.starts, example.origin) for text in texts}
+    prompts = dict.fromkeys((draft.prompt_text, draft.images) for draft in drafts)
+    contexts = {
+        (text, images): encoder.context(text, renderer.starts, example.origin, images)
+        for text, images in prompts
+    }
     return tuple(
-        Cell(contexts[draft.prompt_text], *encoder.response(draft.rendered, example.origin))
+        Cell(contexts[draft.prompt_text, draft.images], *encoder.response(draft.rendered, example.origin))
         for draft in drafts
     )
 
@@ -217,7 +242,7 @@ def _fitted(
 ) -> tuple[Cell, ...]:
     def encode(at: int, prompt: Text) -> NDArray[np.int64]:
         text = renderer.prompt(prompt, example, drafts[at].ending)
-        return encoder.context(text, renderer.starts, example.origin)
+        return encoder.context(text, renderer.starts, example.origin, _shown(prompt, example))
 
     prompts = [draft.prompt for draft in drafts]
     fitted = fit(cells, max_length, prompts, encode, encoder.start, dropped, example.origin)

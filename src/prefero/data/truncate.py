@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from prefero.data.cells import Cell
 from prefero.data.examples import Text
+from prefero.errors import PreferoError
 
 Ids = NDArray[np.int64]
 
@@ -58,6 +59,9 @@ def fit(
     ``prompts`` are what the cells' contexts were made of, and ``encode(cell, prompt)`` makes such a context
     of another prompt. Cells that share a prompt hold the same context array. ``start`` stays at the beginning
     of a context whose oldest tokens are dropped.
+
+    Raises:
+        PreferoError: images of the newest turns are among the tokens that would be dropped.
     """
     cells = [_cut_response(cell, max_length - 1, dropped, origin) for cell in cells]
     members: dict[int, list[int]] = {}
@@ -69,8 +73,18 @@ def fit(
         room = max_length - max(len(cells[at].response) for at in group)
         if len(context) <= room:
             continue
-        shorter = _shorten(prompts[group[0]], room, partial(encode, group[0]), start)
-        shorter = _newest(context, room, start) if shorter is None else shorter
+        shorter = _shorten(prompts[group[0]], room, partial(encode, group[0]))
+        shorter = context if shorter is None else shorter
+        if len(shorter) > room:
+            shown = shorter
+            shorter = _newest(shorter, room, start)
+            if (shown < 0).sum() > (shorter < 0).sum():
+                raise PreferoError(
+                    f"{origin}: the images do not fit: prompt and response have "
+                    f"{len(shown) + max_length - room} tokens, {(shown < 0).sum()} of them of images, "
+                    f"which are not cut, and max_length is {max_length}. Raise max_length, make the images "
+                    "smaller, or remove the row"
+                )
         lost += len(context) - len(shorter)
         for at in group:
             cells[at] = replace(cells[at], context=shorter)
@@ -89,9 +103,9 @@ def _cut_response(cell: Cell, limit: int, dropped: Truncation, origin: str) -> C
     return Cell(cell.context, cell.response[:limit], scored)
 
 
-def _shorten(prompt: Text, room: int, encode: Callable[[Text], Ids], start: Ids) -> Ids | None:
-    """The conversation without as few of its oldest turns as make it fit; if even the shortest does not, that
-    one's newest tokens. None for text, which has no turns, and for a conversation of one."""
+def _shorten(prompt: Text, room: int, encode: Callable[[Text], Ids]) -> Ids | None:
+    """The conversation without as few of its oldest turns as make it fit, or if even the shortest does not,
+    that one. None for text, which has no turns, and for a conversation of one."""
     choices = shorter_prompts(prompt)
     if not choices:
         return None
@@ -99,7 +113,7 @@ def _shorten(prompt: Text, room: int, encode: Callable[[Text], Ids], start: Ids)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if len(encode(choices[middle])) <= room else (middle + 1, high)
-    return _newest(encode(choices[low]), room, start)
+    return encode(choices[low])
 
 
 def shorter_prompts(prompt: Text) -> list[Text]:

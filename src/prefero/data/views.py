@@ -52,15 +52,17 @@ def one_cycle(count: int, seed: int) -> NDArray[np.int64]:
 def with_prompt(
     examples: Sequence[TokenExample], max_length: int | None, seed: int
 ) -> list[tuple[Cell, ...]]:
-    """The whole text as the response, from its second token on, which is the first that anything predicts."""
+    """The whole text as the response, from its second token on, which is the first that anything predicts;
+    images are not scored."""
     view = []
     for example in examples:
         cells = []
         for cell in example.cells:
             text = np.concatenate([cell.context, cell.response])
             scored = None
-            if cell.scored is not None:
-                scored = np.concatenate([np.ones(len(cell.context), dtype=np.bool_), cell.scored])[1:]
+            if cell.scored is not None or (text < 0).any():
+                own = np.ones(len(cell.response), dtype=np.bool_) if cell.scored is None else cell.scored
+                scored = np.concatenate([cell.context >= 0, own])[1:]
             cells.append(Cell(text[:1], text[1:], scored))
         view.append(tuple(cells))
     return view

@@ -168,7 +168,20 @@ def _joined(model: PreTrainedModel, arrays: Sequence[Arrays]) -> dict[str, Tenso
     """The arrays of several images as one call takes them, floats in the model's type."""
     if not arrays:
         return {}
-    joined = {name: torch.cat([part[name] for part in arrays]) for name in arrays[0]}
+    joined = {name: torch.cat(_even([part[name] for part in arrays])) for name in arrays[0]}
     return {
         name: array.to(model.dtype) if array.is_floating_point() else array for name, array in joined.items()
     }
+
+
+def _even(arrays: Sequence[Tensor]) -> list[Tensor]:
+    """Filled up with zeros, which models take for no image, to one shape behind the first axis."""
+    largest = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    return [
+        array
+        if list(array.shape[1:]) == largest
+        else array.new_zeros(len(array), *largest).index_put(
+            torch.meshgrid(*(torch.arange(n, device=array.device) for n in array.shape), indexing="ij"), array
+        )
+        for array in arrays
+    ]

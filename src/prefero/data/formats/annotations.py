@@ -9,6 +9,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Response
 from prefero.data.formats.fields import Fields
+from prefero.data.formats.images import with_images
 from prefero.data.formats.parts import with_other_parts
 from prefero.data.formats.spans import read_spans
 from prefero.data.schema import OTHER_RESPONSES, SCHEMA, ColumnSpec
@@ -22,6 +23,7 @@ def annotate(example: Example, fields: Fields) -> Example:
     the spans, further responses and prompts that it carries."""
     if {"chosen", "rejected"} <= set(example.roles):
         example = with_other_parts(example, fields)
+    example = with_images(example, fields)
     columns = dict(example.columns)
     responses = list(example.responses)
     for name, spec in SCHEMA.items():
