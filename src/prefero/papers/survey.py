@@ -41,26 +41,30 @@ def areas() -> list[str]:
 
 
 def find(key: str) -> Paper:
-    """The paper of that key, or of that number in the survey if it is the only one.
+    """The paper of that key, or of that number in the survey if it has one module.
 
     Raises:
         PreferoError: there is none; the message names the nearest.
     """
     if key in papers():
         return papers()[key]
-    numbered = [paper for paper in papers().values() if paper.id == key]
-    if len(numbered) == 1:
-        return numbered[0]
-    if numbered:
-        keys = ", ".join(paper.key for paper in numbered)
-        raise PreferoError(f"{key} has several modules: {keys}")
+    modules = numbered(key)
+    if len(modules) == 1:
+        return modules[0]
+    if modules:
+        raise PreferoError(f"{key} has several modules: {', '.join(paper.key for paper in modules)}")
     raise PreferoError(
         f"no paper is called {key!r}{nearest(key, papers())} (`prefero reproduce` lists all of them)"
     )
 
 
+def numbered(number: str) -> list[Paper]:
+    """The modules of one paper of the survey: more than one where its evidence comes from several worlds."""
+    return [paper for paper in papers().values() if paper.id == number]
+
+
 def chosen(keys: Sequence[str] = (), area: str | None = None, everything: bool = False) -> list[Paper]:
-    """The papers that are asked for, each once.
+    """The papers that are asked for, each once. A number stands for all modules of that paper.
 
     Raises:
         PreferoError: a key or area that there is not.
@@ -69,6 +73,6 @@ def chosen(keys: Sequence[str] = (), area: str | None = None, everything: bool =
         raise PreferoError(
             f"no area is called {area!r}{nearest(area, areas())} (known: {', '.join(areas())})"
         )
-    wanted = [find(key) for key in keys]
+    wanted = [one for key in keys for one in (numbered(key) or [find(key)])]
     wanted += [one for one in papers().values() if everything or one.area == area]
     return list({paper.key: paper for paper in wanted}.values())
