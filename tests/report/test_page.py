@@ -94,7 +94,7 @@ def test_a_comparison_shows_the_methods_side_by_side(tmp_path):
 def test_an_interrupted_run_says_so(tmp_path):
     text = text_of(report(folders.write_interrupted, tmp_path))
     assert "Not finished: this page shows what the run had logged by step 60" in text
-    assert "No texts were sampled" in text and "No monitor fired" in text
+    assert "Nothing was sampled" in text and "No monitor fired" in text
 
 
 def test_a_run_that_has_only_begun_is_still_a_page(tmp_path):
@@ -223,3 +223,19 @@ def test_the_records_of_the_fixtures_are_the_contract_s(tmp_path):
         "machine",
         "finished",
     } <= set(record)
+
+
+def test_images_are_shown_from_the_file_itself_and_nothing_else_is_loaded(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    pixel = "data:image/png;base64,iVBORw0KGgo="
+    folders.write_lines(
+        folder / "samples.jsonl",
+        [
+            {"prompt": 'a "cat" <b>', "before": {"image": pixel}, "after": {"image": pixel}},
+            {"prompt": "", "before": {"image": "https://elsewhere/x.png"}, "after": {"image": 'x" onload="'}},
+        ],
+    )
+    page = render(folder).read_text(encoding="utf-8")
+    assert page.count(f'<img src="{pixel}"') == 2
+    assert 'alt="before: a &#34;cat&#34; &lt;b&gt;"' in page
+    assert "<img" not in page.replace(f'<img src="{pixel}"', "")

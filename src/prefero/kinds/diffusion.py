@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from accelerate import PartialState
+from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError
 from prefero.kinds.diffusion_conditions import Scene, family_of
 from prefero.kinds.diffusion_data import Encoding, PictureDataset, PictureItem, prepare
+from prefero.kinds.diffusion_lora import write_lora
 from prefero.kinds.diffusion_samples import sampled
 from prefero.kinds.diffusion_source import DenoiserSource, LoadedDenoiser, bare, loaded
 from prefero.kinds.kind import Kind, Layout, Reading
@@ -296,6 +299,11 @@ class Diffusion(Kind):
             view: states.images.present[:, :, None].expand(states.index.shape)
             for view, states in inputs.views.items()
         }
+
+    def save_beside(self, model: nn.Module, folder: Path) -> None:
+        """Adapters as a pipeline's ``load_lora_weights`` reads them."""
+        if isinstance(model, PeftModel) and hasattr(self.parts.pipeline, "save_lora_weights"):
+            write_lora(model, self.parts.pipeline, folder)
 
     # Samples
 

@@ -224,6 +224,9 @@ def _values(pictures: Sequence[Picture], encoding: Encoding, sizes: Counter[str]
 def _in_float32(autoencoder: Any) -> Iterator[None]:
     """Some autoencoders overflow in half precision."""
     before = autoencoder.dtype
+    if before == torch.float32:
+        yield
+        return
     autoencoder.float()
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefero.kinds.diffusion_conditions import Scene, family_of
-from prefero.kinds.diffusion_source import PARTS, bare
+from prefero.kinds.diffusion_source import bare, denoiser_of
 from prefero.models.diffusion import Denoiser, mapped
 from prefero.models.diffusion_drawing import drawn
 from prefero.models.diffusion_latents import pixels, shrinks
@@ -51,9 +52,11 @@ def _by_pipeline(
     model: nn.Module, scene: Scene, prompts: Sequence[str], seed: int, steps: int
 ) -> list[Image.Image]:
     pipeline, side = scene.pipeline, scene.resolution
-    (part,) = (name for name in PARTS if name in pipeline.components)
+    part = denoiser_of(pipeline)
     before = getattr(pipeline, part)
     pipeline.register_modules(**{part: bare(model)})
+    takes = inspect.signature(pipeline.__call__).parameters
+    exact = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}
     try:
         return [
             pipeline(
@@ -62,6 +65,7 @@ def _by_pipeline(
                 width=side,
                 num_inference_steps=steps,
                 generator=torch.Generator().manual_seed(seed + place),
+                **exact,
             ).images[0]
             for place, prompt in enumerate(prompts)
         ]

@@ -79,7 +79,7 @@ class DenoiserSource:
         try:
             pipeline = library().DiffusionPipeline.from_pretrained(
                 name,
-                torch_dtype=dtype,
+                dtype=dtype,
                 revision=revision if name == self.name else None,
                 variant=self.variant,
                 **left_out,
@@ -158,7 +158,7 @@ def loaded(source: ModelSource, variant: str | None = None) -> nn.Module:
         return getattr(library(), family).from_pretrained(
             source.name,
             subfolder=subfolder,
-            torch_dtype=None if source.dtype == "auto" else getattr(torch, source.dtype),
+            dtype=None if source.dtype == "auto" else getattr(torch, source.dtype),
             revision=source.revision,
             variant=variant,
         )
@@ -183,6 +183,11 @@ def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
         f"no denoiser can be loaded from {source.name!r}: it is neither a folder nor a hub name of a "
         "pipeline (model_index.json) or a model (config.json with _class_name) of diffusers"
     )
+
+
+def denoiser_of(pipeline: Any) -> str:
+    """Where a pipeline has its denoiser."""
+    return next(part for part in PARTS if part in pipeline.components)
 
 
 def made_scheduler(given: str | Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
@@ -182,6 +183,11 @@ class Kind(ABC):
     def leaves_out(self, model: nn.Module) -> bool:
         """Whether a step can pass by some of the weights that are trained."""
         return False
+
+    def save_beside(self, model: nn.Module, folder: Path) -> None:
+        """Write what other libraries read in the place of what ``save_pretrained`` wrote there, if they read
+        something else."""
+        return None
 
     # Samples, for the report
 

@@ -58,12 +58,13 @@ def watching(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A response to a sample's prompt: by whom, and how it was scored."""
+    """A response to a sample's prompt: by whom, and how it was scored; text, or the address of an image."""
 
     label: str
     text: str
     colour: str
     scores: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(slots=True)
@@ -84,11 +85,22 @@ def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
             sample = by_prompt.setdefault(prompt, Sample(prompt))
             scores = section(raw, "scores")
             if not sample.versions:
-                sample.versions.append(
-                    Version("before", said(raw.get("before")), "start", _scores(scores, "before"))
-                )
-            sample.versions.append(Version(label, said(raw.get("after")), colour, _scores(scores, "after")))
+                sample.versions.append(_version("before", "before", "start", raw, scores))
+            sample.versions.append(_version("after", label, colour, raw, scores))
     return list(by_prompt.values())[:MOST_SAMPLES], len(by_prompt)
+
+
+def _version(
+    when: str, label: str, colour: str, raw: Mapping[str, Any], scores: Mapping[str, Any]
+) -> Version:
+    response = raw.get(when)
+    return Version(label, said(response), colour, _scores(scores, when), drawn(response))
+
+
+def drawn(response: object) -> str:
+    """The address of an image that the file itself holds; empty for everything else."""
+    address = response.get("image") if isinstance(response, Mapping) else None
+    return address if isinstance(address, str) and address.startswith("data:image/png;base64,") else ""
 
 
 def said(text: object) -> str:
@@ -97,7 +109,7 @@ def said(text: object) -> str:
         return "\n\n".join(
             f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in text if isinstance(turn, Mapping)
         )
-    return "" if text is None else str(text)
+    return "" if text is None or drawn(text) else str(text)
 
 
 def _scores(scores: Mapping[str, Any], when: str) -> tuple[str, ...]:
@@ -159,6 +171,8 @@ def _data_facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, label in (("examples", "examples"), ("responses", "responses"), ("skipped", "rows skipped")):
         if key in summary:
             yield label, number(summary[key])
+    if summary.get("images"):
+        yield "images", str(summary["images"])
     for reason, count in section(summary, "dropped").items():
         yield f"left out: {str(reason).replace('_', ' ')}", number(count)
     if "max_length" in summary:

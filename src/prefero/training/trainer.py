@@ -277,6 +277,11 @@ class PreferenceTrainer(ResumingTrainer):
             logs |= self._steps.drain()
         super().log(logs, start_time)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and not _internal_call:
+            self.made.kind.save_beside(self.model, Path(output_dir or self.args.output_dir))
+
     # Held-out examples
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
