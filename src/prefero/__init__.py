@@ -13,6 +13,7 @@ from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
     from prefero.data.formats import load_examples as load_examples
+    from prefero.doctor.inspection import inspect as inspect
     from prefero.objectives import method as method
     from prefero.objectives import methods as methods
     from prefero.training.arguments import PreferenceArguments as PreferenceArguments
@@ -29,6 +30,7 @@ _HOMES = {
     "PreferenceTrainer": "prefero.training.trainer",
     "TrainConfig": "prefero.training.configuration",
     "compare": "prefero.training.run",
+    "inspect": "prefero.doctor.inspection",
     "load_examples": "prefero.data.formats",
     "load_objective": "prefero.training.objective_files",
     "method": "prefero.objectives",

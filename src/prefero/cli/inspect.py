@@ -3,45 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prefero.cli.console import Json, show, work
+from prefero.cli.train import EvalData, share_or_name
+from prefero.errors import PreferoError
+
+if TYPE_CHECKING:
+    from prefero.doctor.inspection import Inspection
 
 
 def inspect(
     data: Annotated[
         str, typer.Argument(help="Preference data: a file, a folder or a hub name.", show_default=False)
     ],
-    split: Annotated[
-        str, typer.Option("--split", help="Which split, where the data have several.")
-    ] = "train",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="How many rows at most.", show_default=False)
+    eval_data: EvalData = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens of prompt and response, to see what it cuts off.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "train",
+    eval_split: Annotated[str, typer.Option(help="Which split of the held-out data.")] = "test",
+    format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="How many rows at most.", show_default=False)] = None,
+    without: Annotated[
+        str,
+        typer.Option(help="Findings whose rows are left out of what is saved, separated by commas."),
+    ] = "",
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Save the rows that are left, as JSON lines.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The HTML page to write.", show_default="NAME-inspection.html"),
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws what is sampled.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Look at preference data: repetitions, contradictions, length, noise, and what helps.
+    """Look at preference data before a model is trained on them: what to mend, and how.
 
-    Writes one HTML page, ordered by what matters.
+    Repetitions, contradictions, leaks, noise, length, style: one HTML page, ordered by what matters.
     """
+    keys = [key.strip() for key in without.split(",") if key.strip()]
+    if bool(keys) != (save is not None):
+        raise PreferoError("--without and --save go together: the findings to leave out, and where to save")
     from prefero.doctor.inspection import inspect as look
     from prefero.doctor.page import write
+    from prefero.doctor.saving import writable
     from prefero.doctor.terminal import summary
 
+    page = output or Path(f"{_stem(data)}-inspection.html")
+    if save is not None:
+        writable(save, data)
+    outcome: dict[str, Any] = {"page": str(page)}
     with work() as progress, progress.status("reading") as status:
-        inspection = look(
-            data, split=split, limit=limit, progress=lambda name: status.update(f"looking at {name}")
+        inspection: Inspection = look(
+            data,
+            eval_data=share_or_name(eval_data),
+            max_length=max_length,
+            split=split,
+            eval_split=eval_split,
+            format=format,
+            limit=limit,
+            seed=seed,
+            progress=lambda name: status.update(f"looking at {name}"),
         )
-        page = write(inspection, output or Path(f"{stem(data)}-inspection.html"))
-    show({**inspection.as_dict(), "page": str(page)}, lambda: summary(inspection, page), as_json=as_json)
+        if save is not None:
+            outcome |= {"saved": str(save), "saved_rows": inspection.save(save, without=keys)}
+        write(inspection, page)
+    show(
+        inspection.as_dict() | outcome,
+        lambda: summary(inspection, page, saved=(save, outcome["saved_rows"]) if save else None),
+        as_json=as_json,
+    )
 
 
-def stem(data: str) -> str:
-    """The name of the data without its folders and endings."""
+def _stem(data: str) -> str:
+    """The name of the data without folders and endings."""
     return Path(data).name.split(".")[0] or "data"

@@ -49,7 +49,7 @@ def configuration(
     """
     recipe, overrides = split_arguments(arguments)
     settings = read_recipe(recipe) if recipe else {}
-    flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": _share(eval_data)}
+    flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
     if output is not None:
         flags["output"] = str(output)
     if method is not None and method != _method_of(settings):
@@ -58,7 +58,7 @@ def configuration(
     return override(settings, [*given, *map(parse_override, overrides)])
 
 
-def _share(text: str | None) -> str | float | None:
+def share_or_name(text: str | None) -> str | float | None:
     """Held-out data by name, or as the share of the training data to hold out."""
     try:
         return None if text is None else float(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from prefero.data.arrange import PAIR, worth
 from prefero.data.examples import Example, Examples, Response, Text, spoken
 from prefero.data.formats import load_examples
 from prefero.data.sources import Source
+from prefero.doctor.further import Further, further
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Corpus:
 
     A list is read as its best against its worst response. ``ties`` are the rows that prefer neither side:
     called a tie by annotators, or a list whose best is no better than its worst. ``bare`` are rows that
-    nothing is known of. ``further`` has, by row, the fields that examples do not keep (:data:`FURTHER`).
+    nothing is known of. ``further`` is what rows say that examples do not keep.
     """
 
     examples: Examples
@@ -52,13 +53,25 @@ class Corpus:
     labelled: tuple[Labelled, ...]
     ties: tuple[int, ...]
     bare: tuple[int, ...]
-    further: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    further: Further = field(default_factory=Further)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def origin(self, row: int) -> str:
         return self.examples[row].origin
+
+    @property
+    def votes(self) -> dict[int, tuple[Any, ...]]:
+        """By row, what its annotators said."""
+        known = self.further.votes
+        return {row: known[one.origin] for row, one in enumerate(self.examples) if one.origin in known}
+
+    @property
+    def writers(self) -> dict[int, tuple[str, str]]:
+        """By row, who wrote the chosen and the rejected response."""
+        known = self.further.writers
+        return {row: known[one.origin] for row, one in enumerate(self.examples) if one.origin in known}
 
     @property
     def prompts(self) -> Iterator[tuple[int, str]]:
@@ -75,19 +88,6 @@ class Corpus:
             yield one.row, one.response, one.good
 
 
-ANNOTATOR = "annotator"
-SOURCES = (
-    ("chosen_model", "rejected_model"),
-    ("chosen-model", "rejected-model"),
-    ("chosen_source", "rejected_source"),
-    ("model_chosen", "model_rejected"),
-)
-"""Fields that say who wrote the two sides of a pair."""
-
-COMPARED = (("model1", "model2"), ("model_a", "model_b"), ("model_1", "model_2"))
-"""Fields that say who wrote the first and the second response of a comparison."""
-
-
 def read(
     source: Source, *, split: str = "train", format: str = "auto", limit: int | None = None
 ) -> tuple[Corpus, Source]:
@@ -99,10 +99,10 @@ def read(
     if not isinstance(source, str | Path | list | tuple) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
     examples = load_examples(source, split=split, format=format, skip_bad_rows=True, limit=limit)
-    return of_examples(examples), source
+    return of_examples(examples, further(source, split=split)), source
 
 
-def of_examples(examples: Examples) -> Corpus:
+def of_examples(examples: Examples, more: Further | None = None) -> Corpus:
     pairs, labelled, ties, bare = [], [], [], []
     for row, example in enumerate(examples):
         sides = _sides(example)
@@ -127,7 +127,9 @@ def of_examples(examples: Examples) -> Corpus:
             labelled.append(Labelled(row, as_text(example.prompt), said(only), only.columns["label"] > 0))
         else:
             bare.append(row)
-    return Corpus(examples, tuple(pairs), tuple(labelled), tuple(ties), tuple(bare))
+    return Corpus(
+        examples, tuple(pairs), tuple(labelled), tuple(ties), tuple(bare), more if more else Further()
+    )
 
 
 def _sides(example: Example) -> tuple[Response, Response] | str:
@@ -166,7 +168,3 @@ def _words(content: Any) -> str:
 def same(text: str) -> int:
     """A number that two texts share if they differ in nothing but white space and case."""
     return hash(" ".join(text.split()).casefold())
-
-
-def rows_of(pairs: Sequence[Pair] | Sequence[Labelled]) -> tuple[int, ...]:
-    return tuple(one.row for one in pairs)

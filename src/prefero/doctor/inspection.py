@@ -3,42 +3,79 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefero.data.examples import Example, Examples
 from prefero.data.sources import Source
-from prefero.doctor.checks import contents, length, repeats
+from prefero.doctor.checks import (
+    annotators,
+    contents,
+    length,
+    likeness,
+    markup,
+    nearness,
+    overlap,
+    repeats,
+    scores,
+    scripts,
+    truncation,
+    words,
+    writers,
+)
 from prefero.doctor.commands import Commands
-from prefero.doctor.corpus import Corpus, read
+from prefero.doctor.corpus import of_examples, read
 from prefero.doctor.findings import Finding, Unasked, in_order
 from prefero.doctor.look import Check, Look
 from prefero.doctor.overview import facts, histogram, quantiles
 from prefero.doctor.overview import lengths as lengths_of
+from prefero.doctor.saving import save_rows
+from prefero.errors import PreferoError, nearest
 
 CHECKS: Mapping[str, Check] = {
-    "contents": contents.check,
-    "repeats": repeats.check,
-    "length": length.check,
+    "what rows hold": contents.check,
+    "scores": scores.check,
+    "marks of templates": markup.check,
+    "scripts": scripts.check,
+    "lengths": length.check,
+    "what is cut off": truncation.check,
+    "repetitions": repeats.check,
+    "near repetitions": nearness.check,
+    "overlap": overlap.check,
+    "how pairs differ": likeness.check,
+    "writers": writers.check,
+    "words": words.check,
+    "annotators and noise": annotators.check,
 }
+"""Every check that needs no model, by what it looks at."""
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found, what has to be acted on first; and what was not looked at, and why."""
+    """What was found, what has to be acted on first; and what was not looked at, and why.
+
+    ``rows`` counts the examples, ``pairs`` those that compare two responses. ``lengths`` and ``histogram``
+    are in characters. ``held_out`` are rows of the same source that were set aside, and are not counted.
+    """
 
     name: str
     format: str
     rows: int
     pairs: int
     findings: tuple[Finding, ...]
-    unasked: tuple[Unasked, ...] = ()
-    facts: tuple[tuple[str, int], ...] = ()
-    lengths: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    histogram: tuple[Sequence[float], Mapping[str, Sequence[float]]] = ((), {})
-    seconds: float = 0.0
-    corpus: Corpus | None = field(default=None, repr=False, compare=False)
+    unasked: tuple[Unasked, ...]
+    facts: tuple[tuple[str, int], ...]
+    lengths: Mapping[str, Mapping[str, float]]
+    histogram: tuple[Sequence[float], Mapping[str, Sequence[float]]]
+    seconds: float
+    examples: Examples = field(repr=False, compare=False)
+    held_out: Sequence[Example] = field(repr=False, compare=False)
+    source: Source = field(repr=False, compare=False)
+    split: str = "train"
 
     def __getitem__(self, key: str) -> Finding:
         """The finding of that key."""
@@ -46,6 +83,36 @@ class Inspection:
             if finding.key == key:
                 return finding
         raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return any(finding.key == key for finding in self.findings)
+
+    def without(self, keys: Collection[str]) -> tuple[int, ...]:
+        """The positions of the examples that none of these findings names.
+
+        Raises :class:`PreferoError` for a key that no finding has.
+        """
+        out: set[int] = set()
+        for key in keys:
+            if key == "unreadable":
+                continue
+            if key not in self:
+                known = [finding.key for finding in self.findings]
+                raise PreferoError(
+                    f"no finding is called {key!r}{nearest(key, known)}. Findings here: {', '.join(known)}."
+                )
+            out.update(self[key].rows)
+        return tuple(row for row in range(self.rows) if row not in out)
+
+    def save(self, file: str | Path, *, without: Collection[str]) -> int:
+        """Write the rows, as they stand in the source, without those that some findings name, and without
+        rows that cannot be read; how many there were.
+
+        Raises :class:`PreferoError` for a key that no finding has, and if the file cannot be written.
+        """
+        kept = {self.examples[row].origin for row in self.without(without)}
+        kept |= {example.origin for example in self.held_out}
+        return save_rows(self.source, file, kept, split=self.split)
 
     def as_dict(self) -> dict[str, Any]:
         """The inspection as JSON has it."""
@@ -65,21 +132,57 @@ class Inspection:
 def inspect(
     data: Source,
     *,
+    eval_data: Source | float | None = None,
+    max_length: int | None = None,
     split: str = "train",
+    eval_split: str = "test",
     format: str = "auto",
     limit: int | None = None,
-    progress: Callable[[str], None] = lambda name: None,
+    seed: int = 0,
+    progress: Progress = lambda name: None,
 ) -> Inspection:
+    """Look at preference data before a model is trained on them.
+
+    Args:
+        data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding.
+        eval_data: held-out data, read alike; or the share of the data to hold out, as training would.
+        max_length: in tokens, to say what it cuts off.
+        split: which split of the data, where there are several; ``eval_split`` likewise.
+        format: the layout of the rows, or ``"auto"``.
+        limit: how many rows at most.
+        seed: draws what is sampled.
+        progress: told what is being looked at.
+
+    Raises:
+        PreferoError: no row can be read, or an argument is out of range; before anything is looked at.
+    """
     started = time.perf_counter()
-    corpus, _ = read(data, split=split, format=format, limit=limit)
-    named = str(data) if isinstance(data, str | Path) else "DATA"
-    look = Look(corpus, Commands(named))
+    if max_length is not None and max_length < 2:
+        raise PreferoError(f"max_length is {max_length}; expected 2 tokens at least.")
+    if isinstance(eval_data, int | float) and not 0 < eval_data < 1:
+        raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
+    progress("rows")
+    corpus, data = read(data, split=split, format=format, limit=limit)
+    held_out = None
+    held: Sequence[Example] = ()
+    if isinstance(eval_data, int | float):
+        kept, held = corpus.examples.hold_out(eval_data, seed)
+        if not len(held):
+            raise PreferoError(f"eval_data = {eval_data} holds out none of the {len(corpus)} rows.")
+        held_out, corpus = of_examples(Examples(held)), of_examples(kept, corpus.further)
+    elif eval_data is not None:
+        held_out, _ = read(eval_data, split=eval_split, format=format)
+    commands = _commands(data, eval_data, split, eval_split, format, max_length)
+    look = Look(corpus, commands, held_out, max_length, seed)
     findings: list[Finding] = []
     unasked: list[Unasked] = []
     for name, check in CHECKS.items():
         progress(name)
         for found in check(look):
-            (findings if isinstance(found, Finding) else unasked).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                unasked.append(found)
     lengths = lengths_of(corpus)
     return Inspection(
         corpus.examples.name,
@@ -92,5 +195,35 @@ def inspect(
         quantiles(lengths),
         histogram(lengths),
         time.perf_counter() - started,
-        corpus,
+        corpus.examples,
+        held,
+        data,
+        split,
+    )
+
+
+def _commands(
+    data: Source,
+    eval_data: Source | float | None,
+    split: str,
+    eval_split: str,
+    format: str,
+    max_length: int | None,
+) -> Commands:
+    options: list[str] = []
+    settings: list[str] = []
+    for name, value, default in (
+        ("split", split, "train"),
+        ("eval_split", eval_split, "test"),
+        ("format", format, "auto"),
+        ("max_length", max_length, None),
+    ):
+        if value != default:
+            options += [f"--{name.replace('_', '-')}", str(value)]
+            settings.append(f"data.{name}={value}")
+    return Commands(
+        str(data) if isinstance(data, str | Path) else "DATA",
+        str(eval_data) if isinstance(eval_data, str | Path | float) else None,
+        inspecting=tuple(options),
+        training=tuple(settings),
     )

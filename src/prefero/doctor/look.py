@@ -6,15 +6,20 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefero.data.examples import Response
+from prefero.doctor.agreement import Agreement, agreement
 from prefero.doctor.commands import Commands
-from prefero.doctor.corpus import Corpus, as_text, said
+from prefero.doctor.corpus import Corpus, Pair, as_text, said, same
 from prefero.doctor.findings import Finding, Specimen, Unasked
-from prefero.doctor.repeats import Judgement, judgements
+from prefero.doctor.probe import MOST, SHORTEST, Probe, probe
+from prefero.doctor.repeats import Judgement, Repeats, find, judgements
 
 T = TypeVar("T")
+
+BYTES = 4
+"""Of text to a token, where no tokenizer counts: about right for English."""
 
 SHOWN = 700
 """Characters of a text that a specimen shows."""
@@ -29,10 +34,52 @@ class Look:
     held_out: Corpus | None = None
     max_length: int | None = None
     seed: int = 0
+    tokenizer: Any = None
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text is, estimated without a tokenizer."""
+        if self.tokenizer is None:
+            return -(-len(text.encode("utf-8", "replace")) // BYTES)
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def judgements(self) -> list[Judgement]:
         return judgements(self.corpus)
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        return find(self.judgements)
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """Of the annotators, where rows have the votes of several."""
+        votes = self.corpus.votes
+        return agreement(list(votes), list(votes.values()), seed=self.seed)
+
+    @cached_property
+    def distinct(self) -> list[Pair]:
+        """The pairs without repetitions."""
+        again = set(self.repeats.repeated)
+        return [pair for pair in self.corpus.pairs if pair.row not in again]
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """A classifier of the pairs' words, where there are pairs enough to test it on."""
+        pairs = self.some(self.distinct, MOST)
+        if len(pairs) < SHORTEST:
+            return None
+        return probe(
+            [same(pair.prompt) for pair in pairs],
+            [pair.chosen for pair in pairs],
+            [pair.rejected for pair in pairs],
+            seed=self.seed,
+        )
+
+    @property
+    def probed(self) -> str:
+        """What the classifier was made of, where it was not everything."""
+        count = len(self.distinct)
+        return f" On {MOST:,} of {count:,} pairs, drawn at random." if count > MOST else ""
 
     def some(self, things: Sequence[T], most: int) -> Sequence[T]:
         """All the things, or as many of them drawn at random, in their order."""

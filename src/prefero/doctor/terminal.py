@@ -18,7 +18,10 @@ STYLE = {"act": "bold red", "look": "yellow", "fine": "green"}
 MARK = {"act": "!", "look": "?", "fine": "·"}
 
 
-def summary(inspection: Inspection, page: Path | None = None) -> RenderableType:
+def summary(
+    inspection: Inspection, page: Path | None = None, *, saved: tuple[Path, int] | None = None
+) -> RenderableType:
+    """What to act on and to look at with its first remedy, and a line for each check that found nothing."""
     parts: list[RenderableType] = [
         Text.assemble(
             (inspection.name, "bold"),
@@ -35,6 +38,8 @@ def summary(inspection: Inspection, page: Path | None = None) -> RenderableType:
     if inspection.unasked:
         titles = "; ".join(f"{one.title.lower()} ({one.reason})" for one in inspection.unasked)
         parts.append(Text(f"not looked at: {titles}", style="dim"))
+    if saved:
+        parts.append(Text(f"\n{number(saved[1])} rows saved: {saved[0]}"))
     if page:
         parts.append(Text(f"\nall of it: {page}"))
     return Group(*parts)

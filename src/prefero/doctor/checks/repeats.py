@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from prefero.doctor.findings import Finding, Measure, Remedy, level_of
 from prefero.doctor.look import Look
-from prefero.doctor.repeats import find
 
 
 def check(look: Look) -> Iterator[Finding]:
-    repeats = find(look.judgements)
+    repeats = look.repeats
     rows = len(look.judgements)
     if not rows:
         return
