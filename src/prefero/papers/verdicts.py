@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev, variance
+from statistics import fmean, variance
 from typing import Literal
 
 from prefero.errors import PreferoError
@@ -68,8 +68,8 @@ def difference(
     value = fmean(means)
     if len(means) < 2:
         return Difference(value, -math.inf, math.inf, means)
-    within = fmean(variance(one) / len(one) if len(one) > 1 else 0.0 for one in pairs)
-    error = math.sqrt(max(variance(means), within) / len(means))
+    within = fmean(_variance(one) / len(one) if len(one) > 1 else 0.0 for one in pairs)
+    error = math.sqrt(max(_variance(means), within) / len(means))
     half = student_t(confidence, len(means) - 1) * error
     return Difference(value, value - half, value + half, means)
 
@@ -100,7 +100,12 @@ class Summary:
 
 def summary(values: Sequence[Values]) -> Summary:
     means = tuple(fmean(one) for one in values)
-    return Summary(fmean(means), stdev(means) if len(means) > 1 else math.nan, means)
+    return Summary(fmean(means), math.sqrt(_variance(means)) if len(means) > 1 else math.nan, means)
+
+
+def _variance(values: Values) -> float:
+    """Of a sample; NaN where a value is not finite."""
+    return variance(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def student_t(confidence: float, freedom: int) -> float:
