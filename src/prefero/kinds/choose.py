@@ -20,6 +20,7 @@ KINDS: Mapping[str, str] = {
     "language": "prefero.kinds.language:Language",
     "encoder_decoder": "prefero.kinds.encoder_decoder:EncoderDecoder",
     "diffusion": "prefero.kinds.diffusion:Diffusion",
+    "discrete_diffusion": "prefero.kinds.discrete_diffusion:DiscreteDiffusion",
     "tabular": "prefero.kinds.tabular:Tabular",
 }
 """Where each kind is; loaded when it is asked for."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import rows_of
+from prefero.models.diffusion import mapped, rows_of
 from prefero.models.discrete_noise import LINEAR, Masking, Noise, Schedule
 from prefero.models.head import wide
 from prefero.objectives.batch import TokenLogps
@@ -70,6 +70,15 @@ class CorruptedStates:
     sequences: Sequences
     times: Float[Tensor, "example draw"]
     states: Int[Tensor, "example response draw position"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> CorruptedStates:
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=non_blocking)
+
+        given = self.sequences
+        masks = [None if of is None else moved(of) for of in (given.generated, given.there)]
+        sequences = Sequences(moved(given.tokens), *masks, mapped(given.conditions, moved))
+        return CorruptedStates(sequences, moved(self.times), moved(self.states))
 
 
 @dataclass(frozen=True, slots=True)
