@@ -205,12 +205,19 @@ def interval(one: Comparison) -> str:
 
 
 def _arms(outcome: ClaimOutcome) -> Table:
+    """Arms beside each other; one below the other where there are more of them than metrics."""
+    arms, metrics = outcome.arms, list(dict.fromkeys(name for arm in outcome.arms.values() for name in arm))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("mean ± spread over seeds")
-    for arm in outcome.arms:
-        table.add_column(arm, justify="right", no_wrap=True)
-    for metric in dict.fromkeys(name for arm in outcome.arms.values() for name in arm):
-        table.add_row(metric, *(mean_and_spread(arm.get(metric)) for arm in outcome.arms.values()))
+    down = len(arms) > len(metrics)
+    for name in metrics if down else arms:
+        table.add_column(name, justify="right")
+    if down:
+        for arm, found in arms.items():
+            table.add_row(arm, *(mean_and_spread(found.get(metric)) for metric in metrics))
+    else:
+        for metric in metrics:
+            table.add_row(metric, *(mean_and_spread(arm.get(metric)) for arm in arms.values()))
     return table
 
 
