@@ -16,7 +16,7 @@ from prefero.models.tabular import TabularPolicy
 from prefero.objectives import from_config
 from prefero.theory.games import extragradient_step, online_ipo_step_size, soft_policy_iteration
 from prefero.theory.misspecified import LogLinearBandit
-from prefero.worlds.bandit import Bandit, main, total_variation
+from prefero.worlds.bandit import Bandit, counted, main, total_variation
 from prefero.worlds.tabular_fitting import WholeBatch, fitted
 
 
@@ -59,6 +59,21 @@ def test_sampled_pairs_come_as_often_as_they_are_expected() -> None:
         share = counts[row["prompt"], row["chosen"], row["rejected"]] / len(drawn)
         assert share == pytest.approx(row["weight"] / len(expected), abs=0.015)
     assert bandit.sampled_pairs(50, 0) == bandit.sampled_pairs(50, 0) != bandit.sampled_pairs(50, 1)
+
+
+def test_counted_rows_have_the_loss_of_all_rows() -> None:
+    bandit = Bandit.bradley_terry(1, 3)
+    rows = bandit.sampled_pairs(50, 0)
+    objective = from_config({"method": "dpo", "weight": "given"})
+    policy = bandit.policy()
+    with torch.no_grad():
+        policy.theta.copy_(torch.tensor([[1.0, -2.0, 0.5]]))
+    losses = [
+        WholeBatch(objective, some, bandit.table).loss(policy, reference=bandit.policy())
+        for some in (rows, counted(rows))
+    ]
+    assert len(counted(rows)) <= 6
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)
 
 
 def test_rated_pairs_carry_win_rates_against_the_opponent() -> None:
@@ -168,7 +183,7 @@ def test_a_class_that_is_too_small_ends_where_the_theory_says() -> None:
     theory = LogLinearBandit(features[0], bandit.reward[0], bandit.reference[0], 0.5)
     torch.testing.assert_close(found.theta, theory.dpo(sampling[0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(
-        bandit.value(found.probabilities(), 0.5), theory.value(theory.dpo(sampling[0])), atol=1e-7, rtol=0
+        bandit.values(found.probabilities(), 0.5)[0], theory.value(theory.dpo(sampling[0])), atol=1e-7, rtol=0
     )
 
 

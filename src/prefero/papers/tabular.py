@@ -32,7 +32,7 @@ class TabularExperiment:
     strengths: tuple[float, ...]
     prompts: int = 6
     responses: int = 5
-    steps: int = 400
+    steps: int = 250
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -51,12 +51,13 @@ class TabularExperiment:
         from prefero.models.tabular import TabularPolicy
         from prefero.papers.paper import Trained
         from prefero.papers.training import trained
+        from prefero.worlds.bandit import counted
 
         if "optimum" in settings:
             return Trained(TabularPolicy.of(made.table, self._optimum(made, settings["optimum"])))
         own = {name: value for name, value in settings.items() if name != "pairs"}
         count = settings.get("pairs")
-        rows = made.expected_pairs() if count is None else made.sampled_pairs(count, seed)
+        rows = made.expected_pairs() if count is None else counted(made.sampled_pairs(count, seed))
         budget = {
             "max_steps": self.steps,
             "examples_per_step": len(rows),

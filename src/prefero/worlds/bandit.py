@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,9 +155,9 @@ class Bandit:
         each = zip(self.reference, self.preference, drawn, strict=True)
         return torch.stack([psi_optimum(reference, wins, one, tau) for reference, wins, one in each])
 
-    def value(self, policy: Probabilities, beta: float) -> Float[Tensor, ""]:
-        """E[r] − β KL(π ‖ π_ref), averaged over prompts."""
-        return ((policy * self._gold).sum(-1) - beta * kl(policy, self.reference)).mean()
+    def values(self, policy: Probabilities, beta: float) -> Float[Tensor, " prompt"]:
+        """E[r] − β KL(π ‖ π_ref)."""
+        return (policy * self._gold).sum(-1) - beta * kl(policy, self.reference)
 
     @property
     def _gold(self) -> Float[Tensor, "prompt response"]:
@@ -168,6 +169,13 @@ class Bandit:
 def total_variation(policy: Probabilities, other: Probabilities) -> float:
     """½ Σ |p − q|, of the prompt where it is largest."""
     return (policy - other).abs().sum(-1).max().item() / 2
+
+
+def counted(rows: Sequence[Row]) -> list[Row]:
+    """Equal rows as one, with their number as its weight; weights are 1 on average, so that the loss of all
+    is the same."""
+    numbers = Counter(tuple(sorted(row.items())) for row in rows)
+    return [dict(row) | {"weight": count * len(numbers) / len(rows)} for row, count in numbers.items()]
 
 
 def write(bandit: Bandit, folder: Path, *, pairs: int, seed: int) -> None:
