@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from prefero.errors import PreferoError
-from prefero.models.discrete_diffusion import LATEST, DiscreteDiffusionAdapter, Sequences, TimedMaskedLM
+from prefero.models.discrete_diffusion import LATEST, DiscreteDiffusionAdapter, Sequences
 from prefero.models.discrete_noise import COSINE, LINEAR, Masking, Uniform, rate_score
 from prefero.models.discrete_sampling import sample, unmask
+from prefero.models.timed_masked import TimedForMaskedLM
 from prefero.objectives import PreferenceBatch, method
 
 TOKENS = 5
@@ -311,7 +312,7 @@ def test_a_response_without_a_masked_position_is_still_compared() -> None:
 
 
 def test_a_model_that_is_told_the_time_answers_by_it() -> None:
-    model = TimedMaskedLM(bert().float()).double()
+    model = TimedForMaskedLM.of(bert()).eval()
     adapter = DiscreteDiffusionAdapter(Uniform(TOKENS), timed=True)
     states = adapter.draw(Sequences(strings(3, 2, 6)), numbers(), draws=2)
     scored = adapter.score(model, states)
@@ -319,12 +320,14 @@ def test_a_model_that_is_told_the_time_answers_by_it() -> None:
     assert all(part.grad.abs().sum() > 0 for part in model.shift.parameters())
     ids, there = strings(1, 6), torch.ones(1, 6)
     early, late = (model(ids, there, torch.tensor([t])) for t in (0.1, 0.9))
-    assert not torch.allclose(early, late)
+    assert not torch.allclose(early.logits, late.logits)
     assert sample(model, adapter, strings(4, 6), numbers(), steps=3).max() < TOKENS
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(PreferoError, match="a response has token 5, which is the mask"):
+    with pytest.raises(
+        PreferoError, match="a response has token 5, which no way from the noise leads to: it is the mask"
+    ):
         MASKED.draw(Sequences(torch.full((1, 2, 3), MASK)), numbers())
     states = MASKED.draw(Sequences(strings(1, 2, 3)), numbers())
     with pytest.raises(PreferoError, match=r"gives logits of shape \(2, 2, 6\) for \(2, 3\) tokens"):

@@ -8,8 +8,9 @@ anew for every epoch and are the same for the policy and its reference; held-out
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from prefero.data.arrange import arrange
+from prefero.data.cells import TokenExample
 from prefero.data.examples import Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.schema import SCHEMA
@@ -35,6 +37,7 @@ from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter
 from prefero.models.discrete_noise import COSINE, LINEAR, Masking, Noise, Uniform
 from prefero.models.language import zero_dropout
 from prefero.models.second import SecondModel
+from prefero.models.timed_masked import TimedMaskedConfig
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, signals_of
 
@@ -50,7 +53,8 @@ class DiscreteDiffusionOptions(BaseModel):
     ``vocabulary`` tokens (all). ``draws`` times are drawn for each example, and at each a state for every
     response, or with ``noise_per`` example one that its responses share. ``tokens`` says what the tokens of
     a response are to a method: its positions, or the times. ``scale`` is a factor on everything.
-    ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
+    ``predicts`` is next for models made of causal ones, which give a position's logits at the one before it
+    (Dream). ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -63,6 +67,7 @@ class DiscreteDiffusionOptions(BaseModel):
     noise_per: Literal["response", "example"] = "response"
     tokens: Literal["position", "time"] = "position"
     scale: float = Field(default=1.0, gt=0)
+    predicts: Literal["own", "next"] = "own"
     sample_steps: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
@@ -88,7 +93,7 @@ class DiscreteDiffusion(TextKind):
         config: Any,
         processor: Any,
         source: ModelSource,
-        options: DiscreteDiffusionOptions = DiscreteDiffusionOptions(),
+        options: DiscreteDiffusionOptions,
     ) -> None:
         super().__init__(config, _with_end(processor), source)
         self.options = options
@@ -99,7 +104,7 @@ class DiscreteDiffusion(TextKind):
             SCHEDULES[options.schedule],
             options.tokens,
             options.scale,
-            timed=config.model_type == "prefero_timed_masked_lm",
+            timed=isinstance(config, TimedMaskedConfig),
         )
         self.drawing = Drawing(adapter, options.draws, options.noise_per, options.model_dump_json())
         self.longest = 0
@@ -144,22 +149,21 @@ class DiscreteDiffusion(TextKind):
         self.longest = max(self.longest, *(len(cell.response) for item in data for cell in item.cells))
         return replace(data, examples=tuple(sequences(item, self.drawing) for item in data))
 
-    def _impossible(self, item: Any) -> int | None:
+    def _impossible(self, item: TokenExample) -> int | None:
         """A generated token that the noise has no way to."""
-        noise = self.adapter.noise
         for cell in item.all_cells:
             made = cell.response if cell.scored is None else cell.response[cell.scored]
-            wrong = made == noise.mask if isinstance(noise, Masking) else made >= noise.size
+            wrong = ~self.adapter.noise.makes(torch.from_numpy(made)).numpy()
             if wrong.any():
                 return int(made[wrong][0])
         return None
 
     def _named(self, token: int) -> str:
         name = f"the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r})"
-        if isinstance(self.adapter.noise, Masking):
-            return f"{name}, which is the mask of the noise. Remove the row, or take another mask token"
+        if self.options.noise == "masking":
+            return f"{name}, which is the mask of the noise. Remove the row, or name another mask token"
         return (
-            f"{name}, which is not among the {self.adapter.noise.size} tokens of the noise: raise "
+            f"{name}, which is not among the {self.options.vocabulary} tokens of the noise: raise "
             "model.options.vocabulary, or leave it out"
         )
 
@@ -196,7 +200,11 @@ class DiscreteDiffusion(TextKind):
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
-        return inputs.by_view(self.adapter.score(model, inputs.corrupted), self.options.tokens)
+        return inputs.by_view(self.adapter.score(self._called(model), inputs.corrupted), self.options.tokens)
+
+    def _called(self, model: nn.Module) -> Callable[..., Any]:
+        """The model, giving the logits of every position at its own place."""
+        return model if self.options.predicts == "own" else partial(_moved_on, model)
 
     def masks(self, inputs: CorruptedRow) -> dict[str, Tensor]:
         return inputs.masks(self.options.tokens)
@@ -227,18 +235,18 @@ class DiscreteDiffusion(TextKind):
         for row, (context, end) in enumerate(zip(given, ends, strict=True)):
             tokens[row, : len(context)] = torch.from_numpy(context)
             there[row, :end], generated[row, len(context) : end] = True, True
-        adapter = self.adapter
+        adapter, called = self.adapter, self._called(model)
         generator = torch.Generator(device).manual_seed(seed)
         masks: dict[str, Any] = {"generated": generated.to(device), "there": there.to(device)}
         training = model.training
         model.eval()
         try:
             if isinstance(adapter.noise, Masking) and not adapter.timed:
-                made = discrete_sampling.unmask(model, adapter.noise, tokens.to(device), generator, **masks)
+                made = discrete_sampling.unmask(called, adapter.noise, tokens.to(device), generator, **masks)
             else:
                 steps = self.options.sample_steps
                 made = discrete_sampling.sample(
-                    model, adapter, tokens.to(device), generator, steps=steps, **masks
+                    called, adapter, tokens.to(device), generator, steps=steps, **masks
                 )
         finally:
             model.train(training)
@@ -247,7 +255,13 @@ class DiscreteDiffusion(TextKind):
     def text(self, ids: np.ndarray) -> str:
         """Tokens as text, up to the first end token."""
         (ends,) = np.nonzero(ids == self.tokenizer.eos_token_id)
-        return self.tokenizer.decode(ids[: ends[0]] if len(ends) else ids, skip_special_tokens=True)
+        return str(self.tokenizer.decode(ids[: ends[0]] if len(ends) else ids, skip_special_tokens=True))
+
+
+def _moved_on(model: nn.Module, **given: Any) -> Tensor:
+    """Logits of models that give them one position early; nothing predicts the first, which gets its own."""
+    found = model(**given).logits
+    return torch.cat((found[:, :1], found[:, :-1]), 1)
 
 
 def _with_end(tokenizer: Any) -> Any:

@@ -80,7 +80,7 @@ class CorruptedRow:
     def by_view(self, scored: TokenLogps, tokens: Literal["time", "position"]) -> dict[str, TokenLogps]:
         """What was scored, taken apart; positions are counted from where the response begins."""
         return {
-            view: TokenLogps(*(self._part(of, place, tokens) for of in (scored.logps, scored.mask)))
+            view: TokenLogps(self._part(scored.logps, place, tokens), self._part(scored.mask, place, tokens))
             for view, place in self.places.items()
         }
 

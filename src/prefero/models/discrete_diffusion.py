@@ -18,19 +18,17 @@ difference of likelihood bounds. Times and states are drawn once, for the policy
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from prefero.errors import PreferoError
 from prefero.models.diffusion import mapped, rows_of
-from prefero.models.discrete_noise import LINEAR, Masking, Noise, Schedule
+from prefero.models.discrete_noise import LINEAR, Noise, Schedule
 from prefero.models.head import wide
 from prefero.objectives.batch import TokenLogps
 
@@ -76,8 +74,8 @@ class CorruptedStates:
             return value.to(device, non_blocking=non_blocking)
 
         given = self.sequences
-        masks = [None if of is None else moved(of) for of in (given.generated, given.there)]
-        sequences = Sequences(moved(given.tokens), *masks, mapped(given.conditions, moved))
+        generated, there = (None if of is None else moved(of) for of in (given.generated, given.there))
+        sequences = Sequences(moved(given.tokens), generated, there, mapped(given.conditions, moved))
         return CorruptedStates(sequences, moved(self.times), moved(self.states))
 
 
@@ -111,14 +109,15 @@ class DiscreteDiffusionAdapter:
         response's own (D2-DPO), or one for all responses of an example (``"example"``).
 
         Raises:
-            PreferoError: for a generated token that is the mask.
+            PreferoError: for a generated token that is the mask, or none of the noise's.
         """
         tokens, device = sequences.tokens, generator.device
         examples, responses, positions = tokens.shape
-        if isinstance(self.noise, Masking) and bool((sequences.scored & self.noise.moves(tokens)).any()):
+        impossible = sequences.scored & ~self.noise.makes(tokens)
+        if bool(impossible.any()):
             raise PreferoError(
-                f"a response has token {self.noise.mask}, which is the mask of the noise; leave it out of "
-                "`generated`, or give the model's own mask token"
+                f"a response has token {int(tokens[impossible][0])}, which no way from the noise leads to: it "
+                "is the mask, or none of the tokens; leave it out of `generated`, or name another mask"
             )
         spread = torch.arange(draws, device=device) / draws
         times = (torch.rand(examples, 1, generator=generator, device=device) + spread).fmod(1) * LATEST
@@ -134,7 +133,8 @@ class DiscreteDiffusionAdapter:
     def score(self, model: Callable[..., Any], corrupted: CorruptedStates) -> TokenLogps:
         """What a model gives the sequences, in one call of it; gradients follow the caller's grad mode.
 
-        The model is a masked language model of transformers, or anything that is called like one.
+        The model is a masked language model of transformers, or anything that is called like one;
+        :class:`~prefero.models.timed_masked.TimedForMaskedLM` is one that is told the time.
 
         Raises:
             PreferoError: what it gives are no logits for every position.
@@ -187,22 +187,3 @@ def logits(
             "gives a row for every position, as transformers' models for masked language modelling do"
         )
     return found
-
-
-class TimedMaskedLM(nn.Module):
-    """A masked language model of transformers that is told the time, as a learned shift of its embeddings."""
-
-    def __init__(self, model: PreTrainedModel, frequencies: int = 8) -> None:
-        super().__init__()
-        self.model = model
-        width = model.config.hidden_size
-        self.frequencies = nn.Buffer(math.pi * torch.arange(1, frequencies + 1))
-        self.shift = nn.Sequential(nn.Linear(2 * frequencies, width), nn.GELU(), nn.Linear(width, width))
-
-    def forward(
-        self, input_ids: Int[Tensor, "row position"], attention_mask: Tensor, time: Float[Tensor, " row"]
-    ) -> Float[Tensor, "row position vocabulary"]:
-        phases = time[:, None].to(self.frequencies) * self.frequencies
-        shift = self.shift(torch.cat((phases.sin(), phases.cos()), -1))
-        embedded = self.model.get_input_embeddings()(input_ids) + shift[:, None]
-        return self.model(inputs_embeds=embedded, attention_mask=attention_mask).logits

@@ -46,6 +46,10 @@ class Noise(Protocol):
         """Which positions still can jump."""
         ...
 
+    def makes(self, tokens: Tensor) -> Tensor:
+        """Which tokens the way from this noise can lead to."""
+        ...
+
     def logps(self, logits: Float[Tensor, "*where vocabulary"]) -> Float[Tensor, "*where token"]:
         """Log-probabilities of the tokens that data are made of."""
         ...
@@ -77,6 +81,9 @@ class Masking:
     def moves(self, states: Tensor) -> Tensor:
         return states == self.mask
 
+    def makes(self, tokens: Tensor) -> Tensor:
+        return tokens != self.mask
+
     def logps(self, logits: Tensor) -> Tensor:
         no_token = logits.new_tensor(-math.inf)
         return logits.index_fill(-1, torch.tensor(self.mask, device=logits.device), no_token).log_softmax(-1)
@@ -103,6 +110,9 @@ class Uniform:
 
     def moves(self, states: Tensor) -> Tensor:
         return torch.ones_like(states, dtype=torch.bool)
+
+    def makes(self, tokens: Tensor) -> Tensor:
+        return tokens < self.size
 
     def logps(self, logits: Tensor) -> Tensor:
         return logits[..., : self.size].log_softmax(-1)
