@@ -1,4 +1,4 @@
-"""Responses of a causal language model, as records with their tokens and probabilities.
+"""Responses of a language model, as records with their tokens and probabilities.
 
 Sampling is transformers' ``generate`` with its cache; only the draw is made here, out of the caller's
 generator: the token with the largest log-probability plus Gumbel noise is a sample of the distribution. Two
@@ -8,7 +8,7 @@ the models (common random numbers).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from prefero.data.cells import Cell
+from prefero.data.encode import Encoder
 from prefero.data.examples import Example, Response, Text
+from prefero.data.image_prompts import ImagePrompts, Pictures
+from prefero.data.images import Arrays, ImageBatch
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
 from prefero.models.language import innermost
+from prefero.models.vision_language import own_inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,50 +62,25 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     batch_size: int = 64,
+    images: ImagePrompts | None = None,
+    shown: Sequence[Pictures] | None = None,
 ) -> list[Sample]:
     """``count`` responses to each prompt, in the order of the prompts, those to one prompt in a row.
 
     ``temperature`` 0 takes the likeliest token. Nothing is inherited from the model's generation settings but
     its end tokens. The same generator state and ``batch_size`` give the same samples; the model's modes and
-    settings are as before afterwards.
+    settings are as before afterwards. ``images`` reads prompts that show some, ``shown`` has those of each.
 
     Raises:
         PreferoError: a setting out of range, no prompts, or an empty prompt and no start token.
     """
     if not prompts:
         raise PreferoError("there are no prompts to sample responses to.")
-    return respond(
-        model,
-        tokenizer,
-        prompts,
-        contexts(prompts, tokenizer),
-        generator=generator,
-        max_new_tokens=max_new_tokens,
-        count=count,
-        temperature=temperature,
-        top_p=top_p,
-        batch_size=batch_size,
-    )
-
-
-def respond(
-    model: nn.Module,
-    tokenizer: Any,
-    prompts: Sequence[Text],
-    read: Sequence[NDArray[np.int64]],
-    *,
-    generator: torch.Generator,
-    max_new_tokens: int,
-    count: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    batch_size: int = 64,
-) -> list[Sample]:
-    """As :func:`sample`, where the model, an encoder–decoder too, is to ``read`` the prompts as these
-    tokens."""
     _check(max_new_tokens, count, temperature, top_p, batch_size)
-    read = [context for context in read for _ in range(count)]
     inner = innermost(model)
+    once = _read_by(inner, prompts, tokenizer, images, shown)
+    read = [context for context in once for _ in range(count)]
+    arrays = {} if images is None else images.arrays(images.shown(once))
     ends = _end_tokens(inner, tokenizer)
     order = sorted(range(len(read)), key=lambda i: len(read[i]), reverse=True)
     drawn: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
@@ -109,7 +88,8 @@ def respond(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             draw = _Draw(generator, temperature, top_p)
-            tokens, logps = _generate(model, [read[i] for i in rows], ends[0], draw, max_new_tokens)
+            some = [read[i] for i in rows]
+            tokens, logps = _generate(model, some, ends[0], draw, max_new_tokens, arrays)
             drawn |= {i: (tokens[row], logps[row]) for row, i in enumerate(rows)}
 
     records = []
@@ -134,17 +114,36 @@ def _check(max_new_tokens: int, count: int, temperature: float, top_p: float, ba
         raise PreferoError(f"top_p is {top_p}; expected a share above 0, at most 1.")
 
 
-def contexts(prompts: Sequence[Text], tokenizer: Any) -> list[NDArray[np.int64]]:
+def contexts(
+    prompts: Sequence[Text],
+    tokenizer: Any,
+    images: ImagePrompts | None = None,
+    shown: Sequence[Pictures] | None = None,
+) -> list[NDArray[np.int64]]:
     """The prompts as training tokenises them, before a response that is never looked at."""
     examples = [
         Example(
             prompt,
             (Response("." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)),),
             origin=f"prompt {i + 1}",
+            images={} if shown is None else {"": shown[i]},
         )
         for i, prompt in enumerate(prompts)
     ]
-    return [example.cells[0].context for example in tokenize(examples, tokenizer, roles=())]
+    return [example.cells[0].context for example in tokenize(examples, tokenizer, roles=(), images=images)]
+
+
+def _read_by(
+    inner: Any,
+    prompts: Sequence[Text],
+    tokenizer: Any,
+    images: ImagePrompts | None,
+    shown: Sequence[Pictures] | None,
+) -> list[NDArray[np.int64]]:
+    """Prompts as the model reads them: an encoder with what its tokenizer puts behind a text."""
+    read = contexts(prompts, tokenizer, images, shown)
+    behind = Encoder(tokenizer).finish
+    return [np.concatenate([ids, behind]) for ids in read] if inner.config.is_encoder_decoder else read
 
 
 def _end_tokens(inner: Any, tokenizer: Any) -> list[int]:
@@ -155,7 +154,12 @@ def _end_tokens(inner: Any, tokenizer: Any) -> list[int]:
 
 
 def _generate(
-    model: nn.Module, contexts: list[NDArray[np.int64]], pad: int, draw: _Draw, max_new_tokens: int
+    model: nn.Module,
+    contexts: list[NDArray[np.int64]],
+    pad: int,
+    draw: _Draw,
+    max_new_tokens: int,
+    images: Mapping[int, Arrays],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     width = max(map(len, contexts))
     ids = np.full((len(contexts), width), pad, np.int64)
@@ -164,9 +168,13 @@ def _generate(
         ids[row, width - len(context) :] = context
         mask[row, width - len(context) :] = 1
     device = next(model.parameters()).device
+    inputs = {"input_ids": torch.from_numpy(ids).to(device)}
+    seen = ImageBatch.of(contexts, images)
+    if seen is not None:
+        inputs = own_inputs(innermost(model), seen.to(device), inputs["input_ids"])
     generate: Any = model.generate
     output = generate(
-        input_ids=torch.from_numpy(ids).to(device),
+        **inputs,
         attention_mask=torch.from_numpy(mask).to(device),
         max_new_tokens=max_new_tokens,
         logits_processor=LogitsProcessorList([draw]),

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from prefero.data.cells import Cell, TokenExample
 from prefero.data.encode import Encoder
-from prefero.data.examples import Example, Text
 from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
-from prefero.feedback.sampling import contexts, respond
 from prefero.kinds.kind import Layout, Reading
 from prefero.kinds.rows import PaddedRows, Rows
-from prefero.kinds.text import TextKind, has_experts, length_limit, sample_tokens, short_prompts
+from prefero.kinds.text import TextKind, has_experts, length_limit
 from prefero.models import seq2seq
 from prefero.models.encoder_decoder_rows import EncoderDecoderRows, arrange
 from prefero.models.language import innermost
@@ -138,24 +136,3 @@ class EncoderDecoder(TextKind):
 
     def leaves_out(self, model: nn.Module) -> bool:
         return has_experts(self.config)
-
-    def contexts(self, prompts: Sequence[Text]) -> list[Ids]:
-        """Prompts as the encoder reads them."""
-        return [np.concatenate([ids, self.around[1]]) for ids in contexts(prompts, self.tokenizer)]
-
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
-        limit = length_limit(max_length, self.config)
-        return short_prompts(examples, count, self.contexts, limit - sample_tokens(limit))
-
-    def sample(
-        self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
-    ) -> list[str]:
-        drawn = respond(
-            model,
-            self.tokenizer,
-            prompts,
-            self.contexts(prompts),
-            generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
-            max_new_tokens=sample_tokens(length_limit(max_length, self.config)),
-        )
-        return [one.text for one in drawn]

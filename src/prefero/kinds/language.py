@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from prefero.data.cells import TokenExample
-from prefero.data.examples import Example, Text
 from prefero.data.packing import Forest, pack, unique_tokens
 from prefero.data.tokenize import TokenDataset
-from prefero.feedback.sampling import contexts, sample
 from prefero.kinds.kind import Layout
 from prefero.kinds.rows import PackedRows, PaddedRows, Rows
-from prefero.kinds.text import TextKind, has_experts, length_limit, sample_tokens, short_prompts
+from prefero.kinds.text import TextKind, has_experts
 from prefero.models import language
 from prefero.models.second import SecondModel
 from prefero.models.signals import check_signals
@@ -74,16 +71,3 @@ class Language(TextKind):
     def leaves_out(self, model: nn.Module) -> bool:
         """Only parts that no text reaches (a vision tower) and experts can be left out of a step."""
         return self.config.get_text_config() is not self.config or has_experts(self.config)
-
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
-        limit = length_limit(max_length, self.config)
-        read = partial(contexts, tokenizer=self.tokenizer)
-        return short_prompts(examples, count, read, limit - sample_tokens(limit))
-
-    def sample(
-        self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
-    ) -> list[str]:
-        generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        longest = sample_tokens(length_limit(max_length, self.config))
-        drawn = sample(model, self.tokenizer, prompts, generator=generator, max_new_tokens=longest)
-        return [one.text for one in drawn]

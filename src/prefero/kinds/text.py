@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,8 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
+from prefero.data.image_prompts import ImagePrompts
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError
+from prefero.feedback.sampling import contexts, sample
 from prefero.kinds.kind import Kind, Reading
 from prefero.kinds.options import no_options
 from prefero.kinds.source import ModelSource
@@ -32,6 +34,8 @@ class TextKind(Kind):
     loader: ClassVar[str]
     what: ClassVar[str]
     processor_loader: ClassVar[str] = "AutoTokenizer"
+    usual_length: ClassVar[int] = DEFAULT_MAX_LENGTH
+    """``max_length`` where none is given."""
 
     def __init__(self, config: Any, processor: Any, source: ModelSource) -> None:
         self.config, self.processor, self.source = config, processor, source
@@ -46,14 +50,24 @@ class TextKind(Kind):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.processor
 
+    @property
+    def images(self) -> ImagePrompts | None:
+        """What reads prompts that show images; None for a model that sees none."""
+        return None
+
+    def prepared(self, examples: Examples, needs: Needs, reading: Reading) -> Examples:
+        """The examples with what the kind adds to them."""
+        return examples
+
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
-        limit = length_limit(reading.max_length, self.config)
+        limit = length_limit(reading.max_length, self.config, self.usual_length)
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
             data = source
         else:
+            examples = source if isinstance(source, Examples) else load_examples(source, split=reading.split)
             data = tokenize(
-                source if isinstance(source, Examples) else load_examples(source, split=reading.split),
+                self.prepared(examples, needs, reading),
                 self.tokenizer,
                 roles=needs.roles,
                 columns=needs.columns,
@@ -61,6 +75,7 @@ class TextKind(Kind):
                 views={view: need.roles for view, need in needs.views.items()},
                 seed=reading.seed,
                 for_method=reading.method,
+                images=self.images,
             )
         refuse_long_ids(data, getattr(self.config.get_text_config(), "vocab_size", None))
         return data
@@ -73,6 +88,27 @@ class TextKind(Kind):
         model = source.load(self.loader, self.what)
         self.adapt(model)
         return model
+
+    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
+        """The first distinct prompts that leave room for a response."""
+        limit = length_limit(max_length, self.config)
+        found: list[Text] = []
+        for example in examples:
+            if len(found) == count:
+                break
+            if example.prompt in found:
+                continue
+            if len(contexts([example.prompt], self.tokenizer)[0]) <= limit - sample_tokens(limit):
+                found.append(example.prompt)
+        return found
+
+    def sample(
+        self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
+    ) -> list[str]:
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+        longest = sample_tokens(length_limit(max_length, self.config))
+        drawn = sample(model, self.tokenizer, prompts, generator=generator, max_new_tokens=longest)
+        return [one.text for one in drawn]
 
 
 def parts_of(model: Any, processor: Any, loader: str) -> tuple[Any, Any, ModelSource]:
@@ -94,14 +130,14 @@ def context_length(config: Any) -> int | None:
     return None
 
 
-def length_limit(wanted: int | None, config: Any) -> int:
-    """``max_length``: as wanted, or 1024, or the model's context where that is less.
+def length_limit(wanted: int | None, config: Any, otherwise: int = DEFAULT_MAX_LENGTH) -> int:
+    """``max_length``: as wanted, or ``otherwise``, or the model's context where that is less.
 
     Raises :class:`PreferoError` for more than the model has positions.
     """
     context = context_length(config)
     if wanted is None:
-        return min(DEFAULT_MAX_LENGTH, context or DEFAULT_MAX_LENGTH)
+        return min(otherwise, context or otherwise)
     if context is not None and wanted > context:
         raise PreferoError(
             f"max_length is {wanted}, but the model has {context} positions (max_position_embeddings): lower "
@@ -142,16 +178,3 @@ def has_experts(config: Any) -> bool:
 def sample_tokens(limit: int) -> int:
     """How long a sample may be: at most half of what prompt and response may have together."""
     return min(SAMPLE_TOKENS, limit // 2)
-
-
-def short_prompts(
-    examples: Sequence[Example], count: int, read: Callable[[Sequence[Text]], Sequence[Any]], longest: int
-) -> list[Text]:
-    """The first distinct prompts of at most ``longest`` tokens."""
-    found: list[Text] = []
-    for example in examples:
-        if len(found) == count:
-            break
-        if example.prompt not in found and len(read([example.prompt])[0]) <= longest:
-            found.append(example.prompt)
-    return found

@@ -1,4 +1,5 @@
-"""Start models of the text worlds: a small Llama and a word tokenizer, trained once, then read from disk."""
+"""Start models of the text worlds: a small Llama (or T5) and a word tokenizer, trained once, then read from
+disk."""
 
 from __future__ import annotations
 
@@ -12,17 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 from transformers.utils import logging
 
@@ -30,6 +37,8 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 Pair = tuple[str, str]
 """A prompt and a response."""
+
+Ids = Sequence[int]
 
 Report = Callable[[int, int], None]
 """Told how many steps are done, of how many."""
@@ -58,12 +67,75 @@ class StartRecipe:
     warmup: float = 0.05
     clip: float = 1.0
 
+    def tokenizer(self, words: Sequence[str]) -> PreTrainedTokenizerFast:
+        """One token a word."""
+        return word_tokenizer(words, self.max_length)
+
+    def untrained(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+        """The model as it begins, its weights drawn from the global generator."""
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=self.hidden,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.intermediate,
+                max_position_embeddings=self.max_length,
+                rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+                initializer_range=self.initializer_range,
+                tie_word_embeddings=True,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+
+    def loss(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int) -> Tensor:
+        """The mean over the tokens of the responses, which end with their end tokens."""
+        both = zip(prompts, responses, strict=True)
+        ids = padded([[*prompt, *response] for prompt, response in both], pad)
+        targets = padded([[*[-1] * len(p), *r] for p, r in zip(prompts, responses, strict=True)], -1)[:, 1:]
+        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
+        wanted = targets >= 0
+        return F.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDecoderRecipe(StartRecipe):
+    """The same for a T5, whose tokenizer puts an end token behind every text."""
+
+    family: str = "t5"
+
+    def tokenizer(self, words: Sequence[str]) -> PreTrainedTokenizerFast:
+        return word_tokenizer(words, self.max_length, template="$A </s>")
+
+    def untrained(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+        return T5ForConditionalGeneration(
+            T5Config(
+                vocab_size=len(tokenizer),
+                d_model=self.hidden,
+                d_kv=self.hidden // self.heads,
+                d_ff=self.intermediate,
+                num_layers=self.layers,
+                num_heads=self.heads,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                decoder_start_token_id=tokenizer.pad_token_id,  # type: ignore[call-arg]
+            )
+        )
+
+    def loss(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int) -> Tensor:
+        ids = padded(prompts, pad)
+        return model(input_ids=ids, attention_mask=(ids != pad).long(), labels=padded(responses, -100)).loss
+
 
 @dataclass(frozen=True, slots=True)
 class StartModel:
     """A model with its tokenizer, and the ``folder`` that both were loaded from."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     folder: Path
 
@@ -74,8 +146,11 @@ def default_folder() -> Path:
     return (Path(named) if named else Path.home() / ".cache" / "prefero") / "worlds"
 
 
-def word_tokenizer(words: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word or punctuation mark, which gives back the text it was given."""
+def word_tokenizer(
+    words: Sequence[str], max_length: int, template: str = "<s> $A"
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a word or punctuation mark, which gives back the text it was given.
+    ``template`` says what it puts around a text."""
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -83,7 +158,8 @@ def word_tokenizer(words: Sequence[str], max_length: int) -> PreTrainedTokenizer
         prefix="##", cleanup=True
     )  # no word starts so; spaces before . and ,
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocabulary["<s>"])]
+        single=template,
+        special_tokens=[(token, vocabulary[token]) for token in SPECIAL if token in template.split()],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -113,14 +189,13 @@ def start_model(
     """
     folder = (cache or default_folder()) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed)}"
     if not folder.is_dir():
-        tokenizer = word_tokenizer(words, recipe.max_length)
+        tokenizer = recipe.tokenizer(words)
         with one_thread():
             model = _train(tokenizer, corpus(recipe.examples), recipe, seed, report)
         _save(model, tokenizer, folder)
     with quiet():
-        return StartModel(
-            LlamaForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder), folder
-        )
+        kind = getattr(transformers, AutoConfig.from_pretrained(folder).architectures[0])
+        return StartModel(kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder), folder)
 
 
 def _fingerprint(words: Sequence[str], beginning: Sequence[Pair], recipe: StartRecipe, seed: int) -> str:
@@ -128,7 +203,7 @@ def _fingerprint(words: Sequence[str], beginning: Sequence[Pair], recipe: StartR
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     def write(draft: Path) -> None:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
@@ -158,10 +233,10 @@ def _train(
     recipe: StartRecipe,
     seed: int,
     report: Report | None,
-) -> LlamaForCausalLM:
+) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(_config(tokenizer, recipe)).train()
+        model = recipe.untrained(tokenizer).train()
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.lr,
@@ -173,10 +248,9 @@ def _train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (recipe.steps - step) / (recipe.steps - warmup))
     )
-    for step, (ids, targets) in enumerate(_batches(tokenizer, corpus, recipe, seed), start=1):
-        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-        wanted = targets[:, 1:] >= 0
-        loss = F.cross_entropy(model.lm_head(hidden[wanted]), targets[:, 1:][wanted])
+    pad: Any = tokenizer.pad_token_id
+    for step, (prompts, responses) in enumerate(_batches(tokenizer, corpus, recipe, seed), start=1):
+        loss = recipe.loss(model, prompts, responses, pad)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
@@ -187,27 +261,10 @@ def _train(
     return model.eval()
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, recipe: StartRecipe) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        intermediate_size=recipe.intermediate,
-        max_position_embeddings=recipe.max_length,
-        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
-        initializer_range=recipe.initializer_range,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-
-
 def _batches(
     tokenizer: PreTrainedTokenizerFast, corpus: Sequence[Pair], recipe: StartRecipe, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Right-padded token ids and targets (-1 where there is no loss), the corpus reshuffled every epoch."""
+) -> Iterator[tuple[list[Ids], list[Ids]]]:
+    """Prompts and responses with their end tokens, the corpus reshuffled every epoch."""
     prompts = tokenizer([prompt for prompt, _ in corpus]).input_ids
     responses = tokenizer([text for _, text in corpus], add_special_tokens=False).input_ids
     rng = random.Random(seed)
@@ -217,12 +274,13 @@ def _batches(
             order = list(range(len(corpus)))
             rng.shuffle(order)
         chosen, order = order[: recipe.batch], order[recipe.batch :]
-        ids = [torch.tensor([*prompts[i], *responses[i], tokenizer.eos_token_id]) for i in chosen]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
-        targets = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1)
-        for row, i in enumerate(chosen):
-            targets[row, : len(prompts[i])] = -1
-        yield padded, targets
+        yield [prompts[i] for i in chosen], [[*responses[i], tokenizer.eos_token_id] for i in chosen]
+
+
+def padded(rows: Sequence[Ids], value: int) -> Tensor:
+    """Rows of token ids, filled up to the right."""
+    tensors = [torch.tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 @contextmanager
