@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 
 def right_and_wrong(answers: Sequence[str], gold: str) -> tuple[list[int], list[int]]:
@@ -48,3 +49,26 @@ def cut(text: str, length: float, fewest: int = 90) -> str:
     words = text.split(" ")
     kept = int(length) if length > 1 else max(int(length * len(words)), fewest)
     return " ".join(words[:kept])
+
+
+Source = Literal["student_cot", "student_direct", "teacher"]
+
+Origin = tuple[Source, int]
+"""Where a response comes from, and its place there."""
+
+
+def self_refine_pairs(
+    reasoned: Sequence[bool], direct: Sequence[bool], *, reject_right_direct: bool = False
+) -> list[tuple[Origin, Origin]]:
+    """Pairs from the correctness of a student's samples that reason first, and of those that do not.
+
+    Chosen are the right reasoned ones, or where there is none the teacher's demonstration; rejected the wrong
+    direct ones, then the wrong reasoned ones. The paper may mean to reject any direct answer, right ones too
+    (``reject_right_direct``), which teaches to be wordy. Ranaldi and Freitas, 2024, arXiv 2405.00402.
+    """
+    chosen: list[Origin] = [("student_cot", place) for place, right in enumerate(reasoned) if right]
+    rejected: list[Origin] = [
+        ("student_direct", place) for place, right in enumerate(direct) if reject_right_direct or not right
+    ]
+    rejected += [("student_cot", place) for place, right in enumerate(reasoned) if not right]
+    return [(better, worse) for better in chosen or [("teacher", 0)] for worse in rejected]

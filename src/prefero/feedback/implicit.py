@@ -5,6 +5,7 @@ An implicit reward is log π(y)/π_ref(y), summed over tokens; β does not chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.feedback.pairing import Pair, best_and_worst
+
+
+def log_ratios(policy: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> list[float]:
+    """The implicit reward of each response of a prompt, from the log-probabilities of its tokens under two
+    models, or of one model under two contexts: with demonstrations and without, or with good ones and with
+    bad ones (Song et al., 2024, arXiv 2402.09320). The response's tokens are the same in both.
+
+    The best response by it: Zhang et al., 2024, arXiv 2404.01258, who take DPO's policy and its start.
+    """
+    return [math.fsum(ours) - math.fsum(theirs) for ours, theirs in zip(policy, reference, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The model as a classifier of its own responses: how likely it answers yes to "is this a good response?"."""
+"""What a model answers when it is asked to judge, by the probabilities of its answers, not by one of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,3 +28,15 @@ def answer_mass(
 ) -> Float[Tensor, " response"]:
     """P(yes) + P(no): where it is tiny the model does not answer the question, and its share means little."""
     return logits.softmax(1)[:, [*yes, *no]].sum(1)
+
+
+def expected_score(scores: Sequence[float], logps: Sequence[float], *, normalised: bool = True) -> float:
+    """Σ p · score over a judge's likeliest first tokens, each of which is a score. Liu et al., 2023, arXiv
+    2303.16634 (G-Eval).
+
+    Their probabilities add up to less than 1: normalised, the score is within its scale; Kim et al., 2025,
+    whose code leaves that out, get lower ones.
+    """
+    shares = [math.exp(logp) for logp in logps]
+    total = math.fsum(share * score for share, score in zip(shares, scores, strict=True))
+    return total / math.fsum(shares) if normalised else total

@@ -32,3 +32,26 @@ def combination(models: Sequence[Parameters], weights: Sequence[float]) -> dict[
         name: sum((weight * model[name] for weight, model in zip(weights, models, strict=True)), 0 * tensor)
         for name, tensor in models[0].items()
     }
+
+
+def preference_vector(aligned: Parameters, opposed: Parameters) -> dict[str, Tensor]:
+    """θ₊ − θ₋: parameters after training on a preference, less those after training on its pairs with chosen
+    and rejected exchanged, from the same start. Liang et al., 2025, arXiv 2504.20106.
+
+    Merge low-rank adapters into their models first: factors cannot be subtracted one by one.
+    """
+    return combination([aligned, opposed], [1.0, -1.0])
+
+
+def with_vectors(
+    base: Parameters, vectors: Mapping[str, Parameters], strengths: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """θ_base + Σ_p η_p φ_p: preferences added to a model without training, each as strong as one likes; a
+    strength may be negative.
+
+    Raises:
+        PreferoError: a vector without a strength, or with other parameters than the model.
+    """
+    if missing := sorted(vectors.keys() - strengths.keys()):
+        raise PreferoError(f"the preference vector {missing[0]!r} has no strength.")
+    return combination([base, *vectors.values()], [1.0, *(strengths[name] for name in vectors)])
