@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,9 @@ Ids = NDArray[np.int64]
 
 Pictures = tuple[Picture, ...]
 
+KEPT_BYTES = 256 * 2**20
+"""How much of what the processor made of images stays in memory."""
+
 
 class ImagePrompts:
     """What a processor makes of prompts with images.
@@ -35,6 +39,7 @@ class ImagePrompts:
         self.known: dict[int, Pictures] = {}
         self._layouts: dict[tuple[str, tuple[tuple[int, int], ...]], tuple[Ids, tuple[int, ...]]] = {}
         self._alone: dict[tuple[int, int], int] = {}
+        self._made: OrderedDict[int, Arrays] = OrderedDict()
 
     @property
     def chat_template(self) -> str | None:
@@ -128,13 +133,28 @@ class ImagePrompts:
         keys = np.unique(np.concatenate([keys_of(ids[ids < 0]) for ids in contexts]))
         return {int(key): self.known[int(key)] for key in keys}
 
-    def arrays(self, images: Pictures) -> Arrays:
-        """What the model is given of images."""
-        made = self.processor(
-            text=[self.mark * len(images)], images=[[image.open() for image in images]], return_tensors="pt"
-        )
+    def arrays(self, images: Mapping[int, Pictures]) -> dict[int, Arrays]:
+        """What the model is given of images, by their keys. The last :data:`KEPT_BYTES` are remembered."""
+        found = {}
+        for key, pictures in images.items():
+            if key in self._made:
+                self._made.move_to_end(key)
+            else:
+                self._made[key] = self._arrays(pictures)
+            found[key] = self._made[key]
+        while len(self._made) > len(images) and sum(map(_size, self._made.values())) > KEPT_BYTES:
+            self._made.popitem(last=False)
+        return found
+
+    def _arrays(self, pictures: Pictures) -> Arrays:
+        opened = [picture.open() for picture in pictures]
+        made = self.processor(text=[self.mark * len(opened)], images=[opened], return_tensors="pt")
         text = {*self.processor.tokenizer.model_input_names, "mm_token_type_ids", "token_type_ids"}
         return {name: value for name, value in made.items() if isinstance(value, Tensor) and name not in text}
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def images_of(prompt: Text, images: Pictures) -> Pictures:

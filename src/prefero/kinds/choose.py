@@ -15,6 +15,7 @@ from prefero.errors import PreferoError, nearest
 from prefero.kinds.kind import Kind
 from prefero.kinds.source import ModelSource
 from prefero.models.tabular import TabularConfig
+from prefero.models.timed_masked import TimedMaskedConfig
 
 KINDS: Mapping[str, str] = {
     "language": "prefero.kinds.language:Language",
@@ -22,6 +23,7 @@ KINDS: Mapping[str, str] = {
     "diffusion": "prefero.kinds.diffusion:Diffusion",
     "discrete_diffusion": "prefero.kinds.discrete_diffusion:DiscreteDiffusion",
     "tabular": "prefero.kinds.tabular:Tabular",
+    "vision_language": "prefero.kinds.vision_language:VisionLanguage",
 }
 """Where each kind is; loaded when it is asked for."""
 
@@ -83,8 +85,10 @@ def _of_transformers(config: Any, name: str | None = None) -> str:
         return "tabular"
     if getattr(config, "is_encoder_decoder", False):
         return "encoder_decoder"
-    if architecture.endswith("ForMaskedLM"):
+    if architecture.endswith("ForMaskedLM") or isinstance(config, TimedMaskedConfig):
         return "discrete_diffusion"
-    if getattr(config, "vision_config", None) is not None and "vision_language" in KINDS:
+    if architecture == "LLaDAModelLM":  # a masked language model, whatever it calls itself
+        return "discrete_diffusion"
+    if getattr(config, "vision_config", None) is not None:
         return "vision_language"
     return "language"

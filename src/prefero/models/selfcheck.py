@@ -32,6 +32,9 @@ TOLERANCE = 1e-4
 SHORT_WINDOW = 6
 """Windows and chunks are this short during the check, so that a wrong one shows on a short text."""
 
+FAILURES = (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError)
+"""What a forward raises that is given something it does not take."""
+
 TREE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -46,7 +49,7 @@ def choose(
     """
     reasons = []
     with _as_scored(model):
-        check = _Check(model, images)
+        check = _checked(model, images)
         for candidate in _candidates(model) if layout == "auto" else [layout]:
             if candidate != "padded" and (refusal := _refusal(model)):
                 reasons.append(refusal)
@@ -102,6 +105,22 @@ def _refusal(model: PreTrainedModel) -> str | None:
     return None
 
 
+def _checked(model: PreTrainedModel, images: ImageBatch | None) -> _Check:
+    try:
+        return _Check(model, images)
+    except FAILURES as error:
+        if images is None or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise PreferoError(
+            f"{type(model).__name__} cannot be scored: its own forward does not take images as the processor "
+            f"makes them ({_told(error)}). Name the model's own processor"
+        ) from error
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
 class _Check:
     def __init__(self, model: PreTrainedModel, images: ImageBatch | None) -> None:
         self.model = model
@@ -117,8 +136,8 @@ class _Check:
             logps, *_ = ScoreForest(forest, (), (), {})(self.model, adapted)
         except torch.OutOfMemoryError:
             raise
-        except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        except FAILURES as error:
+            return _told(error)
         worst = float((logps.float() - self.expected).abs().max())
         if worst <= TOLERANCE or worst <= self._noise():
             return None

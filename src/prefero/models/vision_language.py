@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -24,6 +25,11 @@ from prefero.models.padded import PaddedRows
 
 ALIGNED = ("deepstack_features",)
 """What encoders give besides their output, also a row for every image token."""
+
+
+PROJECTORS = ("projector", "connector", "merger", "embed_vision", "aligner", "resampler")
+TOWERS = ("vision", "visual", "image_tower")
+"""What families call their parts: a parameter's name contains one of these."""
 
 
 def forest_inputs(model: PreTrainedModel, body: Any, forest: Forest) -> dict[str, Any]:
@@ -185,3 +191,17 @@ def _even(arrays: Sequence[Tensor]) -> list[Tensor]:
         )
         for array in arrays
     ]
+
+
+def train_parts(model: nn.Module, parts: Literal["text", "projector", "all"]) -> None:
+    """Hold the parts fixed that are not to learn: the vision tower, what projects its features.
+
+    Adapters are left as they are, and so is everything of a model that has some.
+    """
+    if parts == "all" or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        return
+    for name, parameter in model.named_parameters():
+        projects = any(mark in name for mark in PROJECTORS)
+        sees = not projects and any(mark in name for mark in TOWERS)
+        if sees or (projects and parts == "text"):
+            parameter.requires_grad_(False)

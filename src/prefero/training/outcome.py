@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefero.data.examples import Example, Text
+from prefero.data.examples import Example
 from prefero.evaluate.ranking import ranking_accuracy
 from prefero.kinds.kind import Kind
 from prefero.training.evaluation import Evaluated
@@ -84,7 +84,7 @@ def _file(args: TrainingArguments) -> Path:
     return Path(str(args.output_dir)) / "samples.jsonl"
 
 
-def _shown(prompt: Text) -> str:
-    if isinstance(prompt, str):
-        return prompt
+def _shown(prompt: Any) -> str:
+    if not isinstance(prompt, tuple):
+        return str(prompt)
     return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
