@@ -242,6 +242,9 @@ def pipeline(name: str, seed: int = 0) -> Any:
         denoiser = getattr(made, "unet", None) or made.transformer
         for weight in denoiser.parameters():
             nn.init.normal_(weight, std=0.2)
+    for part in made.components.values():
+        if isinstance(part, nn.Module):
+            part.eval()
     made.set_progress_bar_config(disable=True)
     return made
 

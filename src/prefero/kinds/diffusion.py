@@ -204,11 +204,11 @@ class Diffusion(Kind):
         """The autoencoder and the text encoders, which are needed only now and then."""
         for name, part in getattr(self.parts.pipeline, "components", {}).items():
             if isinstance(part, nn.Module) and name not in ("unet", "transformer"):
-                part.to(device)
+                part.to(device).eval()
 
     def rows(self, data: PictureDataset, layout: str) -> Rows:
         return PackedRows(
-            [item.draws * (len(item.values) + sum(map(len, item.views.values()))) for item in data]
+            [item.draws * (len(item.values) + sum(len(at) for _, at in item.views.values())) for item in data]
         )
 
     def budget(self, layout: str, device: torch.device) -> int:
@@ -222,20 +222,20 @@ class Diffusion(Kind):
         return NoisyRow({view: joined([one[view] for one in drawn]) for view in drawn[0]})
 
     def _drawn(self, item: PictureItem, seed: int) -> dict[str, NoisyStates]:
-        """The noisy states of one item; a view has those of the same responses under its own conditions."""
-        told = {view: mapped(one, lambda value: value[None]) for view, one in item.conditions.items()}
-        states = self.adapter.draw(
-            Images(item.values[None], told[""]),
-            torch.Generator().manual_seed(seed),
-            tokens=item.draws,
-            times=self.options.times,
-            noise_per=self.options.noise_per,
-        )
-        found = {"": states}
-        for view, places in item.views.items():
+        """The noisy states of one item; a response has the same noise in every view."""
+        every = {"": (item.values, tuple(range(len(item.values)))), **item.views}
+        found = {}
+        for view, (values, places) in every.items():
+            states = self.adapter.draw(
+                Images(values[None], mapped(item.conditions[view], lambda value: value[None])),
+                torch.Generator().manual_seed(seed),
+                tokens=item.draws,
+                times=self.options.times,
+                noise_per=self.options.noise_per,
+            )
             at = list(places)
             found[view] = NoisyStates(
-                Images(item.values[None, at], told[view]),
+                Images(values[None, at], states.images.conditions),
                 states.index[:, at],
                 states.states[:, at],
                 states.targets[:, at],

@@ -21,6 +21,7 @@ from prefero.data.examples import Example, Examples
 from prefero.data.pictures import Picture
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.tokenize import columns_of
+from prefero.data.views import one_cycle
 from prefero.errors import PreferoError, nearest
 from prefero.kinds.diffusion_conditions import Scene, family_of
 from prefero.models.diffusion import mapped
@@ -32,19 +33,23 @@ PROMPTS_AT_ONCE = 32
 MODES: Mapping[int, str] = {1: "L", 3: "RGB"}
 """Pillow's names for images of so many channels."""
 
+OWN_VIEWS = ("mismatched", "unprompted")
+"""Views that no row has to carry: another example's images under a prompt (which one is a cycle through the
+data), and the images under the empty caption."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureItem:
     """An example: the images of its responses as the denoiser sees them, and what it is told of them.
 
-    ``conditions`` are those of its prompt (``""``) and of its other prompts, by view, without a batch axis;
-    ``views`` says which of the responses a view has. ``draws`` is how many time steps each image gets.
+    ``conditions`` are those of its prompt (``""``) and of every view's, without a batch axis; ``views`` has
+    the images of a view and which of them it reads. ``draws`` is how many time steps each image gets.
     """
 
     values: Tensor
     conditions: Mapping[str, Mapping[str, Any]]
     columns: Mapping[str, Any]
-    views: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    views: Mapping[str, tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
     draws: int = 1
 
     @property
@@ -52,10 +57,11 @@ class PictureItem:
         return [self.draws] * len(self.values)
 
     def fingerprint(self) -> bytes:
-        digest = hashlib.sha256(self.values.contiguous().numpy().tobytes())
-        for part in _tensors(self.conditions):
+        digest = hashlib.sha256(repr(self.draws).encode())
+        for part in _tensors({"": self.values, "told": self.conditions}):
             digest.update(part.float().contiguous().numpy().tobytes())
-        digest.update(repr([sorted(self.views.items()), self.draws]).encode())
+        for name, (values, places) in sorted(self.views.items()):
+            digest.update(repr((name, places)).encode() + values.contiguous().numpy().tobytes())
         for name in sorted(self.columns):
             digest.update(name.encode() + np.asarray(self.columns[name]).tobytes())
         return digest.digest()
@@ -135,19 +141,32 @@ def prepare(
     asker = f"method {method!r}" if method else "the objective"
     wanted = [name for name in sorted(needs.columns) if not SCHEMA[name].drawn]
     views = {view: need.roles for view, need in needs.views.items()}
+    lenders = one_cycle(len(arranged), encoding.seed) if "mismatched" in views else ()
     prompts = [_prompts(example, views, asker) for example in arranged]
     told = _conditions(list(dict.fromkeys(text for by in prompts for text in by.values())), encoding.scene)
     sizes: Counter[str] = Counter()
     seen = _values([picture for example in arranged for picture in _pictures(example)], encoding, sizes)
+    values = [torch.stack([seen[_key(picture)] for picture in _pictures(example)]) for example in arranged]
+
+    def images(view: str, place: int) -> Tensor:
+        """Of an example, or of the one whose images are lent to it."""
+        if view != "mismatched":
+            return values[place]
+        lent = values[lenders[place]]
+        return lent[torch.arange(len(values[place])) % len(lent)]
+
     items = tuple(
         PictureItem(
-            torch.stack([seen[_key(picture)] for picture in _pictures(example)]),
+            values[place],
             {view: told[text] for view, text in by.items()},
             columns_of(example, wanted),
-            {view: _places(needs.roles, read, example) for view, read in views.items()},
+            {
+                view: (images(view, place), _places(needs.roles, read, example))
+                for view, read in views.items()
+            },
             encoding.draws,
         )
-        for example, by in zip(arranged, prompts, strict=True)
+        for place, (example, by) in enumerate(zip(arranged, prompts, strict=True))
     )
     return PictureDataset(items, needs.roles, _summary(arranged, items, encoding, len(told), sizes))
 
@@ -156,10 +175,14 @@ def _prompts(example: Example, views: Mapping[str, Any], asker: str) -> dict[str
     """The prompts of an example: its own, and those of the views."""
     found = {"": example.prompt}
     for view in views:
+        if view in OWN_VIEWS:
+            found[view] = example.prompt if view == "mismatched" else ""
+            continue
         if view not in OTHER_PROMPTS:
+            known = (*OWN_VIEWS, *OTHER_PROMPTS)
             raise PreferoError(
-                f"{asker} reads the view {view!r}{nearest(view, OTHER_PROMPTS)}, which is made of text: a "
-                f"diffusion model has {', '.join(OTHER_PROMPTS)}"
+                f"{asker} reads the view {view!r}{nearest(view, known)}, which is made of text: a diffusion "
+                f"model has {', '.join(known)}"
             )
         if view not in example.prompts:
             part = OTHER_PROMPTS[view]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -202,7 +203,8 @@ def made_scheduler(given: str | Mapping[str, Any]) -> Any:
         found for found in dir(library()) if found.endswith("Scheduler") and not found.startswith("Flax")
     ]
     if name not in known:
-        for subfolder in ("scheduler", None):
+        # no look-up on the hub for a class that is misspelt
+        for subfolder in ("scheduler", None) if "/" in name or Path(name).is_dir() else ():
             config = _config("DDPMScheduler", name, None, subfolder)
             if config is not None:
                 return made_scheduler({"name": config["_class_name"], **config, **arguments})
