@@ -20,10 +20,11 @@ Ids = NDArray[np.int64]
 class Encoder:
     """A tokenizer that remembers; ``start`` is what it puts before a text by itself (BOS, or
     nothing), ``finish`` what behind it.
-    ``images`` reads prompts that show some."""
+    ``images`` reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so
+    many tokens, if there is one."""
 
-    def __init__(self, tokenizer: Any, images: ImagePrompts | None = None) -> None:
-        self.tokenizer, self.images = tokenizer, images
+    def __init__(self, tokenizer: Any, images: ImagePrompts | None = None, canvas: int | None = None) -> None:
+        self.tokenizer, self.images, self.canvas = tokenizer, images, canvas
         self.known: dict[str, Ids] = {}
         self.places: dict[str, tuple[Ids, Ids]] = {}
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -104,9 +105,15 @@ class Encoder:
                     f"{origin}: the response has to end with an end token, and the tokenizer has none. Set "
                     "tokenizer.eos_token to the token at which this model stops."
                 )
-            parts.append(np.asarray([end], dtype=np.int64))
+            rest = 1 if self.canvas is None else self.canvas - sum(map(len, parts))
+            parts.append(np.full(max(rest, 1), end, dtype=np.int64))
             marks.append(True)
         ids = np.concatenate(parts)
+        if self.canvas is not None and len(ids) > self.canvas:
+            raise PreferoError(
+                f"{origin}: a response has {len(ids)} tokens, its end token among them, but the canvas that "
+                f"responses are put on has {self.canvas}. Make it larger, or remove the row."
+            )
         if not len(ids):
             raise PreferoError(
                 f"{origin}: a response has no tokens, so that nothing can be scored. Remove the row."

@@ -85,6 +85,7 @@ def tokenize(
     seed: int = 0,
     for_method: str = "",
     images: ImagePrompts | None = None,
+    canvas: int | None = None,
 ) -> TokenDataset:
     """``examples``, arranged as ``roles`` and ``columns`` ask, as token ids of ``tokenizer``.
 
@@ -93,12 +94,14 @@ def tokenize(
     only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
     (:data:`prefero.data.views.VIEWS`, drawn with ``seed``, and
     :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all. ``images``
-    reads prompts that show some.
+    reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so many tokens,
+    if there is one; they are annotated as the first of them is.
 
     Raises:
         PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
             start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2;
-            images that the model does not see, cannot be opened, or do not fit.
+            images that the model does not see, cannot be opened, or do not fit; a response that is longer
+            than the canvas.
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
@@ -107,7 +110,7 @@ def tokenize(
         if view not in known:
             raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
-    encoder = Encoder(tokenizer, images)
+    encoder = Encoder(tokenizer, images, canvas)
     renderers = [_renderer(example, encoder) for example in arranged]
     drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
     encoder.learn(text for group in drafts for draft in group for text in _texts(draft))
@@ -293,7 +296,12 @@ def _token_columns(
                 for response, draft in zip(example.responses, drafts, strict=True)
             ]
         columns[name] = tuple(
-            row[: len(cell.response)].astype(DTYPES[spec.dtype])
+            _as_long(row, len(cell.response)).astype(DTYPES[spec.dtype])
             for row, cell in zip(rows, fitted, strict=True)
         )
     return columns
+
+
+def _as_long(row: NDArray[Any], length: int) -> NDArray[Any]:
+    """Of tokens that were cut off, nothing; of end tokens that fill a canvas, what there is of the first."""
+    return np.pad(row[:length], (0, max(length - len(row), 0)), "edge")

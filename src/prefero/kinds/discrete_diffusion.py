@@ -11,11 +11,10 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from prefero.data.arrange import arrange
@@ -26,56 +25,24 @@ from prefero.data.schema import SCHEMA
 from prefero.data.tokenize import TokenDataset
 from prefero.errors import PreferoError
 from prefero.feedback.sampling import contexts
+from prefero.kinds.discrete_options import SCHEDULES, DiscreteDiffusionOptions, noise_of
 from prefero.kinds.discrete_rows import CorruptedRow, Drawing, SequenceExample, corrupted_row, sequences
 from prefero.kinds.kind import Layout, Reading
 from prefero.kinds.options import parsed
 from prefero.kinds.rows import PaddedRows, Rows
 from prefero.kinds.source import ModelSource
 from prefero.kinds.text import TextKind, length_limit, parts_of, sample_tokens
-from prefero.models import discrete_sampling
 from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter
-from prefero.models.discrete_noise import COSINE, LINEAR, Masking, Noise, Uniform
+from prefero.models.discrete_noise import Masking
+from prefero.models.discrete_sampling import sample, unmask
 from prefero.models.language import zero_dropout
 from prefero.models.second import SecondModel
 from prefero.models.timed_masked import TimedMaskedConfig
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, signals_of
 
-SCHEDULES = {"linear": LINEAR, "cosine": COSINE}
 LOADERS = ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel")
 """What models that bring their own code call themselves, the most fitting first."""
-
-
-class DiscreteDiffusionOptions(BaseModel):
-    """``model.options`` of a recipe.
-
-    ``noise`` is the ``mask`` token (by default the tokenizer's, or the model's own), or any of the first
-    ``vocabulary`` tokens (all). ``draws`` times are drawn for each example, and at each a state for every
-    response, or with ``noise_per`` example one that its responses share. ``tokens`` says what the tokens of
-    a response are to a method: its positions, or the times. ``scale`` is a factor on everything.
-    ``predicts`` is next for models made of causal ones, which give a position's logits at the one before it
-    (Dream). ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
-    """
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    noise: Literal["masking", "uniform"] = "masking"
-    mask: str | int | None = None
-    vocabulary: int | None = Field(default=None, ge=2)
-    schedule: Literal["linear", "cosine"] = "linear"
-    draws: int = Field(default=1, ge=1)
-    noise_per: Literal["response", "example"] = "response"
-    tokens: Literal["position", "time"] = "position"
-    scale: float = Field(default=1.0, gt=0)
-    predicts: Literal["own", "next"] = "own"
-    sample_steps: int = Field(default=128, ge=1)
-
-    @model_validator(mode="after")
-    def _fits_the_noise(self) -> DiscreteDiffusionOptions:
-        for name, noise in (("mask", "masking"), ("vocabulary", "uniform")):
-            if getattr(self, name) is not None and self.noise != noise:
-                raise ValueError(f"{name} belongs to noise: {noise}, but noise is {self.noise}")
-        return self
 
 
 class DiscreteDiffusion(TextKind):
@@ -100,7 +67,7 @@ class DiscreteDiffusion(TextKind):
         own = getattr(config, "auto_map", None) or {}
         self.loader = next((name for name in LOADERS if name in own), LOADERS[0])
         adapter = DiscreteDiffusionAdapter(
-            _noise(options, self.tokenizer, config),
+            noise_of(options, self.tokenizer, config),
             SCHEDULES[options.schedule],
             options.tokens,
             options.scale,
@@ -117,6 +84,10 @@ class DiscreteDiffusion(TextKind):
     @property
     def adapter(self) -> DiscreteDiffusionAdapter:
         return self.drawing.adapter
+
+    @property
+    def canvas(self) -> int | None:
+        return self.options.canvas
 
     # Data
 
@@ -211,22 +182,23 @@ class DiscreteDiffusion(TextKind):
 
     # Samples
 
-    def _sample_length(self, max_length: int | None) -> int:
-        """How many positions are filled: as many as the longest response that was read has."""
-        most = sample_tokens(length_limit(max_length, self.config))
-        return min(self.longest, most) or most
-
     def sample(
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
     ) -> list[str]:
+        """As many positions are filled as the canvas has, or the longest response that was read."""
         given = contexts(prompts, self.tokenizer)
-        filled = self.fill(model, given, self._sample_length(max_length), seed)
-        return [self.text(ids) for ids in filled]
+        limit = length_limit(max_length, self.config)
+        most = sample_tokens(limit)
+        length = self.canvas or min(self.longest, most) or most
+        lengths = [min(length, limit - len(context)) for context in given]
+        return [self.text(ids) for ids in self.fill(model, given, lengths, seed)]
 
-    def fill(self, model: nn.Module, given: Sequence[np.ndarray], length: int, seed: int) -> list[np.ndarray]:
-        """So many tokens behind each of the contexts."""
+    def fill(
+        self, model: nn.Module, given: Sequence[np.ndarray], lengths: Sequence[int], seed: int
+    ) -> list[np.ndarray]:
+        """Tokens that a model puts behind contexts, so many behind each."""
         device = next(model.parameters()).device
-        ends = [len(context) + length for context in given]
+        ends = [len(context) + length for context, length in zip(given, lengths, strict=True)]
         tokens = torch.zeros(len(given), max(ends), dtype=torch.int64)
         there, generated = (
             torch.zeros_like(tokens, dtype=torch.bool),
@@ -235,22 +207,23 @@ class DiscreteDiffusion(TextKind):
         for row, (context, end) in enumerate(zip(given, ends, strict=True)):
             tokens[row, : len(context)] = torch.from_numpy(context)
             there[row, :end], generated[row, len(context) : end] = True, True
-        adapter, called = self.adapter, self._called(model)
         generator = torch.Generator(device).manual_seed(seed)
-        masks: dict[str, Any] = {"generated": generated.to(device), "there": there.to(device)}
         training = model.training
         model.eval()
         try:
-            if isinstance(adapter.noise, Masking) and not adapter.timed:
-                made = discrete_sampling.unmask(called, adapter.noise, tokens.to(device), generator, **masks)
-            else:
-                steps = self.options.sample_steps
-                made = discrete_sampling.sample(
-                    called, adapter, tokens.to(device), generator, steps=steps, **masks
-                )
+            made = self._sampled(model, tokens.to(device), generated.to(device), there.to(device), generator)
         finally:
             model.train(training)
-        return [row[end - length : end].numpy() for row, end in zip(made.cpu(), ends, strict=True)]
+        return [row[len(c) : end].numpy() for row, c, end in zip(made.cpu(), given, ends, strict=True)]
+
+    def _sampled(
+        self, model: nn.Module, tokens: Tensor, generated: Tensor, there: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        adapter, called = self.adapter, self._called(model)
+        if isinstance(adapter.noise, Masking) and not adapter.timed:
+            return unmask(called, adapter.noise, tokens, generator, generated=generated, there=there)
+        steps = self.options.sample_steps
+        return sample(called, adapter, tokens, generator, steps=steps, generated=generated, there=there)
 
     def text(self, ids: np.ndarray) -> str:
         """Tokens as text, up to the first end token."""
@@ -259,7 +232,8 @@ class DiscreteDiffusion(TextKind):
 
 
 def _moved_on(model: nn.Module, **given: Any) -> Tensor:
-    """Logits of models that give them one position early; nothing predicts the first, which gets its own."""
+    """Logits of models that give them one position early; the first position, which none predicts, is always
+    given."""
     found = model(**given).logits
     return torch.cat((found[:, :1], found[:, :-1]), 1)
 
@@ -270,26 +244,3 @@ def _with_end(tokenizer: Any) -> Any:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.eos_token = tokenizer.sep_token
     return tokenizer
-
-
-def _noise(options: DiscreteDiffusionOptions, tokenizer: Any, config: Any) -> Noise:
-    size = config.get_text_config().vocab_size
-    if options.noise == "uniform":
-        return Uniform(size if options.vocabulary is None else options.vocabulary)
-    mask = options.mask
-    if isinstance(mask, str):
-        mask = tokenizer.get_vocab().get(mask, -1)
-    if mask is None:
-        mask = tokenizer.mask_token_id
-    if mask is None:
-        mask = getattr(config, "mask_token_id", None)
-    if mask is None:
-        raise PreferoError(
-            "masking noise needs a mask token, and neither the tokenizer nor the model's configuration has "
-            "one (mask_token_id): name it with model.options.mask, or take noise: uniform"
-        )
-    if not 0 <= mask < size:
-        raise PreferoError(
-            f"model.options.mask is {options.mask!r}, which is none of the {size} tokens that the model has"
-        )
-    return Masking(mask)

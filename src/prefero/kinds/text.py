@@ -31,7 +31,7 @@ class TextKind(Kind):
     """A model of transformers with a tokenizer. ``loader`` is the class of transformers that loads it,
     ``what`` its name for messages."""
 
-    loader: ClassVar[str]
+    loader: str
     what: ClassVar[str]
     processor_loader: ClassVar[str] = "AutoTokenizer"
     usual_length: ClassVar[int] = DEFAULT_MAX_LENGTH
@@ -49,6 +49,11 @@ class TextKind(Kind):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.processor
+
+    @property
+    def canvas(self) -> int | None:
+        """How many tokens responses are filled up to with end tokens, if they are."""
+        return None
 
     @property
     def images(self) -> ImagePrompts | None:
@@ -76,6 +81,7 @@ class TextKind(Kind):
                 seed=reading.seed,
                 for_method=reading.method,
                 images=self.images,
+                canvas=self.canvas,
             )
         refuse_long_ids(data, getattr(self.config.get_text_config(), "vocab_size", None))
         return data

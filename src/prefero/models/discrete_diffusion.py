@@ -115,9 +115,10 @@ class DiscreteDiffusionAdapter:
         examples, responses, positions = tokens.shape
         impossible = sequences.scored & ~self.noise.makes(tokens)
         if bool(impossible.any()):
+            token = int(tokens[impossible][0])
             raise PreferoError(
-                f"a response has token {int(tokens[impossible][0])}, which no way from the noise leads to: it "
-                "is the mask, or none of the tokens; leave it out of `generated`, or name another mask"
+                f"a response has token {token}, which no way from the noise leads to: it is the mask, or "
+                "none of the tokens; leave it out of `generated`, or name another mask"
             )
         spread = torch.arange(draws, device=device) / draws
         times = (torch.rand(examples, 1, generator=generator, device=device) + spread).fmod(1) * LATEST

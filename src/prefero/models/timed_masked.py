@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ class TimedMaskedConfig(PreTrainedConfig):
     waves."""
 
     model_type = "prefero_timed_masked"
-    sub_configs = {"inner": AutoConfig}
+    sub_configs: ClassVar[dict[str, type]] = {"inner": AutoConfig}
 
     def __init__(
         self, inner: PreTrainedConfig | dict[str, Any] | None = None, frequencies: int = 8, **settings: Any
