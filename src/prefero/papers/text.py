@@ -61,6 +61,8 @@ class TextExperiment:
         with one_thread():
             start = world.start_model(seed=seed)
             rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale)
+            # a start model may end before its first word, which is nothing to train on
+            rows = [row for row in rows if row["chosen"] and row["rejected"]]
             return Made(start, rows, HeldOut(world, start, prompts=self.prompts, seed=seed))
 
     def start(self, made: Made) -> nn.Module:
