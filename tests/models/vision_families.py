@@ -23,7 +23,7 @@ TEXT: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 512,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -91,6 +91,25 @@ FAMILIES: dict[str, Callable[..., PreTrainedModel]] = {
         },
         **o,
     ),
+    "qwen3-vl": lambda **o: _qwen(
+        "qwen3_vl",
+        vision={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        **o,
+    ),
+    "llava-next": lambda **o: build(
+        "llava_next",
+        "llama",
+        vision_config=_clip("clip"),
+        vision_feature_layer=-1,
+        image_grid_pinpoints=[[32, 64], [64, 32]],
+        **o,
+    ),
     "gemma3": lambda **o: build(
         "gemma3",
         "gemma3_text",
@@ -112,6 +131,9 @@ def arrays(family: str, seed: int) -> tuple[Arrays, int]:
             "pixel_values": torch.randn(rows, 3 * 2 * 8 * 8, generator=generator),
             "image_grid_thw": grid,
         }, rows // 4
+    if family == "llava-next":  # the whole image and its halves, a token at the end of every line
+        pixels = torch.randn(1, 3, 3, 32, 32, generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([[32, 64]])}, 16 + 4 * 9
     pixels = torch.randn(1, 3, 32, 32, generator=generator)
     if family in ("idefics3", "smolvlm"):
         return {"pixel_values": pixels[None]}, 4

@@ -164,7 +164,10 @@ def _like(output: Any, ordered: Mapping[str, Tensor]) -> ModelOutput:
     rows = ordered["pooler_output"]
     result = type(output)(pooler_output=rows[None] if isinstance(pooled, Tensor) else (rows,))
     for name in ALIGNED:
-        layers = [ordered[key] for key in ordered if key.startswith(f"{name}/")]
+        layers = [
+            ordered[f"{name}/{number}"] if isinstance(layer, Tensor) else (ordered[f"{name}/{number}"],)
+            for number, layer in enumerate(getattr(output, name, None) or ())
+        ]
         if layers:
             setattr(result, name, layers)
     return result
