@@ -8,15 +8,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from prefero.kinds.diffusion_conditions import Scene, family_of
 from prefero.kinds.diffusion_source import bare, denoiser_of
 from prefero.models.diffusion import Denoiser, mapped
-from prefero.models.diffusion_drawing import drawn
+from prefero.models.diffusion_drawing import as_image, drawn
 from prefero.models.diffusion_latents import pixels, shrinks
 
 LARGEST = 256
@@ -90,13 +89,7 @@ def _by_steps(
     )
     told = mapped(family_of(scene.config).encode(scene, list(prompts)), lambda value: value.to(device))
     found = drawn(called, scheduler, noise.to(device), told, steps=steps, clip=vae is None)
-    return [picture(one) for one in (found if vae is None else pixels(vae, found)).float().cpu()]
-
-
-def picture(values: Tensor) -> Image.Image:
-    """Numbers from −1 to 1, ``[channel, row, column]``, as an image."""
-    array = ((values.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(np.squeeze(array, 2) if array.shape[2] == 1 else array)
+    return [as_image(one) for one in (found if vae is None else pixels(vae, found)).float().cpu()]
 
 
 def address(image: Image.Image) -> str:

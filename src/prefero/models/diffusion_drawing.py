@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from prefero.models.diffusion import Denoiser, denoise
@@ -42,3 +44,9 @@ def drawn(
         said = denoise(model, state, time.expand(len(state)).to(state.device), conditions)
         state = walk.step(said, time, state).prev_sample
     return state.clamp(-1, 1) if clip else state
+
+
+def as_image(values: Float[Tensor, "channel height width"]) -> Image.Image:
+    """Numbers from −1 to 1 as an image of one or three channels."""
+    array = ((values.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(np.squeeze(array, 2) if array.shape[2] == 1 else array)

@@ -8,7 +8,7 @@ asked for, so a policy that leans by drawing strokes at random is seen to pay.
 
 from __future__ import annotations
 
-import copy
+import argparse
 import functools
 import hashlib
 import importlib
@@ -16,7 +16,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from prefero.errors import PreferoError
 from prefero.models.diffusion import DiffusionAdapter, Images
-from prefero.objectives import Objective, PreferenceBatch, TokenLogps
+from prefero.models.diffusion_drawing import as_image, drawn
 from prefero.worlds.start import Report, default_folder, one_thread
 
 SIZE, CLASSES = 16, 10
@@ -112,23 +112,37 @@ def start_model(
     report: Report | None = None,
 ) -> nn.Module:
     """The start model: from ``cache`` if it was made before, else trained and put there."""
+    model: nn.Module = optional("diffusers").UNet2DModel.from_pretrained(
+        start_folder(recipe, seed=seed, cache=cache, report=report)
+    )
+    return model.eval()
+
+
+def start_folder(
+    recipe: DigitsRecipe | None = None,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Where the start model lies with its scheduler, made if it is not there."""
     chosen = recipe or DigitsRecipe()
-    content = json.dumps([asdict(chosen), seed], sort_keys=True)
+    content = json.dumps([asdict(chosen), dict(schedule().config), seed], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     folder = (cache or default_folder()) / f"digits-{key}"
     if not folder.is_dir():
         with one_thread():
             save(trained(chosen, seed, report), folder)
-    model: nn.Module = optional("diffusers").UNet2DModel.from_pretrained(folder)
-    return model.eval()
+    return folder
 
 
 def save(model: Any, folder: Path) -> None:
-    """The folder appears whole or not at all."""
+    """The model with its scheduler; the folder appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         model.save_pretrained(draft)
+        schedule().save_pretrained(draft)
         try:
             draft.rename(folder)
         except OSError:
@@ -184,121 +198,69 @@ def trained(recipe: DigitsRecipe, seed: int, report: Report | None = None) -> nn
 @torch.no_grad()
 def draw(model: nn.Module, labels: Labels, generator: torch.Generator, *, steps: int = 20) -> Pixels:
     """Images of the digits asked for, by DDIM."""
-    scheduler = optional("diffusers").DDIMScheduler.from_config(
-        schedule().config, timestep_spacing="trailing", clip_sample=True
-    )
-    scheduler.set_timesteps(steps)
-    images = torch.randn(len(labels), 1, SIZE, SIZE, generator=generator)
-    for time in scheduler.timesteps:
-        said = model(images, timestep=time, class_labels=labels).sample
-        images = scheduler.step(said, time, images).prev_sample
-    return images.clamp(-1, 1)
+    noise = torch.randn(len(labels), 1, SIZE, SIZE, generator=generator)
+    return drawn(model, schedule(), noise, {"class_labels": labels}, steps=steps, clip=True)
 
 
-def labelled_pairs(model: nn.Module, count: int, generator: torch.Generator, *, steps: int = 20) -> Images:
-    """Two images of the same digit by the model, ``count`` times, the one that leans further right first."""
+def labelled_pairs(
+    model: nn.Module, count: int, generator: torch.Generator, *, steps: int = 20
+) -> list[dict[str, Any]]:
+    """Rows of two images of one digit by the model, the one that leans further right as the chosen one, with
+    their slants as scores."""
     labels = torch.randint(CLASSES, (count,), generator=generator)
-    drawn = draw(model, labels.repeat_interleave(2), generator, steps=steps).view(count, 2, 1, SIZE, SIZE)
-    gold = slant(drawn.flatten(0, 1)).view(count, 2)
-    order = gold.argsort(1, descending=True)
-    return Images(drawn[torch.arange(count)[:, None], order], {"class_labels": labels})
-
-
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """How a model is fitted to pairs, by plain AdamW."""
-
-    steps: int = 200
-    batch: int = 16
-    lr: float = 1e-4
-    clip: float = 1.0
-
-
-def aligned(
-    model: nn.Module,
-    pairs: Images,
-    objective: Objective,
-    generator: torch.Generator,
-    settings: Alignment | None = None,
-) -> nn.Module:
-    """A copy of the model, trained on the pairs by an objective with the model itself as reference."""
-    chosen = settings or Alignment()
-    policy, reference = copy.deepcopy(model), model
-    adapter = DiffusionAdapter.of(schedule())
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=chosen.lr, fused=True)
-    for rows in batches(len(pairs.values), chosen, generator):
-        conditions = {name: values[rows] for name, values in pairs.conditions.items()}
-        states = adapter.draw(Images(pairs.values[rows], conditions), generator)
-        with torch.no_grad():
-            start: TokenLogps = adapter.score(reference, states)
-        batch = PreferenceBatch({"policy": adapter.score(policy, states), "reference": start})
-        objective.loss(batch).backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), chosen.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-    return policy.eval()
-
-
-def batches(count: int, settings: Alignment, generator: torch.Generator) -> Iterator[Tensor]:
-    """Rows of every step, the pairs reshuffled when they are used up."""
-    order = torch.zeros(0, dtype=torch.int64)
-    for _ in range(settings.steps):
-        if len(order) < settings.batch:
-            order = torch.cat([order, torch.randperm(count, generator=generator)])
-        yield order[: settings.batch]
-        order = order[settings.batch :]
+    images = draw(model, labels.repeat_interleave(2), generator, steps=steps)
+    gold = slant(images).view(count, 2)
+    rows = []
+    for label, pair, slants in zip(labels.tolist(), images.split(2), gold.tolist(), strict=True):
+        better, worse = (0, 1) if slants[0] >= slants[1] else (1, 0)
+        sides = {"chosen": as_image(pair[better]), "rejected": as_image(pair[worse])}
+        scores = {"chosen_score": slants[better], "rejected_score": slants[worse]}
+        rows.append({"class": label, **sides, **scores})
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Of fresh images: their mean slant with its standard error, and the share that is read as the digit
-    asked for."""
+    """Of fresh images, one number each: their slant, and 1 where they are read as the digit asked for."""
 
-    gold: float
-    error: float
-    fidelity: float
+    slant: Sequence[float]
+    fidelity: Sequence[float]
 
 
 def measure(model: nn.Module, *, count: int = 250, seed: int = 1_000_000, steps: int = 20) -> Measurement:
     """All digits alike, from the same noise for every model that is measured with the seed."""
     labels = torch.arange(count) % CLASSES
     images = draw(model, labels, torch.Generator().manual_seed(seed), steps=steps)
-    gold = slant(images)
-    return Measurement(
-        gold.mean().item(),
-        gold.std().item() / math.sqrt(count),
-        (read(images) == labels).double().mean().item(),
-    )
+    return Measurement(slant(images).tolist(), (read(images) == labels).double().tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One seed's measurements, on the same noise."""
+def write(folder: Path, *, pairs: int, held_out: int, seed: int) -> None:
+    """The start model in ``model/``, its pairs in ``train.jsonl`` and ``held_out.jsonl``, their images beside
+    them."""
+    save(start_model(), folder / "model")
+    for name, count, own in (("train", pairs, seed), ("held_out", held_out, seed + 1_000_000)):
+        lines = []
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        with one_thread():
+            rows = labelled_pairs(start_model(), count, torch.Generator().manual_seed(own))
+        for number, row in enumerate(rows):
+            for side in ("chosen", "rejected"):
+                place = f"{name}/{number}-{side}.png"
+                row[side].save(folder / place)
+                row[side] = place
+            lines.append(json.dumps(row) + "\n")
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
-    seed: int
-    before: Measurement
-    after: Measurement
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m prefero.worlds.digits", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--held-out", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    write(given.folder, pairs=given.pairs, held_out=given.held_out, seed=given.seed)
 
 
-def compare(
-    model: nn.Module,
-    objective: Objective,
-    *,
-    seeds: Sequence[int] = (0, 1, 2),
-    pairs: int = 512,
-    settings: Alignment | None = None,
-    measured: int = 250,
-) -> list[Comparison]:
-    """Align the model with pairs of its own images, and measure fresh ones before and after, seed by seed.
-
-    A seed decides on the pairs, the order, the noise in training, and the noise that is measured with.
-    """
-    found = []
-    with one_thread():
-        for seed in seeds:
-            numbers = torch.Generator().manual_seed(seed)
-            own = labelled_pairs(model, pairs, numbers)
-            policy = aligned(model, own, objective, numbers, settings)
-            before, after = (measure(one, count=measured, seed=1_000_000 + seed) for one in (model, policy))
-            found.append(Comparison(seed, before, after))
-    return found
+if __name__ == "__main__":
+    main()

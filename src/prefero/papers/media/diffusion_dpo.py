@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefero.papers.paper import START, Arm, Claim, Expectation, Paper, Trained
+from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from prefero.models.diffusion import Images
+    from prefero.papers.paper import Trained
+
+Made = tuple["nn.Module", list[dict[str, Any]]]
+"""The start model, and rows of pairs."""
 
 
 @dataclass(frozen=True)
 class Digits:
     """The world ``digits``: pairs of two images of one digit by the start model, which there is one of.
 
+    Arms are settings of :func:`prefero.papers.training.trained`; ``options`` are those of the kind of model.
     Of ``images`` fresh samples, from the same noise for all models: their ``slant`` (gold: how far they lean
     to the right), and whether a classifier reads the digit that was asked for (``fidelity``).
     """
@@ -30,7 +34,7 @@ class Digits:
     def settings(self) -> Mapping[str, Any]:
         return asdict(self)
 
-    def make(self, seed: int) -> tuple[nn.Module, Images]:
+    def make(self, seed: int) -> Made:
         import torch
 
         from prefero.worlds.digits import labelled_pairs, start_model
@@ -40,35 +44,29 @@ class Digits:
         with one_thread():
             return start, labelled_pairs(start, self.pairs, torch.Generator().manual_seed(seed))
 
-    def start(self, made: tuple[nn.Module, Images]) -> nn.Module:
+    def start(self, made: Made) -> nn.Module:
         return made[0]
 
-    def train(
-        self, made: tuple[nn.Module, Images], settings: Mapping[str, Any], seed: int
-    ) -> Trained[nn.Module]:
-        import torch
+    def train(self, made: Made, settings: Mapping[str, Any], seed: int) -> Trained[nn.Module]:
+        import copy
 
-        from prefero.objectives import from_config
-        from prefero.worlds.digits import Alignment, aligned
+        from prefero.kinds.diffusion import Diffusion
+        from prefero.papers.training import trained
+        from prefero.worlds.digits import schedule
+
+        start, rows = made
+        own = {name: value for name, value in settings.items() if name != "options"}
+        budget = {"max_steps": self.steps, "examples_per_step": 16, "lr_scheduler_type": "constant"}
+        kind = Diffusion.of(start, schedule(), settings.get("options"))
+        return trained(copy.deepcopy(start), rows, own, seed=seed, kind=kind, **budget)
+
+    def measure(self, made: Made, model: nn.Module, seed: int) -> Mapping[str, Sequence[float]]:
+        from prefero.worlds.digits import measure
         from prefero.worlds.start import one_thread
 
-        recipe = Alignment(steps=self.steps, lr=settings["learning_rate"])
-        noise = torch.Generator().manual_seed(1_000_000 + seed)
         with one_thread():
-            return Trained(aligned(*made, from_config(settings["objective"]), noise, recipe))
-
-    def measure(
-        self, made: tuple[nn.Module, Images], model: nn.Module, seed: int
-    ) -> Mapping[str, Sequence[float]]:
-        import torch
-
-        from prefero.worlds.digits import CLASSES, draw, read, slant
-        from prefero.worlds.start import one_thread
-
-        labels = torch.arange(self.images) % CLASSES
-        with one_thread():
-            images = draw(model, labels, torch.Generator().manual_seed(2_000_000 + seed))
-        return {"slant": slant(images).tolist(), "fidelity": (read(images) == labels).double().tolist()}
+            found = measure(model, count=self.images, seed=2_000_000 + seed)
+        return {"slant": found.slant, "fidelity": found.fidelity}
 
 
 PAPER = Paper(
