@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import against_trl, lists, sharing, step_cost
+from benchmarks import against_trl, inspection, lists, sharing, step_cost
 from benchmarks.rounds import SideFailed
 from benchmarks.settings import Settings
 from benchmarks.workload import Workload, prepare
@@ -114,11 +114,20 @@ def sharing_command(
     sharing.estimate_file(data, per_step=pairs_per_step, max_length=max_length, seed=seed, save=save)
 
 
+@app.command("inspect")
+def inspect_command(
+    rows: Annotated[int, typer.Option("--rows", min=100)] = 100_000, save: Save = False, seed: Seed = 0
+) -> None:
+    """What looking at a data set costs, on pairs that are made up."""
+    inspection.measure(rows, seed=seed, save=save)
+
+
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context, quick: Quick = False, save: Save = False) -> None:
     """What prefero costs, measured. Without a command: all of it, with each command's defaults."""
     if context.invoked_subcommand is None:
         sharing_command(save=save)
+        inspect_command(rows=2000 if quick else 100_000, save=save)
         lists_command(quick=quick, save=save)
         step_command(quick=quick, save=save)
         against_trl_command(quick=quick, save=save)

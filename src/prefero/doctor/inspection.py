@@ -157,8 +157,9 @@ def inspect(
         PreferoError: no row can be read, or an argument is out of range; before anything is looked at.
     """
     started = time.perf_counter()
-    if max_length is not None and max_length < 2:
-        raise PreferoError(f"max_length is {max_length}; expected 2 tokens at least.")
+    for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
+        if value is not None and value < least:
+            raise PreferoError(f"{name} is {value}; expected at least {least}.")
     if isinstance(eval_data, int | float) and not 0 < eval_data < 1:
         raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
     progress("rows")

@@ -53,7 +53,8 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> Interval:
     spread = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / spread
     half = z / spread * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), confidence)
+    # Rounding must not put a share of 0 or 1 outside.
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), confidence)
 
 
 def mean(values: Sequence[float], confidence: float = 0.95) -> Mean:

@@ -1,0 +1,104 @@
+"""``prefero inspect`` on the command line, and mistakes that are named before anything is looked at."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import prefero
+from prefero.errors import PreferoError
+from tests.doctor import faults
+
+
+@pytest.fixture
+def data(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    rows = [*faults.clean(80), *faults.clean(8)]
+    rows[3]["rejected"] = None
+    lines = [json.dumps({**row, "source": place}) for place, row in enumerate(rows)]
+    file.write_text("\n".join([*lines, "{broken"]), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    from prefero.cli.main import run as command
+
+    def call(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["prefero", "inspect", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command()
+        return (ended.value.code, *capfd.readouterr())
+
+    return call
+
+
+def test_it_writes_a_page_and_says_what_to_do(run, data, tmp_path):
+    code, out, _ = run(data)
+    assert code == 0 and (tmp_path / "pairs-inspection.html").stat().st_size > 10_000
+    assert "Repeated rows" in out and "--without duplicates" in out.replace("\n", " ").replace("  ", " ")
+
+
+def test_json_and_what_is_saved(run, data, tmp_path):
+    """Saved rows are as they stood, fields that nobody reads too; unreadable rows are left out always."""
+    code, out, _ = run(data, "--json", "--without", "duplicates", "--save", "kept.jsonl", "-o", "p.html")
+    found = json.loads(out)
+    assert code == 0 and found["page"] == "p.html" and found["saved_rows"] == 80
+    kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in kept] == [*(place for place in range(80) if place != 3), 83]
+    again = prefero.inspect(str(tmp_path / "kept.jsonl"))
+    assert not again["duplicates"].rows and again["unreadable"].measures[0].count == 0
+
+
+def test_rows_set_aside_stay_in_what_is_saved(run, data, tmp_path):
+    _, out, _ = run(data, "--json", "--eval-data", "0.2", "--without", "empty", "--save", "kept.jsonl")
+    assert json.loads(out)["saved_rows"] == 87
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.jsonl"], "there is no such file"),
+        (["pairs.jsonl", "--without", "duplicates"], "--without and --save go together"),
+        (["pairs.jsonl", "--save", "kept.jsonl"], "--without and --save go together"),
+        (["pairs.jsonl", "--without", "duplicates", "--save", "kept.csv"], "ends in .jsonl"),
+        (["pairs.jsonl", "--without", "duplicates", "--save", "pairs.jsonl"], "the data that are read"),
+        (["pairs.jsonl", "--without", "duplicate", "--save", "kept.jsonl"], "did you mean 'duplicates'"),
+        (["pairs.jsonl", "--eval-data", "1.5"], "between 0 and 1"),
+        (["pairs.jsonl", "--eval-data", "0.0001"], "holds out none"),
+        (["pairs.jsonl", "--eval-data", "gone.jsonl"], "there is no such file"),
+        (["pairs.jsonl", "--max-length", "1"], "at least"),
+        (["pairs.jsonl", "--format", "pears"], "unknown format"),
+        (["pairs.jsonl", "--limit", "0"], "limit"),
+    ],
+)
+def test_mistakes(run, data, tmp_path, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2 and message in err and "Traceback" not in err and out == ""
+    assert not list(tmp_path.glob("*.html")) and not (tmp_path / "kept.jsonl").exists()
+
+
+def test_mistakes_in_python(tmp_path):
+    with pytest.raises(PreferoError, match="holds no rows"):
+        prefero.inspect([])
+    with pytest.raises(PreferoError, match="none of the rows"):
+        prefero.inspect([{"prompt": "a", "chosen": "b", "rejected": None}])
+    with pytest.raises(PreferoError, match="layout of the rows is not known"):
+        prefero.inspect([{"x": 1}])
+
+
+def test_a_generator_and_a_data_set_can_be_read_again(tmp_path):
+    import datasets
+
+    rows = [*faults.clean(30), *faults.clean(3)]
+    for source in (
+        iter(rows),
+        datasets.Dataset.from_list(rows),
+        datasets.DatasetDict(train=datasets.Dataset.from_list(rows)),
+    ):
+        found = prefero.inspect(source)
+        assert found.save(tmp_path / "kept.jsonl", without=["duplicates"]) == 30
