@@ -30,14 +30,15 @@ DEFAULTS: Mapping[str, float] = {
 }
 """The strength of each corruption that is used unless another is asked for."""
 
-MEANING: Mapping[str, str] = {
-    "crop": "the largest share of the area that a random crop keeps, at least 1 %, enlarged to the full size",
-    "noise": "the step, of 1000, of a diffusion model's noise schedule",
-    "mask": "the share of the pixels that become the image's mean colour",
-    "blank": "the brightness of the one grey that is left, 0 (black) to 255",
-    "blur": "the radius of the Gaussian blur, as a share of the shorter side",
-    "shuffle": "patches a side, which change their places at random",
+MEANING: Mapping[str, tuple[str, float, float]] = {
+    "crop": ("the largest share of the area that a random crop keeps, which is enlarged again", 0.01, 1.0),
+    "noise": ("the step, of 1000, of a diffusion model's noise schedule", 1.0, 1000.0),
+    "mask": ("the share of the pixels that become the image's mean colour", 0.0, 1.0),
+    "blank": ("the brightness of the one grey that is left, from black to white", 0.0, 255.0),
+    "blur": ("the radius of the Gaussian blur, as a share of the shorter side", 0.0, 1.0),
+    "shuffle": ("patches a side, which change their places at random", 2.0, 64.0),
 }
+"""What the strength of each is, its least and its largest value."""
 
 ACROSS = ("other", "reverse", "reorder")
 """Corruptions that put another image in the place of one: that of another example, the frames of a clip
@@ -66,11 +67,11 @@ def corrupted(
     ``reorder`` are for clips (Ding et al., 2025, arXiv 2504.05810).
 
     Raises:
-        PreferoError: an unknown corruption, or a clip of one frame to reorder.
+        PreferoError: an unknown corruption or a strength out of its range, or a clip of one frame to reorder.
     """
+    check(name, strength)
     if name in ("reverse", "reorder"):
         return _reordered(images, name, np.random.default_rng(seed))
-    check(name)
     how = DEFAULTS[name] if strength is None else strength
     return tuple(
         Picture(image.content, image.origin, _after(image.change, Corruption(name, how, (*seed, number))))
@@ -78,11 +79,21 @@ def corrupted(
     )
 
 
-def check(name: str) -> None:
-    """Raise :class:`PreferoError` for a corruption that is not known."""
+def check(name: str, strength: float | None) -> None:
+    """Raise :class:`PreferoError` for a corruption that is not known, or a strength out of its range."""
     known = (*DEFAULTS, *ACROSS)
     if name not in known:
         raise PreferoError(f"no image corruption {name!r}{nearest(name, known)}: {', '.join(known)}")
+    if strength is None:
+        return
+    if name in ACROSS:
+        raise PreferoError(f"the image corruption {name!r} has no strength, and was given {strength:g}")
+    meaning, least, largest = MEANING[name]
+    if not least <= strength <= largest:
+        raise PreferoError(
+            f"the strength of the image corruption {name!r} is {strength:g}; expected {meaning}: from "
+            f"{least:g} to {largest:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

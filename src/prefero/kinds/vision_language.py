@@ -10,12 +10,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from prefero.data.cells import TokenExample
-from prefero.data.corruptions import corrupted
+from prefero.data.corruptions import check, corrupted
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.image_prompts import ImagePrompts, Pictures
 from prefero.data.images import ImageBatch
@@ -44,10 +44,8 @@ class VisionLanguageOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    corruption: Literal[
-        "crop", "noise", "mask", "blank", "blur", "shuffle", "other", "reverse", "reorder"
-    ] = "crop"
-    strength: PositiveFloat | None = None
+    corruption: str = "crop"
+    strength: float | None = None
     train: Literal["text", "projector", "all"] = "projector"
 
 
@@ -89,6 +87,7 @@ class VisionLanguage(Language):
     @classmethod
     def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
         found = parsed(VisionLanguageOptions, options, cls.name)
+        check(found.corruption, found.strength)
         return cls(*parts_of(model, processor, cls.processor_loader), found)
 
     @property
