@@ -20,7 +20,7 @@ STRENGTHS: tuple[float, ...] = tuple(np.logspace(-4, 4, 10).tolist())
 """The inverse penalties that cross-validation chooses among: scikit-learn's ten."""
 
 MOST_STEPS = 200
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,13 @@ def fit(rows: Rows, strength: float, start: Array | None = None) -> Array:
     step is halved until the objective falls. The minimum is unique where the features are independent.
     """
     coefficients = np.zeros(rows.features.shape[1]) if start is None else start.copy()
-    tolerance: float | None = None
+    # what rounding leaves of a sum of this size
+    tolerance = TOLERANCE * (1 + strength * float((rows.weights @ np.abs(rows.features)).max(initial=0.0)))
     value = _objective(rows, strength, coefficients)
     for _ in range(MOST_STEPS):
         predicted = probabilities(rows.features, coefficients)
         gradient = strength * rows.features.T @ (rows.weights * (predicted - rows.targets))
-        violation = _violation(gradient, coefficients)
-        tolerance = TOLERANCE * max(1.0, violation) if tolerance is None else tolerance
-        if violation <= tolerance:
+        if _violation(gradient, coefficients) <= tolerance:
             break
         curvature = strength * rows.weights * predicted * (1 - predicted)
         hessian = rows.features.T @ (curvature[:, None] * rows.features)
@@ -77,7 +76,9 @@ def fit(rows: Rows, strength: float, start: Array | None = None) -> Array:
             step /= 2
         else:
             break  # rounding hides any further progress
-        coefficients, value = proposed, now
+        gain, coefficients, value = value - now, proposed, now
+        if gain <= 1e-16 * abs(value):
+            break
     return coefficients
 
 

@@ -43,7 +43,7 @@ def passing_and_failing(
     return passing, failing
 
 
-def tested_pairs(outcomes: Sequence[Sequence[Outcome]], *, must_compile: bool = False) -> list[Pair]:
+def pairs_by_tests(outcomes: Sequence[Sequence[Outcome]], *, must_compile: bool = False) -> list[Pair]:
     """Every passing program against every failing one."""
     passing, failing = passing_and_failing(outcomes, must_compile=must_compile)
     return [(better, worse) for better in passing for worse in failing]

@@ -40,7 +40,13 @@ from prefero.feedback.rubrics import Graded, mirrored_pairs
 from prefero.feedback.self_consistency import by_value, pseudo_tests, vote
 from prefero.feedback.sql import bytecode, majority, run_query, same_rows, sql_candidates
 from prefero.feedback.thresholds import pools
-from prefero.feedback.unit_tests import coarse_reward, faster, passed_share, passing_and_failing, tested_pairs
+from prefero.feedback.unit_tests import (
+    coarse_reward,
+    faster,
+    passed_share,
+    passing_and_failing,
+    pairs_by_tests,
+)
 from prefero.models.arithmetic import preference_vector, with_vectors
 from prefero.search.best_first import best_first, path_score, step_pairs
 from tests.golden.adapters import adapter
@@ -57,7 +63,7 @@ def unit_tests(params, inputs):
         "chosen_idx": chosen,
         "rejected_idx": rejected,
         "rejected_idx_if_must_compile": passing_and_failing(outcomes, must_compile=True)[1],
-        "pairs": tested_pairs(outcomes, must_compile=strict),
+        "pairs": pairs_by_tests(outcomes, must_compile=strict),
     }
 
 
