@@ -43,9 +43,9 @@ from prefero.feedback.thresholds import pools
 from prefero.feedback.unit_tests import (
     coarse_reward,
     faster,
+    pairs_by_tests,
     passed_share,
     passing_and_failing,
-    pairs_by_tests,
 )
 from prefero.models.arithmetic import preference_vector, with_vectors
 from prefero.search.best_first import best_first, path_score, step_pairs
