@@ -1,15 +1,18 @@
-"""Many examples scored by a language model for looking at: without a gradient, in rows of a token budget."""
+"""Many examples scored by a language model, encoder–decoder or not, for looking at: without a gradient, in
+rows of a token budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from prefero.data.cells import TokenExample
 from prefero.data.packing import next_fit, pack, unique_tokens
-from prefero.models.language import score
+from prefero.models import encoder_decoder_rows, language, seq2seq
+from prefero.models.language import innermost
 from prefero.models.second import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 
@@ -30,13 +33,17 @@ def scored_rows(
     sizes = [unique_tokens(example) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
     device = next(model.parameters()).device
+    encodes = innermost(model).config.is_encoder_decoder
+    arranged: Any = encoder_decoder_rows.arrange if encodes else pack
+    score: Any = seq2seq.score if encodes else language.score
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         for row in next_fit(order, sizes, tokens_per_row):
             with torch.no_grad():
-                forest = pack([examples[i] for i in row]).to(device)
-                scored = score(model, forest, signals, others=others)[""]
+                scored = score(
+                    model, arranged([examples[i] for i in row]).to(device), signals, others=others
+                )[""]
             yield row, scored
     finally:
         for module in training:
