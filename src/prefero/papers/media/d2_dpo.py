@@ -81,12 +81,12 @@ PAPER = Paper(
                 START,
                 Arm(
                     "d2-dpo",
-                    {"objective": {"method": "d2_dpo", "beta": 0.5}, "learning_rate": 5e-4},
+                    {"objective": {"method": "d2_dpo", "beta": 0.5}, "learning_rate": 2e-4},
                     STEP_SIZES,
                 ),
                 Arm(
                     "ipo",
-                    {"objective": {"method": "ipo", "tokens": "sum"}, "learning_rate": 5e-4},
+                    {"objective": {"method": "ipo", "tokens": "sum"}, "learning_rate": 2e-4},
                     STEP_SIZES,
                 ),
             ),
