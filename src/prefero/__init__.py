@@ -1,4 +1,4 @@
-"""Learning from preferences: every method by name, on any Hugging Face causal language model.
+"""Learning from preferences: every method by name, on any Hugging Face model.
 
 The names below are loaded when they are first used, so that ``import prefero`` and ``prefero --help`` cost
 nothing.
