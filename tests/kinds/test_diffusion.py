@@ -20,6 +20,7 @@ from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.errors import PreferoError
 from prefero.kinds.choose import kind_of
 from prefero.kinds.diffusion import Diffusion, NoisyRow
+from prefero.kinds.diffusion_source import bare
 from prefero.kinds.kind import Reading
 from prefero.kinds.source import ModelSource
 from prefero.models.diffusion import mapped
@@ -297,6 +298,23 @@ def test_half_precision_weights_are_given_what_they_can_multiply(tmp_path: Path)
     made = trainer(tmp_path, pixel_unet().bfloat16(), processing_class=diffusion(), learning_rate=1e-2)
     made.train()
     assert all(map(math.isfinite, losses(made)))
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_recomputed_activations_change_nothing(tmp_path: Path, adapters: bool) -> None:
+    found = []
+    for recomputed in (False, True):
+        torch.manual_seed(0)
+        config = lora() if adapters else None
+        made = trainer(
+            tmp_path / str(recomputed), peft_config=config, activation_checkpointing=recomputed, save_steps=9
+        )
+        made.train()
+        assert bare(made.model).is_gradient_checkpointing == recomputed
+        found.append((losses(made), states_of(made)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value)
 
 
 # Every method

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal, Self
 
 import torch
@@ -257,6 +258,8 @@ class Diffusion(Kind):
             raise PreferoError(f"layout {layout!r} is for language models: images stand side by side")
         if not keep_dropout:
             zero_dropout(model)
+        inner = bare(model)
+        inner.activation_checkpointing_enable = MethodType(recompute, inner)
         return "images"
 
     def score(
@@ -327,6 +330,22 @@ class Diffusion(Kind):
             )
         finally:
             self._move("cpu")
+
+
+def recompute(
+    model: Any,
+    activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+    every_n_layers: int = 1,
+    offload: bool = False,
+) -> None:
+    """diffusers' own activation checkpointing, by the name under which a trainer looks for it.
+
+    Raises:
+        PreferoError: for options that it does not have.
+    """
+    if activation_checkpointing_kwargs or every_n_layers != 1 or offload:
+        raise PreferoError("activation checkpointing of diffusion models has no options")
+    model.enable_gradient_checkpointing()
 
 
 def joined(parts: Sequence[NoisyStates]) -> NoisyStates:
