@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
+    from prefero import papers as papers
     from prefero.data.formats import load_examples as load_examples
     from prefero.doctor.inspection import inspect as inspect
     from prefero.objectives import method as method
@@ -38,7 +39,9 @@ _HOMES = {
     "train": "prefero.training.run",
 }
 
-__all__ = ["PreferoError", "__version__", *_HOMES]
+_PACKAGES = ("papers",)
+
+__all__ = ["PreferoError", "__version__", *_HOMES, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +51,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("prefero")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
+    elif name in _PACKAGES:
+        value = import_module(f"prefero.{name}")
     else:
         raise AttributeError(f"module 'prefero' has no attribute {name!r}")
     globals()[name] = value
