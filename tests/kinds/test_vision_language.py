@@ -273,3 +273,19 @@ def test_text_alone_is_read_too() -> None:
         together = kind.score(model, kind.collate(list(data), [0, 0]))[""].logps[0]
         alone = kind.score(model, kind.collate([data[0]], [0]))[""].logps[0]
     assert (together - alone).abs().max() < 1e-6
+
+
+def test_models_that_read_prompts_both_ways_are_refused_before_data_are_read() -> None:
+    processor = PROCESSORS["llava"]()
+    model = vision_model("llava", processor)
+    model.config.model_type = "paligemma"
+    with pytest.raises(PreferoError, match="reads a prompt in both directions"):
+        kind_of("auto", model, processor)
+
+
+def test_worker_processes_prepare_the_same_images(tmp_path: Path) -> None:
+    own, worker = (
+        losses(trainer(tmp_path / str(n), objective="mdpo", max_steps=2, dataloader_num_workers=n))
+        for n in (0, 1)
+    )
+    assert own == worker

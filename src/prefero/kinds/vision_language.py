@@ -36,6 +36,10 @@ VIEW = "corrupted"
 """The view in which the same responses stand under a spoiled image."""
 
 
+WHOLE_PROMPTS = ("paligemma",)
+"""Families whose prompt tokens see those behind them."""
+
+
 class VisionLanguageOptions(BaseModel):
     """``corruption`` is how images are spoiled for methods that compare with a spoiled one, unless the rows
     have ``images_corrupted``, and ``strength`` how much (:mod:`prefero.data.corruptions`). ``train`` are the
@@ -79,6 +83,11 @@ class VisionLanguage(Language):
             raise PreferoError(
                 f"a vision-language model needs its processor, which reads images too, and was given a "
                 f"{type(processor).__name__}: use AutoProcessor.from_pretrained"
+            )
+        if config.model_type in WHOLE_PROMPTS:
+            raise PreferoError(
+                f"a model of type {config.model_type!r} reads a prompt in both directions, so that a part "
+                "of one cannot be shared with another: it is not supported. Name a model that reads text in order"
             )
         super().__init__(config, processor, source)
         self.options = options
