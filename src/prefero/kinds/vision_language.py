@@ -87,7 +87,7 @@ class VisionLanguage(Language):
         if config.model_type in WHOLE_PROMPTS:
             raise PreferoError(
                 f"a model of type {config.model_type!r} reads a prompt in both directions, so that a part "
-                "of one cannot be shared with another: it is not supported. Name a model that reads text in order"
+                "of one cannot be shared with another: it is not supported. Name one that reads in order"
             )
         super().__init__(config, processor, source)
         self.options = options
