@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import transformers
 from jaxtyping import Int
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ TOWERS = ("vision", "visual", "image_tower")
 
 def forest_inputs(model: PreTrainedModel, body: Any, forest: Forest) -> dict[str, Any]:
     """What the body takes for a forest with images, besides what it takes for text."""
-    images = _images(forest)
+    images = _images(forest, body)
     inputs = {
         "input_ids": shown_ids(model, forest.ids[None]),
         "mm_encoder_outputs": _features(model, images, forest.ids),
@@ -50,7 +51,7 @@ def row_inputs(
     model: PreTrainedModel, body: Any, forest: Forest, ids: Int[Tensor, "leaf position"]
 ) -> dict[str, Any]:
     """What the body takes for the paths of a forest as separate rows."""
-    images = _images(forest)
+    images = _images(forest, body)
     inputs = {
         "input_ids": shown_ids(model, ids),
         "mm_encoder_outputs": _features(model, images, ids),
@@ -107,9 +108,13 @@ def grid_positions(
     return positions
 
 
-def _images(forest: Forest) -> ImageBatch:
-    if forest.images is None:
-        raise PreferoError("a forest with image tokens was packed without its images")
+def _images(forest: Forest, body: Any) -> ImageBatch:
+    assert forest.images is not None
+    if "mm_encoder_outputs" not in inspect.signature(body.forward).parameters:
+        raise PreferoError(
+            f"{type(body).__name__} takes no images that were encoded before, as this version of transformers "
+            f"({transformers.__version__}) has it: update transformers, or name a model of another family"
+        )
     return forest.images
 
 
