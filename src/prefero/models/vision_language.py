@@ -112,8 +112,8 @@ def _images(forest: Forest, body: Any) -> ImageBatch:
     assert forest.images is not None
     if "mm_encoder_outputs" not in inspect.signature(body.forward).parameters:
         raise PreferoError(
-            f"{type(body).__name__} takes no images that were encoded before, as this version of transformers "
-            f"({transformers.__version__}) has it: update transformers, or name a model of another family"
+            f"{type(body).__name__} takes no images that were encoded before in this version of "
+            f"transformers ({transformers.__version__}): update it, or name a model of another family"
         )
     return forest.images
 
