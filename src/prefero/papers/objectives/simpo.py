@@ -3,7 +3,7 @@
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
 
-STEP_SIZES = {"learning_rate": (2e-4, 5e-4, 1e-3)}
+STEP_SIZES = {"learning_rate": (2e-4, 5e-4, 1e-3, 2e-3)}
 
 PAPER = Paper(
     id="p018",
@@ -21,16 +21,17 @@ PAPER = Paper(
                 START,
                 Arm(
                     "simpo",
-                    {"objective": {"method": "simpo", "beta": 2.0, "gamma": 1.0}, "learning_rate": 5e-4},
+                    {"objective": {"method": "simpo", "beta": 2.0, "gamma": 1.0}, "learning_rate": 2e-3},
                     STEP_SIZES,
                 ),
-                Arm("dpo", {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 5e-4}, STEP_SIZES),
+                Arm("dpo", {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 2e-3}, STEP_SIZES),
             ),
             expected=(
                 Expectation("simpo", "start", "gold_reward", by=0.05),
                 Expectation("simpo", "dpo", "gold_reward"),
                 Expectation("simpo", "start", "length", "lower", by=-1.0),
                 Expectation("simpo", "dpo", "kl", "lower", counts=False),
+                Expectation("simpo", "start", "valid", by=-0.1, counts=False),
             ),
             refuted_by="a policy with no more reward than its start's or than DPO's, both with step sizes of "
             "their own, or with responses that are longer by more than a token",
@@ -38,5 +39,6 @@ PAPER = Paper(
             first_seconds=90,
         ),
     ),
-    note="The divergence from the start model, which nothing in the objective bounds, is shown beside.",
+    note="The divergence from the start model, which nothing in the objective bounds, and how many texts are "
+    "of the grammar still, are shown beside.",
 )
