@@ -138,7 +138,7 @@ def reproduce(
         PreferoError: an unknown key, or fewer than one seed.
         KeyboardInterrupt: interrupted; the message says what is kept.
     """
-    paper = find(key) if isinstance(key, str) else key
+    paper = find(key) if isinstance(key, str) else replace(key, key=key.key or key.id)
     if seeds is not None and seeds < 1:
         raise PreferoError(f"seeds is {seeds}; at least one is needed, and two for a verdict")
     results = output if isinstance(output, Results) else Results(output, fresh=fresh)
@@ -171,8 +171,8 @@ class _Steps:
         if self.progress is not None:
             self.progress(self.done, self.total, what)
 
-    def finished(self, count: int = 1) -> None:
-        self.done += count
+    def finished(self) -> None:
+        self.done += 1
         if self.progress is not None and self.done >= self.total:
             self.progress(self.done, self.total, "")
 
