@@ -20,6 +20,12 @@ def inspect(
         str, typer.Argument(help="Preference data: a file, a folder or a hub name.", show_default=False)
     ],
     eval_data: EvalData = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to be aligned: what it makes of the data.", show_default=False),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="How many pairs the model scores.")] = 256,
+    dtype: Annotated[str, typer.Option(help="What the model's weights are read as.")] = "float32",
     max_length: Annotated[
         int | None,
         typer.Option(help="Tokens of prompt and response, to see what it cuts off.", show_default=False),
@@ -63,6 +69,8 @@ def inspect(
         inspection: Inspection = look(
             data,
             eval_data=share_or_name(eval_data),
+            model=_source(model, dtype),
+            rows=rows,
             max_length=max_length,
             split=split,
             eval_split=eval_split,
@@ -79,6 +87,14 @@ def inspect(
         lambda: summary(inspection, page, saved=(save, outcome["saved_rows"]) if save else None),
         as_json=as_json,
     )
+
+
+def _source(model: str | None, dtype: str) -> Any:
+    if model is None:
+        return None
+    from prefero.kinds.source import ModelSource
+
+    return ModelSource(model, dtype=dtype)
 
 
 def _stem(data: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,11 @@ CHECKS: Mapping[str, Check] = {
     "annotators and noise": annotators.check,
 }
 """Every check that needs no model, by what it looks at."""
+
+NO_MODEL = Unasked(
+    "What the model makes of the data: ranking, displacement, distance from its own samples, cost",
+    "no model was named (--model)",
+)
 
 Progress = Callable[[str], None]
 
@@ -133,6 +139,9 @@ def inspect(
     data: Source,
     *,
     eval_data: Source | float | None = None,
+    model: Any = None,
+    processor: Any = None,
+    rows: int = 256,
     max_length: int | None = None,
     split: str = "train",
     eval_split: str = "test",
@@ -146,7 +155,12 @@ def inspect(
     Args:
         data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding.
         eval_data: held-out data, read alike; or the share of the data to hold out, as training would.
-        max_length: in tokens, to say what it cuts off.
+        model: the model that is to be aligned: a hub name, a folder, a
+            :class:`~prefero.kinds.source.ModelSource`, or a model; its tokenizer as ``processor``, if not
+            beside it. With it also: how it orders the pairs, which will displace it, how far they are from
+            what it writes, what training will cost.
+        rows: how many pairs the model scores, drawn at random.
+        max_length: in tokens, to say what it cuts off; with a model by default what training would take.
         split: which split of the data, where there are several; ``eval_split`` likewise.
         format: the layout of the rows, or ``"auto"``.
         limit: how many rows at most.
@@ -154,7 +168,8 @@ def inspect(
         progress: told what is being looked at.
 
     Raises:
-        PreferoError: no row can be read, or an argument is out of range; before anything is looked at.
+        PreferoError: no row can be read, there is no such model, or an argument is out of range; before
+            anything is looked at.
     """
     started = time.perf_counter()
     for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
@@ -162,6 +177,13 @@ def inspect(
             raise PreferoError(f"{name} is {value}; expected at least {least}.")
     if isinstance(eval_data, int | float) and not 0 < eval_data < 1:
         raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
+    policy, checks = None, dict(CHECKS)
+    if model is not None:
+        from prefero.doctor.checks.model import check as of_model
+        from prefero.doctor.policy import Policy
+
+        checks["the model"] = of_model
+        policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
     progress("rows")
     corpus, data = read(data, split=split, format=format, limit=limit)
     held_out = None
@@ -173,11 +195,18 @@ def inspect(
         held_out, corpus = of_examples(Examples(held)), of_examples(kept, corpus.further)
     elif eval_data is not None:
         held_out, _ = read(eval_data, split=eval_split, format=format)
-    commands = _commands(data, eval_data, split, eval_split, format, max_length)
-    look = Look(corpus, commands, held_out, max_length, seed)
+    options = {"split": split, "eval_split": eval_split, "format": format, "max_length": max_length}
+    commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
+    look = Look(corpus, commands, held_out, max_length, seed, policy)
+    if policy is not None and corpus.pairs:
+        from prefero.doctor.policy import TOKENIZED
+
+        progress("tokens")
+        places = [pair.row for pair in corpus.pairs]
+        policy.read(corpus.examples, random.Random(seed).sample(places, min(TOKENIZED, len(places))))
     findings: list[Finding] = []
-    unasked: list[Unasked] = []
-    for name, check in CHECKS.items():
+    unasked = [] if policy else [NO_MODEL]
+    for name, check in checks.items():
         progress(name)
         for found in check(look):
             if isinstance(found, Finding):
@@ -203,28 +232,15 @@ def inspect(
     )
 
 
+DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "max_length": None}
+
+
 def _commands(
-    data: Source,
-    eval_data: Source | float | None,
-    split: str,
-    eval_split: str,
-    format: str,
-    max_length: int | None,
+    data: Source, eval_data: Source | float | None, model: str | None, options: Mapping[str, Any]
 ) -> Commands:
-    options: list[str] = []
-    settings: list[str] = []
-    for name, value, default in (
-        ("split", split, "train"),
-        ("eval_split", eval_split, "test"),
-        ("format", format, "auto"),
-        ("max_length", max_length, None),
-    ):
-        if value != default:
-            options += [f"--{name.replace('_', '-')}", str(value)]
-            settings.append(f"data.{name}={value}")
     return Commands(
         str(data) if isinstance(data, str | Path) else "DATA",
         str(eval_data) if isinstance(eval_data, str | Path | float) else None,
-        inspecting=tuple(options),
-        training=tuple(settings),
+        model or None,
+        {name: value for name, value in options.items() if value != DEFAULTS[name]},
     )

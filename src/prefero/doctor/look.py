@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prefero.data.examples import Response
 from prefero.doctor.agreement import Agreement, agreement
@@ -16,10 +16,10 @@ from prefero.doctor.findings import Finding, Specimen, Unasked
 from prefero.doctor.probe import MOST, SHORTEST, Probe, probe
 from prefero.doctor.repeats import Judgement, Repeats, find, judgements
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from prefero.doctor.policy import Policy
 
-BYTES = 4
-"""Of text to a token, where no tokenizer counts: about right for English."""
+T = TypeVar("T")
 
 SHOWN = 700
 """Characters of a text that a specimen shows."""
@@ -27,20 +27,15 @@ SHOWN = 700
 
 @dataclass
 class Look:
-    """``held_out`` are the evaluation data, if any. ``max_length`` is in tokens."""
+    """``held_out`` are the evaluation data, if any. ``max_length`` is in tokens. ``policy`` is the model that
+    is to be aligned, if it was named."""
 
     corpus: Corpus
     commands: Commands
     held_out: Corpus | None = None
     max_length: int | None = None
     seed: int = 0
-    tokenizer: Any = None
-
-    def tokens(self, text: str) -> int:
-        """How many tokens a text is, estimated without a tokenizer."""
-        if self.tokenizer is None:
-            return -(-len(text.encode("utf-8", "replace")) // BYTES)
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    policy: Policy | None = None
 
     @cached_property
     def judgements(self) -> list[Judgement]:
