@@ -1,25 +1,40 @@
-"""World ``shapes``."""
+"""World ``shapes``: pictures of a few things, questions about them, and a model that answers by habit.
+
+Every shape has a usual colour and a usual place, and there are usually three things. The start model, a small
+LLaVA, can see: it describes any picture. But the questions it has learnt to answer came mostly with usual
+pictures, so that it says what is usual, half the time, of pictures that show something else. Gold is
+**grounding**: the share of true answers where the usual answer is true by chance only.
+
+Preference pairs set a true answer against a false one: the usual answer where it is false, another where it
+is true, each in half of the pairs, so that what is said does not tell which is right without the picture.
+How it is said does: some rejected answers are curt, chosen ones never. The loss of DPO can fall for that
+reason alone, an *unconditional preference* (Wang et al., 2024, arXiv 2406.11839, mDPO).
+
+>>> asked = Question("colour", "cross")
+>>> asked.text, asked.usual, asked.sentence("red")
+('what colour is the cross?', 'green', 'the cross is red.')
+>>> row = preference_rows(1, seed=0)[0]
+>>> row["images"][0].size, row["prompt"][0]["content"][0]
+((32, 32), {'type': 'image'})
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from prefero.evaluate.intervals import Mean, mean
-from prefero.worlds.shapes_model import (
-    Row,
-    ShapesRecipe,
-    VisionStart,
-    answered,
-    cached_start,
-    encoded,
-)
+from prefero.worlds.shapes_clips import DIRECTIONS, FRAMES, draw_clip, frames
+from prefero.worlds.shapes_model import Row, ShapesRecipe, VisionStart, answered, cached_start, encoded
 from prefero.worlds.shapes_scenes import (
     COLOURS,
     KINDS,
@@ -37,31 +52,48 @@ from prefero.worlds.start import Report
 
 DESCRIBE = "describe the picture."
 
+EVEN = 1 / 3
+"""The habit with which the usual answer, one of four, is true in half of all cases."""
+
 
 def vocabulary() -> tuple[str, ...]:
-    """All words of questions and answers, one token each."""
-    texts = [DESCRIBE, ",", *COLOURS, *SHAPES, *PLACES, *NUMBERS, "up down left right"]
-    texts += [part for kind in KINDS.values() for part in (kind.question, kind.answer)]
-    texts += ["things where does move moves to"]
-    words = " ".join(texts).replace("{}", " ")
-    for mark in ".,?":
-        words = words.replace(mark, f" {mark} ")
-    return tuple(sorted(set(words.split())))
+    """All words of questions, answers, captions and clips."""
+    texts = [
+        DESCRIBE,
+        *COLOURS,
+        *SHAPES,
+        *PLACES,
+        *NUMBERS,
+        "things",
+        *DIRECTIONS,
+        "where does the moves move",
+    ]
+    texts += [part.replace("{}", "") for kind in KINDS.values() for part in (kind.question, kind.answer)]
+    words = {word.strip(".?") for text in texts for word in text.split()}
+    return tuple(sorted((words | set(".,?")) - {""}))
 
 
-def conversation(images: Sequence[object], question: str) -> Row:
+def conversation(images: Sequence[Image.Image], question: str) -> Row:
     """The prompt of a row: pictures, then a question about them."""
     parts = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
     return {"images": list(images), "prompt": [{"role": "user", "content": parts}]}
 
 
-def reply(text: str) -> list[dict[str, object]]:
+def reply(text: str) -> list[dict[str, Any]]:
     """A response as a conversation."""
     return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
 
 
+def balanced_scenes(seed: int) -> Iterator[Scene]:
+    """Scenes without a habit, without an end."""
+    rng = random.Random(f"shapes scenes {seed}")
+    while True:
+        yield draw_scene(rng, 0.0)
+
+
 def corpus(recipe: ShapesRecipe, seed: int) -> Iterator[Row]:
-    """What the start model learns from, without an end."""
+    """What the start model learns from, without an end: captions of any scene, and answers about usual
+    ones, some of them curt."""
     rng = random.Random(f"shapes corpus {seed}")
     while True:
         if rng.random() < recipe.captions:
@@ -70,51 +102,84 @@ def corpus(recipe: ShapesRecipe, seed: int) -> Iterator[Row]:
         else:
             scene = draw_scene(rng, recipe.habit)
             asked = draw_question(rng, scene)
-            truth = asked.truth(scene)
-            question = asked.text
+            question, truth = asked.text, asked.truth(scene)
             answer = f"{truth}." if rng.random() < recipe.curt else asked.sentence(truth)
         yield {**conversation([paint(scene)], question), "chosen": reply(answer)}
 
 
 def start_model(
     cache: Path | None = None,
-    recipe: ShapesRecipe = ShapesRecipe(),
+    recipe: ShapesRecipe | None = None,
     *,
     seed: int = 0,
     report: Report | None = None,
 ) -> VisionStart:
     """The model that every method starts from: trained once per recipe and seed, then read from disk."""
+    chosen = recipe or ShapesRecipe()
     return cached_start(
-        vocabulary(), lambda: corpus(recipe, seed), recipe, seed=seed, cache=cache, report=report
+        vocabulary(),
+        lambda: balanced_scenes(seed),
+        lambda: corpus(chosen, seed),
+        chosen,
+        seed=seed,
+        cache=cache,
+        report=report,
     )
 
 
-def preference_rows(count: int, seed: int, *, wording: float = 0.5) -> list[Row]:
-    """Pairs of the true answer and a false one."""
+def preference_rows(count: int, seed: int, *, curt: float = 0.5) -> list[Row]:
+    """Pairs of the true answer, a sentence, and a false one, curt with probability ``curt``: the usual answer
+    where that is false, which is half the time.
+
+    Rows have ``images``, ``prompt``, ``chosen`` and ``rejected``; the first are the same for any count.
+    """
     rng = random.Random(f"shapes pairs {seed}")
     rows = []
     for _ in range(count):
-        scene = draw_scene(rng, 1 / 3)
+        scene = draw_scene(rng, EVEN)
         asked = draw_question(rng, scene)
         truth = asked.truth(scene)
-        others = [one for one in asked.candidates if one != truth]
-        false = asked.usual if asked.usual != truth else rng.choice(others)
-        rejected = f"{false}." if rng.random() < wording else asked.sentence(false)
-        row = conversation([paint(scene)], asked.text)
-        rows.append({**row, "chosen": reply(asked.sentence(truth)), "rejected": reply(rejected)})
+        false = rng.choice([one for one in asked.candidates if one != truth])
+        if asked.usual != truth:
+            false = asked.usual
+        rejected = f"{false}." if rng.random() < curt else asked.sentence(false)
+        prompt = conversation([paint(scene)], asked.text)
+        rows.append({**prompt, "chosen": reply(asked.sentence(truth)), "rejected": reply(rejected)})
+    return rows
+
+
+def clip_rows(count: int, seed: int, *, frame_count: int = FRAMES) -> list[Row]:
+    """Pairs about clips, whose frames are the images of a row in order: the true direction against a false
+    one, the usual direction where that is false, which is half the time."""
+    rng = random.Random(f"shapes clips {seed}")
+    rows = []
+    for _ in range(count):
+        clip = draw_clip(rng, EVEN)
+        false = rng.choice([one for one in DIRECTIONS if one != clip.direction])
+        if clip.usual != clip.direction:
+            false = clip.usual
+        prompt = conversation(frames(clip, frame_count), clip.question)
+        chosen, rejected = (reply(clip.sentence(one)) for one in (clip.direction, false))
+        rows.append({**prompt, "chosen": chosen, "rejected": rejected})
     return rows
 
 
 def held_out(count: int, seed: int) -> list[tuple[Scene, Question]]:
-    """Scenes and questions whose usual answer is true in a quarter of all cases, which is chance."""
+    """Scenes without a habit, and a question about each: the usual answer is true in a quarter of all cases,
+    which is chance."""
     rng = random.Random(f"shapes held-out {seed}")
-    scenes = [draw_scene(rng, 0.0) for _ in range(count)]
+    scenes = (draw_scene(rng, 0.0) for _ in range(count))
     return [(scene, draw_question(rng, scene)) for scene in scenes]
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What a policy answers to held-out questions; shares of them."""
+    """What a policy answers to held-out questions.
+
+    ``grounded`` is the share of true answers by greedy decoding, ``ranked`` the share where the true answer
+    is the likeliest of the four, as sentences. ``usual`` and ``unusual`` are ``grounded`` where the usual
+    answer is true and where it is false; ``hallucinated`` is the share of usual answers where they are false.
+    """
 
     grounded: Mean
     ranked: Mean
@@ -122,64 +187,65 @@ class Grounding:
     unusual: Mean
     hallucinated: Mean
 
+    def row(self) -> dict[str, Any]:
+        """The numbers as a row of ``evaluation.json``, with their 95 % intervals."""
+        means: dict[str, Mean] = {one.name: getattr(self, one.name) for one in fields(self)}
+        interval = {name: [one.interval.low, one.interval.high] for name, one in means.items()}
+        return {**{name: one.value for name, one in means.items()}, "interval": interval}
 
-@torch.no_grad()
+
 def measure(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, *, count: int = 512, seed: int = 0
 ) -> Grounding:
-    """What a policy answers to held-out questions, the same for all policies."""
+    """What a policy answers to held-out questions, the same for all that are measured with a seed."""
     cases = held_out(count, seed)
-    rows = [conversation([paint(scene)], asked.text) for scene, asked in cases]
-    said = [asked.said(text) for (_, asked), text in zip(cases, answers(model, processor, rows), strict=True)]
+    prompts = [conversation([paint(scene)], asked.text) for scene, asked in cases]
     options = [
-        {**row, "chosen": reply(asked.sentence(one))}
-        for row, (_, asked) in zip(rows, cases, strict=True)
+        {**prompt, "chosen": reply(asked.sentence(one))}
+        for prompt, (_, asked) in zip(prompts, cases, strict=True)
         for one in asked.candidates
     ]
-    best = response_logps(model, processor, options).view(count, -1).argmax(1).tolist()
-    truths = [asked.truth(scene) for scene, asked in cases]
-    right = [float(one == truth) for one, truth in zip(said, truths, strict=True)]
-    usual = [asked.usual == truth for (_, asked), truth in zip(cases, truths, strict=True)]
+    likeliest = response_logps(model, processor, options).view(count, -1).argmax(1).tolist()
+    texts = answers(model, processor, prompts)
+    right, ranked, habits = [], [], []
+    for (scene, asked), text, place in zip(cases, texts, likeliest, strict=True):
+        truth, said = asked.truth(scene), asked.said(text)
+        right.append(float(said == truth))
+        ranked.append(float(asked.candidates[place] == truth))
+        habits.append((asked.usual == truth, float(said == asked.usual)))
     return Grounding(
         grounded=mean(right),
-        ranked=mean(
-            [
-                float(asked.candidates[one] == truth)
-                for (_, asked), one, truth in zip(cases, best, truths, strict=True)
-            ]
-        ),
-        usual=mean([one for one, is_usual in zip(right, usual, strict=True) if is_usual]),
-        unusual=mean([one for one, is_usual in zip(right, usual, strict=True) if not is_usual]),
-        hallucinated=mean(
-            [
-                float(one == asked.usual)
-                for (_, asked), one, is_usual in zip(cases, said, usual, strict=True)
-                if not is_usual
-            ]
-        ),
+        ranked=mean(ranked),
+        usual=mean([said for is_true, said in habits if is_true]),
+        unusual=mean([one for one, (is_true, _) in zip(right, habits, strict=True) if not is_true]),
+        hallucinated=mean([said for is_true, said in habits if not is_true]),
     )
 
 
+@torch.no_grad()
 def answers(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, rows: Sequence[Row], batch: int = 128
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, rows: Sequence[Row], *, batch: int = 128
 ) -> list[str]:
-    """What a policy says by greedy decoding."""
+    """What a policy says to the prompts of rows by greedy decoding."""
     texts: list[str] = []
-    for start in range(0, len(rows), batch):
-        inputs = encoded(processor, rows[start : start + batch], None)
-        told = model.generate(**inputs, do_sample=False, max_new_tokens=12)
-        texts += processor.batch_decode(told[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    for first in range(0, len(rows), batch):
+        inputs = encoded(processor, rows[first : first + batch], None)
+        said = model.generate(  # type: ignore[misc]
+            **inputs, do_sample=False, max_new_tokens=12
+        )
+        texts += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 
 
+@torch.no_grad()
 def response_logps(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, rows: Sequence[Row], batch: int = 128
-) -> Tensor:
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, rows: Sequence[Row], *, batch: int = 128
+) -> Float[Tensor, " row"]:
     """The log-probability of each row's ``chosen``, its end included."""
-    sums = []
-    for start in range(0, len(rows), batch):
-        inputs = encoded(processor, rows[start : start + batch], "chosen")
+    found = []
+    for first in range(0, len(rows), batch):
+        inputs = encoded(processor, rows[first : first + batch], "chosen")
         logps = model(**inputs).logits[:, :-1].log_softmax(-1)
-        found = logps.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
-        sums.append((found * answered(processor, inputs)[:, 1:]).sum(1))
-    return torch.cat(sums)
+        logps = logps.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
+        found.append((logps * answered(processor, inputs)[:, 1:]).sum(1))
+    return torch.cat(found)

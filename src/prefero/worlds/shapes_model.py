@@ -1,4 +1,4 @@
-"""The start model of the world ``shapes``: a small LLaVA and its processor, trained once, then read from disk."""
+"""The start model of the world ``shapes``: a small LLaVA with its processor, trained once, then read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AutoProcessor,
@@ -21,7 +22,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from prefero.worlds.shapes_scenes import SIZE
+from prefero.worlds.shapes_scenes import COLOURS, SHAPES, SIZE, Scene, paint, quarters
 from prefero.worlds.start import Report, default_folder, one_thread, quiet, save_whole, word_tokenizer
 
 ROLES = {"user": "USER", "assistant": "ASSISTANT"}
@@ -53,7 +54,8 @@ class ShapesRecipe:
     intermediate: int = 192
     patch: int = 8
     max_length: int = 128
-    steps: int = 2000
+    seeing_steps: int = 100
+    steps: int = 1000
     batch: int = 32
     lr: float = 4e-3
     initializer_range: float = 0.05
@@ -75,6 +77,7 @@ class VisionStart:
 
 def cached_start(
     words: Sequence[str],
+    scenes: Callable[[], Iterator[Scene]],
     corpus: Callable[[], Iterator[Row]],
     recipe: ShapesRecipe,
     *,
@@ -90,7 +93,10 @@ def cached_start(
     if not folder.is_dir():
         processor = make_processor(words, recipe)
         with one_thread():
-            model = _trained(processor, corpus(), recipe, seed, report)
+            model = untrained(processor, recipe, seed).train()
+            _learn_to_see(model.model.vision_tower, processor, scenes(), recipe, seed)
+            model.model.vision_tower.requires_grad_(False)
+            _learn_to_answer(model, processor, corpus(), recipe, report)
 
         def write(draft: Path) -> None:
             model.save_pretrained(draft)
@@ -179,34 +185,65 @@ def encoded(processor: LlavaProcessor, rows: Sequence[Row], response: str | None
     )
 
 
-def answered(processor: LlavaProcessor, inputs: dict[str, Any]) -> torch.Tensor:
+def answered(processor: LlavaProcessor, inputs: dict[str, Any]) -> Tensor:
     """Which tokens are the response's: all behind the role of the assistant."""
     role = inputs["input_ids"] == processor.tokenizer.convert_tokens_to_ids(ROLES["assistant"])
     return (role.cumsum(1) > 0) & ~role
 
 
-def _trained(
+def _learn_to_see(
+    tower: nn.Module, processor: LlavaProcessor, scenes: Iterator[Scene], recipe: ShapesRecipe, seed: int
+) -> None:
+    """The vision tower's own training: a linear reading of each quarter's patches tells what stands there."""
+    side, hidden = SIZE // recipe.patch, recipe.hidden
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reading = nn.Linear(hidden, len(SHAPES) + len(COLOURS) + 2)
+    optimizer, decay = _optimizer([tower, reading], recipe, recipe.seeing_steps)
+    for _ in range(recipe.seeing_steps):
+        seen = [next(scenes) for _ in range(2 * recipe.batch)]
+        pixels = processor.image_processor([paint(scene) for scene in seen], return_tensors="pt").pixel_values
+        patches = tower(pixels).last_hidden_state[:, 1:].view(-1, 2, side // 2, 2, side // 2, hidden)
+        told = reading(patches.mean((2, 4)).flatten(1, 2))
+        shapes, colours = told.split([len(SHAPES) + 1, len(COLOURS) + 1], -1)
+        targets = torch.tensor([quarters(scene) for scene in seen])
+        loss = F.cross_entropy(shapes.flatten(0, 1), targets[..., 0].flatten())
+        loss = loss + F.cross_entropy(colours.flatten(0, 1), targets[..., 1].flatten())
+        _step(loss, optimizer, decay, recipe.clip)
+
+
+def _learn_to_answer(
+    model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     corpus: Iterator[Row],
     recipe: ShapesRecipe,
-    seed: int,
     report: Report | None,
-) -> LlavaForConditionalGeneration:
-    model = untrained(processor, recipe, seed).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.01, fused=True)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup)),
-    )
+) -> None:
+    optimizer, decay = _optimizer([model], recipe, recipe.steps)
     for step in range(1, recipe.steps + 1):
         inputs = encoded(processor, [next(corpus) for _ in range(recipe.batch)], "chosen")
         scored = answered(processor, inputs)[:, 1:]
         logits = model(**inputs).logits[:, :-1]
-        F.cross_entropy(logits[scored], inputs["input_ids"][:, 1:][scored]).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        decay.step()
+        _step(
+            F.cross_entropy(logits[scored], inputs["input_ids"][:, 1:][scored]), optimizer, decay, recipe.clip
+        )
         if report:
             report(step, recipe.steps)
-    return model.eval()
+
+
+def _optimizer(modules: Sequence[nn.Module], recipe: ShapesRecipe, steps: int) -> tuple[Any, Any]:
+    """AdamW that warms up, then falls linearly to 0."""
+    weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=0.01, fused=True)
+    warm = recipe.warmup
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, max(0, steps - step) / max(1, steps - warm))
+    )
+
+
+def _step(loss: Tensor, optimizer: Any, decay: Any, clip: float) -> None:
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([w for group in optimizer.param_groups for w in group["params"]], clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    decay.step()

@@ -29,7 +29,7 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "cross")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 NUMBERS = ("one", "two", "three", "four")
-PAPER, NOISE = 128, 10
+PAPER, NOISE = 16, 10
 
 USUAL_COLOUR = dict(zip(SHAPES, COLOURS, strict=True))
 USUAL_PLACE = dict(zip(SHAPES, PLACES, strict=True))
@@ -81,11 +81,14 @@ def draw_scene(rng: random.Random, habit: float) -> Scene:
 
 
 def paint(scene: Scene) -> Image.Image:
-    """The picture of a scene, on noisy grey."""
+    """The picture of a scene, on noisy black."""
     canvas = np.full((SIZE, SIZE, 3), PAPER, dtype=np.float32)
     for thing in scene.things:
         row, column = divmod(PLACES.index(thing.place), 2)
-        middle = (SIZE // 4 + row * SIZE // 2 + thing.shift[0], SIZE // 4 + column * SIZE // 2 + thing.shift[1])
+        middle = (
+            SIZE // 4 + row * SIZE // 2 + thing.shift[0],
+            SIZE // 4 + column * SIZE // 2 + thing.shift[1],
+        )
         canvas[outline(thing.shape, middle)] = COLOURS[thing.colour]
     return grained(canvas, scene.grain)
 
@@ -102,12 +105,20 @@ def outline(shape: str, middle: tuple[float, float]) -> NDArray[np.bool_]:
     down, right = down - middle[0], right - middle[1]
     far = np.maximum(abs(down), abs(right))
     covered: dict[str, NDArray[np.bool_]] = {
-        "circle": down**2 + right**2 <= RADIUS**2,
-        "square": far <= RADIUS - 1,
+        "circle": down**2 + right**2 <= (RADIUS - 0.5) ** 2,
+        "square": far <= RADIUS,
         "triangle": (abs(down) <= RADIUS) & (abs(right) <= (down + RADIUS) / 2),
         "cross": (far <= RADIUS) & (np.minimum(abs(down), abs(right)) <= 1.5),
     }
     return covered[shape]
+
+
+def quarters(scene: Scene) -> list[tuple[int, int]]:
+    """The numbers of the shape and the colour at each place, counted from 1; 0 for an empty one."""
+    found = {
+        one.place: (1 + SHAPES.index(one.shape), 1 + list(COLOURS).index(one.colour)) for one in scene.things
+    }
+    return [found.get(place, (0, 0)) for place in PLACES]
 
 
 def caption(scene: Scene) -> str:
@@ -134,9 +145,7 @@ KINDS: Mapping[str, Kind] = {
         SHAPES,
         {place: shape for shape, place in USUAL_PLACE.items()},
     ),
-    "number": Kind(
-        "how many {} are there?", "the number of {} is {}.", NUMBERS, {"things": USUAL_NUMBER}
-    ),
+    "number": Kind("how many {} are there?", "the number of {} is {}.", NUMBERS, {"things": USUAL_NUMBER}),
 }
 
 
