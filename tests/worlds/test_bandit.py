@@ -14,7 +14,6 @@ from torch import Tensor
 from prefero.errors import PreferoError
 from prefero.models.tabular import TabularPolicy
 from prefero.objectives import from_config
-from prefero.theory.games import extragradient_step, online_ipo_step_size, soft_policy_iteration
 from prefero.theory.misspecified import LogLinearBandit
 from prefero.worlds.bandit import Bandit, counted, main, total_variation
 from prefero.worlds.tabular_fitting import WholeBatch, fitted
@@ -131,45 +130,6 @@ def test_certain_preferences_leave_ipo_regularised_and_dpo_not() -> None:
     )
     for beta in (0.1, 5.0):
         assert float(optimal(certain, {"method": "dpo", "beta": beta})[0, 0]) > 0.99
-
-
-def test_sppo_rounds_are_multiplicative_weights_as_far_as_the_normaliser_is_balanced() -> None:
-    game = Bandit.game(1, 3, seed=1)
-    path = [game.policy()]
-    objective = from_config({"method": "sppo", "beta": 10.0, "weight": "given"})
-    for _ in range(20):
-        rows = game.rated_pairs(path[-1].probabilities().detach())
-        path.append(fitted(objective, rows, path[-1], reference=path[-1]))
-    exact = soft_policy_iteration(game.preference[0], game.reference[0], 10.0, 20)
-    for ours, theirs in zip(path, exact, strict=True):
-        torch.testing.assert_close(ours.probabilities()[0], theirs, atol=2e-3, rtol=0)
-
-
-def test_a_gradient_step_on_online_ipo_is_egpos_half_step_and_the_second_one_the_full_step() -> None:
-    """The gradient of the full step is taken where the half step's was, not at the half step."""
-    game, beta, rate = Bandit.game(1, 5, seed=2), 0.2, 0.3
-    start, reference = game.policy(), game.policy()
-    with torch.no_grad():
-        start.theta.copy_(torch.tensor([[0.3, -0.1, 0.8, 0.0, -0.5]]))
-    objective = from_config({"method": "online_ipo", "beta": beta, "weight": "given"})
-
-    def stepped(opponent: TabularPolicy) -> TabularPolicy:
-        rows = game.rated_pairs(opponent.probabilities().detach())
-        start.zero_grad()
-        WholeBatch(objective, rows, game.table).loss(start, reference=reference).backward()
-        moved = game.policy()
-        with torch.no_grad():
-            moved.theta.copy_(start.theta - rate * start.theta.grad)
-        return moved
-
-    half = stepped(start)
-    full = stepped(half)
-    # different responses alone meet: n/(n−1) of the loss over all ordered pairs
-    step = online_ipo_step_size(rate, 5) * 5 / 4
-    logits = (start.offset + start.theta).detach()[0]
-    expected = extragradient_step(game.preference[0], logits, start.offset[0], beta, step)
-    for ours, theirs in zip((half, full), expected, strict=True):
-        torch.testing.assert_close(ours.probabilities()[0], theirs.softmax(-1), atol=1e-6, rtol=0)
 
 
 def test_a_class_that_is_too_small_ends_where_the_theory_says() -> None:

@@ -67,6 +67,19 @@ class Bandit:
         reference = torch.full(shape[:2], 1 / responses, dtype=torch.float64)
         return cls(reference, above + below + 0.5 * torch.eye(responses, dtype=torch.float64))
 
+    @classmethod
+    def cycle(cls, prompts: int = 1, *, seed: int = 0) -> Bandit:
+        """Three responses that beat each other in a circle, by margins from 0.1 to 0.45 of their own;
+        references are the softmax of N(0, 1)."""
+        numbers = stream("bandit", "cycle", seed)
+        margins = 0.1 + 0.35 * torch.rand(prompts, 3, generator=numbers, dtype=torch.float64)
+        logits = torch.randn(prompts, 3, generator=numbers, dtype=torch.float64)
+        wins = torch.full((prompts, 3, 3), 0.5, dtype=torch.float64)
+        for one in range(3):
+            wins[:, one, (one + 1) % 3] += margins[:, one]
+            wins[:, (one + 1) % 3, one] -= margins[:, one]
+        return cls(logits.softmax(-1), wins)
+
     @cached_property
     def table(self) -> Table:
         prompts, responses = self.reference.shape
@@ -96,7 +109,7 @@ class Bandit:
     def rated_pairs(self, opponent: Probabilities, sampling: Probabilities | None = None) -> list[Row]:
         """All pairs of different responses, once, each with its ``weight`` and the win rates of both
         responses against the ``opponent``: no label is drawn."""
-        rates = (self.preference @ opponent[..., None])[..., 0]
+        rates = self.win_rates(opponent)
         met = self._met(sampling).triu(1)
         places = [tuple(one) for one in met.nonzero().tolist()]
         weights = met[met > 0]
@@ -141,6 +154,10 @@ class Bandit:
         ]
 
     # What policies are worth
+
+    def win_rates(self, opponent: Probabilities) -> Float[Tensor, "prompt response"]:
+        """How likely each response beats one of the opponent's."""
+        return (self.preference @ opponent[..., None])[..., 0]
 
     def optimum(self, beta: float) -> Probabilities:
         """The policies with the largest E[r] − β KL(π ‖ π_ref): π_ref e^{r/β} / Z, which DPO should reach."""

@@ -51,10 +51,15 @@ class WholeBatch:
 def fitted(
     objective: Objective, rows: Sequence[Row], policy: TabularPolicy, **others: TabularPolicy
 ) -> TabularPolicy:
-    """A copy of the policy with the smallest loss near it, by L-BFGS."""
-    batch, found = WholeBatch(objective, rows, policy.table), copy.deepcopy(policy)
+    """A copy of the policy with the smallest loss on these rows, near where it was."""
+    return minimised(WholeBatch(objective, rows, policy.table), policy, **others)
+
+
+def minimised(batch: WholeBatch, policy: TabularPolicy, **others: TabularPolicy) -> TabularPolicy:
+    """A copy of the policy with the smallest loss of the batch, near where it was, by L-BFGS."""
+    found = copy.deepcopy(policy)
     optimizer = torch.optim.LBFGS(
-        [found.theta], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+        [found.theta], max_iter=500, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
