@@ -28,7 +28,7 @@ from prefero.doctor.checks import (
 )
 from prefero.doctor.commands import Commands
 from prefero.doctor.corpus import of_examples, read
-from prefero.doctor.findings import Finding, Unasked, in_order
+from prefero.doctor.findings import Finding, Remedy, Unasked, in_order
 from prefero.doctor.look import Check, Look
 from prefero.doctor.overview import facts, histogram, quantiles
 from prefero.doctor.overview import lengths as lengths_of
@@ -57,6 +57,18 @@ NO_MODEL = Unasked(
     "no model was named (--model)",
 )
 
+CLEAR_CUT = (
+    "bare",
+    "identical",
+    "duplicates",
+    "contradictions",
+    "near_contradictions",
+    "scores",
+    "markup",
+    "overlap",
+)
+"""Findings whose rows are better left out, whatever is trained."""
+
 Progress = Callable[[str], None]
 
 
@@ -78,6 +90,7 @@ class Inspection:
     lengths: Mapping[str, Mapping[str, float]]
     histogram: tuple[Sequence[float], Mapping[str, Sequence[float]]]
     seconds: float
+    commands: Commands
     examples: Examples = field(repr=False, compare=False)
     held_out: Sequence[Example] = field(repr=False, compare=False)
     source: Source = field(repr=False, compare=False)
@@ -119,6 +132,18 @@ class Inspection:
         kept = {self.examples[row].origin for row in self.without(without)}
         kept |= {example.origin for example in self.held_out}
         return save_rows(self.source, file, kept, split=self.split)
+
+    @property
+    def clearing(self) -> Remedy | None:
+        """How to leave out all the rows at once that do harm whatever is trained; None if there are none."""
+        keys = [one.key for one in self.findings if one.key in CLEAR_CUT and one.rows and one.level != "fine"]
+        if len(keys) < 2:
+            return None
+        out = self.rows - len(self.without(keys))
+        return Remedy(
+            f"Leave out all rows at once that do harm whatever is trained: {out:,} of {self.rows:,}.",
+            self.commands.without(*keys),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The inspection as JSON has it."""
@@ -225,6 +250,7 @@ def inspect(
         quantiles(lengths),
         histogram(lengths),
         time.perf_counter() - started,
+        commands,
         corpus.examples,
         held,
         data,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from prefero.data.examples import Response
@@ -83,10 +84,16 @@ class Look:
         places = sorted(random.Random(self.seed).sample(range(len(things)), most))
         return [things[place] for place in places]
 
-    def specimens(self, rows: Sequence[int], most: int = 3) -> tuple[Specimen, ...]:
-        """Some of the rows, from all over them, with their texts."""
+    def specimens(
+        self, rows: Sequence[int], most: int = 3, *, beside: Mapping[int, int] = MappingProxyType({})
+    ) -> tuple[Specimen, ...]:
+        """Some of the rows, from all over them, with their texts; ``beside`` are rows to name along."""
         spread = [rows[i * len(rows) // most] for i in range(most)] if len(rows) > most else rows
-        return tuple(specimen(self.corpus, row) for row in spread)
+        shown = [(specimen(self.corpus, row), beside.get(row)) for row in spread]
+        return tuple(
+            one if other is None else replace(one, where=f"{one.where}; as {self.corpus.origin(other)}")
+            for one, other in shown
+        )
 
 
 def specimen(corpus: Corpus, row: int) -> Specimen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,10 +24,10 @@ Row = tuple[int, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """``near`` are rows that nearly repeat an earlier one, ``opposed`` couples of rows that nearly contradict
-    each other. ``measured`` of ``candidates`` were looked at."""
+    """``near`` are rows that nearly repeat an earlier one, with that one, ``opposed`` couples of rows that
+    nearly contradict each other. ``measured`` of ``candidates`` were looked at."""
 
-    near: tuple[int, ...]
+    near: Mapping[int, int]
     opposed: tuple[tuple[int, int], ...]
     measured: int
     candidates: int
@@ -58,8 +58,8 @@ def near_rows(rows: Sequence[Row]) -> Nearness:
         elif kind == "near":
             first, second = _root(parent, i), _root(parent, j)
             parent[max(first, second)] = min(first, second)
-    near = tuple(rows[i][0] for i in range(len(rows)) if parent[i] != i)
-    return Nearness(tuple(sorted(near)), tuple(opposed), len(measured), len(couples))
+    near = {rows[i][0]: rows[_root(parent, i)][0] for i in range(len(rows)) if parent[i] != i}
+    return Nearness(dict(sorted(near.items())), tuple(opposed), len(measured), len(couples))
 
 
 def _root(parent: list[int], i: int) -> int:

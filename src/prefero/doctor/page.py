@@ -74,6 +74,7 @@ def contents(inspection: Inspection) -> dict[str, Any]:
         "tiles": list(tiles(inspection)),
         "found": [(one, [shown(measure) for measure in one.measures]) for one in found],
         "fine": [(one, shown(one.measures[0])) for one in inspection.findings if one.level == "fine"],
+        "clearing": inspection.clearing,
         "tone": TONE,
         "unasked": inspection.unasked,
         "facts": inspection.facts,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prefero.doctor.corpus import Corpus, same
 
@@ -32,68 +31,70 @@ def judgements(corpus: Corpus) -> list[Judgement]:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """``repeated`` are rows that repeat an earlier one; ``contradicting`` all rows of comparisons that are
-    labelled both ways, in groups; ``identical`` rows whose two sides are the same text.
+    """``repeated`` are rows that repeat an earlier one, with that one; ``contradicting`` all rows of
+    comparisons that are labelled both ways, in groups; ``identical`` rows whose two sides are the same text.
 
     ``judged`` has, for every comparison that was made more than once, how often it came out each way.
-    ``cyclic`` are, by prompt, the rows on cycles of three or more responses.
+    ``cyclic`` are rows on cycles of three or more responses to a prompt, none of them contradicted by itself;
+    ``circles`` is how many prompts have some.
     """
 
-    repeated: tuple[int, ...]
+    repeated: Mapping[int, int]
     contradicting: tuple[tuple[int, ...], ...]
     identical: tuple[int, ...]
     judged: tuple[tuple[int, int], ...]
-    cyclic: tuple[tuple[int, ...], ...]
+    cyclic: tuple[int, ...]
+    circles: int
 
 
 def find(said: Sequence[Judgement]) -> Repeats:
     """The repeats, contradictions and cycles among the judgements."""
-    comparisons: dict[tuple[Hashable, Hashable], list[tuple[int, bool]]] = defaultdict(list)
-    prompts: dict[Hashable, list[tuple[int, Hashable, Hashable]]] = defaultdict(list)
+    comparisons: dict[tuple[Hashable, Hashable], dict[Hashable, list[int]]] = defaultdict(dict)
     identical = []
     for row, prompt, better, worse in said:
         if better == worse:
             identical.append(row)
-            continue
-        sides = frozenset((better, worse))
-        comparisons[prompt, sides].append((row, better == min(sides, key=_order)))
-        if MARK not in sides:
-            prompts[prompt].append((row, better, worse))
-    repeated, contradicting, judged = [], [], []
-    for judged_rows in comparisons.values():
-        if len(judged_rows) == 1:
-            continue
-        ways = [[row for row, way in judged_rows if way is direction] for direction in (True, False)]
-        repeated += [row for direction in ways for row in direction[1:]]
-        judged.append((len(ways[0]), len(ways[1])))
-        if all(ways):
-            contradicting.append(tuple(sorted(row for row, _ in judged_rows)))
-    cyclic = [rows for edges in prompts.values() if len(edges) > 2 and (rows := _on_cycles(edges))]
+        else:
+            ways = comparisons[prompt, frozenset((better, worse))]
+            ways.setdefault(better, []).append(row)
+    repeated, contradicting, judged = {}, [], []
+    edges: list[tuple[int, Hashable, Hashable, Hashable]] = []
+    for (prompt, sides), ways in comparisons.items():
+        for better, (first, *later) in ways.items():
+            repeated.update(dict.fromkeys(later, first))
+            if len(ways) == 1 and MARK not in sides:  # type: ignore[operator]
+                (worse,) = sides - {better}  # type: ignore[operator]
+                edges.append((first, prompt, better, worse))
+        if len(ways) == 2:
+            contradicting.append(tuple(sorted(row for rows in ways.values() for row in rows)))
+        if sum(map(len, ways.values())) > 1:
+            one, *other = map(len, ways.values())
+            judged.append((one, sum(other)))
+    cyclic, circles = _on_cycles(edges)
     return Repeats(
-        tuple(sorted(repeated)), tuple(contradicting), tuple(identical), tuple(judged), tuple(cyclic)
+        dict(sorted(repeated.items())), tuple(contradicting), tuple(identical), tuple(judged), cyclic, circles
     )
 
 
-def _order(text: Hashable) -> tuple[bool, int]:
-    return (text == MARK, text if isinstance(text, int) else 0)
+def _on_cycles(edges: Sequence[tuple[int, Hashable, Hashable, Hashable]]) -> tuple[tuple[int, ...], int]:
+    """The rows that lie on a cycle, and how many prompts they have: an edge lies on one if both its ends are
+    in one strongly connected component of the graph of responses."""
+    if not edges:
+        return (), 0
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
 
-
-def _on_cycles(edges: Iterable[tuple[int, Hashable, Hashable]]) -> tuple[int, ...]:
-    """The rows of one prompt that lie on a cycle of three responses or more.
-
-    An edge lies on a cycle if both its ends are in one strongly connected component; components of two are
-    plain contradictions.
-    """
-    edges = list(edges)
-    places = {text: i for i, text in enumerate({text for _, *ends in edges for text in ends})}
-    reach: NDArray[np.bool_] = np.eye(len(places), dtype=bool)
-    for _, better, worse in edges:
-        reach[places[better], places[worse]] = True
-    for middle in range(len(places)):
-        reach |= reach[:, middle : middle + 1] & reach[middle]
-    both = reach & reach.T
-    return tuple(
-        row
-        for row, better, worse in edges
-        if both[places[better], places[worse]] and both[places[better]].sum() > 2
-    )
+    places: dict[tuple[Hashable, Hashable], int] = {}
+    ends = [
+        (places.setdefault((prompt, better), len(places)), places.setdefault((prompt, worse), len(places)))
+        for _, prompt, better, worse in edges
+    ]
+    sources, targets = zip(*ends, strict=True)
+    graph = csr_matrix((np.ones(len(ends)), (sources, targets)), shape=(len(places), len(places)))
+    _, component = connected_components(graph, connection="strong")
+    closed = [
+        (row, prompt)
+        for (row, prompt, _, _), (one, other) in zip(edges, ends, strict=True)
+        if component[one] == component[other]
+    ]
+    return tuple(sorted(row for row, _ in closed)), len({prompt for _, prompt in closed})

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from prefero.doctor.findings import Finding
+from prefero.doctor.findings import Finding, Remedy
 from prefero.doctor.inspection import Inspection
 from prefero.doctor.words import headline, told, told_interval
 from prefero.report.numbers import duration, number
@@ -34,6 +34,9 @@ def summary(
     for finding in inspection.findings:
         if finding.level != "fine":
             parts += block(finding)
+    if inspection.clearing:
+        parts += step(inspection.clearing)
+        parts.append(Text())
     parts.append(fine(inspection))
     if inspection.unasked:
         titles = "; ".join(f"{one.title.lower()} ({one.reason})" for one in inspection.unasked)
@@ -57,10 +60,15 @@ def block(finding: Finding) -> list[RenderableType]:
         Padding(Text(finding.message), (0, 0, 0, 2)),
     ]
     for remedy in finding.remedies[:1]:
-        lines.append(Padding(Text(remedy.what, style="dim"), (0, 0, 0, 2)))
-        if remedy.command:
-            lines.append(Padding(Text(remedy.command, style="cyan", overflow="fold"), (0, 0, 0, 4)))
+        lines += step(remedy)
     return [*lines, Text()]
+
+
+def step(remedy: Remedy) -> list[RenderableType]:
+    lines: list[RenderableType] = [Padding(Text(remedy.what, style="dim"), (0, 0, 0, 2))]
+    if remedy.command:
+        lines.append(Padding(Text(remedy.command, style="cyan", overflow="fold"), (0, 0, 0, 4)))
+    return lines
 
 
 def fine(inspection: Inspection) -> RenderableType:

@@ -59,7 +59,7 @@ def empty(look: Look) -> Finding:
         stake=share.value,
         why="An empty response that was judged teaches when to say nothing; one that an export lost "
         "teaches that silence is bad, or good.",
-        threshold="0.1 % of the rows",
+        threshold="0.1 % of the rows; to act on from 5 %",
         remedies=(Remedy("If nobody judged them, leave them out.", look.commands.without("empty")),),
         specimens=look.specimens(rows),
         rows=rows,

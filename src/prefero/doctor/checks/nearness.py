@@ -24,23 +24,24 @@ def check(look: Look) -> Iterator[Finding]:
     how = HOW
     if found.measured < found.candidates:
         how += f" Of {found.candidates:,} candidates {found.measured:,} were measured."
-    share = Measure.share("rows that nearly repeat another", len(found.near), len(rows))
+    near = tuple(found.near)
+    share = Measure.share("rows that nearly repeat another", len(near), len(rows))
     yield Finding(
         "near_duplicates",
         "Nearly repeated rows",
         level_of(share, look=0.01, act=0.05),
-        f"{len(found.near):,} of {len(rows):,} rows have nearly the prompt, the responses and the label of "
+        f"{len(near):,} of {len(rows):,} rows have nearly the prompt, the responses and the label of "
         "another.",
         (share,),
         stake=share.value / 2,
         why="Near copies count as often as they stand, and on both sides of a split they make held-out "
         "numbers too good.",
         papers=("Lee et al., 2022, arXiv 2107.06499",),
-        threshold="1 % of the rows",
+        threshold="1 % of the rows; to act on from 5 %",
         remedies=(Remedy("Leave the later ones out.", look.commands.without("near_duplicates")),),
-        specimens=look.specimens(found.near),
+        specimens=look.specimens(near, beside=found.near),
         sample=how,
-        rows=found.near,
+        rows=near,
     )
     against = tuple(sorted({row for couple in found.opposed for row in couple}))
     share = Measure.share("rows nearly contradicted by another", len(against), len(rows))
@@ -54,7 +55,7 @@ def check(look: Look) -> Iterator[Finding]:
         stake=share.value,
         why="One of the two labels is wrong, or turns on the few words in which the rows differ.",
         papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409",),
-        threshold="any",
+        threshold="any; to act on from 1 % of the rows",
         remedies=(
             Remedy("Leave them out.", look.commands.without("near_contradictions")),
             Remedy("Or train with labels that may be wrong.", look.commands.train("cdpo")),

@@ -13,22 +13,23 @@ def check(look: Look) -> Iterator[Finding]:
     rows = len(look.judgements)
     if not rows:
         return
-    share = Measure.share("rows that repeat an earlier one", len(repeats.repeated), rows)
+    again = tuple(repeats.repeated)
+    share = Measure.share("rows that repeat an earlier one", len(again), rows)
     yield Finding(
         "duplicates",
         "Repeated rows",
         level_of(share, look=0.005, act=0.02),
-        f"{len(repeats.repeated):,} of {rows:,} rows have the prompt, the responses and the "
+        f"{len(again):,} of {rows:,} rows have the prompt, the responses and the "
         "label of an earlier row, but for white space and case.",
         (share,),
         stake=share.value,
         why="A pair that stands k times pulls k times as hard, and copies on both sides of a split make "
         "held-out numbers too good.",
         papers=("Lee et al., 2022, arXiv 2107.06499",),
-        threshold="0.5 % of the rows",
+        threshold="0.5 % of the rows; to act on from 2 %",
         remedies=(Remedy("Leave the repetitions out.", look.commands.without("duplicates")),),
-        specimens=look.specimens(repeats.repeated),
-        rows=repeats.repeated,
+        specimens=look.specimens(again, beside=repeats.repeated),
+        rows=again,
     )
     against = tuple(row for group in repeats.contradicting for row in group)
     share = Measure.share("rows whose comparison is labelled both ways", len(against), rows)
@@ -44,7 +45,7 @@ def check(look: Look) -> Iterator[Finding]:
         "(DPO) drives the policy back and forth between them. Where both are honest, people disagree, and a "
         "smoothed label says so.",
         papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409", "Azar et al., 2023, arXiv 2310.12036"),
-        threshold="any",
+        threshold="any; to act on from 1 % of the rows",
         remedies=(
             Remedy("Leave all of them out.", look.commands.without("contradictions")),
             Remedy("Or train with labels that may be wrong.", look.commands.train("cdpo")),
@@ -65,26 +66,26 @@ def check(look: Look) -> Iterator[Finding]:
             why="Such a pair prefers a line break. Its margin cannot grow without the two responses "
             "becoming unlikely together.",
             papers=("Pal et al., 2024, arXiv 2402.13228",),
-            threshold="any",
+            threshold="any; to act on from 1 % of the pairs",
             remedies=(Remedy("Leave them out.", look.commands.without("identical")),),
             specimens=look.specimens(repeats.identical),
             rows=repeats.identical,
         )
-    circular = tuple(row for group in repeats.cyclic for row in group)
+    circular = repeats.cyclic
     if circular or _lists(look):
         share = Measure.share("rows on a cycle of preferences", len(circular), rows)
         yield Finding(
             "cycles",
             "Preferences in a circle",
             level_of(share, look=0.0, act=0.05),
-            f"Prompts with a preferred to b, b to c, and c to a: {len(repeats.cyclic):,}, on "
+            f"Prompts with a preferred to b, b to c, and c to a: {repeats.circles:,}, on "
             f"{len(circular):,} of {rows:,} rows.",
             (share,),
             stake=share.value / 3,
             why="No reward orders them, so Bradley–Terry methods (DPO among them) fit at most two labels of "
             "three. Either one of the labels is wrong, or the preference is not transitive.",
             papers=("Zhang et al., 2024, arXiv 2410.02197", "Munos et al., 2023, arXiv 2312.00886"),
-            threshold="any",
+            threshold="any; to act on from 5 % of the rows",
             remedies=(
                 Remedy("A general preference model takes them as they are.", look.commands.train("gpm")),
                 Remedy("Or leave them out.", look.commands.without("cycles")),

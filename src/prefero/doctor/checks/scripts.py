@@ -39,7 +39,7 @@ def check(look: Look) -> Iterator[Finding]:
         stake=share.value,
         why="Answers in the wrong language are learnt like any other habit; where translation was asked for, "
         "they are right. Scripts are told apart, not languages that share one.",
-        threshold="1 % of the responses",
+        threshold="1 % of the responses; to act on from 10 %",
         remedies=(
             Remedy("Leave these rows out, if nothing asked for them.", look.commands.without("scripts")),
         ),

@@ -12,6 +12,7 @@ from prefero.report.numbers import percent
 
 def check(look: Look) -> Iterator[Finding | Unasked]:
     if not look.corpus.pairs:
+        yield Unasked("Words that tell the sides apart", "responses are labelled one by one, not in pairs")
         return
     found = look.probe
     if found is None:
