@@ -41,8 +41,13 @@ def test_numbers_are_one_a_prompt_and_the_same_again():
     assert numbers == experiment.measure(again, second.model, 100)
     start = experiment.measure(made, experiment.start(made), 100)
     assert all(torch.equal(before[name], weight) for name, weight in made.start.model.state_dict().items())
-    assert {"gold_reward", "win_rate", "kl", "length", "valid"} == set(numbers) == set(start)
+    assert (
+        {"gold_reward", "win_rate", "kl", "length", "valid", "chosen_log_ratio", "rejected_log_ratio"}
+        == set(numbers)
+        == set(start)
+    )
     assert {len(values) for name, values in numbers.items() if name != "kl"} == {16}
+    assert set(start["chosen_log_ratio"]) == {0.0} != set(numbers["chosen_log_ratio"])
     assert numbers["kl"][0] > 1e-4 > start["kl"][0] >= 0
     assert first.curves.keys() >= {"loss", "rewards/accuracies", "rewards/margins"}
     assert [step for step, _ in first.curves["loss"]] == list(range(1, 1 + -(-len(made.rows) // 8)))

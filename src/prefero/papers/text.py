@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from prefero.papers.paper import Trained
     from prefero.worlds.held_out import HeldOut
+    from prefero.worlds.noisy import Labels
     from prefero.worlds.start import StartModel
     from prefero.worlds.text import TextWorld
 
@@ -30,12 +31,16 @@ class TextExperiment:
     """An :class:`~prefero.papers.paper.Experiment` on a :class:`~prefero.worlds.text.TextWorld`.
 
     ``world`` is the name of its module; a seed has a start model of its own. ``pairs`` training prompts are
-    answered twice by the start model and labelled by the world's annotators, with sureness ``label_scale``.
-    Arms are settings of :func:`prefero.papers.training.trained`: an ``objective``, a ``learning_rate``.
+    answered twice by the start model and labelled by the world's annotators, with sureness ``label_scale``
+    and, if one of the world's is named, of that ``taste``; ``labels`` (:mod:`prefero.worlds.noisy`) label
+    them anew, one after the other, and may give them columns that methods read. Arms are settings of
+    :func:`prefero.papers.training.trained`: an ``objective``, a ``learning_rate``.
 
     Measured on ``prompts`` held-out prompts, one number a prompt: ``gold_reward``; ``win_rate`` against an
     independent sample of the start model (1, ½ or 0); ``length`` in tokens; the world's own measures, such as
-    ``valid``; and, one number in all, ``kl`` to the start model in nats a response.
+    ``valid``, and its tastes; and, one number in all, ``kl`` to the start model in nats a response. Of as
+    many training pairs, one number a pair: ``chosen_log_ratio`` and ``rejected_log_ratio``, log π/π_start of
+    the response.
     """
 
     world: str = "reviews"
@@ -44,10 +49,13 @@ class TextExperiment:
     examples_per_step: int = 32
     prompts: int = 512
     label_scale: float | None = None
+    taste: str | None = None
+    labels: tuple[Labels, ...] = ()
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return asdict(self)
+        names = {"labels": [[type(one).__name__, asdict(one)] for one in self.labels]}  # type: ignore[call-overload]
+        return {**asdict(self), **names}
 
     @property
     def made_of(self) -> TextWorld:
@@ -60,9 +68,11 @@ class TextExperiment:
         world = self.made_of
         with one_thread():
             start = world.start_model(seed=seed)
-            rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale)
+            rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale, taste=self.taste)
             # a start model may end before its first word, which is nothing to train on
             rows = [row for row in rows if row["chosen"] and row["rejected"]]
+            for labels in self.labels:
+                rows = labels(world, rows, seed)
             return Made(start, rows, HeldOut(world, start, prompts=self.prompts, seed=seed))
 
     def start(self, made: Made) -> nn.Module:
@@ -80,6 +90,7 @@ class TextExperiment:
 
         with one_thread():
             outcome = made.held_out.measure(model)
+            chosen, rejected = log_ratios(made, model, self.prompts)
         world, judge = made.held_out.world, ByScore(made.held_out.world.gold)
         pairs = zip(outcome.samples, made.held_out.opponent, strict=True)
         return {
@@ -89,6 +100,27 @@ class TextExperiment:
             "length": [float(len(one.tokens)) for one in outcome.samples],
             **{
                 name: [of(str(one.prompt), one.text) for one in outcome.samples]
-                for name, of in world.measures.items()
+                for name, of in {**world.measures, **world.tastes}.items()
             },
+            "chosen_log_ratio": chosen,
+            "rejected_log_ratio": rejected,
         }
+
+
+def log_ratios(made: Made, model: nn.Module, count: int) -> tuple[list[float], list[float]]:
+    """log π/π_start of the chosen and of the rejected responses of the first ``count`` pairs."""
+    import numpy as np
+
+    from prefero.data.cells import Cell
+    from prefero.evaluate.ranking import pair_logps
+
+    tokenizer, rows = made.start.tokenizer, made.rows[:count]
+
+    def cell(row: Mapping[str, Any], side: str) -> Cell:
+        response = tokenizer(row[side], add_special_tokens=False).input_ids
+        ids = tokenizer(row["prompt"]).input_ids, [*response, tokenizer.eos_token_id]
+        return Cell(*(np.array(one) for one in ids))
+
+    pairs = [(cell(row, "chosen"), cell(row, "rejected")) for row in rows]
+    ours, start = (pair_logps(one, pairs) for one in (model, made.start.model))
+    return (ours.chosen - start.chosen).tolist(), (ours.rejected - start.rejected).tolist()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from prefero.errors import PreferoError
+from prefero.errors import PreferoError, nearest
 from prefero.feedback.judges import score_all
 from prefero.feedback.pairing import bradley_terry_pairs
 from prefero.feedback.sampling import sample
@@ -36,8 +36,9 @@ class TextWorld:
 
     ``prompts(held_out=…)`` lists one side of the split, in a fixed order; ``write(prompt, rng)`` gives a
     response of the corpus that the start model learns from; ``gold`` scores any text. ``measures`` are more
-    numbers that describe a text, shares as 0 and 1. ``label_scale`` is how sure the world's annotators are:
-    they prefer the better of two with probability σ(scale · gold gap).
+    numbers that describe a text, shares as 0 and 1; ``tastes`` are the scores of annotators who like
+    something else than gold, by their names. ``label_scale`` is how sure annotators are: they prefer the
+    better of two with probability σ(scale · gap of scores).
     """
 
     name: str
@@ -47,6 +48,7 @@ class TextWorld:
     write: Callable[[str, random.Random], str]
     gold: TextMeasure
     measures: Mapping[str, TextMeasure] = field(default_factory=dict)
+    tastes: Mapping[str, TextMeasure] = field(default_factory=dict)
     max_new_tokens: int = 40
     label_scale: float = 4.0
     recipe: StartRecipe = field(default_factory=StartRecipe)
@@ -92,14 +94,37 @@ class TextWorld:
             report=report,
         )
 
+    def judge(self, taste: str | None = None) -> TextMeasure:
+        """The score by gold, or by one of the tastes.
+
+        Raises:
+            PreferoError: no taste has the name.
+        """
+        if taste is None:
+            return self.gold
+        if taste not in self.tastes:
+            known = ", ".join(self.tastes) or "none"
+            raise PreferoError(
+                f"world {self.name} has no taste {taste!r}{nearest(taste, self.tastes)} (known: {known})"
+            )
+        return self.tastes[taste]
+
     def preference_pairs(
-        self, start: StartModel, count: int, seed: int, *, scale: float | None = None
+        self,
+        start: StartModel,
+        count: int,
+        seed: int,
+        *,
+        scale: float | None = None,
+        taste: str | None = None,
     ) -> list[dict[str, Any]]:
         """Two samples of the start model for each of ``count`` training prompts, labelled by an annotator.
 
-        Rows have ``prompt``, ``chosen``, ``rejected``, ``chosen_score``, ``rejected_score`` (gold); a few
-        prompts give none (:func:`~prefero.feedback.pairing.bradley_terry_pairs`).
+        Rows have ``prompt``, ``chosen``, ``rejected``, and ``chosen_score``, ``rejected_score`` (gold, or
+        what the annotator of that ``taste`` thinks); a few prompts give none
+        (:func:`~prefero.feedback.pairing.bradley_terry_pairs`).
         """
+        judge = self.judge(taste)
         generator = stream(self.name, "pairs", seed)
         prompts = self.draw_prompts("train", count, seed)
         samples = sample(
@@ -112,4 +137,4 @@ class TextWorld:
             batch_size=1024,
         )
         scale = self.label_scale if scale is None else scale
-        return bradley_terry_pairs(score_all(self.gold, samples), scale=scale, generator=generator)
+        return bradley_terry_pairs(score_all(judge, samples), scale=scale, generator=generator)
