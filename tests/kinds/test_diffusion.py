@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.errors import PreferoError
 from prefero.kinds.choose import kind_of
-from prefero.kinds.diffusion import Diffusion, NoisyRow
+from prefero.kinds.diffusion import Diffusion
+from prefero.kinds.diffusion_rows import NoisyRow
 from prefero.kinds.diffusion_source import bare
 from prefero.kinds.kind import Reading
 from prefero.kinds.source import ModelSource
@@ -430,6 +431,22 @@ def test_mismatched_images_are_another_examples_with_the_noise_of_their_place() 
         assert torch.equal(states[""].index, states["mismatched"].index)
         assert torch.equal(states[""].targets, states["mismatched"].targets)  # the noise
         assert states["mismatched"].images.conditions["class_labels"].tolist() == [place % 5]
+
+
+def test_views_are_scored_in_one_call_as_each_for_itself() -> None:
+    """A wrapped model may be called once only before its gradients are gathered."""
+    kind, model, calls = Diffusion.of(pixel_unet(), diffusion(), {"draws": 2}), pixel_unet(), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    views = {"corrupted": Needs(roles=("rejected",)), "mismatched": Needs(roles=PAIRS.roles)}
+    needs = Needs(roles=PAIRS.roles, models=PAIRS.models, views=views)
+    row = row_of(kind, [{**row, "prompt_corrupted": "4"} for row in pairs(3)], [1, 2, 3], needs)
+    scored = kind.score(model, row)
+    assert len(calls) == 1
+    for view, states in row.views.items():
+        alone = kind.score(model, NoisyRow({"": states}))[""]
+        torch.testing.assert_close(scored[view].logps, alone.logps)
+        assert torch.equal(scored[view].mask, alone.mask)
+        assert torch.equal(scored[view].mask, kind.masks(row)[view])
 
 
 # Adapters, and what is saved

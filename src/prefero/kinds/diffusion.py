@@ -8,15 +8,13 @@ the same for the policy and its reference; held-out examples keep theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from prefero.data.examples import Example, Examples
@@ -24,8 +22,11 @@ from prefero.data.formats import load_examples
 from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError
 from prefero.kinds.diffusion_conditions import Scene, family_of
-from prefero.kinds.diffusion_data import Encoding, PictureDataset, PictureItem, prepare
+from prefero.kinds.diffusion_data import PictureDataset, PictureItem, prepare
+from prefero.kinds.diffusion_encoding import Encoding
 from prefero.kinds.diffusion_lora import write_lora
+from prefero.kinds.diffusion_options import DiffusionOptions
+from prefero.kinds.diffusion_rows import NoisyRow, joined
 from prefero.kinds.diffusion_samples import sampled
 from prefero.kinds.diffusion_source import DenoiserSource, LoadedDenoiser, bare, loaded
 from prefero.kinds.kind import Kind, Layout, Reading
@@ -33,16 +34,7 @@ from prefero.kinds.options import parsed
 from prefero.kinds.rows import PackedRows, Rows
 from prefero.kinds.source import ModelSource
 from prefero.models.denoising import pseudo_huber, squared_error
-from prefero.models.diffusion import (
-    Denoiser,
-    DiffusionAdapter,
-    Images,
-    NoisyStates,
-    Times,
-    Weight,
-    mapped,
-    uniform,
-)
+from prefero.models.diffusion import Denoiser, DiffusionAdapter, Images, NoisyStates, mapped
 from prefero.models.diffusion_latents import shrinks
 from prefero.models.language import zero_dropout
 from prefero.models.second import SecondModel
@@ -52,61 +44,6 @@ from prefero.objectives.signals import DENOISERS
 
 NUMBERS_AT_ONCE = 1 << 18
 """How many numbers a row holds by default: 16 images of Stable Diffusion's at 512 pixels."""
-
-
-class DiffusionOptions(BaseModel):
-    """``model.options`` of a recipe.
-
-    ``scale``, ``reduce``, ``weight`` and ``error`` say what stands for a log-probability: minus ``scale``
-    ω(λ) times the error, a mean or a sum over elements. The methods made for denoisers have β for the plain
-    mean (their default); others want a ``scale`` of some thousands. ``draws`` time steps are drawn for each
-    image, with ``noise_per`` example or image. ``pipeline`` is where the autoencoder and the text encoders
-    are, if not with the model; ``latents`` are the autoencoder's mean or a seeded sample. ``guidance`` is
-    what a distilled model is told, ``sample_steps`` how many steps the report's images take.
-    """
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    draws: int = Field(default=1, ge=1)
-    noise_per: Literal["example", "response"] = "example"
-    times: Times | None = None
-    scale: float = Field(default=1.0, gt=0)
-    reduce: Literal["mean", "sum"] = "mean"
-    weight: Literal["uniform", "snr", "min_snr"] = "uniform"
-    min_snr_gamma: float = Field(default=5.0, gt=0)
-    error: Literal["squared", "pseudo_huber"] = "squared"
-    scheduler: str | dict[str, Any] | None = None
-    pipeline: str | None = None
-    variant: str | None = None
-    resolution: int | None = Field(default=None, ge=1)
-    latents: Literal["mean", "sample"] = "mean"
-    guidance: float = Field(default=3.5, ge=0)
-    sample_steps: int = Field(default=20, ge=1)
-
-    def omega(self) -> Weight:
-        """ω of log signal-to-noise ratios; min(snr, γ)/snr is Hang et al.'s (2023, arXiv 2303.09556)."""
-        match self.weight:
-            case "uniform":
-                return uniform
-            case "snr":
-                return Tensor.exp
-            case "min_snr":
-                return lambda log_snr: (self.min_snr_gamma * (-log_snr).exp()).clamp(max=1)
-
-
-@dataclass(frozen=True, slots=True)
-class NoisyRow:
-    """Noisy states of some examples, by view; its length is how many there are."""
-
-    views: Mapping[str, NoisyStates]
-
-    def __len__(self) -> int:
-        return sum(int(states.images.present.sum()) * states.index.shape[2] for states in self.views.values())
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return replace(
-            self, views={view: states.to(device, non_blocking) for view, states in self.views.items()}
-        )
 
 
 class Diffusion(Kind):
@@ -272,7 +209,7 @@ class Diffusion(Kind):
     ) -> dict[str, TokenLogps]:
         policy = self._called(model)
         second = {name: self._second(other) for name, other in (others or {}).items()}
-        return {view: self.adapter.score(policy, states, second) for view, states in inputs.views.items()}
+        return inputs.parted(self.adapter.score(policy, inputs.whole, second))
 
     def _called(self, model: nn.Module) -> Denoiser:
         """The model as adapters call denoisers, on what its weights can be multiplied with."""
@@ -346,34 +283,3 @@ def recompute(
     if activation_checkpointing_kwargs or every_n_layers != 1 or offload:
         raise PreferoError("activation checkpointing of diffusion models has no options")
     model.enable_gradient_checkpointing()
-
-
-def joined(parts: Sequence[NoisyStates]) -> NoisyStates:
-    """Examples with as many responses as the one that has the most; the others' absent ones are zeros."""
-    responses = max(part.index.shape[1] for part in parts)
-
-    def filled(values: Tensor) -> Tensor:
-        missing = responses - values.shape[1]
-        if not missing:
-            return values
-        return torch.cat([values, values.new_zeros(1, missing, *values.shape[2:])], 1)
-
-    images = Images(
-        torch.cat([filled(part.images.values) for part in parts]),
-        together([part.images.conditions for part in parts]),
-        torch.cat([filled(part.images.present) for part in parts]),
-    )
-    return NoisyStates(
-        images,
-        torch.cat([filled(part.index) for part in parts]),
-        torch.cat([filled(part.states) for part in parts]),
-        torch.cat([filled(part.targets) for part in parts]),
-    )
-
-
-def together(parts: Sequence[Any]) -> Any:
-    """Conditions of examples, one after the other."""
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return {name: together([part[name] for part in parts]) for name in first}
-    return torch.cat(list(parts)) if isinstance(first, Tensor) else first

@@ -127,7 +127,8 @@ def start_folder(
 ) -> Path:
     """Where the start model lies with its scheduler, made if it is not there."""
     chosen = recipe or DigitsRecipe()
-    content = json.dumps([asdict(chosen), dict(schedule().config), seed], sort_keys=True)
+    noise = {name: value for name, value in schedule().config.items() if not name.startswith("_")}
+    content = json.dumps([asdict(chosen), noise, seed], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     folder = (cache or default_folder()) / f"digits-{key}"
     if not folder.is_dir():
