@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any
 
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import Made, TextExperiment
 
-if TYPE_CHECKING:
-    from prefero.worlds.text import TextWorld
-
 
 @dataclass(frozen=True)
 class SingleResponses(TextExperiment):
-    """A text world whose start model is a T5, and single responses of it with their gold rewards, which are
-    standardised; a response is labelled desirable if its reward is above the mean. No two are compared."""
+    """The world ``rewarded``: single responses of a T5, with their rewards and labels."""
 
+    world: str = "rewarded"
     pairs: int = 1024
     epochs: float = 2.0
 
-    @property
-    def made_of(self) -> TextWorld:
-        from prefero.worlds.start import EncoderDecoderRecipe
-
-        return replace(super().made_of, recipe=EncoderDecoderRecipe())
-
     def make(self, seed: int) -> Made:
+        from prefero.worlds.rewarded import single_responses
+
         made = super().make(seed)
         return replace(made, rows=single_responses(made.rows, seed))
-
-
-def single_responses(pairs: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """Both sides of every pair as rows of their own, in an order that keeps no two together."""
-    rewards = [pair[f"{role}_score"] for pair in pairs for role in ("chosen", "rejected")]
-    mean, spread = fmean(rewards), pstdev(rewards)
-    rows = [
-        {
-            "prompt": pair["prompt"],
-            "completion": pair[role],
-            "score": (pair[f"{role}_score"] - mean) / spread,
-            "label": pair[f"{role}_score"] > mean,
-        }
-        for pair in pairs
-        for role in ("chosen", "rejected")
-    ]
-    random.Random(seed).shuffle(rows)
-    return rows
 
 
 STEP_SIZES = {"learning_rate": (2e-4, 5e-4, 1e-3)}
@@ -65,7 +37,7 @@ PAPER = Paper(
             statement="From single responses with a reward, none compared with another, DRO-V raises the "
             "true reward of what an encoder–decoder writes to new prompts, and more than KTO does with the "
             "rewards made labels.",
-            experiment=SingleResponses("reviews"),
+            experiment=SingleResponses(),
             arms=(
                 START,
                 Arm(

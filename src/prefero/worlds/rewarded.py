@@ -1,0 +1,66 @@
+"""World ``rewarded``: the reviews of :mod:`prefero.worlds.reviews`, written by an encoder–decoder and
+rewarded one by one; no two responses are compared.
+
+A row: ``{"prompt": "she tried their soup today.", "completion": "the taste was good.", "score": 1.24,
+"label": true}``. Scores are the gold reward, standardised over the data; a label says whether it is above the
+mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from prefero.worlds.reviews import REVIEWS
+from prefero.worlds.start import EncoderDecoderRecipe, StartModel, one_thread
+
+REWARDED = replace(REVIEWS, recipe=EncoderDecoderRecipe())
+
+
+def single_responses(pairs: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Both sides of every scored pair as rows of their own, shuffled."""
+    rewards = [pair[f"{role}_score"] for pair in pairs for role in ("chosen", "rejected")]
+    mean, spread = fmean(rewards), pstdev(rewards)
+    rows = [
+        {
+            "prompt": pair["prompt"],
+            "completion": pair[role],
+            "score": (pair[f"{role}_score"] - mean) / spread,
+            "label": pair[f"{role}_score"] > mean,
+        }
+        for pair in pairs
+        for role in ("chosen", "rejected")
+    ]
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def write(start: StartModel, folder: Path, *, prompts: int, seed: int) -> None:
+    """The start model in ``model/``, rows in ``train.jsonl`` and a tenth as many in ``held_out.jsonl``."""
+    shutil.copytree(start.folder, folder / "model", dirs_exist_ok=True)
+    for name, count, own in (("train", prompts, seed), ("held_out", prompts // 10, seed + 1_000_000)):
+        with one_thread():
+            rows = single_responses(REWARDED.preference_pairs(start, count, own), own)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m prefero.worlds.rewarded", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", type=int, default=1024, help="each with two responses")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    start = REWARDED.start_model(seed=given.seed)
+    write(start, given.folder, prompts=given.prompts, seed=given.seed)
+
+
+if __name__ == "__main__":
+    main()

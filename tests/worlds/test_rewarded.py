@@ -1,0 +1,46 @@
+"""World rewarded: single responses, each with its standardised reward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prefero.worlds.rewarded import REWARDED, single_responses, write
+from prefero.worlds.start import EncoderDecoderRecipe, start_model
+
+PAIRS = [
+    {"prompt": f"p{n}", "chosen": f"a{n}", "rejected": f"b{n}", "chosen_score": 1.0 + n, "rejected_score": -n}
+    for n in range(20)
+]
+
+
+def test_rewards_are_standardised_and_labels_say_which_are_above_the_mean() -> None:
+    rows = single_responses(PAIRS, seed=0)
+    scores = [row["score"] for row in rows]
+    assert sum(scores) == pytest.approx(0, abs=1e-9)
+    assert sum(score * score for score in scores) / len(scores) == pytest.approx(1)
+    assert all(row["label"] == (row["score"] > 0) for row in rows)
+    assert {(row["prompt"], row["completion"]) for row in rows} == {
+        (pair["prompt"], pair[role]) for pair in PAIRS for role in ("chosen", "rejected")
+    }
+    assert rows == single_responses(PAIRS, seed=0) != single_responses(PAIRS, seed=1)
+
+
+def test_its_files_are_a_model_and_rows(tmp_path: Path) -> None:
+    recipe = EncoderDecoderRecipe(hidden=16, intermediate=16, layers=1, examples=50, steps=2)
+    start = start_model(
+        "rewarded",
+        REWARDED.words,
+        lambda count: REWARDED.corpus(count, 0),
+        recipe,
+        seed=0,
+        cache=tmp_path / "cache",
+    )
+    assert type(start.model).__name__ == "T5ForConditionalGeneration"
+    write(start, tmp_path / "world", prompts=200, seed=0)
+    rows = [json.loads(line) for line in (tmp_path / "world" / "train.jsonl").read_text().splitlines()]
+    assert rows and all({"prompt", "completion", "score", "label"} == set(row) for row in rows)
+    assert (tmp_path / "world" / "model" / "config.json").is_file()
+    assert (tmp_path / "world" / "held_out.jsonl").is_file()
