@@ -331,10 +331,11 @@ def test_clips_are_answered_too(small: VisionStart) -> None:
 
 def test_measurements_are_on_the_same_questions_each_time(small: VisionStart) -> None:
     first, second = (measure(small.model, small.processor, count=24, seed=1) for _ in range(2))
-    assert first == second and first.grounded.count == 24
-    assert first.usual.count + first.unusual.count == 24
+    assert first == second and len(first.grounded) == len(first.ranked) == 24
+    assert len(first.usual) + len(first.unusual) == 24
+    assert sum(first.usual) + sum(first.unusual) == sum(first.grounded)
+    assert len(first.hallucinated) == len(first.unusual)
     assert held_out(5, 0) == held_out(5, 0) != held_out(5, 1)
-    assert first.row()["grounded"] == first.grounded.value
 
 
 def test_who_never_looks_is_right_by_chance() -> None:

@@ -20,9 +20,12 @@ reason alone, an *unconditional preference* (Wang et al., 2024, arXiv 2406.11839
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from prefero.evaluate.intervals import Mean, mean
 from prefero.worlds.shapes_clips import DIRECTIONS, FRAMES, draw_clip, frames
 from prefero.worlds.shapes_model import Row, ShapesRecipe, VisionStart, answered, cached_start, encoded
 from prefero.worlds.shapes_scenes import (
@@ -86,7 +88,7 @@ def reply(text: str) -> list[dict[str, Any]]:
 
 def balanced_scenes(seed: int) -> Iterator[Scene]:
     """Scenes without a habit, without an end."""
-    rng = random.Random(f"shapes scenes {seed}")
+    rng = random.Random(f"shapes, scenes, {seed}")
     while True:
         yield draw_scene(rng, 0.0)
 
@@ -94,7 +96,7 @@ def balanced_scenes(seed: int) -> Iterator[Scene]:
 def corpus(recipe: ShapesRecipe, seed: int) -> Iterator[Row]:
     """What the start model learns from, without an end: captions of any scene, and answers about usual
     ones, some of them curt."""
-    rng = random.Random(f"shapes corpus {seed}")
+    rng = random.Random(f"shapes, corpus, {seed}")
     while True:
         if rng.random() < recipe.captions:
             scene = draw_scene(rng, 0.0)
@@ -133,7 +135,7 @@ def preference_rows(count: int, seed: int, *, curt: float = 0.5) -> list[Row]:
 
     Rows have ``images``, ``prompt``, ``chosen`` and ``rejected``; the first are the same for any count.
     """
-    rng = random.Random(f"shapes pairs {seed}")
+    rng = random.Random(f"shapes, pairs, {seed}")
     rows = []
     for _ in range(count):
         scene = draw_scene(rng, EVEN)
@@ -151,7 +153,7 @@ def preference_rows(count: int, seed: int, *, curt: float = 0.5) -> list[Row]:
 def clip_rows(count: int, seed: int, *, frame_count: int = FRAMES) -> list[Row]:
     """Pairs about clips, whose frames are the images of a row in order: the true direction against a false
     one, the usual direction where that is false, which is half the time."""
-    rng = random.Random(f"shapes clips {seed}")
+    rng = random.Random(f"shapes, clips, {seed}")
     rows = []
     for _ in range(count):
         clip = draw_clip(rng, EVEN)
@@ -167,31 +169,25 @@ def clip_rows(count: int, seed: int, *, frame_count: int = FRAMES) -> list[Row]:
 def held_out(count: int, seed: int) -> list[tuple[Scene, Question]]:
     """Scenes without a habit, and a question about each: the usual answer is true in a quarter of all cases,
     which is chance."""
-    rng = random.Random(f"shapes held-out {seed}")
+    rng = random.Random(f"shapes, held-out, {seed}")
     scenes = (draw_scene(rng, 0.0) for _ in range(count))
     return [(scene, draw_question(rng, scene)) for scene in scenes]
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What a policy answers to held-out questions.
+    """What a policy answers to held-out questions, 1 or 0 for each.
 
-    ``grounded`` is the share of true answers by greedy decoding, ``ranked`` the share where the true answer
-    is the likeliest of the four, as sentences. ``usual`` and ``unusual`` are ``grounded`` where the usual
-    answer is true and where it is false; ``hallucinated`` is the share of usual answers where they are false.
+    ``grounded``: the answer by greedy decoding is true. ``ranked``: the true answer is the likeliest of the
+    four, as sentences. ``usual`` is ``grounded`` where the usual answer is true, ``unusual`` where it is
+    false; ``hallucinated``: the usual answer, where it is false.
     """
 
-    grounded: Mean
-    ranked: Mean
-    usual: Mean
-    unusual: Mean
-    hallucinated: Mean
-
-    def row(self) -> dict[str, Any]:
-        """The numbers as a row of ``evaluation.json``, with their 95 % intervals."""
-        means: dict[str, Mean] = {one.name: getattr(self, one.name) for one in fields(self)}
-        interval = {name: [one.interval.low, one.interval.high] for name, one in means.items()}
-        return {**{name: one.value for name, one in means.items()}, "interval": interval}
+    grounded: list[float]
+    ranked: list[float]
+    usual: list[float]
+    unusual: list[float]
+    hallucinated: list[float]
 
 
 def measure(
@@ -206,20 +202,18 @@ def measure(
         for one in asked.candidates
     ]
     likeliest = response_logps(model, processor, options).view(count, -1).argmax(1).tolist()
-    texts = answers(model, processor, prompts)
-    right, ranked, habits = [], [], []
-    for (scene, asked), text, place in zip(cases, texts, likeliest, strict=True):
+    found = Grounding([], [], [], [], [])
+    for (scene, asked), text, place in zip(cases, answers(model, processor, prompts), likeliest, strict=True):
         truth, said = asked.truth(scene), asked.said(text)
-        right.append(float(said == truth))
-        ranked.append(float(asked.candidates[place] == truth))
-        habits.append((asked.usual == truth, float(said == asked.usual)))
-    return Grounding(
-        grounded=mean(right),
-        ranked=mean(ranked),
-        usual=mean([said for is_true, said in habits if is_true]),
-        unusual=mean([one for one, (is_true, _) in zip(right, habits, strict=True) if not is_true]),
-        hallucinated=mean([said for is_true, said in habits if not is_true]),
-    )
+        right = float(said == truth)
+        found.grounded.append(right)
+        found.ranked.append(float(asked.candidates[place] == truth))
+        if asked.usual == truth:
+            found.usual.append(right)
+        else:
+            found.unusual.append(right)
+            found.hallucinated.append(float(said == asked.usual))
+    return found
 
 
 @torch.no_grad()
@@ -249,3 +243,32 @@ def response_logps(
         logps = logps.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
         found.append((logps * answered(processor, inputs)[:, 1:]).sum(1))
     return torch.cat(found)
+
+
+def write(folder: Path, *, pairs: int, held_out_pairs: int, seed: int) -> None:
+    """The start model in ``model/``, pairs in ``train.jsonl`` and ``held_out.jsonl``, their pictures beside
+    them."""
+    start = start_model(seed=seed)
+    shutil.copytree(start.folder, folder / "model", dirs_exist_ok=True)
+    for name, count, own in (("train", pairs, seed), ("held_out", held_out_pairs, seed + 1_000_000)):
+        (folder / name).mkdir(exist_ok=True)
+        lines = []
+        for number, row in enumerate(preference_rows(count, own)):
+            places = [f"{name}/{number}.png"]
+            row["images"][0].save(folder / places[0])
+            lines.append(json.dumps({**row, "images": places}) + "\n")
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m prefero.worlds.shapes", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pairs", type=int, default=1024)
+    parser.add_argument("--held-out", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    write(given.folder, pairs=given.pairs, held_out_pairs=given.held_out, seed=given.seed)
+
+
+if __name__ == "__main__":
+    main()
