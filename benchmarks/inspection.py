@@ -26,16 +26,16 @@ import json, resource, sys, time
 from prefero.doctor.inspection import inspect
 from prefero.doctor.page import write
 
-times, last = [], ["", time.perf_counter()]
+times, last = [], ["", time.perf_counter(), time.process_time()]
 def progress(name):
-    now = time.perf_counter()
-    times.append((last[0], now - last[1]))
-    last[:] = [name, now]
+    now, cpu = time.perf_counter(), time.process_time()
+    times.append((last[0], now - last[1], cpu - last[2]))
+    last[:] = [name, now, cpu]
 found = inspect(sys.argv[1], eval_data=0.02, max_length=1024, progress=progress)
 progress("")
 write(found, sys.argv[1] + ".html")
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": found.seconds, "peak": peak, "parts": times[1:],
+print(json.dumps({"seconds": found.seconds, "cpu": time.process_time(), "peak": peak, "parts": times[1:],
                   "found": {one.key: one.measures[0].value for one in found.findings}}))
 """
 
@@ -80,13 +80,14 @@ def measure(rows: int, *, seed: int, save: bool) -> None:
         )
         wall = time.perf_counter() - began
     result = json.loads(done.stdout)
-    lines = [[name, f"{seconds:.1f}"] for name, seconds in result["parts"]]
+    lines = [[name, f"{seconds:.1f}", f"{cpu:.1f}"] for name, seconds, cpu in result["parts"]]
+    lines.append(["all, with start and page", f"{wall:.1f}", f"{result['cpu']:.1f}"])
     here = machine()
     text = "\n\n".join(
         [
             "## Inspecting data",
             f"{rows:,} rows, {size / MIB:,.0f} MiB of JSON; peak memory {result['peak'] / MIB:,.0f} MiB.",
-            table(["what is looked at", "seconds"], [*lines, ["all, with start and page", f"{wall:.1f}"]]),
+            table(["what is looked at", "seconds", "of a processor"], lines),
             machine_note(here),
         ]
     )

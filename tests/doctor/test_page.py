@@ -180,3 +180,13 @@ def test_a_page_of_faultless_rows(tmp_path):
     inspection = prefero.inspect(faults.clean(60, signal=0))
     text = write(inspection, tmp_path / "p.html").read_text()
     assert "No check found anything to mend" in text or "look at it" in text
+
+
+def test_the_documentation_lists_every_finding(inspection):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
+    told = set(
+        re.findall(r"`(\w+)`", "".join(line for line in page.splitlines(True) if line.startswith("| `")))
+    )
+    with_a_model = {"reference", "reference_gap", "displacement", "on_policy", "cost"}
+    in_lists = {"bare"}
+    assert told == {one.key for one in inspection.findings} | with_a_model | in_lists
