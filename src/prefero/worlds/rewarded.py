@@ -20,6 +20,7 @@ from typing import Any
 
 from prefero.worlds.reviews import REVIEWS
 from prefero.worlds.start import EncoderDecoderRecipe, StartModel, one_thread
+from prefero.worlds.text import TextWorld
 
 REWARDED = replace(REVIEWS, recipe=EncoderDecoderRecipe())
 
@@ -42,12 +43,12 @@ def single_responses(pairs: Sequence[dict[str, Any]], seed: int) -> list[dict[st
     return rows
 
 
-def write(start: StartModel, folder: Path, *, prompts: int, seed: int) -> None:
+def write(world: TextWorld, start: StartModel, folder: Path, *, prompts: int, seed: int) -> None:
     """The start model in ``model/``, rows in ``train.jsonl`` and a tenth as many in ``held_out.jsonl``."""
     shutil.copytree(start.folder, folder / "model", dirs_exist_ok=True)
     for name, count, own in (("train", prompts, seed), ("held_out", prompts // 10, seed + 1_000_000)):
         with one_thread():
-            rows = single_responses(REWARDED.preference_pairs(start, count, own), own)
+            rows = single_responses(world.preference_pairs(start, count, own), own)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     start = REWARDED.start_model(seed=given.seed)
-    write(start, given.folder, prompts=given.prompts, seed=given.seed)
+    write(REWARDED, start, given.folder, prompts=given.prompts, seed=given.seed)
 
 
 if __name__ == "__main__":
