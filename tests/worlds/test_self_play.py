@@ -73,7 +73,9 @@ def test_the_last_policy_of_egpo_is_the_equilibrium_where_mirror_descent_circles
     game = Game(bandit, from_config({"method": "online_ipo", "beta": beta}))
     rate = step_size(bandit, 0.08)
     gaps = [
-        float(duality_gap(bandit.preference[0], policy.probabilities()[0], bandit.reference[0], beta))
+        float(
+            duality_gap(bandit.preference[0], policy.probabilities()[0].detach(), bandit.reference[0], beta)
+        )
         for policy in (
             game.extragradient(80, rate),
             game.descent(160, rate),
