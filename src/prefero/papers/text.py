@@ -39,8 +39,8 @@ class TextExperiment:
     Measured on ``prompts`` held-out prompts, one number a prompt: ``gold_reward``; ``win_rate`` against an
     independent sample of the start model (1, ½ or 0); ``length`` in tokens; the world's own measures, such as
     ``valid``, and its tastes; and, one number in all, ``kl`` to the start model in nats a response. Of as
-    many training pairs, one number a pair: ``chosen_log_ratio`` and ``rejected_log_ratio``, log π/π_start of
-    the response.
+    many training pairs, if they are pairs, one number each: ``chosen_log_ratio`` and ``rejected_log_ratio``,
+    log π/π_start of the response.
     """
 
     world: str = "reviews"
@@ -90,7 +90,7 @@ class TextExperiment:
 
         with one_thread():
             outcome = made.held_out.measure(model)
-            chosen, rejected = log_ratios(made, model, self.prompts)
+            ratios = log_ratios(made, model, self.prompts)
         world, judge = made.held_out.world, ByScore(made.held_out.world.gold)
         pairs = zip(outcome.samples, made.held_out.opponent, strict=True)
         return {
@@ -102,25 +102,29 @@ class TextExperiment:
                 name: [of(str(one.prompt), one.text) for one in outcome.samples]
                 for name, of in {**world.measures, **world.tastes}.items()
             },
-            "chosen_log_ratio": chosen,
-            "rejected_log_ratio": rejected,
+            **ratios,
         }
 
 
-def log_ratios(made: Made, model: nn.Module, count: int) -> tuple[list[float], list[float]]:
-    """log π/π_start of the chosen and of the rejected responses of the first ``count`` pairs."""
+def log_ratios(made: Made, model: nn.Module, count: int) -> dict[str, list[float]]:
+    """log π/π_start of the chosen and of the rejected responses of the first ``count`` pairs, by the names of
+    the metrics; nothing where rows are not pairs."""
     import numpy as np
 
     from prefero.data.cells import Cell
     from prefero.evaluate.ranking import pair_logps
 
-    tokenizer, rows = made.start.tokenizer, made.rows[:count]
+    tokenizer, sides = made.start.tokenizer, ("chosen", "rejected")
 
     def cell(row: Mapping[str, Any], side: str) -> Cell:
         response = tokenizer(row[side], add_special_tokens=False).input_ids
         ids = tokenizer(row["prompt"]).input_ids, [*response, tokenizer.eos_token_id]
         return Cell(*(np.array(one) for one in ids))
 
-    pairs = [(cell(row, "chosen"), cell(row, "rejected")) for row in rows]
+    pairs = [
+        (cell(row, "chosen"), cell(row, "rejected")) for row in made.rows[:count] if row.keys() >= {*sides}
+    ]
+    if not pairs:
+        return {}
     ours, start = (pair_logps(one, pairs) for one in (model, made.start.model))
-    return (ours.chosen - start.chosen).tolist(), (ours.rejected - start.rejected).tolist()
+    return {f"{side}_log_ratio": (getattr(ours, side) - getattr(start, side)).tolist() for side in sides}
