@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from prefero.cli.recipe import read_recipe
 from prefero.errors import PreferoError
+from prefero.training.run import train
 from prefero.worlds.shapes import (
     DESCRIBE,
     ShapesRecipe,
@@ -28,6 +30,7 @@ from prefero.worlds.shapes import (
     response_logps,
     start_model,
     vocabulary,
+    write,
 )
 from prefero.worlds.shapes_clips import DIRECTIONS, Clip, draw_clip, frames
 from prefero.worlds.shapes_model import VisionStart, answered, encoded, make_processor
@@ -346,3 +349,30 @@ def test_who_never_looks_is_right_by_chance() -> None:
 
 def test_numbers_are_up_to_four() -> None:
     assert len(NUMBERS) == len(PLACES) == len(SHAPES)
+
+
+def test_what_is_written_is_what_the_recipe_trains_on(
+    small: VisionStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(Path("recipes/vision_language.yaml"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFERO_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "runs" / "shapes", small, pairs=8, held_out_pairs=4, seed=0)
+    assert len((tmp_path / "runs/shapes/train.jsonl").read_text().splitlines()) == 8
+    recipe["training"] |= {"epochs": 1, "examples_per_step": 4, "samples": 2, "arguments": {"use_cpu": True}}
+    folder = train(recipe)
+    assert (folder / "model").is_dir()
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert next(line["loss"] for line in logged if "loss" in line) == pytest.approx(3 * np.log(2), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_start_model_can_see_and_still_answers_by_habit() -> None:
+    start = start_model()
+    scenes = [scene for scene, _ in held_out(200, 0)]
+    rows = [conversation([paint(scene)], DESCRIBE) for scene in scenes]
+    told = answers(start.model, start.processor, rows, most=24)
+    assert sum(one == caption(scene) for one, scene in zip(told, scenes, strict=True)) / 200 > 0.9
+    found = measure(start.model, start.processor)
+    assert sum(found.usual) / len(found.usual) > 0.85
+    assert sum(found.hallucinated) / len(found.hallucinated) > 0.2

@@ -218,14 +218,19 @@ def measure(
 
 @torch.no_grad()
 def answers(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, rows: Sequence[Row], *, batch: int = 128
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    rows: Sequence[Row],
+    *,
+    most: int = 12,
+    batch: int = 128,
 ) -> list[str]:
-    """What a policy says to the prompts of rows by greedy decoding."""
+    """What a policy says to the prompts of rows by greedy decoding, in ``most`` tokens at most."""
     texts: list[str] = []
     for first in range(0, len(rows), batch):
         inputs = encoded(processor, rows[first : first + batch], None)
         said = model.generate(  # type: ignore[misc]
-            **inputs, do_sample=False, max_new_tokens=12
+            **inputs, do_sample=False, max_new_tokens=most
         )
         texts += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
@@ -245,10 +250,9 @@ def response_logps(
     return torch.cat(found)
 
 
-def write(folder: Path, *, pairs: int, held_out_pairs: int, seed: int) -> None:
+def write(folder: Path, start: VisionStart, *, pairs: int, held_out_pairs: int, seed: int) -> None:
     """The start model in ``model/``, pairs in ``train.jsonl`` and ``held_out.jsonl``, their pictures beside
     them."""
-    start = start_model(seed=seed)
     shutil.copytree(start.folder, folder / "model", dirs_exist_ok=True)
     for name, count, own in (("train", pairs, seed), ("held_out", held_out_pairs, seed + 1_000_000)):
         (folder / name).mkdir(exist_ok=True)
@@ -267,7 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    write(given.folder, pairs=given.pairs, held_out_pairs=given.held_out, seed=given.seed)
+    start = start_model(seed=given.seed)
+    write(given.folder, start, pairs=given.pairs, held_out_pairs=given.held_out, seed=given.seed)
 
 
 if __name__ == "__main__":
