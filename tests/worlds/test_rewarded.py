@@ -41,8 +41,8 @@ def test_its_files_are_a_model_and_rows(tmp_path: Path) -> None:
     )
     assert type(start.model).__name__ == "T5ForConditionalGeneration"
     # it cannot write reviews yet, and comes to an end by chance
-    longer = replace(REWARDED, gold=lambda prompt, text: float(len(text)), max_new_tokens=400)
-    write(longer, start, tmp_path / "world", prompts=40, seed=0)
+    longer = replace(REWARDED, gold=lambda prompt, text: float(len(text)), max_new_tokens=200)
+    write(longer, start, tmp_path / "world", prompts=30, seed=0)
     rows = [json.loads(line) for line in (tmp_path / "world" / "train.jsonl").read_text().splitlines()]
     assert rows and all({"prompt", "completion", "score", "label"} == set(row) for row in rows)
     assert (tmp_path / "world" / "model" / "config.json").is_file()
