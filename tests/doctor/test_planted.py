@@ -99,8 +99,8 @@ def test_cycles_but_not_chains():
     chain = [pair("q", "aa", "bb"), pair("q", "bb", "cc"), pair("q", "aa", "cc")]
     elsewhere = [pair("r", "aa", "bb"), pair("s", "bb", "cc"), pair("t", "cc", "aa")]
     both = [pair("u", "aa", "bb"), pair("u", "bb", "aa"), pair("u", "bb", "cc")]
-    found = prefero.inspect([*circle, *chain, *elsewhere, *both])
-    assert found["cycles"].rows == (0, 1, 2)
+    found = prefero.inspect([*circle, *chain, *elsewhere, *both, circle[1]])
+    assert found["cycles"].rows == (0, 1, 2, 13)
     assert found["contradictions"].rows == (10, 11)
 
 

@@ -64,7 +64,7 @@ def find(said: Sequence[Judgement]) -> Repeats:
             repeated.update(dict.fromkeys(later, first))
             if len(ways) == 1 and MARK not in sides:  # type: ignore[operator]
                 (worse,) = sides - {better}  # type: ignore[operator]
-                edges.append((first, prompt, better, worse))
+                edges += [(row, prompt, better, worse) for row in (first, *later)]
         if len(ways) == 2:
             contradicting.append(tuple(sorted(row for rows in ways.values() for row in rows)))
         if sum(map(len, ways.values())) > 1:
