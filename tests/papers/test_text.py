@@ -10,8 +10,10 @@ import torch
 
 from prefero.papers import reproduce
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
+from prefero.papers.results import fingerprint
 from prefero.papers.text import Made, TextExperiment
 from prefero.papers.verdicts import FAILS, HOLDS
+from prefero.worlds.noisy import Flips, Groups, Ties
 from tests.worlds.small import SMALL
 
 
@@ -93,3 +95,24 @@ def test_with_the_sign_flipped_the_verdict_turns(tmp_path: Path, sign: int, verd
     )
     paper = Paper("p053", "t", "2023", "nothing", (claim,), key="flipped", area="nowhere")
     assert reproduce(paper, output=tmp_path).verdict == verdict
+
+
+def test_labels_and_tastes_are_part_of_what_numbers_depend_on():
+    """By kind as well as by number: the same number in another kind of labels is another experiment."""
+    experiments = [
+        TextExperiment(),
+        TextExperiment(taste="brief"),
+        TextExperiment(labels=(Flips(0.5),)),
+        TextExperiment(labels=(Ties(0.5),)),
+        TextExperiment(labels=(Flips(0.5), Ties(0.5))),
+        TextExperiment(labels=(Groups(("brief", None), (0.8, 0.2)),)),
+    ]
+    assert len({fingerprint(one, START, 100) for one in experiments}) == len(experiments)
+
+
+def test_labels_are_given_one_after_the_other():
+    experiment = Small(pairs=64, prompts=2, labels=(Ties(0.3), Flips(1.0)))
+    clean, rows = (one.make(0).rows for one in (Small(pairs=64, prompts=2), experiment))
+    assert {row["tie"] for row in rows} <= {True, False} and all(row["flipped"] for row in rows)
+    for row, old in zip(rows, clean, strict=True):
+        assert row["tie"] or (row["chosen"], row["rejected"]) == (old["rejected"], old["chosen"])
