@@ -26,7 +26,7 @@ class Digits:
     to the right), and whether a classifier reads the digit that was asked for (``fidelity``).
     """
 
-    pairs: int = 512
+    pairs: int = 256
     steps: int = 200
     images: int = 250
 
@@ -85,13 +85,13 @@ PAPER = Paper(
                 START,
                 Arm(
                     "diffusion-dpo",
-                    {"objective": {"method": "diffusion_dpo", "beta": 500.0}, "learning_rate": 1e-4},
-                    {"learning_rate": (3e-5, 1e-4, 3e-4)},
+                    {"objective": {"method": "diffusion_dpo", "beta": 500.0}, "learning_rate": 2e-4},
+                    {"learning_rate": (5e-5, 1e-4, 2e-4)},
                 ),
                 Arm(
                     "likelihood of the chosen",
-                    {"objective": {"method": "nll"}, "learning_rate": 1e-4},
-                    {"learning_rate": (3e-5, 1e-4, 3e-4)},
+                    {"objective": {"method": "nll"}, "learning_rate": 2e-4},
+                    {"learning_rate": (5e-5, 1e-4, 2e-4)},
                 ),
             ),
             expected=(
