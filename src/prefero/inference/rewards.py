@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from prefero.data.examples import Example
-from prefero.data.packing import next_fit, unique_tokens
-from prefero.data.tokenize import tokenize
+from prefero.data.examples import Example, Examples
+from prefero.data.packing import next_fit
 from prefero.errors import PreferoError
-from prefero.kinds.kind import Kind
-from prefero.kinds.language import Language
+from prefero.kinds.choose import kind_of
+from prefero.kinds.kind import Kind, Reading
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective, primary
 from prefero.objectives.needs import dry_run, model_names
@@ -33,7 +31,7 @@ def rewards(
     objective: Objective,
     model: nn.Module,
     examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     *,
     models: Mapping[str, nn.Module] | None = None,
     max_length: int | None = None,
@@ -61,7 +59,7 @@ def rewards(
         compared.reward,
         model,
         examples,
-        tokenizer,
+        processor,
         models=models,
         max_length=max_length,
         tokens_per_row=tokens_per_row,
@@ -72,7 +70,7 @@ def values(
     quantity: Quantity,
     model: nn.Module,
     examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     *,
     models: Mapping[str, nn.Module] | None = None,
     max_length: int | None = None,
@@ -87,7 +85,8 @@ def values(
         quantity: a number for every response, such as an objective's reward, or for every token, or vectors.
         model: the policy.
         models: other models that the quantity reads, by name.
-        max_length: most tokens of a prompt with its response.
+        processor: its tokenizer, or what else belongs to its kind (:mod:`prefero.kinds`).
+        max_length: most tokens of a prompt with its response, by default as in training.
         tokens_per_row: most tokens of one forward pass.
 
     Raises:
@@ -99,16 +98,11 @@ def values(
             f"the quantity reads {' and '.join(sorted(missing))}, besides the policy: give it in "
             f"models={{{', '.join(f'{name!r}: …' for name in sorted(missing))}}}"
         )
-    tokens = tokenize(
-        examples,
-        tokenizer,
-        roles=needs.roles,
-        columns=needs.columns,
-        max_length=max_length,
-        views={view: need.roles for view, need in needs.views.items()},
-    )
+    kind = kind_of("auto", model, processor)
+    kind.check(needs)
+    data = kind.read(Examples(examples), needs, Reading(max_length=max_length))
+    rows = kind.rows(data, kind.adapt(model))
     device = next(model.parameters()).device
-    kind = Language.of(model, tokenizer)
     scorer = Scorer(kind, needs, {name: _Given(kind, others[name]) for name in model_names(needs)})
     collate = Collator(kind, needs.columns, views=needs.views)
     found: dict[int, Tensor] = {}
@@ -117,17 +111,17 @@ def values(
     try:
         for one in everything:
             one.eval()
-        rows = next_fit(range(len(tokens)), [unique_tokens(example) for example in tokens], tokens_per_row)
-        for row in rows:
-            collated = to_device(collate([(Draw(index, 0), tokens[index]) for index in row]), device)
+        costs = [rows.cost([index]) for index in range(len(data))]
+        for row in next_fit(range(len(data)), costs, tokens_per_row):
+            collated = to_device(collate([(Draw(index, 0), data[index]) for index in row]), device)
             with torch.no_grad():
                 numbers = quantity(scorer(model, collated)).cpu()
             for place, index in enumerate(row):
-                found[index] = numbers[place, : len(tokens[index].cells)]
+                found[index] = numbers[place, : len(data[index].lengths)]
     finally:
         for one, was in zip(everything, training, strict=True):
             one.train(was)
-    return [found[index] for index in range(len(tokens))]
+    return [found[index] for index in range(len(data))]
 
 
 class _Reading(Objective):
