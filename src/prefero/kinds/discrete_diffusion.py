@@ -106,6 +106,15 @@ class DiscreteDiffusion(TextKind):
                     "model.options.tokens, or set it to position"
                 )
 
+    def prepared(self, examples: Examples, needs: Needs, reading: Reading) -> Examples:
+        if self.options.ends:
+            return examples
+        open_ended = [
+            replace(one, responses=tuple(replace(response, ended=False) for response in one.responses))
+            for one in examples
+        ]
+        return replace(examples, items=open_ended)
+
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         known = isinstance(source, TokenDataset | Examples)
         source = source if known else load_examples(source, split=reading.split)
@@ -227,8 +236,9 @@ class DiscreteDiffusion(TextKind):
 
     def text(self, ids: np.ndarray) -> str:
         """Tokens as text, up to the first end token."""
-        (ends,) = np.nonzero(ids == self.tokenizer.eos_token_id)
-        return str(self.tokenizer.decode(ids[: ends[0]] if len(ends) else ids, skip_special_tokens=True))
+        if self.options.ends:
+            ids = ids[: (ids != self.tokenizer.eos_token_id).cumprod().sum()]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _moved_on(model: nn.Module, **given: Any) -> Tensor:

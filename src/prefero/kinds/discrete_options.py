@@ -20,10 +20,10 @@ class DiscreteDiffusionOptions(BaseModel):
     response, or with ``noise_per`` example one that its responses share. ``tokens`` says what the tokens of
     a response are to a method: its positions, or the times. ``scale`` is a factor on everything.
     ``predicts`` is next for models made of causal ones, which give a position's logits at the one before it
-    (Dream). With a ``canvas``, end tokens fill every response up to so many positions, and are scored, as
-    for models that were trained on such (LLaDA); without one nothing stands behind a response's end token,
-    and its length is given. ``sample_steps`` is how many steps a sample takes, where it is not one for each
-    position.
+    (Dream). Without ``ends``, responses have no end token: strings that are all of one length. With a
+    ``canvas``, end tokens fill every response up to so many positions, and are scored, as for models that
+    were trained on such (LLaDA); without one nothing stands behind a response's end token, and its length is
+    given. ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -37,14 +37,17 @@ class DiscreteDiffusionOptions(BaseModel):
     tokens: Literal["position", "time"] = "position"
     scale: float = Field(default=1.0, gt=0)
     predicts: Literal["own", "next"] = "own"
+    ends: bool = True
     canvas: int | None = Field(default=None, ge=1)
     sample_steps: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _fits_the_noise(self) -> DiscreteDiffusionOptions:
+    def _fit_together(self) -> DiscreteDiffusionOptions:
         for name, noise in (("mask", "masking"), ("vocabulary", "uniform")):
             if getattr(self, name) is not None and self.noise != noise:
                 raise ValueError(f"{name} belongs to noise: {noise}, but noise is {self.noise}")
+        if self.canvas is not None and not self.ends:
+            raise ValueError("end tokens fill a canvas, but with ends: false there are none")
         return self
 
 

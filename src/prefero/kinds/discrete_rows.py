@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prefero.data.cells import Cell, TokenExample
@@ -114,29 +115,31 @@ def corrupted_row(items: Sequence[SequenceExample], seeds: Sequence[int]) -> Cor
     }
     positions = max(len(cell.context) + len(cell.response) for item in items for cell in item.all_cells)
     shape = (len(items), ends[-1])
-    tokens = torch.zeros(*shape, positions, dtype=torch.int64)
-    there, generated = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros_like(tokens, dtype=torch.bool)
-    states = torch.zeros(*shape, drawing.draws, positions, dtype=torch.int64)
-    starts = torch.zeros(shape, dtype=torch.int64)
-    times = torch.zeros(len(items), drawing.draws)
+    tokens = np.zeros((*shape, positions), np.int64)
+    there, generated = np.zeros(tokens.shape, np.bool_), np.zeros(tokens.shape, np.bool_)
+    states = np.zeros((*shape, drawing.draws, positions), np.int64)
+    starts, times = np.zeros(shape, np.int64), []
     for example, (item, seed) in enumerate(zip(items, seeds, strict=True)):
-        times[example], drawn = _drawn(item, seed)
+        drawn_times, drawn = _drawn(item, seed)
+        times.append(drawn_times)
         for view, place in places.items():
             for response, (cell, state) in enumerate(zip(_cells(item, view), drawn[view], strict=True)):
                 at = (example, place.first + response)
                 start, end = len(cell.context), len(cell.context) + len(cell.response)
                 starts[at] = start
-                tokens[at][:start], tokens[at][start:end] = _tensor(cell.context), _tensor(cell.response)
+                tokens[at][:start], tokens[at][start:end] = cell.context, cell.response
                 there[at][:end], generated[at][start:end] = True, _scored(cell)
-                states[at][:, :start], states[at][:, start:end] = tokens[at][:start], state
-    return CorruptedRow(CorruptedStates(Sequences(tokens, generated, there), times, states), starts, places)
+                states[at][:, :start], states[at][:, start:end] = cell.context, state
+    given = Sequences(torch.from_numpy(tokens), torch.from_numpy(generated), torch.from_numpy(there))
+    corrupted = CorruptedStates(given, torch.stack(times), torch.from_numpy(states))
+    return CorruptedRow(corrupted, torch.from_numpy(starts), places)
 
 
 def _drawn(
     item: SequenceExample, seed: int
-) -> tuple[Float[Tensor, " draw"], dict[str, list[Int[Tensor, "draw token"]]]]:
-    """An example's times, and the states of the responses of each view; what a view shares with the example
-    itself is in the same state there."""
+) -> tuple[Float[Tensor, " draw"], dict[str, list[NDArray[np.int64]]]]:
+    """An example's times, and the states of the responses of each view, ``[draw token]``; what a view shares
+    with the example itself is in the same state there."""
     distinct = list(item.cells)
     which: dict[str, list[int]] = {"": list(range(len(distinct)))}
     for view, cells in item.views.items():
@@ -146,18 +149,18 @@ def _drawn(
             which[view].append(found[0] if found else len(distinct))
             distinct += [] if found else [cell]
     lengths = [len(cell.response) for cell in distinct]
-    tokens = torch.zeros(1, len(distinct), max(lengths), dtype=torch.int64)
-    generated = torch.zeros_like(tokens, dtype=torch.bool)
+    tokens = np.zeros((1, len(distinct), max(lengths)), np.int64)
+    generated = np.zeros(tokens.shape, np.bool_)
     for place, cell in enumerate(distinct):
-        tokens[0, place, : lengths[place]] = _tensor(cell.response)
+        tokens[0, place, : lengths[place]] = cell.response
         generated[0, place, : lengths[place]] = _scored(cell)
     drawn = item.drawing.adapter.draw(
-        Sequences(tokens, generated),
+        Sequences(torch.from_numpy(tokens), torch.from_numpy(generated)),
         torch.Generator().manual_seed(seed),
         draws=item.drawing.draws,
         noise_per=item.drawing.noise_per,
     )
-    states = [drawn.states[0, place, :, :length] for place, length in enumerate(lengths)]
+    states = [one[:, :length].numpy() for one, length in zip(drawn.states[0], lengths, strict=True)]
     return drawn.times[0], {view: [states[place] for place in some] for view, some in which.items()}
 
 
@@ -171,12 +174,8 @@ def _cells(item: TokenExample, view: str) -> tuple[Cell, ...]:
     return item.views[view] if view else item.cells
 
 
-def _scored(cell: Cell) -> Tensor:
-    return _tensor(np.ones(len(cell.response), bool) if cell.scored is None else cell.scored)
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values)
+def _scored(cell: Cell) -> NDArray[np.bool_] | bool:
+    return True if cell.scored is None else cell.scored
 
 
 def sequences(item: TokenExample, drawing: Drawing) -> SequenceExample:
