@@ -35,12 +35,8 @@ def of_run(run: Run) -> tuple[list[Figure], list[Figure]]:
         _single(run, "rewards/accuracies"),
         _sides(run, "Rewards", "implicit reward, mean per response", "rewards", better, worse),
         _single(run, "rewards/margins"),
-        _sides(
-            run, "Log-probability", "nats per token under the policy", "logps", better, worse, by="lengths"
-        ),
-        _sides(
-            run, "Log-ratio to the reference", "nats per token", "log_ratios", better, worse, by="lengths"
-        ),
+        _sides(run, "Log-probability", f"{run.unit} under the policy", "logps", better, worse, by="lengths"),
+        _sides(run, "Log-ratio to the reference", run.unit, "log_ratios", better, worse, by="lengths"),
         _single(run, "entropy"),
         _single(run, "top_k_mass"),
     ]
@@ -58,13 +54,13 @@ def of_comparison(runs: Sequence[Run]) -> list[Figure]:
         _together(
             runs,
             f"Log-probability, {better} responses",
-            "nats per token under the policy",
+            f"{runs[0].unit} under the policy",
             _per_token(f"logps/{better}", f"lengths/{better}"),
         ),
         _together(
             runs,
             f"Log-probability, {worse} responses",
-            "nats per token under the policy",
+            f"{runs[0].unit} under the policy",
             _per_token(f"logps/{worse}", f"lengths/{worse}"),
         ),
         _together(

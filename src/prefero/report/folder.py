@@ -11,6 +11,7 @@ from typing import Any
 from prefero.diagnostics.records import read_lines
 from prefero.diagnostics.series import EVAL, History
 from prefero.errors import PreferoError
+from prefero.report.names import LOGPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Run:
     @property
     def method(self) -> str:
         return str(section(self.record, "method").get("key") or self.folder.name)
+
+    @property
+    def unit(self) -> str:
+        """What log-probabilities are measured in."""
+        return LOGPS.get(str(section(self.record, "model").get("kind")), "nats per token")
 
     @property
     def finished(self) -> bool:

@@ -39,6 +39,9 @@ METRICS: dict[str, Named] = {
     "tokens_per_second": Named("Throughput", "tokens per second"),
 }
 
+LOGPS: dict[str, str] = {"diffusion": "units of error per time step"}
+"""What log-probabilities are measured in, by the kind of model; nats per token if not said otherwise."""
+
 SKIPPED = {"epoch", "progress", "step", "total_flos", "num_input_tokens_seen"}
 
 EVALUATION: dict[str, Named] = {

@@ -91,7 +91,7 @@ def likelihood_tile(run: Run) -> Tile | None:
     else:
         return None
     where = "held-out " if prefix else ""
-    note = f"nats per token {'more' if change > 0 else 'less'} likely {since}" if change else "no change"
+    note = f"{run.unit} {'more' if change > 0 else 'less'} likely {since}" if change else "no change"
     return Tile(f"Likelihood of {where}{better} responses", signed(change), note)
 
 
