@@ -121,10 +121,15 @@ def contexts(
     shown: Sequence[Pictures] | None = None,
 ) -> list[NDArray[np.int64]]:
     """The prompts as training tokenises them, before a response that is never looked at."""
+    ended = tokenizer.eos_token_id is not None  # not all models end what they write
     examples = [
         Example(
             prompt,
-            (Response("." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)),),
+            (
+                Response(
+                    "." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},), ended=ended
+                ),
+            ),
             origin=f"prompt {i + 1}",
             images={} if shown is None else {"": shown[i]},
         )

@@ -31,7 +31,7 @@ from prefero.kinds.kind import Layout, Reading
 from prefero.kinds.options import parsed
 from prefero.kinds.rows import PaddedRows, Rows
 from prefero.kinds.source import ModelSource
-from prefero.kinds.text import TextKind, length_limit, parts_of, sample_tokens
+from prefero.kinds.text import SAMPLE_TOKENS, TextKind, length_limit, parts_of
 from prefero.models.discrete_diffusion import DiscreteDiffusionAdapter
 from prefero.models.discrete_noise import Masking
 from prefero.models.discrete_sampling import sample, unmask
@@ -197,8 +197,7 @@ class DiscreteDiffusion(TextKind):
         """As many positions are filled as the canvas has, or the longest response that was read."""
         given = contexts(prompts, self.tokenizer)
         limit = length_limit(max_length, self.config)
-        most = sample_tokens(limit)
-        length = self.canvas or min(self.longest, most) or most
+        length = self.canvas or min(self.longest or SAMPLE_TOKENS, SAMPLE_TOKENS)
         lengths = [min(length, limit - len(context)) for context in given]
         return [self.text(ids) for ids in self.fill(model, given, lengths, seed)]
 
