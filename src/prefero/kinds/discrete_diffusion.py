@@ -118,6 +118,9 @@ class DiscreteDiffusion(TextKind):
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         known = isinstance(source, TokenDataset | Examples)
         source = source if known else load_examples(source, split=reading.split)
+        if reading.max_length is None and self.tokenizer.model_max_length < self.usual_length:
+            # less than the model has positions, for RoBERTa
+            reading = replace(reading, max_length=self.tokenizer.model_max_length)
         data = super().read(source, needs, reading)
         for item in data:
             if (token := self._impossible(item)) is not None:
