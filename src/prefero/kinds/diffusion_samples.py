@@ -56,18 +56,22 @@ def _by_pipeline(
     pipeline.register_modules(**{part: bare(model)})
     takes = inspect.signature(pipeline.__call__).parameters
     exact = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}
+    # adapters are kept in float32 beside weights in bfloat16, and what they give goes on to the autoencoder
+    kept = next(getattr(pipeline, "vae", model).parameters())
+    mixed = torch.autocast(kept.device.type, kept.dtype, enabled=kept.dtype != torch.float32)
     try:
-        return [
-            pipeline(
-                prompt=prompt,
-                height=side,
-                width=side,
-                num_inference_steps=steps,
-                generator=torch.Generator().manual_seed(seed + place),
-                **exact,
-            ).images[0]
-            for place, prompt in enumerate(prompts)
-        ]
+        with mixed:
+            return [
+                pipeline(
+                    prompt=prompt,
+                    height=side,
+                    width=side,
+                    num_inference_steps=steps,
+                    generator=torch.Generator().manual_seed(seed + place),
+                    **exact,
+                ).images[0]
+                for place, prompt in enumerate(prompts)
+            ]
     finally:
         pipeline.register_modules(**{part: before})
 
