@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint golden bench pages test-slow test-real clean
+.PHONY: demo test lint golden bench pages docs test-slow test-real clean
 
 demo: $(READY)
 	$(BIN)/prefero demo --output demo
@@ -35,10 +35,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-# The pages of docs/methods/, from the registry, and the page for those who come from TRL.
+# Every page of docs/ that follows from the code.
 pages: $(READY)
-	$(BIN)/python -m docs.method_pages
-	$(BIN)/python -m docs.trl_page
+	$(BIN)/python -m docs.generate
+
+# The site, in site/; a link that leads nowhere is an error.
+docs: pages
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/zensical build --clean --strict
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) demo runs site docs/survey

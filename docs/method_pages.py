@@ -1,20 +1,16 @@
 """The pages of ``docs/methods/``, one a method and an index, written from the registry.
 
-``python -m docs.method_pages`` writes them; a test checks that they are current.
+``python -m docs.generate`` writes them.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefero.cli.catalogue import FEEDBACK, describe, overview
 from prefero.cli.catalogue_page import special_case
-
-FOLDER = Path(__file__).parent / "methods"
 
 
 def pages() -> dict[str, str]:
@@ -110,18 +106,3 @@ def linked(citation: str) -> str:
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def write(folder: Path = FOLDER) -> None:
-    """Write all pages; pages of methods that are no more go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = pages()
-    for old in folder.glob("*.md"):
-        if old.name not in made:
-            old.unlink()
-    for name, text in made.items():
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(*map(Path, sys.argv[1:]))

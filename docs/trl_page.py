@@ -1,18 +1,15 @@
 """The page ``docs/trl.md``: what TRL's preference losses are called here.
 
-``python -m docs.trl_page`` writes it; tests check that it is current, and every line of the table by the loss
-and the gradients of a real batch.
+``python -m docs.generate`` writes it; tests check every line of the table by the loss and the gradients of a
+real batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from docs.method_pages import table
-
-FILE = Path(__file__).with_name("trl.md")
 
 Table = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """What TRL's configuration is told, and what the objective of a recipe says."""
@@ -178,7 +175,3 @@ def value_of(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(value_of, value)) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-if __name__ == "__main__":
-    FILE.write_text(page(), encoding="utf-8")

@@ -6,12 +6,8 @@ import re
 
 import yaml
 
-from docs.trl_page import FILE, PARITY, page
+from docs.trl_page import PARITY, page
 from prefero.objectives import from_config
-
-
-def test_the_page_is_current() -> None:
-    assert FILE.read_text("utf-8") == page(), "python -m docs.trl_page writes it anew"
 
 
 def test_every_objective_of_the_page_can_be_pasted_into_a_recipe() -> None:

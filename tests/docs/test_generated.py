@@ -1,0 +1,63 @@
+"""Pages that follow from the code say what the code says."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from docs import generate, survey_pages
+from prefero.cli.main import app
+from prefero.data.schema import SCHEMA
+from prefero.diagnostics.monitors import MONITORS
+from prefero.papers.survey import papers
+from prefero.papers.verdicts import HOLDS
+from prefero.training.configuration import TrainingSection
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, str]:
+    return generate.kept()
+
+
+def test_the_pages_are_current(kept: dict[str, str]) -> None:
+    assert not generate.outdated(kept), "make pages writes them anew"
+
+
+def test_every_paper_has_a_page_with_what_would_refute_it_and_no_verdict() -> None:
+    made = survey_pages.pages()
+    for key, paper in papers().items():
+        page = made[f"{key}.md"]
+        for one in paper.evidence:
+            assert one.statement in page and one.refuted_by in page
+        assert paper.title in page and f"prefero reproduce {key}\n" in page
+        assert f"verdict: {HOLDS}" not in page.lower()
+        assert f"[`{key}`]({key}.md)" in made["index.md"]
+
+
+def test_the_page_of_commands_has_every_command_and_option(kept: dict[str, str]) -> None:
+    page = kept["commands.md"]
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"## prefero {name}\n" in page
+        for one in command.params:
+            if one.param_type_name == "option" and one.name != "help":
+                assert one.opts[0] in page
+
+
+def test_a_page_of_a_method_is_whole(kept: dict[str, str]) -> None:
+    for part in (
+        "−log σ(β/|y_w|",
+        "arxiv.org/abs/2405.14734",
+        "`gamma`",
+        "llama-3-8b-instruct",
+        "chosen, rejected",
+    ):
+        assert part in kept["methods/simpo.md"]
+
+
+def test_every_column_and_setting_has_its_place(kept: dict[str, str]) -> None:
+    for name, column in SCHEMA.items():
+        assert (f"### {name}\n" in kept["annotations.md"]) == column.given
+    for name in TrainingSection.model_fields:
+        assert f"| `training.{name}` |" in kept["settings.md"]
+    for monitor in MONITORS:
+        assert f"## {monitor.title}\n" in kept["monitors.md"]
