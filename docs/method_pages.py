@@ -5,19 +5,26 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefero.cli.catalogue import FEEDBACK, describe, overview
 from prefero.cli.catalogue_page import special_case
+from prefero.objectives import methods
 
 
 def pages() -> dict[str, str]:
     """File names and their contents."""
-    entries = overview()
-    written = {f"{entry['key']}.md": page(describe(entry["key"])) for entry in entries}
-    return {"index.md": index(entries), **written}
+    written = {f"{key}.md": page(entry) for key, entry in described().items()}
+    return {"index.md": index(overview()), **written}
+
+
+@functools.cache
+def described() -> Mapping[str, Mapping[str, Any]]:
+    """All that there is to say of every method, by key."""
+    return {key: describe(key) for key in sorted(methods())}
 
 
 def index(entries: Sequence[Mapping[str, Any]]) -> str:

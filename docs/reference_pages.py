@@ -13,8 +13,8 @@ from typing import Any, get_args
 import typer
 from pydantic_core import PydanticUndefined
 
+from docs import method_pages
 from docs.method_pages import linked, table
-from prefero.cli.catalogue import describe, overview
 from prefero.cli.main import app
 from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.diagnostics.monitors import MONITORS
@@ -158,10 +158,10 @@ NAMES: dict[Any, str] = {
 def annotations() -> str:
     """Columns, further responses and other prompts of rows, and which methods read them."""
     readers: dict[str, list[str]] = {}
-    for entry in sorted(overview(), key=lambda entry: entry["key"]):
-        needs = describe(entry["key"])["needs"]
+    for key, entry in method_pages.described().items():
+        needs = entry["needs"]
         for name in {*needs["columns"], *needs["views"], *needs["responses"]}:
-            readers.setdefault(name, []).append(entry["key"])
+            readers.setdefault(name, []).append(key)
     parts = [
         "# What rows may carry",
         "Besides prompt and responses ([layouts](data.md)), rows may carry annotations. A method says what "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def workplace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder = tmp_path / "here"
     shutil.copytree(made, folder)
     shutil.copytree(ROOT / "recipes", folder / "recipes")
+    gc.freeze()  # every run collects what it leaves twice, which takes longest of what was there before
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for name, value in {

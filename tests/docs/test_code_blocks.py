@@ -3,29 +3,32 @@ where it names large ones.
 
 Python runs, the blocks of a page one after another; so do commands that take seconds, others have to parse;
 recipes are trained for a step, parts of recipes checked; rows of data are read; a diff is of lines that are
-in the code. What is not run says why in a comment before it.
+in the code; text below a command is what it prints. What is not run says why in a comment before it.
 """
 
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import prefero
+from prefero.cli.main import run
 from prefero.cli.recipe import load_yaml
 from prefero.data.formats import load_examples
 from prefero.objectives import from_config
 from prefero.training.configuration import TrainConfig
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, read
 from tests.docs.commands import lines, obey
-
-NAMES: dict[str, Any] = {}
 
 
 def run_python(block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
@@ -83,15 +86,27 @@ def find_lines(block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch) -
             assert line[1:] in file.read_text("utf-8"), f"{file} has no line {line[1:]!r}"
 
 
+def look_at_output(block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
+    """What stands below a line ``$ prefero …`` is what it prints; other text is somebody else's."""
+    command, *expected = block.text.splitlines()
+    if not command.startswith("$ prefero "):
+        return
+    patch.setattr(sys, "argv", shlex.split(command.removeprefix("$ ")))
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit):
+        run()
+    assert "".join(" ".join(expected).split()) in "".join(printed.getvalue().split()), printed.getvalue()
+
+
 LANGUAGES: Mapping[str, Callable[[Block, dict[str, Any], pytest.MonkeyPatch], None]] = {
     "python": run_python,
     "bash": run_shell,
     "yaml": check_recipe,
     "json": read_rows,
     "diff": find_lines,
-    "text": lambda *_: None,
+    "text": look_at_output,
 }
-"""What becomes of a block; text is what a command printed."""
+"""What becomes of a block."""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -128,6 +143,7 @@ def test_a_wrong_block_is_found(workplace: Path, monkeypatch: pytest.MonkeyPatch
         "```yaml\ntraining: {learning_rat: 1e-5}\n```",
         '```json\n{"prompt": "a", "chosen": "b"}\n```',
         "```diff\n+++ b/README.md\n+not there at all\n```",
+        "```text\n$ prefero methods dop\nno such line\n```",
     ):
         (block,) = blocks("a page", f"\n{text}\n")
         with pytest.raises(BaseException, match=r".") as found:

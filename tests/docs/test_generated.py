@@ -7,11 +7,14 @@ import typer
 
 from docs import generate, survey_pages
 from prefero.cli.main import app
+from prefero.cli.recipe import load_yaml
 from prefero.data.schema import SCHEMA
 from prefero.diagnostics.monitors import MONITORS
+from prefero.objectives import from_config
 from prefero.papers.survey import papers
 from prefero.papers.verdicts import HOLDS
 from prefero.training.configuration import TrainingSection
+from tests.docs.blocks import blocks
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +64,12 @@ def test_every_column_and_setting_has_its_place(kept: dict[str, str]) -> None:
         assert f"| `training.{name}` |" in kept["settings.md"]
     for monitor in MONITORS:
         assert f"## {monitor.title}\n" in kept["monitors.md"]
+
+
+def test_every_block_of_a_page_of_a_method_is_part_of_a_recipe(kept: dict[str, str]) -> None:
+    for name, page in kept.items():
+        if name.startswith("methods/"):
+            for block in blocks(name, page):
+                assert (
+                    from_config(load_yaml(block.text)["objective"]).key == name[len("methods/") : -len(".md")]
+                )
