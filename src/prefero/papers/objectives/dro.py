@@ -44,12 +44,12 @@ PAPER = Paper(
                     "dro-v",
                     {
                         "objective": {"method": "dro_v", "tau": 0.3},
-                        "learning_rate": 5e-4,
+                        "learning_rate": 1e-3,
                         "objective_learning_rate": 5e-3,
                     },
                     STEP_SIZES,
                 ),
-                Arm("kto", {"objective": {"method": "kto", "beta": 0.1}, "learning_rate": 5e-4}, STEP_SIZES),
+                Arm("kto", {"objective": {"method": "kto", "beta": 0.1}, "learning_rate": 1e-3}, STEP_SIZES),
             ),
             expected=(
                 Expectation("dro-v", "start", "gold_reward", by=0.05),
