@@ -1,4 +1,4 @@
-"""The site builds without a warning: no link or anchor leads nowhere, no page is missing in the navigation."""
+"""The site builds without a warning: no link or anchor leads nowhere, the navigation has every page."""
 
 from __future__ import annotations
 
