@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 
 import prefero
@@ -102,3 +103,9 @@ def test_a_generator_and_a_data_set_can_be_read_again(tmp_path):
     ):
         found = prefero.inspect(source)
         assert found.save(tmp_path / "kept.jsonl", without=["duplicates"]) == 30
+
+
+def test_images_as_responses_are_refused() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(PreferoError, match="rows, row 1: the responses are images"):
+        prefero.inspect([{"prompt": "a cat", "chosen": image, "rejected": image + 1}] * 3)

@@ -10,8 +10,10 @@ from typing import Any
 from prefero.data.arrange import PAIR, worth
 from prefero.data.examples import Example, Examples, Response, Text, spoken
 from prefero.data.formats import load_examples
+from prefero.data.pictures import Picture
 from prefero.data.sources import Source
 from prefero.doctor.further import Further, further
+from prefero.errors import PreferoError
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,13 @@ def read(
 
 
 def of_examples(examples: Examples, more: Further | None = None) -> Corpus:
+    """Raises :class:`PreferoError` for responses that are images."""
+    for example in examples:
+        if any(isinstance(response.content, Picture) for response in example.responses):
+            raise PreferoError(
+                f"{example.origin}: the responses are images, and what is looked for is in texts; images in "
+                "prompts are fine"
+            )
     pairs, labelled, ties, bare = [], [], [], []
     for row, example in enumerate(examples):
         sides = _sides(example)
