@@ -2,7 +2,7 @@
 
 Every shape has a usual colour and a usual place, and there are usually three things. The start model, a small
 LLaVA, can see: it describes any picture. But the questions it has learnt to answer came mostly with usual
-pictures, so that it says what is usual, half the time, of pictures that show something else. Gold is
+pictures, so that it often says what is usual of pictures that show something else. Gold is
 **grounding**: the share of true answers where the usual answer is true by chance only.
 
 Preference pairs set a true answer against a false one: the usual answer where it is false, another where it

@@ -111,7 +111,7 @@ PAPER = Paper(
             refuted_by="a policy that answers no more questions truly than its start, or no more than DPO's "
             "with as many steps and a step size of its own",
             tuning_seeds=(0,),
-            seconds=270,
+            seconds=210,
             first_seconds=240,
         ),
     ),
