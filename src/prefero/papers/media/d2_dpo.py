@@ -26,7 +26,7 @@ class BinaryStrings:
 
     noise: Literal["masking", "uniform"] = "masking"
     pairs: int = 1000
-    steps: int = 400
+    steps: int = 800
     examples_per_step: int = 32
     strings: int = 1024
 
@@ -48,12 +48,7 @@ class BinaryStrings:
 
         start, rows = made
         # Gradients are as large as 1/(1 − t): to clip them is to look away from nearly whole strings.
-        budget = {
-            "max_steps": self.steps,
-            "examples_per_step": self.examples_per_step,
-            "max_grad_norm": 0.0,
-            "lr_scheduler_type": "constant",
-        }
+        budget = {"max_steps": self.steps, "examples_per_step": self.examples_per_step, "max_grad_norm": 0.0}
         return trained(str(start.folder), rows, settings, seed=seed, kind=start.kind, **budget)
 
     def measure(self, made: Made, model: nn.Module, seed: int) -> Mapping[str, Sequence[float]]:
@@ -69,9 +64,16 @@ class BinaryStrings:
         }
 
 
-STEP_SIZES = {"learning_rate": (2e-4, 5e-4, 1e-3)}
-D2_DPO = {"method": "d2_dpo", "beta": 0.5}
-IPO = {"method": "ipo", "tokens": "sum"}
+D2_DPO = Arm(
+    "d2-dpo",
+    {"objective": {"method": "d2_dpo", "beta": 0.5}, "learning_rate": 1e-3},
+    {"learning_rate": (5e-4, 1e-3, 2e-3)},
+)
+EXPECTED = (
+    Expectation("d2-dpo", "start", "gold", by=0.2),
+    Expectation("d2-dpo", "start", "odd", by=0.3),
+    Expectation("d2-dpo", "start", "valid", by=-0.03),
+)
 REFUTED_BY = (
     "strings that are odd and valid hardly more often than the start model's, or more than three in a "
     "hundred that were valid and are not any more"
@@ -89,36 +91,21 @@ PAPER = Paper(
             statement="D2-DPO makes a masked diffusion model write odd binary strings, as preferred, and "
             "leaves the structure of the strings in place.",
             experiment=BinaryStrings("masking"),
-            arms=(
-                START,
-                Arm("d2-dpo", {"objective": D2_DPO, "learning_rate": 1e-3}, STEP_SIZES),
-                Arm("ipo", {"objective": IPO, "learning_rate": 5e-4}, STEP_SIZES),
-            ),
-            expected=(
-                Expectation("d2-dpo", "start", "gold", by=0.2),
-                Expectation("d2-dpo", "start", "valid", by=-0.03),
-                Expectation("ipo", "start", "gold", by=0.2, counts=False),
-                Expectation("d2-dpo", "ipo", "gold", counts=False),
-            ),
+            arms=(START, D2_DPO),
+            expected=EXPECTED,
             refuted_by=REFUTED_BY,
-            seconds=90,
+            seconds=80,
             first_seconds=60,
         ),
         Claim(
             statement="So does D2-DPO with uniform noise, where the rates out of a state differ between "
             "models and nothing cancels.",
             experiment=BinaryStrings("uniform"),
-            arms=(START, Arm("d2-dpo", {"objective": D2_DPO, "learning_rate": 5e-4}, STEP_SIZES)),
-            expected=(
-                Expectation("d2-dpo", "start", "gold", by=0.2),
-                Expectation("d2-dpo", "start", "valid", by=-0.03),
-            ),
+            arms=(START, D2_DPO),
+            expected=EXPECTED,
             refuted_by=REFUTED_BY,
-            seconds=70,
+            seconds=95,
             first_seconds=80,
         ),
     ),
-    note="Small steps are no safer: at 2e-4, on the tuning seeds, as many strings were odd, but 5 % (masking) "
-    "and 14 % (uniform noise) were invalid. What is pushed away from the rejected has to settle first, so the "
-    "step size is constant.",
 )
