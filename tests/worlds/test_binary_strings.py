@@ -28,6 +28,7 @@ from prefero.worlds.binary_strings import (
 )
 
 SMALL = StringsRecipe(bits=4, hidden=24, layers=1, heads=2, steps=250, batch=64, lr=1e-2)
+LONG = {"learning_rate": 1e-3, "max_steps": 800, "examples_per_step": 32}
 
 
 def aligned(start: Start, pairs: int, **settings: Any) -> torch.nn.Module:
@@ -106,12 +107,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("key", "least"), [("d2_dpo", 0.93), ("slic", 0.93), ("ipo", 0.7)])
+@pytest.mark.parametrize(("key", "least"), [("d2_dpo", 0.93), ("slic", 0.9), ("ipo", 0.7)])
 def test_objectives_make_the_strings_odd_and_leave_them_valid(start: Start, key: str, least: float) -> None:
     """Less so one that wants a fixed margin, since margins of single draws grow with 1/(1 − t)."""
     before = measure(start)
     assert before.valid > 0.97 and abs(before.odd - 0.5) < 0.05
-    after = measure(start, aligned(start, 1000, objective=key, learning_rate=5e-4, max_steps=300))
+    after = measure(start, aligned(start, 1000, objective=key, **LONG))
     assert after.gold > least, after
 
 
@@ -119,16 +120,7 @@ def test_objectives_make_the_strings_odd_and_leave_them_valid(start: Start, key:
 def test_a_scale_that_saturates_the_link_costs_the_structure(start: Start) -> None:
     """At β = 5, 1/(1 − t) decides about every pair before the data do."""
     mild, strong = (
-        measure(
-            start,
-            aligned(
-                start,
-                1000,
-                objective={"method": "d2_dpo", "beta": beta},
-                learning_rate=5e-4,
-                max_steps=300,
-            ),
-        )
+        measure(start, aligned(start, 1000, objective={"method": "d2_dpo", "beta": beta}, **LONG))
         for beta in (0.5, 5.0)
     )
     assert strong.gold < mild.gold - 0.03
