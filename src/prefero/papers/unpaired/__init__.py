@@ -1,0 +1,1 @@
+"""Losses on single responses: what their papers claim."""
