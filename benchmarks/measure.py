@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
+from prefero.machine import cores, processor
+
 MIB = 2**20
 PACKAGES = ("prefero", "torch", "transformers", "accelerate", "trl", "datasets", "numpy")
 
@@ -88,8 +90,8 @@ class StepClock(TrainerCallback):
 def machine() -> dict[str, Any]:
     """The processor, memory, threads and library versions that the numbers belong to."""
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load_before": os.getloadavg()[0],
@@ -114,15 +116,6 @@ class Spread:
 
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.lowest:.2f}–{self.highest:.2f})"
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:

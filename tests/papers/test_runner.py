@@ -68,7 +68,7 @@ def test_interrupted_work_is_taken_up_and_nothing_is_measured_twice(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         reproduce(whole, output=tmp_path, progress=lambda *one: told.append(one))
     assert world.calls == [("make", S + 1), ("train", 0.5, S + 1)]
-    assert told == [(5, 9, f"seed {S + 1}: start and data"), (5, 9, f"seed {S + 1}: worse")]
+    assert told == [(5, 9, f"seed {S + 1}: worse")]
     world.calls.clear()
     reproduce(paper(experiment=world), output=tmp_path)
     assert ("train", 1.0, S + 2) in world.calls and ("train", 1.0, S) not in world.calls
@@ -105,7 +105,7 @@ def test_a_file_that_was_cut_off_is_measured_anew(tmp_path):
 
 def test_results_of_other_code_are_said_to_be(tmp_path, monkeypatch):
     assert reproduce(paper(), output=tmp_path).outdated == 0
-    monkeypatch.setattr("prefero.papers.runner.library", lambda: "another")
+    monkeypatch.setattr("prefero.papers.outcome.library", lambda: "another")
     assert reproduce(paper(), output=tmp_path).outdated == 9
 
 

@@ -40,6 +40,16 @@ def reproduce(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose step sizes anew, on seeds that are not judged.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Processes that measure at once.", show_default="one a core"
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Update FILE, the survey's results as data.", show_default=False),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is in OUTPUT already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -52,35 +62,42 @@ def reproduce(
 
     wanted = chosen(keys or (), area, everything)
     if not wanted:
-        if report or tune or fresh or seeds:
+        if report or tune or fresh or seeds or record:
             raise PreferoError("name the papers to measure: keys, --area or --all (alone, it lists them)")
         there = list(papers().values())
         show([listed(one) for one in there], lambda: listing(there), as_json=as_json)
         return
 
+    from prefero.machine import cores
     from prefero.papers.results import Results
-    from prefero.papers.runner import Outcome
-    from prefero.papers.runner import reproduce as measure
+    from prefero.papers.runner import reproduce_all
 
-    results = Results(output, fresh=fresh)
-    found: list[Outcome] = []
-    failed: dict[str, str] = {}
-    with work() as console:
-        for number, paper in enumerate(wanted, 1):
-            label = f"{paper.key} ({number} of {len(wanted)})" if len(wanted) > 1 else paper.key
-            try:
-                with _progress(console, label) as progress:
-                    found.append(measure(paper, seeds=seeds, output=results, tune=tune, progress=progress))
-            except Exception as error:  # one paper that breaks must not cost the others their night
-                if len(wanted) == 1:
-                    raise
-                failed[paper.key] = f"{type(error).__name__}: {error}"
-                complain(f"{paper.key}: {failed[paper.key]}")
-        payload: dict[str, Any] = {"papers": [one.as_dict() for one in found], "not_measured": failed}
-        if report:
-            from prefero.papers.page import render
+    label = wanted[0].key if len(wanted) == 1 else f"{len(wanted)} papers"
+    with work() as console, _progress(console, label) as progress:
+        survey = reproduce_all(
+            wanted,
+            seeds=seeds,
+            output=Results(output, fresh=fresh),
+            tune=tune,
+            jobs=jobs or cores(),
+            progress=progress,
+        )
+    if len(wanted) == 1:
+        for error in survey.failed.values():
+            raise error
+    failed = {key: f"{type(error).__name__}: {error}" for key, error in survey.failed.items()}
+    for key, why in failed.items():
+        complain(f"{key}: {why}")
+    found = survey.found
+    payload: dict[str, Any] = {"papers": [one.as_dict() for one in found], "not_measured": failed}
+    if report:
+        from prefero.papers.page import render
 
-            payload["report"] = str(render(found, failed, output / "report.html"))
+        payload["report"] = str(render(found, failed, output / "report.html"))
+    if record:
+        from prefero.papers.record import update
+
+        update(record, found)
     show(payload, lambda: outcomes(found, failed, report=payload.get("report")), as_json=as_json)
     if failed:
         raise typer.Exit(NOT_ALL_MEASURED)

@@ -6,6 +6,7 @@ A module a paper, found by itself in the folder of its area (:mod:`prefero.paper
 :mod:`prefero.papers.verdicts` has the rule by which a claim holds.
 """
 
+from prefero.papers.outcome import Outcome
 from prefero.papers.paper import (
     START,
     Arm,
@@ -17,7 +18,7 @@ from prefero.papers.paper import (
     Paper,
     Trained,
 )
-from prefero.papers.runner import Outcome, reproduce
+from prefero.papers.runner import Survey, reproduce, reproduce_all
 from prefero.papers.survey import find, papers
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "Number",
     "Outcome",
     "Paper",
+    "Survey",
     "Trained",
     "find",
     "papers",
     "reproduce",
+    "reproduce_all",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
-from prefero.papers.runner import CheckOutcome, ClaimOutcome, Comparison, Outcome
+from prefero.papers.outcome import CheckOutcome, ClaimOutcome, Comparison, Outcome
 from prefero.papers.survey import find
 from prefero.papers.table import interval, kind, mean_and_spread, outdated
 from prefero.papers.verdicts import FAILS, HOLDS, UNCLEAR

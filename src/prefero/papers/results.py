@@ -29,7 +29,8 @@ HARNESS = ("papers", "cli", "report")
 
 @dataclass(frozen=True)
 class Measured:
-    """One arm of one seed (or one seed of a check). ``metrics`` have a number a prompt."""
+    """One arm of one seed (or one seed of a check). ``metrics`` have a number a prompt; ``library`` is a
+    digest of the code that measured them."""
 
     name: str
     seed: int
@@ -38,6 +39,8 @@ class Measured:
     details: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
     library: str = ""
+    commit: str = ""
+    machine: str = ""
 
 
 def fingerprint(subject: Experiment[Any, Any] | Check, arm: Arm | None, seed: int) -> str:

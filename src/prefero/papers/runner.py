@@ -3,119 +3,44 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TypeVar
 
 from prefero.errors import PreferoError
-from prefero.papers.paper import (
-    FIRST_JUDGED_SEED,
-    Arm,
-    Check,
-    Claim,
-    Evidence,
-    Expectation,
-    Number,
-    Paper,
-    Trained,
+from prefero.papers import workers
+from prefero.papers.measure import Task
+from prefero.papers.outcome import (
+    CheckOutcome,
+    ClaimOutcome,
+    Outcome,
+    ResultOf,
+    Tuned,
+    check_outcome,
+    claim_outcome,
 )
-from prefero.papers.results import Measured, Results, fingerprint, library, write
+from prefero.papers.paper import FIRST_JUDGED_SEED, Arm, Check, Claim, Evidence, Paper
+from prefero.papers.results import Measured, Results, write
 from prefero.papers.survey import find
-from prefero.papers.verdicts import (
-    FAILS,
-    HOLDS,
-    Difference,
-    Summary,
-    Verdict,
-    difference,
-    judged,
-    summary,
-    weakest,
-)
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int, str], None]
 """Told how many results are there, of how many, and what is measured next."""
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """An expectation, what was found, and what that says of it."""
-
-    expected: Expectation
-    found: Difference
-    verdict: Verdict
+WORTH_A_PROCESS = 20
+"""Seconds of work below which no other process is started: it would take that long to get ready."""
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """How an arm's settings were chosen: candidates, their mean on the tuning seeds, and the best one."""
+class Survey:
+    """What became of several papers: their outcomes, and by key why some have none."""
 
-    arm: str
-    metric: str
-    candidates: tuple[tuple[Mapping[str, Any], float], ...]
-    chosen: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ClaimOutcome:
-    """What became of a claim. ``arms`` maps arm → metric → summary over seeds; ``results`` holds all numbers
-    and curves."""
-
-    claim: Claim
-    seeds: tuple[int, ...]
-    arms: Mapping[str, Mapping[str, Summary]]
-    comparisons: tuple[Comparison, ...]
-    results: tuple[Measured, ...]
-    tuned: tuple[Tuned, ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        return weakest(one.verdict for one in self.comparisons if one.expected.counts)
-
-
-@dataclass(frozen=True)
-class CheckOutcome:
-    """What a check yielded, seed by seed."""
-
-    check: Check
-    seeds: tuple[int, ...]
-    numbers: tuple[tuple[Number, ...], ...]
-    results: tuple[Measured, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return HOLDS if all(number.holds for one in self.numbers for number in one) else FAILS
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a paper's evidence."""
-
-    paper: Paper
-    evidence: tuple[ClaimOutcome | CheckOutcome, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return weakest(one.verdict for one in self.evidence)
-
-    @property
-    def seconds(self) -> float:
-        """What it took to measure, whenever that was."""
-        return sum(result.seconds for one in self.evidence for result in one.results)
-
-    @property
-    def outdated(self) -> int:
-        """How many results are of a time when the library's code was another."""
-        return sum(result.library != library() for one in self.evidence for result in one.results)
-
-    def as_dict(self) -> dict[str, Any]:
-        from prefero.papers.table import as_dict
-
-        return as_dict(self)
+    found: tuple[Outcome, ...]
+    failed: dict[str, Exception]
 
 
 def reproduce(
@@ -125,6 +50,7 @@ def reproduce(
     output: str | Path | Results = "reproduced",
     fresh: bool = False,
     tune: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Outcome:
     """Measure a paper's evidence and judge it.
@@ -132,123 +58,122 @@ def reproduce(
     ``seeds`` is how many (from :data:`~prefero.papers.paper.FIRST_JUDGED_SEED` on), by default as many as
     the evidence says. Each result is kept in the folder ``output`` once it is there, and not measured again
     unless ``fresh``; ``output/KEY.json`` has the numbers and verdicts of the last time. ``tune`` chooses step
-    sizes and the like anew, on seeds that are not judged.
+    sizes and the like anew, on seeds that are not judged. ``jobs`` is how many processes measure at once:
+    with more than one, a script that calls this has to be importable, as for :mod:`multiprocessing`.
 
     Raises:
         PreferoError: an unknown key, or fewer than one seed.
         KeyboardInterrupt: interrupted; the message says what is kept.
     """
     paper = find(key) if isinstance(key, str) else replace(key, key=key.key or key.id)
+    results = output if isinstance(output, Results) else Results(output, fresh=fresh)
+    survey = reproduce_all([paper], seeds=seeds, output=results, tune=tune, jobs=jobs, progress=progress)
+    for error in survey.failed.values():
+        raise error
+    return survey.found[0]
+
+
+def reproduce_all(
+    papers: Sequence[Paper],
+    *,
+    seeds: int | None = None,
+    output: str | Path | Results = "reproduced",
+    fresh: bool = False,
+    tune: bool = False,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Survey:
+    """:func:`reproduce` for several papers: what they have in common is measured once, and one that breaks
+    does not cost the others theirs."""
     if seeds is not None and seeds < 1:
         raise PreferoError(f"seeds is {seeds}; at least one is needed, and two for a verdict")
     results = output if isinstance(output, Results) else Results(output, fresh=fresh)
-    tasks = sum(_count(one, seeds, tune) for one in paper.evidence)
-    steps = _Steps(tasks, progress)
+    plans = {paper.key: [Plan.judged(one, seeds) for one in paper.evidence] for paper in papers}
+    grids = {key: [plan.tuning for plan in some] if tune else [] for key, some in plans.items()}
+    failed: dict[str, Exception] = {}
+    run = _Run(papers, results, jobs, progress)
+    run.expect(itertools.chain(*plans.values(), *grids.values()))
     try:
-        found = tuple(
-            _claim(one, results, seeds, tune, steps)
-            if isinstance(one, Claim)
-            else _check(one, results, seeds, steps)
-            for one in paper.evidence
-        )
+        if tune:
+            run.measure(grids)
+            plans, failed = _each(plans, lambda plan: plan.tuned(run.result))
+        run.measure(plans)
     except KeyboardInterrupt:
+        whose = papers[0].key if len(papers) == 1 else f"{len(papers)} papers"
         raise KeyboardInterrupt(
-            f"interrupted; {steps.done} of {tasks} results of {paper.key} are in {results.folder}: the same "
+            f"interrupted; {run.done} of {run.total} results of {whose} are in {results.folder}: the same "
             "command goes on from there"
         ) from None
-    outcome = Outcome(paper, found)
-    write(results.folder / f"{paper.key}.json", outcome.as_dict())
-    return outcome
+    evidence, unjudged = _each(plans, lambda plan: plan.outcome(run.result))
+    found = tuple(Outcome(paper, tuple(evidence[paper.key])) for paper in papers if paper.key in evidence)
+    for outcome in found:
+        write(results.folder / f"{outcome.paper.key}.json", outcome.as_dict())
+    return Survey(found, failed | unjudged)
 
 
-class _Steps:
-    """Counts results, and tells of them."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total, self.progress, self.done = total, progress, 0
-
-    def next(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(self.done, self.total, what)
-
-    def finished(self) -> None:
-        self.done += 1
-        if self.progress is not None and self.done >= self.total:
-            self.progress(self.done, self.total, "")
-
-
-def _count(evidence: Evidence, seeds: int | None, tune: bool) -> int:
-    judged_seeds = seeds or evidence.seeds
-    if isinstance(evidence, Check):
-        return judged_seeds
-    count = len(evidence.arms) * judged_seeds
-    if tune:
-        count += len(evidence.tuning_seeds) * sum(len(_candidates(arm)) for arm in evidence.arms)
-    return count
-
-
-def _judged_seeds(evidence: Evidence, seeds: int | None) -> tuple[int, ...]:
-    return tuple(range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + (seeds or evidence.seeds)))
-
-
-def _claim(claim: Claim, results: Results, seeds: int | None, tune: bool, steps: _Steps) -> ClaimOutcome:
-    tuned = _tuned(claim, results, steps) if tune else ()
-    better = {one.arm: one.chosen for one in tuned}
-    arms = [replace(arm, settings=better.get(arm.name, arm.settings)) for arm in claim.arms]
-    over = _judged_seeds(claim, seeds)
-    found = [_measured(claim, arms, seed, results, steps) for seed in over]
-
-    def values(arm: str, metric: str) -> list[Sequence[float]]:
+def _each(
+    plans: Mapping[str, Sequence[Plan]], act: Callable[[Plan], T]
+) -> tuple[dict[str, list[T]], dict[str, Exception]]:
+    """What becomes of each paper's plans, and what went wrong with the others."""
+    found: dict[str, list[T]] = {}
+    failed: dict[str, Exception] = {}
+    for key, some in plans.items():
         try:
-            return [one[arm].metrics[metric] for one in found]
-        except KeyError:
-            known = ", ".join(found[0][arm].metrics)
-            raise PreferoError(f"nothing measures {metric!r} (the experiment gives {known})") from None
-
-    comparisons = []
-    for one in claim.expected:
-        sides = values(one.treatment, one.metric), values(one.baseline, one.metric)
-        between = difference(*sides, lower=one.direction == "lower")
-        comparisons.append(Comparison(one, between, judged(between, one.by)))
-    summaries = {
-        arm.name: {metric: summary(values(arm.name, metric)) for metric in found[0][arm.name].metrics}
-        for arm in arms
-    }
-    everything = tuple(result for one in found for result in one.values())
-    return ClaimOutcome(claim, over, summaries, tuple(comparisons), everything, tuned)
+            found[key] = [act(plan) for plan in some]
+        except Exception as error:
+            failed[key] = error
+    return found, failed
 
 
-def _measured(
-    claim: Claim, arms: Sequence[Arm], seed: int, results: Results, steps: _Steps
-) -> dict[str, Measured]:
-    """The arms' results of one seed; its start and data are made if any of them is lacking."""
-    experiment, found, made = claim.experiment, {}, None
-    for arm in arms:
-        mark = fingerprint(experiment, arm, seed)
-        kept = results.get(arm.name, seed, mark)
-        if kept is None:
-            began = time.monotonic()
-            if made is None:
-                steps.next(f"seed {seed}: start and data")
-                made = experiment.make(seed)
-            steps.next(f"seed {seed}: {arm.name}")
-            if arm.settings is None:
-                trained = Trained(experiment.start(made))
-            else:
-                trained = experiment.train(made, arm.settings, seed)
-            metrics = experiment.measure(made, trained.model, seed)
-            kept = Measured(
-                arm.name,
-                seed,
-                {name: [float(value) for value in values] for name, values in metrics.items()},
-                {name: [list(point) for point in points] for name, points in trained.curves.items()},
-                seconds=round(time.monotonic() - began, 2),
-                library=library(),
-            )
-            results.put(kept, mark)
-        steps.finished()
-        found[arm.name] = kept
-    return found
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of a piece of evidence: these arms (of a check: the one that is None) on these
+    seeds."""
+
+    evidence: Evidence
+    arms: tuple[Arm | None, ...]
+    seeds: tuple[int, ...]
+    choices: tuple[Tuned, ...] = ()
+
+    @classmethod
+    def judged(cls, evidence: Evidence, seeds: int | None) -> Plan:
+        arms = evidence.arms if isinstance(evidence, Claim) else (None,)
+        over = range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + (seeds or evidence.seeds))
+        return cls(evidence, arms, tuple(over))
+
+    @property
+    def tuning(self) -> Plan:
+        """The candidates of all arms, on the seeds for tuning."""
+        if isinstance(self.evidence, Check):
+            return replace(self, arms=(), seeds=())
+        candidates = tuple(one for arm in self.evidence.arms for one in _candidates(arm))
+        return replace(self, arms=candidates, seeds=self.evidence.tuning_seeds)
+
+    def tuned(self, result: ResultOf) -> Plan:
+        """The same with each arm's best candidate, by the metric of the first expectation, in its
+        direction."""
+        if isinstance(self.evidence, Check):
+            return self
+        choices = tuple(_choice(self.evidence, arm, result) for arm in self.evidence.arms if arm.grid)
+        better = {one.arm: one.chosen for one in choices}
+        arms = tuple(replace(arm, settings=better.get(arm.name, arm.settings)) for arm in self.evidence.arms)
+        return replace(self, arms=arms, choices=choices)
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        subject = self.evidence if isinstance(self.evidence, Check) else self.evidence.experiment
+        return [Task(subject, arm, seed) for seed in self.seeds for arm in self.arms]
+
+    @property
+    def seconds_a_task(self) -> float:
+        arms = len(self.evidence.arms) if isinstance(self.evidence, Claim) else 1
+        return self.evidence.seconds / (arms * self.evidence.seeds)
+
+    def outcome(self, result: ResultOf) -> ClaimOutcome | CheckOutcome:
+        if isinstance(self.evidence, Check):
+            return check_outcome(self.evidence, self.seeds, result)
+        arms = [arm for arm in self.arms if arm is not None]
+        return claim_outcome(self.evidence, arms, self.seeds, result, self.choices)
 
 
 def _candidates(arm: Arm) -> list[Arm]:
@@ -260,44 +185,77 @@ def _candidates(arm: Arm) -> list[Arm]:
     ]
 
 
-def _tuned(claim: Claim, results: Results, steps: _Steps) -> tuple[Tuned, ...]:
-    """Each arm with a grid for itself, by the metric of the first expectation, in its direction."""
+def _choice(claim: Claim, arm: Arm, result: ResultOf) -> Tuned:
     goal = claim.expected[0]
-    grids = {arm.name: _candidates(arm) for arm in claim.arms if arm.grid}
-    everything = [one for candidates in grids.values() for one in candidates]
-    by_seed = [_measured(claim, everything, seed, results, steps) for seed in claim.tuning_seeds]
-    found = []
-    for name, candidates in grids.items():
-        means = [fmean(fmean(one[arm.name].metrics[goal.metric]) for one in by_seed) for arm in candidates]
-        best = means.index((max if goal.direction == "higher" else min)(means))
-        scores = tuple((arm.settings or {}, mean) for arm, mean in zip(candidates, means, strict=True))
-        found.append(Tuned(name, goal.metric, scores, scores[best][0]))
-    return tuple(found)
+
+    def mean(candidate: Arm) -> float:
+        tasks = [Task(claim.experiment, candidate, seed) for seed in claim.tuning_seeds]
+        return fmean(fmean(result(task).metrics[goal.metric]) for task in tasks)
+
+    scores = tuple((one.settings or {}, mean(one)) for one in _candidates(arm))
+    best = (max if goal.direction == "higher" else min)(scores, key=lambda score: score[1])
+    return Tuned(arm.name, goal.metric, scores, best[0])
 
 
-def _check(check: Check, results: Results, seeds: int | None, steps: _Steps) -> CheckOutcome:
-    over, found = _judged_seeds(check, seeds), []
-    for seed in over:
-        mark = fingerprint(check, None, seed)
-        kept = results.get("check", seed, mark)
-        if kept is None:
-            steps.next(f"seed {seed}: check")
-            began = time.monotonic()
-            details = [asdict(number) for number in check.run(seed)]
-            seconds = round(time.monotonic() - began, 2)
-            kept = Measured("check", seed, {}, details=details, seconds=seconds, library=library())
-            results.put(kept, mark)
-        steps.finished()
-        found.append(kept)
-    numbers = tuple(tuple(_number(**one) for one in result.details) for result in found)
-    return CheckOutcome(check, over, numbers, tuple(found))
+class _Run:
+    """Measures what is not on disk yet, and tells of it."""
 
+    def __init__(
+        self, papers: Sequence[Paper], results: Results, jobs: int, progress: Progress | None
+    ) -> None:
+        self.alone, self.results, self.jobs, self.progress = len(papers) == 1, results, jobs, progress
+        self.total, self._there, self._failed = 0, set[str](), dict[str, Exception]()
 
-def _number(what: str, value: float | None, low: float | None, high: float | None) -> Number:
-    """A number of a check out of JSON, where what is not finite is None."""
-    return Number(
-        what,
-        math.nan if value is None else value,
-        -math.inf if low is None else low,
-        math.inf if high is None else high,
-    )
+    @property
+    def done(self) -> int:
+        return len(self._there)
+
+    def expect(self, plans: Iterable[Plan]) -> None:
+        self.total = len({task.mark for plan in plans for task in plan.tasks})
+
+    def measure(self, plans: Mapping[str, Sequence[Plan]]) -> None:
+        """What each paper plans.
+
+        Raises:
+            Exception: that of a task, if there is but one paper to measure.
+        """
+        waiting: dict[str, Task] = {}
+        labels: dict[str, str] = {}
+        seconds = 0.0
+        for key, some in plans.items():
+            for plan in some:
+                for task in plan.tasks:
+                    if task.mark in self._there or task.mark in waiting:
+                        continue
+                    if self.results.get(task.name, task.seed, task.mark) is not None:
+                        self._there.add(task.mark)
+                        continue
+                    waiting[task.mark] = task
+                    labels[task.mark] = f"{'' if self.alone else f'{key}, '}seed {task.seed}: {task.name}"
+                    seconds += plan.seconds_a_task
+        jobs = self.jobs if seconds > WORTH_A_PROCESS else 1
+        tasks = list(waiting.values())
+        for task, result in workers.measured(tasks, jobs, lambda task: self._tell(labels[task.mark])):
+            if isinstance(result, Measured):
+                self.results.put(result, task.mark)
+                self._there.add(task.mark)
+            elif self.alone:
+                raise result
+            else:
+                self._failed[task.mark] = result
+        if self.done == self.total:
+            self._tell("")
+
+    def result(self, task: Task) -> Measured:
+        if task.mark in self._failed:
+            raise self._failed[task.mark]
+        found = self.results.get(task.name, task.seed, task.mark)
+        if found is None:
+            raise PreferoError(
+                f"{self.results.place(task.seed, task.mark)} has gone while others were measured"
+            )
+        return found
+
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(self.done, self.total, what)

@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from prefero.papers.outcome import CheckOutcome, ClaimOutcome, Comparison, Outcome
 from prefero.papers.paper import Claim, Paper
-from prefero.papers.runner import CheckOutcome, ClaimOutcome, Comparison, Outcome
 from prefero.papers.verdicts import FAILS, HOLDS, UNCLEAR, Summary, Verdict
 from prefero.report.numbers import duration, number, signed
 
