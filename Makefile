@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint golden bench pages docs test-slow test-real clean
+.PHONY: demo test lint golden bench survey pages docs test-slow test-real clean
 
 demo: $(READY)
 	$(BIN)/prefero demo --output demo
@@ -29,6 +29,10 @@ test-real: $(READY)
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks
+
+# Every paper measured anew, on as many processes as there are cores; what came of it is data of the repository.
+survey: $(READY)
+	$(BIN)/prefero reproduce --all --fresh --report --record docs/measured.json
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,45 +1,63 @@
 """The pages of ``docs/survey/``, one a paper and an index, written from ``prefero.papers``.
 
-They say what is claimed and how it is measured, and never what came of it: that is measured when it is asked
-for. ``python -m docs.generate`` writes them.
+They say what is claimed, how it is measured, and what came of it: on the commit and the machine that
+``docs/measured.json`` names, which ``make survey`` measures anew. ``python -m docs.generate`` writes them.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from docs.method_pages import linked, table
 from prefero.papers.paper import Claim, Evidence, Paper
+from prefero.papers.record import read
 from prefero.papers.survey import papers
-from prefero.report.numbers import duration
+from prefero.papers.verdicts import FAILS, HOLDS, UNCLEAR
+from prefero.report.numbers import duration, number, signed
+
+MEASURED = Path(__file__).parent / "measured.json"
 
 
 def pages() -> dict[str, str]:
     """File names and their contents."""
-    return {"index.md": index(), **{f"{key}.md": page(paper) for key, paper in papers().items()}}
+    measured = read(MEASURED)
+    made = {f"{key}.md": page(paper, measured.get(key)) for key, paper in papers().items()}
+    return {"index.md": index(measured), **made}
 
 
-def index() -> str:
+def index(measured: Mapping[str, Any]) -> str:
+    count = Counter(one["verdict"] for one in measured.values())
+    counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in (HOLDS, UNCLEAR, FAILS))
     parts = [
         "# Papers",
         "What papers claim, as experiments of this library: `prefero reproduce KEY` measures one, `prefero "
-        "reproduce --area AREA` an area. [How they are judged](../papers.md).",
+        "reproduce --area AREA` an area. [How they are judged](../papers.md). A verdict is about small models in "
+        "small worlds, and a paper's is that of its weakest comparison; what was compared, and by how much, is "
+        f"on its page. Of {len(measured)} measured: {counts}.",
     ]
     areas: dict[str, list[Paper]] = {}
     for paper in papers().values():
         areas.setdefault(paper.area, []).append(paper)
     for area, there in areas.items():
         rows = [
-            [f"[`{one.key}`]({one.key}.md)", one.title, linked(one.citation), duration(one.seconds)]
+            [
+                f"[`{one.key}`]({one.key}.md)",
+                one.title,
+                linked(one.citation),
+                measured[one.key]["verdict"] if one.key in measured else "not measured",
+                duration(one.seconds),
+            ]
             for one in there
         ]
-        parts += [f"## {area}", table(["key", "title", "paper", "takes"], rows)]
+        parts += [f"## {area}", table(["key", "title", "paper", "verdict", "takes"], rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def page(paper: Paper) -> str:
+def page(paper: Paper, measured: Mapping[str, Any] | None) -> str:
     methods = ", ".join(f"[`{key}`](../methods/{key}.md)" for key in paper.methods)
     facts = [f"- **Paper**: {linked(paper.citation)}", f"- **Adds**: {paper.adds}"]
     facts += [f"- **Methods**: {methods}"] if methods else []
@@ -48,10 +66,12 @@ def page(paper: Paper) -> str:
         "\n".join(facts),
         f"```bash\nprefero reproduce {paper.key}\n```",
     ]
-    for number, one in enumerate(paper.evidence, 1):
+    for place, one in enumerate(paper.evidence, 1):
         name = "Claim" if isinstance(one, Claim) else "Check"
-        parts.append(f"## {name}" + (f" {number}" if len(paper.evidence) > 1 else ""))
+        parts.append(f"## {name}" + (f" {place}" if len(paper.evidence) > 1 else ""))
         parts += evidence(one)
+    if measured:
+        parts += ["## Measured", *results(measured)]
     if paper.note:
         parts += ["## Note", paper.note]
     return "\n\n".join(parts) + "\n"
@@ -80,6 +100,60 @@ def evidence(one: Evidence) -> list[str]:
             + (f" with {settings}." if settings else ".")
         )
     return parts
+
+
+def results(measured: Mapping[str, Any]) -> list[str]:
+    """The verdict and its numbers, and where they were measured."""
+    where = measured["measured"]
+    seeds = ", ".join(map(str, where["seeds"]))
+    parts = [
+        f"**{measured['verdict']}**, on {where['date']}, commit `{where['commit']}`, {where['machine']}, "
+        f"seeds {seeds}, in {duration(where['seconds'])} of one core."
+    ]
+    for one in measured["evidence"]:
+        parts += [_comparisons(one), _arms(one)] if "comparisons" in one else [_numbers(one)]
+    return parts
+
+
+def _comparisons(claim: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            ("" if one["counts"] else "(beside) ") + one["expected"],
+            _signed(one["difference"]),
+            " to ".join(map(_signed, one["interval"])),
+            one["verdict"],
+        )
+        for one in claim["comparisons"]
+    ]
+    return table(("expected", "better by", "95 % interval", "verdict"), rows)
+
+
+def _arms(claim: Mapping[str, Any]) -> str:
+    metrics = list(dict.fromkeys(metric for one in claim["arms"].values() for metric in one))
+    rows = [
+        (arm, *(_number(there.get(metric)) for metric in metrics)) for arm, there in claim["arms"].items()
+    ]
+    return table(("mean over seeds", *(metric.replace("_", " ") for metric in metrics)), rows)
+
+
+def _numbers(check: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            what,
+            ", ".join(_number(value) for value in one["values"]),
+            f"{_number(one['low'], '−∞')} to {_number(one['high'], '∞')}",
+        )
+        for what, one in check["numbers"].items()
+    ]
+    return table(("number", "seed by seed", "has to lie in"), rows)
+
+
+def _signed(value: float | None) -> str:
+    return "?" if value is None else signed(value)
+
+
+def _number(value: float | None, absent: str = "") -> str:
+    return absent if value is None else number(value, 4)
 
 
 def spelled(settings: Mapping[str, Any]) -> str:

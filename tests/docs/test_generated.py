@@ -11,8 +11,10 @@ from prefero.cli.recipe import load_yaml
 from prefero.data.schema import SCHEMA
 from prefero.diagnostics.monitors import MONITORS
 from prefero.objectives import from_config
+from prefero.papers.paper import Claim
+from prefero.papers.record import read
 from prefero.papers.survey import papers
-from prefero.papers.verdicts import HOLDS
+from prefero.papers.verdicts import weakest
 from prefero.training.configuration import TrainingSection
 from tests.docs.blocks import blocks
 
@@ -26,15 +28,30 @@ def test_the_pages_are_current(kept: dict[str, str]) -> None:
     assert not generate.outdated(kept), "make pages writes them anew"
 
 
-def test_every_paper_has_a_page_with_what_would_refute_it_and_no_verdict() -> None:
+def test_every_paper_has_a_page_with_what_would_refute_it() -> None:
     made = survey_pages.pages()
     for key, paper in papers().items():
         page = made[f"{key}.md"]
         for one in paper.evidence:
             assert one.statement in page and one.refuted_by in page
         assert paper.title in page and f"prefero reproduce {key}\n" in page
-        assert f"verdict: {HOLDS}" not in page.lower()
         assert f"[`{key}`]({key}.md)" in made["index.md"]
+
+
+@pytest.mark.parametrize("key", sorted(papers()))
+def test_the_results_in_the_repository_are_of_the_evidence_as_it_is(key: str) -> None:
+    """A comparison that was added or changed has to be measured, also by whoever changed it."""
+    entry = read(survey_pages.MEASURED).get(key)
+    remedy = f"prefero reproduce {key} --record docs/measured.json measures it"
+    assert entry, remedy
+    for one, found in zip(papers()[key].evidence, entry["evidence"], strict=True):
+        if isinstance(one, Claim):
+            assert [each["expected"] for each in found["comparisons"]] == list(map(str, one.expected)), remedy
+            assert list(found["arms"]) == [arm.name for arm in one.arms], remedy
+        else:
+            assert found["numbers"], remedy
+    assert entry["verdict"] == weakest(one["verdict"] for one in entry["evidence"])
+    assert f"**{entry['verdict']}**" in survey_pages.pages()[f"{key}.md"]
 
 
 def test_the_page_of_commands_has_every_command_and_option(kept: dict[str, str]) -> None:

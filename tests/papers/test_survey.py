@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def test_settings_can_be_kept_and_told_apart(key):
         subject = one if isinstance(one, Check) else one.experiment
         marks = [fingerprint(subject, arm, seed) for arm in arms for seed in (100, 101)]
         assert len(set(marks)) == len(marks)
+        pickle.dumps(subject)  # for the processes that measure it
 
 
 @pytest.mark.parametrize("key", PAPERS)
