@@ -35,9 +35,10 @@ def index(measured: Mapping[str, Any]) -> str:
     parts = [
         "# Papers",
         "What papers claim, as experiments of this library: `prefero reproduce KEY` measures one, `prefero "
-        "reproduce --area AREA` an area. [How they are judged](../papers.md). A verdict is about small models in "
-        "small worlds, and a paper's is that of its weakest comparison; what was compared, and by how much, is "
-        f"on its page. Of {len(measured)} measured: {counts}.",
+        "reproduce --area AREA` an area. [How they are judged](../papers.md).",
+        "A verdict is about small models in small worlds, and a paper's is that of its weakest comparison; "
+        "what was compared, and by how much, is on its page. "
+        f"Of {len(measured)} measured: {counts}.",
     ]
     areas: dict[str, list[Paper]] = {}
     for paper in papers().values():
