@@ -19,6 +19,7 @@ def kept() -> dict[str, str]:
     return {
         "trl.md": trl_page.page(),
         "recipes.md": recipe_page.page(),
+        "choosing.md": survey_pages.cited((FOLDER / "choosing.md").read_text("utf-8")),
         **reference_pages.pages(),
         **{f"methods/{name}": text for name, text in method_pages.pages().items()},
     }

@@ -7,19 +7,21 @@ They say what is claimed, how it is measured, and what came of it: on the commit
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from docs.method_pages import linked, table
 from prefero.papers.paper import Claim, Evidence, Paper
 from prefero.papers.record import read
-from prefero.papers.survey import papers
+from prefero.papers.survey import find, papers
 from prefero.papers.verdicts import FAILS, HOLDS, UNCLEAR
 from prefero.report.numbers import duration, number, signed
 
 MEASURED = Path(__file__).parent / "measured.json"
+BLOCK = re.compile(r"(<!-- measured ([\w ]+) -->).*?<!-- end -->", re.DOTALL)
 
 
 def pages() -> dict[str, str]:
@@ -155,6 +157,37 @@ def _signed(value: float | None) -> str:
 
 def _number(value: float | None, absent: str = "") -> str:
     return absent if value is None else number(value, 4)
+
+
+def cited(text: str) -> str:
+    """A page with its tables of measured claims as they are. Each stands between ``<!-- measured KEY KEY -->``
+    and ``<!-- end -->``.
+
+    Raises:
+        PreferoError: a key that no paper has.
+    """
+    return BLOCK.sub(lambda found: f"{found[1]}\n\n{_claims(found[2].split())}\n\n<!-- end -->", text)
+
+
+def _claims(keys: Sequence[str]) -> str:
+    """What each paper claims and what came of it, with the number that its verdict hangs on."""
+    measured, rows = read(MEASURED), []
+    for paper in map(find, keys):
+        entry = measured.get(paper.key)
+        statement = " ".join(one.statement for one in paper.evidence)
+        link = f"[`{paper.key}`](survey/{paper.key}.md)"
+        rows.append((link, statement, _in_short(entry) if entry else "not measured"))
+    return table(("paper", "claim", "here"), rows)
+
+
+def _in_short(entry: Mapping[str, Any]) -> str:
+    """The verdict, and the first comparison that has it."""
+    verdict = entry["verdict"]
+    for one in (each for evidence in entry["evidence"] for each in evidence.get("comparisons", ())):
+        if one["counts"] and one["verdict"] == verdict:
+            low, high = map(_signed, one["interval"])
+            return f"**{verdict}**: {one['expected']}, {_signed(one['difference'])} ({low} to {high})"
+    return f"**{verdict}**"
 
 
 def spelled(settings: Mapping[str, Any]) -> str:
