@@ -160,8 +160,8 @@ def _number(value: float | None, absent: str = "") -> str:
 
 
 def cited(text: str) -> str:
-    """A page with its tables of measured claims as they are. Each stands between ``<!-- measured KEY KEY -->``
-    and ``<!-- end -->``.
+    """A page with its tables of measured claims as they are: what stands between ``<!-- measured KEY -->``,
+    with one key or several, and ``<!-- end -->``.
 
     Raises:
         PreferoError: a key that no paper has.
