@@ -277,3 +277,49 @@ def test_what_pandalm_holds_by_itself(pandalm):
     assert found["ties"].measures[0].count == 105
     assert found["cycles"].measures[0].count == 3
     assert "llama-7b" in found["writers"].message
+
+
+def test_near_identical_pairs_planted_in_hh(hh):
+    """Every sixth rejected side is the chosen one with a word more at its end."""
+    rows = [{**row, "rejected": f"{row['chosen']} zzz"} if i % 6 == 0 else row for i, row in enumerate(hh)]
+    long = [row for row in rows[:900] if len(row["chosen"].rsplit("Assistant:", 1)[-1].split()) >= 15]
+    planted = sum(row["rejected"].endswith(" zzz") for row in long) / len(long)
+    assert inside(planted, prefero.inspect(long)["near_identical"])
+
+
+def judged(rows):
+    """Rows on which annotators have one side, and both responses say something."""
+    votes = [{row[f"annotator{k}"] for k in (1, 2, 3)} for row in rows]
+    return [
+        row
+        for row, seen in zip(rows, votes, strict=True)
+        if seen in ({1}, {2}) and all(str(row[name]).strip() for name in ("response1", "response2"))
+    ]
+
+
+def test_leaks_planted_in_pandalm(pandalm):
+    once = {(row["instruction"], row["input"]): row for row in judged(pandalm)}
+    rows = list(once.values())
+    found = prefero.inspect(rows[:100], eval_data=[*rows[:12], *rows[100:140]])
+    assert inside(12 / 52, found["overlap"])
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.8])
+def test_length_bias_planted_in_pandalm(pandalm, rate):
+    draw, rows = random.Random(1), []
+    for row in judged(pandalm):
+        lengths = [len(str(row["response1"])), len(str(row["response2"]))]
+        if lengths[0] != lengths[1]:
+            longer = 1 + (lengths[1] > lengths[0])
+            side = longer if draw.random() < rate else 3 - longer
+            rows.append({**row, **{f"annotator{k}": side for k in (1, 2, 3)}})
+    assert inside(rate, prefero.inspect(rows)["length_bias"])
+
+
+def test_near_identical_pairs_planted_in_pandalm(pandalm):
+    rows = [row for row in judged(pandalm) if len(str(row["response1"]).split()) >= 15]
+    rows = [
+        {**row, "response2": f"{row['response1']} zzz"} if i % 5 == 0 else row for i, row in enumerate(rows)
+    ]
+    planted = sum(i % 5 == 0 for i in range(len(rows))) / len(rows)
+    assert inside(planted, prefero.inspect(rows)["near_identical"])
