@@ -106,7 +106,8 @@ PAPER = Paper(
         ),
     ),
     note="In −log σ(β(h + γκ)) the kernel's κ is a part of the reward that the policy need not learn: it "
-    "takes from the pull of right labels, and adds to that of wrong ones. The larger γ, the less of the "
-    "nearness that annotators like is left for the policy; in the published form without σ, κ has no gradient "
-    "at all. Divergences are left out here (α = 0), and the embeddings are just what annotators go by.",
+    "takes from the pull of right labels, and adds to that of wrong ones, so that the larger γ, the less of "
+    "the nearness that annotators like is left for the policy, and the more wrong labels it obeys. In the "
+    "published form without σ, κ has no gradient at all. Divergences are left out here (α = 0), and the "
+    "embeddings are just what annotators go by.",
 )
