@@ -1,0 +1,74 @@
+"""rDPO: a loss whose mean over random label flips is DPO's on right labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
+
+FLIPS = 0.3
+RDPO = {"objective": {"method": "rdpo", "flip_rate": FLIPS}}
+
+
+def runs_away(seed: int) -> Sequence[Number]:
+    """Where right labels are hardly more than features: sizes of the estimate, the taste's being 1."""
+    few = LogLinearExperiment(norms=(3.0,), features=8, pairs=60, flips=FLIPS, steps=1000)
+    made = few.make(seed)
+
+    def norm(objective: dict[str, object]) -> float:
+        model = few.train(made, {"objective": objective, "learning_rate": 0.5}, seed).model
+        return few.measure(made, model, seed)["norm"][0]
+
+    dpo, rdpo = norm({"method": "dpo"}), norm(RDPO["objective"])
+    return [
+        Number("size of DPO's estimate from 60 pairs of 8 features", dpo, high=1.5),
+        Number("size of rDPO's", rdpo, low=3.0),
+    ]
+
+
+PAPER = Paper(
+    id="p049",
+    title="Provably Robust DPO: Aligning Language Models with Noisy Feedback",
+    citation="Ray Chowdhury, Kini and Natarajan, 2024, arXiv 2403.00409",
+    adds="DPO's loss corrected for random label flips of a known rate, so that its mean over them is the loss "
+    "on right labels; for log-linear policies the error falls with the number of pairs, as without flips.",
+    methods=("rdpo", "cdpo"),
+    evidence=(
+        Claim(
+            statement="With 30 % of 4000 labels flipped, rDPO finds the gold reward of a log-linear policy, "
+            "and the more pairs the better; DPO and DPO with smoothed labels do not, nor the policy to it.",
+            experiment=LogLinearExperiment(prompts=1000, pairs=4000, flips=FLIPS),
+            arms=(
+                START,
+                Arm("rdpo", RDPO),
+                Arm("rdpo, 500 pairs", {**RDPO, "pairs": 500}),
+                Arm("dpo", {"objective": {"method": "dpo"}}),
+                Arm("cdpo", {"objective": {"method": "cdpo", "smoothing": FLIPS}}),
+            ),
+            expected=(
+                Expectation("rdpo", "dpo", "parameter_error", "lower", by=0.3),
+                Expectation("rdpo", "cdpo", "parameter_error", "lower", by=0.3),
+                Expectation("rdpo", "rdpo, 500 pairs", "parameter_error", "lower", by=0.1),
+                Expectation("rdpo", "dpo", "sub_optimality", "lower"),
+                Expectation("rdpo", "cdpo", "sub_optimality", "lower"),
+                Expectation("rdpo", "dpo", "accuracy", counts=False),
+            ),
+            refuted_by="an estimate that is as far from the gold reward as DPO's or that of smoothed labels, "
+            "or no nearer for eight times the pairs, or a policy worth no more, less its KL",
+            seconds=30,
+            seeds=10,
+        ),
+        Check(
+            statement="Beside: from few pairs the corrected loss has no smallest value, and rDPO runs away.",
+            run=runs_away,
+            refuted_by="an rDPO that stays at the size of the gold reward on 60 pairs of 8 features, or a DPO "
+            "that does not",
+            seconds=15,
+            seeds=5,
+        ),
+    ),
+    note="DPO's estimate is too small, not wrong in direction, and so it ranks held-out responses as well. The "
+    "flip rate that rDPO is given is the true one. The second piece of evidence is its documented weakness, "
+    "which the paper excludes by bounded parameters.",
+)
