@@ -71,7 +71,7 @@ PAPER = Paper(
             ),
             refuted_by="a limit other than the implied policy and the reference, a strength at which TYPO "
             "leaves a reference that is right, or a strength with which DPO or IPO keeps it",
-            seconds=30,
+            seconds=10,
         ),
     ),
 )
