@@ -31,7 +31,8 @@ class UnseenExperiment:
     Measured, one number a prompt: the probabilities ``chosen``, ``rejected`` and ``unseen``;
     ``chosen_log_ratio`` and ``rejected_log_ratio`` to where the arm started, and their difference, the
     ``margin``; ``kl`` to that start; how many steps it takes ``until rejected halves`` and ``until chosen
-    doubles`` (or comes half way to 1, if that is nearer), one step more than there were if it never does.
+    doubles`` (or comes half way to 1, if that is nearer), one step more than there were if it never does; and
+    by how many steps the chosen is later, ``lag``.
     ``order`` is one number in all: Kendall's τ between the margins and how much better the chosen are.
     """
 
@@ -90,13 +91,17 @@ class UnseenExperiment:
         ratios = {side: (last[side] / first[side]).log() for side in ("chosen", "rejected")}
         margin = ratios["chosen"] - ratios["rejected"]
         doubled = (2 * first["chosen"]).minimum((1 + first["chosen"]) / 2)
+        until = {
+            "until rejected halves": reached(path["rejected"] <= first["rejected"] / 2),
+            "until chosen doubles": reached(path["chosen"] >= doubled),
+        }
         found = {
             **last,
             **{f"{side}_log_ratio": one for side, one in ratios.items()},
             "margin": margin,
             "kl": kl(model[-1], model[0]),
-            "until rejected halves": reached(path["rejected"] <= first["rejected"] / 2),
-            "until chosen doubles": reached(path["chosen"] >= doubled),
+            **until,
+            "lag": until["until chosen doubles"] - until["until rejected halves"],
         }
         numbers = {name: one.tolist() for name, one in found.items()}
         return {**numbers, "order": [agreement(margin, made.gaps)]}
