@@ -45,8 +45,8 @@ PAPER = Paper(
     title="3D-Properties: Identifying Challenges in DPO and Charting a Path Forward",
     citation="Yan et al., 2024, arXiv 2406.07327",
     adds="Three flaws of DPO, told from its slopes in probability: the rejected response drops drastically, "
-    "the chosen one is no longer lifted, and probability disperses to unseen ones; a β for each side, imitation, "
-    "and pairs of the policy's own samples mitigate them.",
+    "the chosen one is no longer lifted, and probability disperses to unseen ones; a β for each side, "
+    "imitation, and pairs of the policy's own samples mitigate them.",
     methods=("flex_dpo", "dpo"),
     evidence=(
         Claim(

@@ -71,8 +71,8 @@ PAPER = Paper(
         ),
         Claim(
             statement="In a network whose probabilities add up to 1, too, the rejected response halves "
-            "before the chosen one doubles, wherever it starts; and the chosen one comes out the less probable, the "
-            "less it was so at the start.",
+            "before the chosen one doubles, wherever it starts; and the chosen one comes out the less "
+            "probable, the less it was so at the start.",
             experiment=UnseenExperiment(),
             arms=(
                 START,
@@ -97,5 +97,6 @@ PAPER = Paper(
         ),
     ),
     note="The field takes the two ratios for independent. In a softmax they are not: probability that a "
-    "likely rejected response loses goes to all others, so that from there an unlikely chosen one doubles first.",
+    "likely rejected response loses goes to all others, so that from there an unlikely chosen one "
+    "doubles first.",
 )
