@@ -45,18 +45,21 @@ class LogLinearExperiment:
 
     An arm has an ``objective`` (``beta`` is the experiment's, if it names none) and settings of
     :func:`prefero.papers.training.trained`; with a ``guide``, another objective, a first run by that one
-    gives the reference of a second run, which starts anew; with ``pairs`` it has the first so many only. Training takes ``steps`` of
-    ``examples_per_step`` through the trainer; without ``examples_per_step`` as many steps of Adam on all pairs
-    at once, and without ``steps`` either the loss is brought to its minimum.
+    gives the reference of a second run, which starts anew. Training takes ``steps`` of ``examples_per_step``
+    through the trainer. Without ``examples_per_step`` these are steps of Adam on all pairs at once, or on the
+    arm's first ``pairs``, and without ``steps`` either their loss is brought to its minimum.
 
     Measured on held-out prompts, with the first group's gold reward r and the policy's, β log π/π_ref:
     ``accuracy``, the share of pairs of responses in the right order, ``gold_reward``, E[r], and
     ``sub_optimality``, how much less E[r] − β KL is than the best policy's. One number in all:
     ``parameter_error`` ‖βθ − θ*‖, ``cosine`` and ``norm``, ‖βθ‖/‖θ*‖; ``worst_loss`` and ``loss_gap``, the
     largest expected DPO loss of several groups and how far it is above the smallest, and ``mean_loss``, their
-    mean by shares. Of training pairs: ``margin_clean``, ``margin_flipped``, the policy's reward margins,
-    ``flipped_fitted``, the share of wrong labels it agrees with, and ``flipped_weight``, the mean weight of
-    wrong labels in the objective's gradient, of that of all pairs: 1 is no distinction.
+    mean by shares.
+
+    Measured on training pairs: ``chosen_log_ratio``, log π/π_ref; ``margin_clean`` and ``margin_flipped``,
+    the policy's reward margins; ``flipped_fitted``, the share of wrong labels it agrees with; and
+    ``flipped_weight``, the mean weight of wrong labels in the objective's gradient, of that of all pairs: 1
+    is no distinction.
     """
 
     norms: tuple[float, ...] = (1.5,)
@@ -105,7 +108,10 @@ class LogLinearExperiment:
 
         own = {**settings, "objective": {"beta": self.beta, **settings["objective"]}}
         guide, start = own.pop("guide", None), made.world.policy()
-        reference = start if guide is None else self._found(made, {**own, "objective": guide}, seed, start)
+        reference = start
+        if guide is not None:
+            first = {name: value for name, value in own.items() if name != "max_steps"}
+            reference = self._found(made, {**first, "objective": guide}, seed, start)
         return Trained(Fit(self._found(made, own, seed, reference), reference, own["objective"]))
 
     def _found(
@@ -211,8 +217,10 @@ class LogLinearExperiment:
         flipped = torch.tensor([row["flipped"] for row in made.rows])
         if not flipped.any() or flipped.all():
             return {}
-        margins = self.beta * log_margins(model.policy, made.world.policy(), made.rows)
+        chosen, rejected = log_ratios(model.policy, made.world.policy(), made.rows)
+        margins = self.beta * (chosen - rejected)
         found = {
+            "chosen_log_ratio": [float(chosen.mean())],
             "margin_clean": [float(margins[~flipped].mean())],
             "margin_flipped": [float(margins[flipped].mean())],
             "flipped_fitted": [float((margins[flipped] > 0).double().mean())],
@@ -224,18 +232,19 @@ class LogLinearExperiment:
         return found
 
 
-def log_margins(policy: TabularPolicy, reference: TabularPolicy, rows: Sequence[Row]) -> Tensor:
-    """log π/π_ref of the chosen less that of the rejected response, pair by pair."""
+def log_ratios(policy: TabularPolicy, reference: TabularPolicy, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """log π/π_ref of the chosen and of the rejected responses, pair by pair."""
     import torch
 
     table = policy.table
     prompts = [table.prompt(row["prompt"], "a pair") for row in rows]
     ratios = (policy.probabilities() / reference.probabilities()).log().detach()
-    chosen, rejected = (
-        torch.tensor([table.responses[p].index(row[side]) for p, row in zip(prompts, rows, strict=True)])
-        for side in ("chosen", "rejected")
-    )
-    return ratios[prompts, chosen] - ratios[prompts, rejected]
+
+    def side(name: str) -> Tensor:
+        places = [table.responses[at].index(row[name]) for at, row in zip(prompts, rows, strict=True)]
+        return ratios[torch.tensor(prompts), torch.tensor(places)]
+
+    return side("chosen"), side("rejected")
 
 
 def gradient_weights(
