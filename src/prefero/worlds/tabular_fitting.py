@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefero.data.examples import Examples
 from prefero.data.formats import load_examples
@@ -23,6 +23,9 @@ from prefero.objectives.needs import dry_run
 from prefero.training.collate import collated
 
 Row = Mapping[str, Any]
+
+Policy = TypeVar("Policy", bound=nn.Module)
+"""Whatever gives logits of all responses to the prompts that it is asked for."""
 
 
 class WholeBatch:
@@ -44,12 +47,12 @@ class WholeBatch:
             name: collated([item.columns[name] for item in items], SCHEMA[name]) for name in needs.columns
         }
 
-    def loss(self, policy: TabularPolicy, **others: TabularPolicy) -> Float[Tensor, ""]:
+    def loss(self, policy: nn.Module, **others: nn.Module) -> Float[Tensor, ""]:
         """``others`` are the other models that the objective reads, by name; they get no gradient."""
         with torch.no_grad():
             logits = {name: other(prompts=self.row.prompts).logits for name, other in others.items()}
 
-        def scored(name: str, model: TabularPolicy) -> TokenLogps:
+        def scored(name: str, model: nn.Module) -> TokenLogps:
             return score(model, self.row, self.signals.get(name, frozenset()), logits)[""]
 
         models = {"policy": scored("policy", policy)}
@@ -83,8 +86,8 @@ def minimised(batch: WholeBatch, policy: TabularPolicy, **others: TabularPolicy)
 
 
 def descended(
-    batch: WholeBatch, policy: TabularPolicy, steps: int, learning_rate: float, **others: TabularPolicy
-) -> TabularPolicy:
+    batch: WholeBatch, policy: Policy, steps: int, learning_rate: float, **others: nn.Module
+) -> Policy:
     """A copy of the policy after as many steps of Adam on the batch, whose rate falls to 0 in a line: where
     the loss has no smallest value."""
     found = copy.deepcopy(policy)
