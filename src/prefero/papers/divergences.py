@@ -23,7 +23,8 @@ class Divergences:
 
     An arm is an ``objective``, or ``{"optimum": divergence}``, the largest E[r] − β D(π, π_ref). Measured,
     one number a prompt: at ``beta``, ``reward``, ``entropy`` and ``distance D``, the total variation to the
-    optimum under D; and ``reward for D``, where the mean of D is what ``spent`` says of it.
+    optimum under D. ``reward for D``, where the mean of D is what ``spent`` says of it, is one number in all:
+    methods spend alike on all prompts together, not on each.
     """
 
     prompts: int = 16
@@ -80,7 +81,7 @@ class Divergences:
             apart = (model[at] - optimum(made, kind, self.beta)).abs().sum(-1) / 2
             spent = divergence(model, made.reference, kind).mean(-1)
             found[f"distance {kind}"] = apart.tolist()
-            found[f"reward for {kind}"] = between(spent, rewards, most).tolist()
+            found[f"reward for {kind}"] = [float(between(spent, rewards, most).mean())]
         return found
 
 
