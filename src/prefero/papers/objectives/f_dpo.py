@@ -74,6 +74,6 @@ PAPER = Paper(
     ),
     note="Jensen–Shannon's place does not hold: f″(1) is ½ for it as it is defined here and 1 for the "
     "others, so that at the same β it holds its policy half as hard. Rewards for as much reverse KL do come "
-    "in the paper's order. Rewards for as much of a divergence were compared prompt by prompt at first, which "
-    "they cannot be, as they are matched over all prompts: now they are one number a seed.",
+    "in the paper's order. Rewards for as much of a divergence were compared prompt by prompt at first, "
+    "which they cannot be, as they are matched over all prompts: now they are one number a seed.",
 )

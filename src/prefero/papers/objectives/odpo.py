@@ -52,5 +52,5 @@ PAPER = Paper(
         ),
     ),
     note="Eight prompts with eight responses each; the better-scored response is always the chosen one, so "
-    "that no number of pairs tells DPO how much better it is.",
+    "that no number of pairs tells DPO how much better it is, and ODPO's lead does not shrink with them.",
 )

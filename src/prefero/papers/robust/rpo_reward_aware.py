@@ -75,5 +75,6 @@ PAPER = Paper(
         ),
     ),
     note="Policies know six features of a response, which explain four fifths of the variance of its reward. "
-    "Rounds have as many scored responses in all as one draw from the reference.",
+    "Rounds have as many scored responses in all as one draw from the reference; what they gain (0.007) is "
+    "less than what one draw of 64 responses differs by from another.",
 )
