@@ -145,6 +145,6 @@ PAPER = Paper(
         ),
     ),
     note="The search's proposer is a list of the paper's own losses and three that must be refused. With the "
-    "published β and τ, DiscoPOP's slope lowers margins where training starts: small models, whose log-ratios "
-    "are a few nats, are not carried across, and learn the opposite of the preferences.",
+    "published β and τ, DiscoPOP's slope lowers margins where training starts: small models, whose "
+    "log-ratios are a few nats, are not carried across, and learn the opposite of the preferences.",
 )
