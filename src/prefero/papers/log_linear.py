@@ -46,8 +46,8 @@ class LogLinearExperiment:
     An arm has an ``objective`` (``beta`` is the experiment's, if it names none) and settings of
     :func:`prefero.papers.training.trained`; with a ``guide``, another objective, a first run by that one
     gives the reference of a second run, which starts anew. Training takes ``steps`` of ``examples_per_step``
-    through the trainer. Without ``examples_per_step`` these are steps of Adam on all pairs at once, or on the
-    arm's first ``pairs``, and without ``steps`` either their loss is brought to its minimum.
+    through the trainer. Without ``examples_per_step``, of the arm or of all, these are steps of Adam on all
+    pairs at once, or on the arm's first ``pairs``; without ``steps`` their loss is brought to its minimum.
 
     Measured on held-out prompts, with the first group's gold reward r and the policy's, β log π/π_ref:
     ``accuracy``, the share of pairs of responses in the right order, ``gold_reward``, E[r], and
@@ -122,7 +122,7 @@ class LogLinearExperiment:
         from prefero.worlds.start import one_thread
         from prefero.worlds.tabular_fitting import WholeBatch, descended, minimised
 
-        if self.examples_per_step is not None:
+        if settings.get("examples_per_step", self.examples_per_step) is not None:
             return self._trained(made, settings, seed, reference)
         start, objective = made.world.policy(), from_config(settings["objective"])
         with one_thread():
