@@ -13,8 +13,8 @@ PAPER = Paper(
     methods=("spo_self_supervised",),
     evidence=(
         Claim(
-            statement="The policy comes to tell degrees of removed content on new prompts, and its own reward "
-            "orders them better than DPO's does.",
+            statement="The policy comes to tell degrees of removed content on new prompts, and its own "
+            "reward orders them better than DPO's does.",
             experiment=DegreesExperiment("reviews", pairs=512, epochs=4.0, prompts=128, held_out_pairs=256),
             arms=(
                 START,
@@ -35,6 +35,6 @@ PAPER = Paper(
             first_seconds=90,
         ),
     ),
-    note="Three degrees, one head for both sides, γ = 0.5: no code is published. The head is no more than a part "
-    "of training; probe is a head that is fitted afterwards, for any policy.",
+    note="Three degrees, one head for both sides, γ = 0.5: no code is published. The head is a part of training "
+    "alone; probe is a head that is fitted afterwards, for any policy.",
 )
