@@ -39,6 +39,6 @@ PAPER = Paper(
         ),
     ),
     note="Annotators prefer the review that mentions one aspect of the item's category. The start model has "
-    "never seen two reviews in one prompt: at the step size that is best for DPO, learning to answer it breaks "
-    "the policy, so that RDPO's is smaller.",
+    "never seen two reviews in one prompt: at the step size that is best for DPO, learning to answer it "
+    "breaks the policy, so that RDPO's is smaller.",
 )

@@ -35,6 +35,6 @@ PAPER = Paper(
             first_seconds=90,
         ),
     ),
-    note="Three degrees, one head for both sides, γ = 0.5: no code is published. The head is a part of training "
-    "alone; probe is a head that is fitted afterwards, for any policy.",
+    note="Three degrees, one head for both sides, γ = 0.5: no code is published. The head is a part of "
+    "training alone; probe is a head that is fitted afterwards, for any policy.",
 )

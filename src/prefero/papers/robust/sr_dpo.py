@@ -19,7 +19,8 @@ PAPER = Paper(
     evidence=(
         Claim(
             statement="The gap that the policy sees in a pair when it is asked for quality goes with the gap "
-            "of gold, and Sr-DPO, which makes it a margin, gets further than DPO and orders new answers better.",
+            "of gold, and Sr-DPO, which makes it a margin, gets further than DPO and orders new answers "
+            "better.",
             experiment=RefinedExperiment("reviews", pairs=512, prompts=256, held_out_pairs=384),
             arms=(
                 START,
