@@ -78,6 +78,6 @@ PAPER = Paper(
             first_seconds=60,
         ),
     ),
-    note="β is 1, not 0.1: α moves the margin at which a pair stops pulling, and with a small β no pair comes "
-    "near it (on a tuning seed α then changed nothing).",
+    note="β is 1, not 0.1: α moves the margin at which a pair stops pulling, and with a small β no pair "
+    "comes near it (on a tuning seed α then changed nothing).",
 )
