@@ -74,6 +74,6 @@ PAPER = Paper(
     ),
     note="In the language model seeds differ too much for three to tell: with long steps, which break DPO's "
     "policy, each keeps 4 to 11 nats more of the chosen response, and with steps of their own, which for DPO "
-    "are short, the two are alike. At 0.95, the paper's choice, the margin need not fall. The divergence from "
-    "the start grows with what the chosen response gains.",
+    "are short, the two are alike. At 0.95, the paper's choice, the margin need not fall. The divergence "
+    "from the start grows with what the chosen response gains.",
 )
