@@ -44,6 +44,6 @@ PAPER = Paper(
             first_seconds=90,
         ),
     ),
-    note="The guide is DPO's policy of the same pairs, start and step size; with steps twice as large DPO falls "
-    "apart on some seeds.",
+    note="The guide is DPO's policy of the same pairs, start and step size; with steps twice as large DPO "
+    "falls apart on some seeds.",
 )
