@@ -22,7 +22,7 @@ class Triples(TextExperiment):
     by gold: the best is ``gold``, the second ``chosen`` and the worst ``rejected``; prompts whose best is no
     better than the worst are left out. An arm with ``pairs`` gets the best and the worst as a pair."""
 
-    base_steps: int = 150
+    base_steps: int = 300
 
     @property
     def base_of(self) -> TextWorld:

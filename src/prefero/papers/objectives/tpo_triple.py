@@ -5,7 +5,6 @@ from typing import Any
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.triples import Triples
 
-
 STEP_SIZES = {"learning_rate": (1e-3, 2e-3, 5e-3)}
 
 
@@ -25,7 +24,7 @@ PAPER = Paper(
         Claim(
             statement="From a base model and as many prompts, TPO gets more of the true reward than DPO "
             "does, and than supervised learning on the best responses.",
-            experiment=Triples(pairs=1024, prompts=256, base_steps=300),
+            experiment=Triples(pairs=1024, prompts=256),
             arms=(
                 START,
                 Arm("tpo", run({"method": "tpo_triple", "beta": 0.1, "alpha": 0.9}, 5e-3), STEP_SIZES),
