@@ -38,7 +38,9 @@ PAPER = Paper(
             first_seconds=90,
         ),
     ),
-    note="Annotators prefer the review that mentions one aspect of the item's category. The start model has "
-    "never seen two reviews in one prompt: at the step size that is best for DPO, learning to answer it "
-    "breaks the policy, so that RDPO's is smaller.",
+    note="Annotators prefer the review that mentions one aspect of the item's category; a rationale that "
+    "names another aspect makes the order of new answers worse, so it is the content that helps. What is "
+    "gained is the order of answers: the policy itself moves less than DPO's, and mentions the aspect less "
+    "often. The start model has never seen two reviews in one prompt: at the step size that is best for DPO, "
+    "learning to answer it breaks the policy, so that RDPO's is smaller.",
 )
