@@ -16,7 +16,7 @@ from prefero.models.tabular import TabularPolicy
 from prefero.objectives import from_config
 from prefero.theory.misspecified import LogLinearBandit
 from prefero.worlds.bandit import Bandit, counted, main, total_variation
-from prefero.worlds.tabular_fitting import WholeBatch, fitted
+from prefero.worlds.tabular_fitting import WholeBatch, descended, fitted
 
 
 def uneven(prompts: int, responses: int) -> Tensor:
@@ -162,3 +162,25 @@ def test_a_folder_has_what_a_recipe_names(tmp_path: Path) -> None:
     assert {name: len(found) for name, found in lines.items()} == {"train": 12, "sampled": 7, "held_out": 7}
     assert json.loads(lines["train"][0]) == bandit.expected_pairs()[0]
     assert lines["sampled"] != lines["held_out"]
+
+
+def test_signals_against_the_reference_are_fitted_too() -> None:
+    """A divergence the other way round, or one without a gradient, would end elsewhere."""
+    bandit = Bandit.bradley_terry(2, 3)
+    rows = [row | {"sample": row["chosen"]} for row in bandit.expected_pairs()]
+    for strength, goal in ((1e-4, bandit.optimum(1.0) / bandit.reference), (1e3, bandit.reference)):
+        config = {"method": "typo", "lam": strength, "divergence": "whole", "weight": "given"}
+        start = bandit.policy()
+        found = fitted(from_config(config), rows, start, reference=start).probabilities().detach()
+        assert total_variation(found, goal / goal.sum(-1, keepdim=True)) < 1e-3
+
+
+def test_steps_of_adam_come_to_the_same_and_leave_the_start_as_it_was() -> None:
+    bandit = Bandit.bradley_terry(2, 3)
+    start = bandit.policy()
+    batch = WholeBatch(
+        from_config({"method": "dpo", "beta": 1.0, "weight": "given"}), bandit.expected_pairs(), bandit.table
+    )
+    found = descended(batch, start, 300, 0.1, reference=start).probabilities().detach()
+    assert total_variation(found, bandit.optimum(1.0)) < 1e-3
+    torch.testing.assert_close(start.probabilities().detach(), bandit.reference)

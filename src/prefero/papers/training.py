@@ -13,6 +13,7 @@ from torch import nn
 from prefero.diagnostics.callback import MonitorCallback
 from prefero.diagnostics.records import read_lines
 from prefero.papers.paper import Trained
+from prefero.reference.resolve import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
 from prefero.worlds.start import one_thread, quiet
 
@@ -35,10 +36,15 @@ def trained(
     ``settings`` are the arm's: ``objective`` and whatever else the trainer takes, such as ``learning_rate``,
     ``reference`` or ``models``. ``budget`` are arguments that all arms share (``num_train_epochs``,
     ``examples_per_step``, ``kind``, …); an arm's own take precedence. A ``model`` that is no name or folder
-    is trained itself: give a copy. Reference scores come from the disk cache, which arms and papers share.
+    is trained itself: give a copy. A ``reference``, or one of ``models``, may be a mapping, as in a recipe.
+    Reference scores come from the disk cache, which arms and papers share.
     """
     with TemporaryDirectory(prefix="prefero-") as folder, one_thread(), quiet():
         arguments = {"lr_scheduler_type": "linear", "logging_steps": 0.05, **budget, **settings}
+        if "reference" in arguments:
+            arguments["reference"] = _reference(arguments["reference"])
+        if "models" in arguments:
+            arguments["models"] = {name: _reference(one) for name, one in arguments["models"].items()}
         trainer = PreferenceTrainer(
             model,
             data,
@@ -59,6 +65,10 @@ def trained(
         del trainer
         gc.collect()  # a trainer holds itself in cycles
     return Trained(policy, curves)
+
+
+def _reference(given: Any) -> Any:
+    return ReferenceSpec(**given) if isinstance(given, Mapping) else given
 
 
 def _curves(file: Path) -> dict[str, list[tuple[float, float]]]:

@@ -11,6 +11,7 @@ form (:mod:`prefero.theory`).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -136,6 +137,27 @@ class Bandit:
         rows = self._rows([tuple(one) for one in torch.where(wins[:, None], places, swapped).tolist()])
         return [row | {"weight": 1.0} for row in rows]
 
+    def scored_groups(
+        self, count: int, size: int, seed: int, sampling: Probabilities | None = None
+    ) -> list[Row]:
+        """``count`` lists of ``size`` different responses, drawn from ``sampling``, the reference by default,
+        to a random prompt each, with their rewards as scores."""
+        numbers = stream("bandit", "groups", seed)
+        prompts = torch.randint(len(self.reference), (count,), generator=numbers)
+        drawn = torch.multinomial(
+            (self.reference if sampling is None else sampling)[prompts], size, generator=numbers
+        )
+        table, scores = self.table, self._gold[prompts].gather(1, drawn)
+        each = zip(prompts.tolist(), drawn.tolist(), scores.tolist(), strict=True)
+        return [
+            {
+                "prompt": table.prompts[prompt],
+                "responses": [table.responses[prompt][one] for one in some],
+                "scores": of,
+            }
+            for prompt, some, of in each
+        ]
+
     def _met(self, sampling: Probabilities | None) -> Float[Tensor, "prompt response response"]:
         """How often two different responses meet."""
         drawn = torch.ones_like(self.reference) if sampling is None else sampling
@@ -186,6 +208,18 @@ class Bandit:
 def total_variation(policy: Probabilities, other: Probabilities) -> float:
     """½ Σ |p − q|, of the prompt where it is largest."""
     return (policy - other).abs().sum(-1).max().item() / 2
+
+
+def ordered_pairs(groups: Sequence[Row]) -> list[Row]:
+    """All pairs of responses of each list that do not have the same score, the better one chosen."""
+    rows = []
+    for group in groups:
+        scored = sorted(zip(group["scores"], group["responses"], strict=True), reverse=True)
+        for (best, chosen), (worst, rejected) in itertools.combinations(scored, 2):
+            if best > worst:
+                pair = {"prompt": group["prompt"], "chosen": chosen, "rejected": rejected}
+                rows.append(pair | {"chosen_score": best, "rejected_score": worst})
+    return rows
 
 
 def counted(rows: Sequence[Row]) -> list[Row]:

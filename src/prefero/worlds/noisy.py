@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+class Named(Protocol):
+    """A world that is only known by its name, which the random numbers follow from."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Labels(Protocol):
     """Pairs of a world, labelled anew."""
 
@@ -51,7 +58,7 @@ class Flips:
         if not 0 <= self.rate <= 1:
             raise PreferoError(f"flip rate {self.rate}; expected a share from 0 to 1")
 
-    def __call__(self, world: TextWorld, rows: Sequence[Row], seed: int) -> list[Row]:
+    def __call__(self, world: Named, rows: Sequence[Row], seed: int) -> list[Row]:
         rng = random.Random(f"{world.name} flips {seed}")
         found = []
         for row, rate in zip(rows, self._rates(rows), strict=True):

@@ -151,13 +151,13 @@ def default_folder() -> Path:
 
 
 def word_tokenizer(
-    words: Sequence[str], max_length: int, template: str = "<s> $A"
+    words: Sequence[str], max_length: int, template: str = "<s> $A", *, marks: bool = True
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with one token a word or punctuation mark, which gives back the text it was given.
-    ``template`` says what it puts around a text."""
+    ``template`` says what it puts around a text; without ``marks`` words are what stands between spaces."""
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if marks else pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(
         prefix="##", cleanup=True
     )  # no word starts so; spaces before . and ,
@@ -185,25 +185,31 @@ def start_model(
     seed: int,
     cache: Path | None = None,
     report: Report | None = None,
+    origin: StartModel | None = None,
 ) -> StartModel:
     """The start model of world ``name``: from ``cache`` if it was made before, else trained and put there.
 
     ``corpus(n)`` gives the first ``n`` pairs of an endless corpus, the same for the same seed. The entry is
     keyed by the recipe, the words, the beginning of the corpus and the seed; it appears whole or not at all.
+    With an ``origin`` of the same words and sizes this is another phase of training: it begins as that model.
     """
-    folder = (cache or default_folder()) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed)}"
+    after = None if origin is None else origin.folder.name
+    folder = (cache or default_folder()) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed, after)}"
     if not folder.is_dir():
         tokenizer = recipe.tokenizer(words)
         with one_thread():
-            model = _train(tokenizer, corpus(recipe.examples), recipe, seed, report)
+            model = _train(tokenizer, corpus(recipe.examples), recipe, seed, report, origin)
         _save(model, tokenizer, folder)
     with quiet():
         kind = getattr(transformers, AutoConfig.from_pretrained(folder).architectures[0])
         return StartModel(kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder), folder)
 
 
-def _fingerprint(words: Sequence[str], beginning: Sequence[Pair], recipe: StartRecipe, seed: int) -> str:
-    content = json.dumps([asdict(recipe), list(words), list(beginning), seed], sort_keys=True)
+def _fingerprint(
+    words: Sequence[str], beginning: Sequence[Pair], recipe: StartRecipe, seed: int, after: str | None
+) -> str:
+    parts = [asdict(recipe), list(words), list(beginning), seed]
+    content = json.dumps(parts if after is None else [*parts, after], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -237,10 +243,13 @@ def _train(
     recipe: StartRecipe,
     seed: int,
     report: Report | None,
+    origin: StartModel | None,
 ) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = recipe.untrained(tokenizer).train()
+    if origin is not None:
+        model.load_state_dict(origin.model.state_dict())
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.lr,

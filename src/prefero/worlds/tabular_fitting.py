@@ -1,55 +1,68 @@
-"""Tabular policies fitted to all rows at once, to rounding: where a gradient method is not the question."""
+"""Tabular policies fitted to all rows at once: to rounding, where a gradient method is not the question, or
+by a number of steps."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from prefero.data.examples import Examples
 from prefero.data.formats import load_examples
 from prefero.data.schema import SCHEMA
 from prefero.data.table import Table, look_up
 from prefero.errors import PreferoError
 from prefero.models.tabular import TabularPolicy, arrange, score
-from prefero.objectives.batch import PreferenceBatch
+from prefero.objectives.batch import PreferenceBatch, TokenLogps
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import dry_run
 from prefero.training.collate import collated
 
 Row = Mapping[str, Any]
 
+Policy = TypeVar("Policy", bound=nn.Module)
+"""Whatever gives logits of all responses to the prompts that it is asked for."""
+
 
 class WholeBatch:
     """All rows as the batch that an objective reads: a function of the models alone."""
 
-    def __init__(self, objective: Objective, rows: Sequence[Row], table: Table) -> None:
-        """Raises :class:`PreferoError` for an objective that reads views, signals or noise."""
+    def __init__(self, objective: Objective, rows: Sequence[Row] | Examples, table: Table) -> None:
+        """Raises :class:`PreferoError` for an objective that reads views or noise."""
         needs = dry_run(objective)
-        if needs.views or any(needs.models.values()) or any(SCHEMA[name].drawn for name in needs.columns):
+        if needs.views or any(SCHEMA[name].drawn for name in needs.columns):
             raise PreferoError(
-                f"{objective.key or type(objective).__name__} reads more than log-probabilities and "
+                f"{objective.key or type(objective).__name__} reads more than log-probabilities, signals and "
                 "annotations of the rows; PreferenceTrainer gives it all"
             )
-        items = look_up(load_examples(rows), table, roles=needs.roles, columns=needs.columns)
+        self.signals = needs.models
+        examples = rows if isinstance(rows, Examples) else load_examples(rows)
+        items = look_up(examples, table, roles=needs.roles, columns=needs.columns)
         self.objective, self.roles, self.row = objective.double(), needs.roles, arrange(list(items), table)
         self.columns = {
             name: collated([item.columns[name] for item in items], SCHEMA[name]) for name in needs.columns
         }
 
-    def loss(self, policy: TabularPolicy, **others: TabularPolicy) -> Float[Tensor, ""]:
+    def loss(self, policy: nn.Module, **others: nn.Module) -> Float[Tensor, ""]:
         """``others`` are the other models that the objective reads, by name; they get no gradient."""
-        models = {"policy": score(policy, self.row)[""]}
         with torch.no_grad():
-            models |= {name: score(other, self.row)[""] for name, other in others.items()}
+            logits = {name: other(prompts=self.row.prompts).logits for name, other in others.items()}
+
+        def scored(name: str, model: nn.Module) -> TokenLogps:
+            return score(model, self.row, self.signals.get(name, frozenset()), logits)[""]
+
+        models = {"policy": scored("policy", policy)}
+        with torch.no_grad():
+            models |= {name: scored(name, other) for name, other in others.items()}
         return self.objective.loss(PreferenceBatch(models, self.columns, self.roles))
 
 
 def fitted(
-    objective: Objective, rows: Sequence[Row], policy: TabularPolicy, **others: TabularPolicy
+    objective: Objective, rows: Sequence[Row] | Examples, policy: TabularPolicy, **others: TabularPolicy
 ) -> TabularPolicy:
     """A copy of the policy with the smallest loss on these rows, near where it was."""
     return minimised(WholeBatch(objective, rows, policy.table), policy, **others)
@@ -69,4 +82,20 @@ def minimised(batch: WholeBatch, policy: TabularPolicy, **others: TabularPolicy)
         return loss
 
     optimizer.step(closure)
+    return found
+
+
+def descended(
+    batch: WholeBatch, policy: Policy, steps: int, learning_rate: float, **others: nn.Module
+) -> Policy:
+    """A copy of the policy after as many steps of Adam on the batch, whose rate falls to 0 in a line: where
+    the loss has no smallest value."""
+    found = copy.deepcopy(policy)
+    optimizer = torch.optim.Adam(found.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        batch.loss(found, **others).backward()
+        optimizer.step()
+        schedule.step()
     return found
