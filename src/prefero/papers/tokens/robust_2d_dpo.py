@@ -36,11 +36,11 @@ PAPER = Paper(
                 Expectation("2d-dpo", "dpo", "accuracy", counts=False),
                 Expectation("robust", "dpo", "noisy_accuracy", counts=False),
             ),
-            refuted_by="an accuracy under wrong scores that is less than a point higher, or one that falls as much",
+            refuted_by="an accuracy that is less than a point higher under wrong scores, or falls as much",
             seconds=140,
             first_seconds=60,
         ),
     ),
-    note="The public code has no robust loss: both are interpretations, the worst case within ε (0.3) and the "
-    "expectation over errors within ε (2, as large as they are).",
+    note="The public code has no robust loss: both are interpretations, the worst case within ε (0.3, our "
+    "default) and the expectation over errors within ε (2, as large as they are).",
 )
