@@ -8,7 +8,6 @@ from prefero.papers.guided import Guided
 from prefero.papers.log_linear import LogLinearExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
-STEP_SIZES = {"learning_rate": (1e-3, 2e-3, 4e-3)}
 DPO = {"method": "dpo", "beta": 0.1}
 GUIDED = {"objective": DPO, "learning_rate": 2e-3, "guide": {"objective": DPO, "learning_rate": 2e-3}}
 EPOCHS = 2.0
@@ -65,28 +64,25 @@ PAPER = Paper(
             experiment=Guided("reviews", pairs=1024, epochs=EPOCHS, prompts=256),
             arms=(
                 START,
-                Arm("pre_dpo", GUIDED, STEP_SIZES),
-                Arm("dpo", {"objective": DPO, "learning_rate": 2e-3}, STEP_SIZES),
+                Arm("pre_dpo", GUIDED),
+                Arm("dpo", {"objective": DPO, "learning_rate": 2e-3}),
                 Arm(
                     "dpo, twice the steps",
                     {"objective": DPO, "learning_rate": 2e-3, "num_train_epochs": 2 * EPOCHS},
-                    STEP_SIZES,
                 ),
-                Arm("dpo, half of β", {"objective": {**DPO, "beta": 0.05}, "learning_rate": 2e-3}),
             ),
             expected=(
                 Expectation("pre_dpo", "dpo", "gold_reward"),
                 Expectation("pre_dpo", "dpo, twice the steps", "gold_reward"),
                 Expectation("pre_dpo", "start", "gold_reward", by=0.05),
-                Expectation("pre_dpo", "dpo, half of β", "gold_reward", counts=False),
                 Expectation("pre_dpo", "dpo", "kl", "higher", counts=False),
             ),
             refuted_by="gold reward that DPO reaches without a guide, given as many steps",
-            seconds=100,
+            seconds=115,
             first_seconds=90,
-            tuning_seeds=(0,),
         ),
     ),
     note="For a log-linear policy the two runs' estimates add up, so that Pre-DPO ends where DPO with half "
-    "of β does: it goes twice as far in the same direction, and ranks no better.",
+    "of β does: it goes twice as far in the same direction, and ranks no better. All "
+    "runs of the language model have the step size that is DPO's best on these pairs.",
 )
