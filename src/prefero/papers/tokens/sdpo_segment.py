@@ -45,7 +45,7 @@ PAPER = Paper(
             tuning_seeds=(0,),
         ),
     ),
-    note="Single turns do best here, on every seed: a failed talk's late turns are often right as things then "
-    "stood, and segments and sessions push them down with the wrong one. On one seed in three answers to the "
-    "seller's price are lost so (the metric answer).",
+    note="Single turns do best here on every seed: a failed talk's late turns are often right as things then "
+    "stood, and segments and sessions push them down with the wrong one. On one seed in three, answers to "
+    "the seller's price are lost so (the metric answer).",
 )
