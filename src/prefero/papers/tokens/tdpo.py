@@ -54,6 +54,7 @@ PAPER = Paper(
     ),
     note="What is too small to tell is the reward beside DPO's, which varies from seed to seed by more than "
     "the margin. The first run was at the larger steps, DPO's best ones on two tuning seeds; there DPO fell "
-    "apart on one of the three judged seeds (KL 51), so the claim is about steps half as large, and the first "
-    "run stands beside, with the first variant, whose gradient pushes the chosen response's divergence up.",
+    "apart on one of the three judged seeds (KL 51), so the claim is about steps half as large, and the "
+    "first run stands beside, with the first variant, whose gradient pushes the chosen response's "
+    "divergence up.",
 )
