@@ -84,5 +84,5 @@ PAPER = Paper(
     ),
     note="For a log-linear policy the two runs' estimates add up, so that Pre-DPO ends where DPO with half "
     "of β does: it goes twice as far in the same direction, and ranks no better. All "
-    "runs of the language model have the step size that is DPO's best on these pairs.",
+    "runs of the language model have the step size of DPO's own evidence.",
 )
