@@ -16,7 +16,7 @@ BETTER, WORSE = (Session.read(PROMPT, text) for text in (DEAL, DEAL.replace("sha
 
 
 def test_turns_score_by_what_they_are_worth() -> None:
-    assert scores(BETTER) == [4, 4, 4, 4, 2, 2, 2] and scores(WORSE) == [4, 0, 4, 4, 2, 2, 2]
+    assert scores(BETTER) == [3, 3, 3, 3, 2, 2, 2] and scores(WORSE) == [3, 1, 3, 3, 2, 2, 2]
 
 
 def test_an_annotator_changes_scores_and_neither_texts_nor_places() -> None:

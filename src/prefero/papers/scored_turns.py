@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from prefero.worlds.bargaining import Session
     from prefero.worlds.start import StartModel
 
-GOOD, SMALL_TALK, BAD = 4.0, 2.0, 0.0
+GOOD, SMALL_TALK, BAD = 3.0, 2.0, 1.0
 """The scores of a decisive turn that is right, of one that decides nothing, and of one that is wrong."""
+LOWEST, HIGHEST = 0.0, 4.0
+"""Between which annotators score."""
 SIDES = ("chosen", "rejected")
 
 
@@ -41,7 +43,7 @@ class Both:
 class ScoredTurnsExperiment:
     """An :class:`~prefero.papers.paper.Experiment` on :mod:`prefero.worlds.bargaining`: two sessions of the
     start model with one seller, the one with more right turns chosen (equal ones are left out), and every
-    turn of the buyer a segment with a score: 4 for right, 0 for wrong, 2 for small talk.
+    turn of the buyer a segment with a score from 0 to 4: 3 for right, 1 for wrong, 2 for small talk.
 
     Every arm is trained twice, with the settings of :func:`prefero.papers.training.trained`: on these scores,
     and on ones with ``noise`` of size ``epsilon`` (:func:`~prefero.feedback.segment_scores.noisy_scores`).
@@ -56,10 +58,10 @@ class ScoredTurnsExperiment:
     noise: Noise = "uniform"
     epsilon: float = 2.0
     pairs: int = 400
-    held_out: int = 1000
+    held_out: int = 900
     epochs: float = 2.0
     examples_per_step: int = 32
-    talks: int = 500
+    talks: int = 300
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ class ScoredTurnsExperiment:
 
         def careless(scores: Sequence[float]) -> list[float]:
             return noisy_scores(
-                scores, noise=self.noise, epsilon=self.epsilon, generator=numbers, low=BAD, high=GOOD
+                scores, noise=self.noise, epsilon=self.epsilon, generator=numbers, low=LOWEST, high=HIGHEST
             )
 
         with one_thread():

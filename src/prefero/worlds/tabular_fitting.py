@@ -4,7 +4,7 @@ by a number of steps."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -86,14 +86,22 @@ def minimised(batch: WholeBatch, policy: TabularPolicy, **others: TabularPolicy)
 
 
 def descended(
-    batch: WholeBatch, policy: Policy, steps: int, learning_rate: float, **others: nn.Module
+    batch: WholeBatch,
+    policy: Policy,
+    steps: int,
+    learning_rate: float,
+    *,
+    redraw: Callable[[Policy], None] = lambda policy: None,
+    **others: nn.Module,
 ) -> Policy:
     """A copy of the policy after as many steps of Adam on the batch, whose rate falls to 0 in a line: where
-    the loss has no smallest value."""
+    the loss has no smallest value, or where ``redraw`` changes the batch before each step, by the policy
+    then."""
     found = copy.deepcopy(policy)
     optimizer = torch.optim.Adam(found.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     for _ in range(steps):
+        redraw(found)
         optimizer.zero_grad()
         batch.loss(found, **others).backward()
         optimizer.step()

@@ -51,7 +51,7 @@ PAPER = Paper(
                 ),
             ),
             refuted_by="a policy as broad, or a reward as low, as DPO's, or one that is nearer in both KLs",
-            seconds=15,
+            seconds=10,
         ),
     ),
     note="Too small to tell is the reward with comparisons: with 64 noisy ones a prompt EXO narrows on some "

@@ -70,5 +70,7 @@ PAPER = Paper(
             seeds=6,
         ),
     ),
-    note="The scores are the gold rewards, and so they know which labels are wrong.",
+    note="What fails is one part alone: the weight of performance makes the policy's steps smaller where it "
+    "is right (it ends half as far from its reference), which helps its ranking no more than without and "
+    "costs gold reward. The scores are the gold rewards, and so they know which labels are wrong.",
 )

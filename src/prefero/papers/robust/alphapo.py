@@ -45,5 +45,6 @@ PAPER = Paper(
     ),
     note="Same β, γ and step size, since the margin says when to stop. Of the gradients on a pair's two "
     "sides the chosen one's is (p̄_l/p̄_w)^α of the other's, p̄ being the mean probability of a token: once a "
-    "pair is ordered, α > 0 pushes the rejected response down harder than it lifts the chosen one.",
+    "pair is ordered, α > 0 pushes the rejected response down harder than it lifts the chosen one. The means "
+    "of three seeds point that way, within their spread.",
 )

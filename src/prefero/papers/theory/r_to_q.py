@@ -130,7 +130,9 @@ PAPER = Paper(
             seconds=60,
         ),
     ),
-    note="Words are turned round in good reviews, held out ones for the credit. Beams that have ended are "
-    "compared by their mean log-probability; by the total the empty text wins, which the start model writes "
-    "now and then. Beside it is what beams do for the start model.",
+    note="Beams that have ended are compared by their mean log-probability; by the total the empty text "
+    "wins, which the start model writes now and then. What five beams find in DPO's policy is worth "
+    "more than samples in one seed of three, and they gain as much in the start model. Rewards of "
+    "chosen responses move as the paper says, of those that the reference was not fitted on by "
+    "little.",
 )

@@ -24,8 +24,8 @@ PAPER = Paper(
     evidence=(
         Claim(
             statement="A buyer who learns from the key segment of a talk, from its first wrong turn to the "
-            "deal, succeeds more often at new talks than one who learns from that turn alone, "
-            "or from whole sessions, all from the same pairs.",
+            "deal, succeeds more often at new talks than one who learns from that turn alone, or from whole "
+            "sessions, all from the same pairs.",
             experiment=TurnsExperiment(),
             arms=(
                 START,
@@ -45,4 +45,7 @@ PAPER = Paper(
             tuning_seeds=(0,),
         ),
     ),
+    note="Single turns do best here on every seed: a failed talk's late turns are often right as things then "
+    "stood, and segments and sessions push them down with the wrong one. On one seed in three, answers to "
+    "the seller's price are lost so (the metric answer).",
 )

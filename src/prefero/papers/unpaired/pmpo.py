@@ -40,4 +40,7 @@ PAPER = Paper(
             seconds=25,
         ),
     ),
+    note="At the same β both kinds gain more than accepted responses alone, but those need no KL, and "
+    "without it do better still: no label is noisy here. Rejected responses without KL leave the reference "
+    "for good (coverage), and on some prompts all the reward goes with it, on most none.",
 )
