@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.degrees import DegreesExperiment, graded, head, probed
+from prefero.papers.experiments.degrees import DegreesExperiment, graded, head, probed
 from tests.papers.test_ranking import SMALL_WORLD
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from prefero.papers.displacement import kept, mixed
+from prefero.papers.experiments.displacement import kept, mixed
 from prefero.papers.theory.ches import AWAY, UNEMBEDDING, descended
 from prefero.worlds.safety import kind, write_help, write_refusal
 

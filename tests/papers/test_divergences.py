@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.divergences import KINDS, Divergences
+from prefero.papers.experiments.divergences import KINDS, Divergences
 
 EXPERIMENT = Divergences(prompts=2, responses=3, betas=(0.1, 0.3, 1.0), spent=(0.1,) * 4)
 

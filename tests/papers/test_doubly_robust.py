@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.doubly_robust import Estimates, Policies, made
+from prefero.papers.experiments.doubly_robust import Estimates, Policies, made
 
 RIGHT = {"reference": "right", "preference": "right"}
 DRPO = {"objective": {"method": "drpo", "baseline": 0.5}}

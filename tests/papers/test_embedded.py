@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefero.papers import reproduce
-from prefero.papers.embedded import EmbeddedExperiment, Meanings, compared
+from prefero.papers.experiments.embedded import EmbeddedExperiment, Meanings, compared
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.verdicts import FAILS, HOLDS
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.extra_references import ExtraReferences
+from prefero.papers.experiments.extra_references import ExtraReferences
 
 EXPERIMENT = ExtraReferences(prompts=4, responses=6, features=3, pairs=30, steps=50)
 DPO = {"method": "dpo", "beta": 0.5}

@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.frontiers import Frontiers, between
+from prefero.papers.experiments.frontiers import Frontiers, between
 from prefero.worlds.bandit import Bandit, ordered_pairs
 
 EXPERIMENT = Frontiers(prompts=3, responses=4, steps=40)

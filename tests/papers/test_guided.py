@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from prefero.papers.guided import Guided
+from prefero.papers.experiments.guided import Guided
 from tests.worlds.small import SMALL
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prefero.papers.held_out_pairs import HeldOutPairs, held_out_pairs, per_token
+from prefero.papers.experiments.held_out_pairs import HeldOutPairs, held_out_pairs, per_token
 from tests.worlds.small import SMALL
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-2}

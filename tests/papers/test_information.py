@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.information import Information
+from prefero.papers.experiments.information import Information
 from prefero.theory.information import information_power, power_law
 
 SMALL = Information(prompts=2, responses=5, beta=0.7)

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.log_linear import Fit, LogLinearExperiment, gradient_weights
+from prefero.papers.experiments.log_linear import Fit, LogLinearExperiment, gradient_weights
 
 SMALL = LogLinearExperiment(prompts=200, held_out=64, pairs=600, flips=0.3)
 DPO = {"objective": {"method": "dpo"}}

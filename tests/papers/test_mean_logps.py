@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.mean_logps import MeanLogps
+from prefero.papers.experiments.mean_logps import MeanLogps
 from tests.worlds.small import SMALL
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from prefero.papers.modes import Modes
+from prefero.papers.experiments.modes import Modes
 
 EXPERIMENT = Modes(prompts=2, groups=32, steps=100)
 BETAS = {"beta": 0.5, "beta_r": 0.5}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefero.papers.objective_search import BROKEN, DISCOVERED, ObjectiveSearch
+from prefero.papers.experiments.objective_search import BROKEN, DISCOVERED, ObjectiveSearch
 
 SMALL = ObjectiveSearch(worlds=2, prompts=8, pairs=64, steps=10)
 

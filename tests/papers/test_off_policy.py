@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.off_policy import OffPolicy
+from prefero.papers.experiments.off_policy import OffPolicy
 from prefero.papers.text import TextExperiment
 from tests.worlds.small import SMALL
 

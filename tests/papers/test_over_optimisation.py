@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from prefero.papers.over_optimisation import Checkpoint, OverOptimisation, Run, fit, picked
+from prefero.papers.experiments.over_optimisation import Checkpoint, OverOptimisation, Run, fit, picked
 from tests.worlds.small import SMALL
 
 WRITES = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)

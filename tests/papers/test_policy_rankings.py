@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.papers.policy_rankings import PolicyRankings
+from prefero.papers.experiments.policy_rankings import PolicyRankings
 from tests.worlds.small import SMALL
 
 

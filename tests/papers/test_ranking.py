@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.ranking import Ranked, RankingExperiment, orders
+from prefero.papers.experiments.ranking import Ranked, RankingExperiment, orders
 from prefero.worlds.noisy import Ties
 from tests.worlds.small import SMALL
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefero.papers.rationales import RationalesExperiment, aspects_of, mentions, with_rationales
+from prefero.papers.experiments.rationales import RationalesExperiment, aspects_of, mentions, with_rationales
 
 ROW = {
     "prompt": "we tried this soup today.",

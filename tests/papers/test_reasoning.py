@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 
 from prefero.errors import PreferoError
-from prefero.papers.reasoning import Data, Made, ReasoningExperiment
+from prefero.papers.experiments.reasoning import Data, Made, ReasoningExperiment
 from prefero.worlds.arithmetic import ARITHMETIC, ArithmeticWorld, check, outcome_pairs
 from tests.worlds.test_arithmetic import PROBLEM, RIGHT, WRONG, drawn, small
 

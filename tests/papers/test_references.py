@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from prefero.papers.references import References, astray
+from prefero.papers.experiments.references import References, astray
 from prefero.worlds.review_grammar import read_review
 from tests.worlds.small import SMALL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prefero.papers.refined import ASK, Refined, RefinedExperiment
+from prefero.papers.experiments.refined import ASK, Refined, RefinedExperiment
 from tests.papers.test_ranking import SMALL_WORLD
 
 

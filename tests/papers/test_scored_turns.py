@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefero.data.formats import load_examples
-from prefero.papers.scored_turns import Made, ScoredTurnsExperiment, scored_row, scores
+from prefero.papers.experiments.scored_turns import Made, ScoredTurnsExperiment, scored_row, scores
 from prefero.worlds.bargaining import Session
 from tests.worlds.test_bargaining import DEAL, PROMPT
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.single_labels import SingleLabels
+from prefero.papers.experiments.single_labels import SingleLabels
 
 EXPERIMENT = SingleLabels(prompts=3, responses=5, labels=90, steps=150)
 

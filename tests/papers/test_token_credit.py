@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from prefero.papers import token_credit
-from prefero.papers.decoding import Decoding
-from prefero.papers.token_credit import Guess, TokenCredit, turned_round
+from prefero.papers.experiments.decoding import Decoding
+from prefero.papers.experiments.token_credit import Guess, TokenCredit, turned_round
 from prefero.worlds import reviews
 from prefero.worlds.reviews import REVIEWS
 from tests.worlds.small import SMALL

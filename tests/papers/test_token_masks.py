@@ -9,7 +9,7 @@ import torch
 
 from prefero.objectives.heads import Head, State
 from prefero.objectives.signals import TOKEN_STATES
-from prefero.papers.token_masks import Masked, TokenMasks
+from prefero.papers.experiments.token_masks import Masked, TokenMasks
 from prefero.worlds.safety import SAFETY
 
 

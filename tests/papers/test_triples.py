@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from prefero.papers.triples import Triples
+from prefero.papers.experiments.triples import Triples
 from tests.worlds.small import SMALL
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.two_groups import TwoGroups
+from prefero.papers.experiments.two_groups import TwoGroups
 
 EXPERIMENT = TwoGroups(prompts=4, responses=3)
 

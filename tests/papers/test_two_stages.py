@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from prefero.papers.two_stages import TwoStages
+from prefero.papers.experiments.two_stages import TwoStages
 from tests.worlds.small import SMALL
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import torch
 
-from prefero.papers.uncovered import Uncovered
+from prefero.papers.experiments.uncovered import Uncovered
 
 DPO = {"objective": {"method": "dpo", "beta": 0.05, "weight": "given"}, "learning_rate": 0.1}
 HEAVY = {

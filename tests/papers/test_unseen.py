@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prefero.papers.unseen import OFF_POLICY, ON_POLICY, UnseenExperiment, agreement, reached
+from prefero.papers.experiments.unseen import OFF_POLICY, ON_POLICY, UnseenExperiment, agreement, reached
 from prefero.worlds.unseen import Unseen
 
 DPO = {"objective": {"method": "dpo", "beta": 0.5}}

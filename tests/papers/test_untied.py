@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from prefero.papers.experiments.untied import Untied
 from prefero.papers.robust.compo import COMPO
-from prefero.papers.untied import Untied
 from tests.worlds.small import SMALL
 
 

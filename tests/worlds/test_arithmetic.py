@@ -8,7 +8,7 @@ import pytest
 
 from prefero.data.formats import load_examples
 from prefero.feedback.sampling import Sample
-from prefero.papers.reasoning import ReasoningExperiment
+from prefero.papers.experiments.reasoning import ReasoningExperiment
 from prefero.worlds.arithmetic import (
     ARITHMETIC,
     ARITHMETIC_WORDED,

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 from prefero.data.formats import load_examples
-from prefero.papers.turns import Made, TurnsExperiment
+from prefero.papers.experiments.turns import Made, TurnsExperiment
 from prefero.worlds.bargaining import (
     BARGAINING,
     DECISIVE,

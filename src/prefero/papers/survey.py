@@ -1,4 +1,4 @@
-"""Which papers there are: every module in a folder beside this file, by itself."""
+"""Which papers there are: every module in the folder of an area, by itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import prefero.papers
 from prefero.errors import PreferoError, nearest
 from prefero.papers.paper import Paper
 
+EXPERIMENTS = "experiments"
+"""The folder that is no area."""
+
 
 @functools.cache
 def papers() -> Mapping[str, Paper]:
@@ -23,7 +26,7 @@ def papers() -> Mapping[str, Paper]:
     """
     found: dict[str, Paper] = {}
     for area in pkgutil.iter_modules(prefero.papers.__path__):
-        if not area.ispkg:
+        if not area.ispkg or area.name == EXPERIMENTS:
             continue
         package = importlib.import_module(f"prefero.papers.{area.name}")
         for module in pkgutil.iter_modules(package.__path__):

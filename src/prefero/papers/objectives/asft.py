@@ -1,8 +1,8 @@
 """ASFT: absolute likelihoods of both responses, without a reference."""
 
+from prefero.papers.experiments.unseen import ON_POLICY, UnseenExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.unseen import ON_POLICY, UnseenExperiment
 
 STEP_SIZES = {"learning_rate": (1e-3, 2e-3)}
 

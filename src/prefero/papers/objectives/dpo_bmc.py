@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.reasoning import ReasoningExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.reasoning import ReasoningExperiment
 
 BETA, LEARNING_RATE = 0.05, 2e-4
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from prefero.papers.experiments.unseen import UnseenExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.unseen import UnseenExperiment
 
 STEP_SIZES = {"learning_rate": (1e-4, 2e-4, 5e-4)}
 

@@ -1,6 +1,6 @@
 """EXO: the reward's distribution in the direction in which reinforcement learning seeks it."""
 
-from prefero.papers.modes import Modes
+from prefero.papers.experiments.modes import Modes
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 EXO = {"method": "exo_rw", "beta": 0.5, "beta_r": 0.5}

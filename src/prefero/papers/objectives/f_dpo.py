@@ -1,6 +1,6 @@
 """f-DPO: other divergences than reverse KL, without a normaliser all the same."""
 
-from prefero.papers.divergences import KINDS, Divergences
+from prefero.papers.experiments.divergences import KINDS, Divergences
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 METHODS = tuple(

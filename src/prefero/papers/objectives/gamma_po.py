@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import Arm, Check, Claim, Expectation, Number, Paper
 
 GAMMA, TAU = 1.0, 1.0
@@ -22,7 +22,7 @@ def told_apart(seed: int) -> Sequence[Number]:
     import torch
 
     from prefero.objectives.presets.dynamic_margins import DynamicMargin
-    from prefero.papers.log_linear import log_ratios
+    from prefero.papers.experiments.log_linear import log_ratios
 
     made = WORLD.make(seed)
     flipped = torch.tensor([row["flipped"] for row in made.rows])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from prefero.papers.experiments.reasoning import ReasoningExperiment
 from prefero.papers.paper import Arm, Check, Claim, Expectation, Number, Paper
-from prefero.papers.reasoning import ReasoningExperiment
 
 ALPHAS = (0.8, 1.0, 1.2)
 BETA = 0.5

@@ -1,8 +1,8 @@
 """MaPPO: a rejected response is pushed down only as far as it is worse."""
 
+from prefero.papers.experiments.unseen import UnseenExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.unseen import UnseenExperiment
 
 STEP_SIZES = {"learning_rate": (1e-3, 2e-3, 5e-3)}
 DPO_STEP_SIZES = {"learning_rate": (5e-4, 1e-3, 2e-3)}

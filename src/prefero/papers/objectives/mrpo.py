@@ -1,6 +1,6 @@
 """MRPO: several references, held near the first."""
 
-from prefero.papers.extra_references import ExtraReferences
+from prefero.papers.experiments.extra_references import ExtraReferences
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 EXTRAS = ("good", "bad")

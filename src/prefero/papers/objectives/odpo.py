@@ -1,6 +1,6 @@
 """ODPO: how much better is worth a margin."""
 
-from prefero.papers.frontiers import Frontiers
+from prefero.papers.experiments.frontiers import Frontiers
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 BETAS = (0.2, 1.0, 3.0, 10.0)

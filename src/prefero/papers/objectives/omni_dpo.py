@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 STEP_SIZES = {"learning_rate": (0.1, 0.3, 1.0)}
@@ -23,8 +23,8 @@ PAPER = Paper(
     evidence=(
         Claim(
             statement="With graded scores and 20 % of the labels wrong, more of those of close pairs, "
-            "Omni-DPO reaches more gold reward than DPO and SimPO; without any of its three parts it is worse "
-            "off.",
+            "Omni-DPO reaches more gold reward than DPO and SimPO; without any of its three parts it is "
+            "worse off.",
             experiment=LogLinearExperiment(
                 norms=(3.0,), features=10, pairs=600, flips=0.2, near=1.0, steps=300
             ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefero.papers.guided import Guided
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.guided import Guided
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 DPO = {"method": "dpo", "beta": 0.1}

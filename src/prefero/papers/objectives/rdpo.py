@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 
 FLIPS = 0.3

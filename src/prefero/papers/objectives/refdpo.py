@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.references import References
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.references import References
 
 
 def dpo(beta: float, **settings: str) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefero.papers.experiments.unseen import ON_POLICY, UnseenExperiment
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.unseen import ON_POLICY, UnseenExperiment
 
 DPO = {"method": "dpo", "beta": 0.5}
 

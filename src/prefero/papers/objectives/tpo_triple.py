@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.triples import Triples
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.triples import Triples
 
 STEP_SIZES = {"learning_rate": (1e-3, 2e-3, 5e-3)}
 

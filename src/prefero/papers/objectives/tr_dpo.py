@@ -1,8 +1,8 @@
 """TR-DPO: a reference that follows the policy."""
 
+from prefero.papers.experiments.unseen import UnseenExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.unseen import UnseenExperiment
 
 STEP_SIZES = {"learning_rate": (1e-3, 2e-3)}
 

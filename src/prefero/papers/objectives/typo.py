@@ -1,7 +1,7 @@
 """TYPO: what preferences imply, and the reference, with nothing lost between them."""
 
+from prefero.papers.experiments.two_groups import TwoGroups
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.two_groups import TwoGroups
 
 STRENGTHS = (1e-4, 0.1, 1.0, 100.0)
 BETAS = (0.05, 0.2, 1.0, 5.0)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefero.papers.mean_logps import MeanLogps
+from prefero.papers.experiments.mean_logps import MeanLogps
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.untied import Untied
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.untied import Untied
 
 COMPO: dict[str, Any] = {
     "objective": {"method": "compo", "perturbations": 400, "threshold": 0.0, "successes": 0.1, "probe": 1.0},

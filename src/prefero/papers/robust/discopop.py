@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from prefero.papers.objective_search import ObjectiveSearch
+from prefero.papers.experiments.objective_search import ObjectiveSearch
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 from prefero.papers.text import TextExperiment
 
@@ -84,7 +84,7 @@ def shape(seed: int) -> Sequence[Number]:
 def searched(seed: int) -> Sequence[Number]:
     """One search: its order, its best entry, and what it refused."""
     from prefero.discovery.archive import ranked
-    from prefero.papers.objective_search import BROKEN
+    from prefero.papers.experiments.objective_search import BROKEN
 
     (search,) = ObjectiveSearch(worlds=1).make(seed)
     order = ranked(search.entries)

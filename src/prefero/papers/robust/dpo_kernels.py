@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from prefero.papers.embedded import EmbeddedExperiment
+from prefero.papers.experiments.embedded import EmbeddedExperiment
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 
 STEP_SIZES = {"learning_rate": (0.03, 0.1, 0.3)}

@@ -1,6 +1,6 @@
 """Dr. DPO: pairs that look mislabelled lose their weight."""
 
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 DPO = Arm("dpo", {"objective": {"method": "dpo"}, "learning_rate": 0.5})
@@ -65,6 +65,7 @@ PAPER = Paper(
     ),
     note="Wrong labels do lose weight at 20 %. The gain in accuracy is about a point and uneven: labels are "
     "Bradley and Terry's draws, so that the soft minimum drops close pairs with right labels too, which "
-    "costs a point without flips. At 40 % of flips, which the paper also reports gains for, the comparison of accuracies stands "
-    "beside: there the soft minimum can settle on the wrong labels as well as on the right ones.",
+    "costs a point without flips. At 40 % of flips, which the paper also reports gains for, the comparison "
+    "of accuracies stands beside: there the soft minimum can settle on the wrong labels as well as on the "
+    "right ones.",
 )

@@ -1,6 +1,6 @@
 """DRPO: right if either the reference or the preference model is."""
 
-from prefero.papers.doubly_robust import Estimates, Policies
+from prefero.papers.experiments.doubly_robust import Estimates, Policies
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 SETTINGS = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefero.papers.log_linear import LogLinearExperiment
+from prefero.papers.experiments.log_linear import LogLinearExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 WORLD = LogLinearExperiment(norms=(3.0, 1.5), shares=(0.8, 0.2), pairs=1000, steps=150, examples_per_step=64)

@@ -1,7 +1,7 @@
 """RDPO: learning from few pairs by saying why."""
 
+from prefero.papers.experiments.rationales import RationalesExperiment
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
-from prefero.papers.rationales import RationalesExperiment
 
 STEP_SIZES = {"learning_rate": (3e-4, 1e-3)}
 DPO = {"method": "dpo", "beta": 0.1}

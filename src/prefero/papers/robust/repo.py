@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefero.papers.mean_logps import MeanLogps
+from prefero.papers.experiments.mean_logps import MeanLogps
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 STEP_SIZES = (5e-4, 1e-3, 2e-3)

@@ -1,6 +1,6 @@
 """RPO: implicit rewards as far apart as the scores are."""
 
-from prefero.papers.frontiers import Frontiers
+from prefero.papers.experiments.frontiers import Frontiers
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
 
 SOFT, HARD = (0.2, 0.5, 1.0, 2.0, 5.0), (0.2, 1.0, 3.0, 10.0, 30.0)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from prefero.papers.experiments.uncovered import Uncovered
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
-from prefero.papers.uncovered import Uncovered
 
 STEP_SIZES = {"learning_rate": (1e-4, 2e-4, 5e-4, 1e-3)}
 

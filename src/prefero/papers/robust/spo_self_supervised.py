@@ -1,6 +1,6 @@
 """SPO: a head that tells how much content was taken out of a response."""
 
-from prefero.papers.degrees import DegreesExperiment
+from prefero.papers.experiments.degrees import DegreesExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 PAPER = Paper(

@@ -1,7 +1,7 @@
 """Sr-DPO: what the policy makes of a pair, when asked for quality, sets the pair's margin."""
 
+from prefero.papers.experiments.refined import RefinedExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.refined import RefinedExperiment
 
 
 def arm(lam: float) -> Arm:

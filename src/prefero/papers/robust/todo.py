@@ -1,7 +1,7 @@
 """TODO: a tie is a label of its own."""
 
+from prefero.papers.experiments.ranking import RankingExperiment
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
-from prefero.papers.ranking import RankingExperiment
 from prefero.worlds.noisy import Ties
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-3}

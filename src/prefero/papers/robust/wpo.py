@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from prefero.papers.off_policy import OffPolicy
+from prefero.papers.experiments.off_policy import OffPolicy
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 
 STEP_SIZES = {"learning_rate": (5e-4, 1e-3, 2e-3)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prefero.papers.displacement import DisplacementExperiment
+from prefero.papers.experiments.displacement import DisplacementExperiment
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 
 if TYPE_CHECKING:

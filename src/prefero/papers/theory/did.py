@@ -1,6 +1,6 @@
 """Differential information: which rejected responses make the log-ratio the right reward."""
 
-from prefero.papers.information import Information
+from prefero.papers.experiments.information import Information
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 DPO = {"method": "dpo", "beta": 0.7}

@@ -1,7 +1,7 @@
 """SFT as implicit reward learning: without a restraint of its own, it needs a small step size before DPO."""
 
+from prefero.papers.experiments.two_stages import TwoStages
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.two_stages import TwoStages
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 5e-4}
 

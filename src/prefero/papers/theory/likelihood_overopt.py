@@ -1,6 +1,6 @@
 """Over-optimised likelihood: neither the likeliest chosen responses nor the largest margin are best."""
 
-from prefero.papers.over_optimisation import OverOptimisation
+from prefero.papers.experiments.over_optimisation import OverOptimisation
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 PAPER = Paper(

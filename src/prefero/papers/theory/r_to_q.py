@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefero.papers.decoding import Decoding
+from prefero.papers.experiments.decoding import Decoding
+from prefero.papers.experiments.token_credit import TokenCredit
+from prefero.papers.experiments.two_stages import TwoStages
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
-from prefero.papers.token_credit import TokenCredit
-from prefero.papers.two_stages import TwoStages
 
 BETA = 0.7
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 5e-4}

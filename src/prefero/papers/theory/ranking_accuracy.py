@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefero.papers.experiments.policy_rankings import PolicyRankings
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
-from prefero.papers.policy_rankings import PolicyRankings
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 2e-3}
 FREE = {"objective": {"method": "dpo_gamma", "beta": 0.1, "gamma": 0.0}, "learning_rate": 2e-3}

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.turns import TurnsExperiment
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.turns import TurnsExperiment
 
 STEP_SIZES = {"learning_rate": (5e-4, 1e-3, 2e-3)}
 

@@ -1,6 +1,6 @@
 """LD-DPO: what a response says beyond the other's length counts less."""
 
-from prefero.papers.held_out_pairs import HeldOutPairs
+from prefero.papers.experiments.held_out_pairs import HeldOutPairs
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.worlds.length_bias import LongerChosen
 

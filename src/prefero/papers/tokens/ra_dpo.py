@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefero.papers.held_out_pairs import HeldOutPairs
+from prefero.papers.experiments.held_out_pairs import HeldOutPairs
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 

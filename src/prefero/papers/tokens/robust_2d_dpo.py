@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.scored_turns import ScoredTurnsExperiment
 from prefero.papers.paper import Arm, Claim, Expectation, Paper
-from prefero.papers.scored_turns import ScoredTurnsExperiment
 
 
 def arm(name: str, method: str, **options: Any) -> Arm:

@@ -1,6 +1,6 @@
 """SamPO: as many tokens of the one response as of the other."""
 
-from prefero.papers.held_out_pairs import HeldOutPairs
+from prefero.papers.experiments.held_out_pairs import HeldOutPairs
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.worlds.length_bias import LongerChosen
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from prefero.papers.experiments.token_masks import TokenMasks
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.token_masks import TokenMasks
 
 STEP_SIZES = {"learning_rate": (1e-4, 5e-4)}
 

@@ -1,6 +1,6 @@
 """TGDPO: an aligned policy tells the tokens that may leave the reference from those that may not."""
 
-from prefero.papers.held_out_pairs import HeldOutPairs
+from prefero.papers.experiments.held_out_pairs import HeldOutPairs
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-3}

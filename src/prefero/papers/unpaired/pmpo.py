@@ -1,7 +1,7 @@
 """PMPO: accepted responses, rejected ones, or both, each on their own."""
 
+from prefero.papers.experiments.single_labels import SingleLabels
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
-from prefero.papers.single_labels import SingleLabels
 
 PAPER = Paper(
     id="p033",

@@ -70,7 +70,7 @@ def weights(made: Made, rows: Sequence[Mapping[str, Any]], model: nn.Module) -> 
     from prefero.objectives.batch import PreferenceBatch
     from prefero.objectives.signals import LOG_SUM_P_SQUARED
     from prefero.objectives.weights import on_policy_likelihood
-    from prefero.papers.ranking import cells
+    from prefero.papers.experiments.ranking import cells
 
     examples = [TokenExample(pair, {}, i) for i, pair in enumerate(cells(made, rows))]
     found, likelihood = torch.zeros(len(examples)), on_policy_likelihood()

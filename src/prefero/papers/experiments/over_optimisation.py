@@ -88,7 +88,7 @@ class OverOptimisation(TextExperiment):
     every: int = 16
 
     def make(self, seed: int) -> Runs:
-        from prefero.papers.held_out_pairs import held_out_pairs
+        from prefero.papers.experiments.held_out_pairs import held_out_pairs
         from prefero.worlds.start import one_thread
 
         made = super().make(seed)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from prefero.papers.ranking import Ranked, RankingExperiment, cells, margins
+from prefero.papers.experiments.ranking import Ranked, RankingExperiment, cells, margins
 from prefero.papers.text import Made
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Refined(Ranked):
 
 @dataclass(frozen=True)
 class RefinedExperiment(RankingExperiment):
-    """A :class:`~prefero.papers.ranking.RankingExperiment` whose start model has learnt, in ``taught`` steps
+    """A :class:`.RankingExperiment` whose start model has learnt, in ``taught`` steps
     from the world's, that behind a certain word there are reviews of the best third.
 
     Measured beside what that experiment measures: ``asked_gold``, the gold reward behind that word, one
@@ -83,7 +83,7 @@ class RefinedExperiment(RankingExperiment):
         return trained(copy.deepcopy(made.start.model), made.rows, settings, seed=seed, **own)
 
     def measure(self, made: Made, model: nn.Module, seed: int) -> Mapping[str, Sequence[float]]:
-        from prefero.papers.ranking import orders
+        from prefero.papers.experiments.ranking import orders
         from prefero.worlds.start import one_thread
 
         assert isinstance(made, Refined)

@@ -67,7 +67,7 @@ class Divergences:
     def measure(self, made: Bandit, model: Tensor, seed: int) -> Mapping[str, Sequence[float]]:
         import torch
 
-        from prefero.papers.frontiers import between
+        from prefero.papers.experiments.frontiers import between
         from prefero.theory.optima import divergence
 
         assert made.reward is not None

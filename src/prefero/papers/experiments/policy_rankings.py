@@ -50,8 +50,8 @@ class PolicyRankings(TextExperiment):
         import torch
 
         from prefero.evaluate.ranking import pair_logps
-        from prefero.papers.held_out_pairs import held_out_pairs
-        from prefero.papers.ranking import cells
+        from prefero.papers.experiments.held_out_pairs import held_out_pairs
+        from prefero.papers.experiments.ranking import cells
         from prefero.worlds.start import one_thread
 
         made = super().make(seed)

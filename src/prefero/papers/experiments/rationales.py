@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from prefero.papers.ranking import Ranked, RankingExperiment
+from prefero.papers.experiments.ranking import Ranked, RankingExperiment
 from prefero.papers.text import Made
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LONGEST = 50
 
 @dataclass(frozen=True)
 class RationalesExperiment(RankingExperiment):
-    """A :class:`~prefero.papers.ranking.RankingExperiment` on ``reviews`` whose annotators care for one
+    """A :class:`.RankingExperiment` on ``reviews`` whose annotators care for one
     aspect of each category of items, and prefer the one of two reviews that mentions it; that one is valued
     by the measure ``topical``. ``count`` pairs are trained on.
 

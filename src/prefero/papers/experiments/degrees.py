@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from prefero.papers.ranking import Ranked, RankingExperiment, cells, margins
+from prefero.papers.experiments.ranking import Ranked, RankingExperiment, cells, margins
 from prefero.papers.text import Made
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Aware:
 
 @dataclass(frozen=True)
 class DegreesExperiment(RankingExperiment):
-    """A :class:`~prefero.papers.ranking.RankingExperiment` on pairs with variants of both responses, of which
+    """A :class:`.RankingExperiment` on pairs with variants of both responses, of which
     key phrases are taken out (:func:`~prefero.feedback.degrading.with_degraded_responses`): one of
     ``degrees`` for each, drawn once.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefero.papers.ranking import cells
+from prefero.papers.experiments.ranking import cells
 from prefero.papers.text import Made, TextExperiment
 
 if TYPE_CHECKING:
