@@ -43,6 +43,7 @@ PAPER = Paper(
         ),
     ),
     note="The gain is a third of a point in accuracy, less than seeds differ by; with one β, or with all "
-    "pairs, it is no other. Gaps are bare log-ratios, as in the authors' code. For a log-linear policy another β in all only "
-    "changes the estimate's length: what can help here is which pairs, and which batches, count.",
+    "pairs, it is no other. Gaps are bare log-ratios, as in the authors' code. For a log-linear policy "
+    "another β in all only changes the estimate's length: what can help here is which pairs, and which "
+    "batches, count.",
 )
