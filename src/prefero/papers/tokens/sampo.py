@@ -46,5 +46,7 @@ PAPER = Paper(
         ),
     ),
     note="Labels follow gold, which does not depend on length; of the pairs whose chosen response is the "
-    "shorter one most are left out.",
+    "shorter one most are left out. The bias rules here: no method gains reward. A likely reason, not "
+    "measured: the shorter response's end token, mostly the rejected one's, is pushed down at every step, "
+    "while the longer one's is pushed up only where it is drawn. Log-ratios are those of whole responses.",
 )
