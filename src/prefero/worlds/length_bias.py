@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefero.errors import PreferoError
-from prefero.worlds.instructions import words
 from prefero.worlds.noisy import Row
 
 if TYPE_CHECKING:
@@ -45,4 +44,6 @@ class LongerChosen:
 
 def surplus(row: Row) -> float:
     """How many words and marks the chosen response has more than the rejected one."""
+    from prefero.worlds.instructions import words
+
     return words(row["prompt"], row["chosen"]) - words(row["prompt"], row["rejected"])
