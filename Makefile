@@ -49,4 +49,4 @@ docs: pages
 	$(BIN)/zensical build --clean --strict
 
 clean:
-	rm -rf $(VENV) demo runs site docs/survey
+	rm -rf $(VENV) demo runs site

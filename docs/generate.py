@@ -1,8 +1,5 @@
-"""``python -m docs.generate`` writes every page of the documentation that follows from the code.
-
-Those of papers are made when the site is built, and are not in the repository: there is one for every module
-of ``prefero.papers``.
-"""
+"""``python -m docs.generate`` writes every page of the documentation that follows from the code, or from what
+was measured (``docs/measured.json``)."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ from pathlib import Path
 from docs import method_pages, recipe_page, reference_pages, survey_pages, trl_page
 
 FOLDER = Path(__file__).parent
+PARTS = ("methods", "survey")
+"""Folders with a page for each of something."""
 
 
 def kept() -> dict[str, str]:
@@ -22,24 +21,25 @@ def kept() -> dict[str, str]:
         "choosing.md": survey_pages.cited((FOLDER / "choosing.md").read_text("utf-8")),
         **reference_pages.pages(),
         **{f"methods/{name}": text for name, text in method_pages.pages().items()},
+        **{f"survey/{name}": text for name, text in survey_pages.pages().items()},
     }
 
 
 def outdated(made: Mapping[str, str], folder: Path = FOLDER) -> list[str]:
-    """Those that say something else than the code, and pages of methods that are no more."""
+    """Those that say something else than the code, and pages of methods and papers that are no more."""
     stale = [
         name
         for name, text in made.items()
         if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text
     ]
-    there = {f"methods/{file.name}" for file in (folder / "methods").glob("*.md")}
+    there = {f"{part}/{file.name}" for part in PARTS for file in (folder / part).glob("*.md")}
     return [*stale, *sorted(there - set(made))]
 
 
 def write(folder: Path = FOLDER) -> None:
     """All of them; pages that nothing stands for any more go."""
-    made = kept() | {f"survey/{name}": text for name, text in survey_pages.pages().items()}
-    for part in ("methods", "survey"):
+    made = kept()
+    for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
         for old in (folder / part).glob("*.md"):
             if f"{part}/{old.name}" not in made:

@@ -108,10 +108,8 @@ def evidence(one: Evidence) -> list[str]:
 def results(measured: Mapping[str, Any]) -> list[str]:
     """The verdict and its numbers, and where they were measured."""
     where = measured["measured"]
-    seeds = ", ".join(map(str, where["seeds"]))
     parts = [
-        f"**{measured['verdict']}**, on {where['date']}, commit `{where['commit']}`, {where['machine']}, "
-        f"seeds {seeds}, in {duration(where['seconds'])} of one core."
+        f"**{measured['verdict']}**, as of {where['date']}, on commit {where['commit']}; {where['machine']}."
     ]
     for one in measured["evidence"]:
         parts += [_comparisons(one), _arms(one)] if "comparisons" in one else [_numbers(one)]

@@ -31,7 +31,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("zensical", reason="pip install 'prefero[docs]'")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.py", "survey"))
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.py"))
     generate.write(tmp_path / "docs")
     built = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"],

@@ -34,7 +34,7 @@ def test_it_has_verdicts_numbers_and_where_they_were_measured(tmp_path):
     assert first["difference"] == pytest.approx(outcome.evidence[0].comparisons[0].found.value, rel=1e-3)
     assert set(entry["evidence"][0]["arms"]) == {"start", "better", "worse"}
     measured = entry["measured"]
-    assert measured["seeds"] == [100, 101, 102]
+    assert measured["seeds"] == [[100, 101, 102]]
     assert "cores" in measured["machine"] and measured["commit"] and measured["date"]
 
 

@@ -89,7 +89,7 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """What it took to measure, whenever that was."""
+        """What it took of one core to measure, whenever that was."""
         return sum(result.seconds for one in self.evidence for result in one.results)
 
     @property

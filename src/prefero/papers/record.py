@@ -61,8 +61,7 @@ def entry(outcome: Outcome) -> dict[str, Any]:
             "date": date.today().isoformat(),
             "commit": ", ".join(sorted({result.commit for result in results})),
             "machine": ", ".join(sorted({result.machine for result in results})),
-            "seeds": list(outcome.evidence[0].seeds),
-            "seconds": round(outcome.seconds),
+            "seeds": [list(one.seeds) for one in outcome.evidence],
         },
     }
 
