@@ -135,6 +135,15 @@ def test_step_sizes_are_tuned_on_seeds_that_are_not_judged(tmp_path):
     assert outcome.as_dict()["evidence"][0]["arms"]["arm"]["settings"] == {"gain": 3.0}
     with pytest.raises(PreferoError, match="are judged, and cannot be tuned on"):
         tunable(world, tuning_seeds=(0, S))
+    with pytest.raises(PreferoError, match="are judged, and cannot be tuned on"):
+        tunable(world, judged_from=S - 1)
+
+
+def test_a_claim_changed_after_a_look_is_judged_on_seeds_not_seen(tmp_path):
+    world = MadeUp()
+    outcome = reproduce(tunable(world, judged_from=S + 100), output=tmp_path)
+    assert outcome.evidence[0].seeds == (S + 100, S + 101, S + 102)
+    assert {call[-1] for call in world.calls} == {S + 100, S + 101, S + 102}
 
 
 def test_where_less_is_better_tuning_takes_the_least(tmp_path):

@@ -131,8 +131,9 @@ class Claim:
     """Something that a paper says will come of training, and what would refute it.
 
     ``seconds`` is what all seeds take on one quiet core, ``first_seconds`` what is added when the start
-    models have to be made, which are on disk then. ``tune_on`` is the metric that step sizes are chosen by
-    (that of the first expectation, in its direction).
+    models have to be made, which are on disk then. Step sizes are chosen by the metric of the first
+    expectation, in its direction, on ``tuning_seeds``. Seeds are judged from ``judged_from`` on: later ones
+    where something was changed after earlier ones had been looked at.
     """
 
     statement: str
@@ -144,6 +145,7 @@ class Claim:
     first_seconds: float = 0.0
     seeds: int = 3
     tuning_seeds: tuple[int, ...] = (0, 1)
+    judged_from: int = FIRST_JUDGED_SEED
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -155,7 +157,7 @@ class Claim:
                     raise PreferoError(f"{one} speaks of {name!r}, which is no arm: {', '.join(names)}")
         if not any(one.counts for one in self.expected):
             raise PreferoError(f"nothing is expected that counts: {self.statement}")
-        if any(seed >= FIRST_JUDGED_SEED for seed in self.tuning_seeds):
+        if any(seed >= FIRST_JUDGED_SEED for seed in self.tuning_seeds) or self.judged_from < FIRST_JUDGED_SEED:
             raise PreferoError(f"seeds from {FIRST_JUDGED_SEED} on are judged, and cannot be tuned on")
 
 

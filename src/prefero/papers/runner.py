@@ -137,9 +137,11 @@ class Plan:
 
     @classmethod
     def judged(cls, evidence: Evidence, seeds: int | None) -> Plan:
-        arms = evidence.arms if isinstance(evidence, Claim) else (None,)
-        over = range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + (seeds or evidence.seeds))
-        return cls(evidence, arms, tuple(over))
+        count = seeds or evidence.seeds
+        if isinstance(evidence, Check):
+            return cls(evidence, (None,), tuple(range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + count)))
+        first = evidence.judged_from
+        return cls(evidence, evidence.arms, tuple(range(first, first + count)))
 
     @property
     def tuning(self) -> Plan:
