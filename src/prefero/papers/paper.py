@@ -157,7 +157,10 @@ class Claim:
                     raise PreferoError(f"{one} speaks of {name!r}, which is no arm: {', '.join(names)}")
         if not any(one.counts for one in self.expected):
             raise PreferoError(f"nothing is expected that counts: {self.statement}")
-        if any(seed >= FIRST_JUDGED_SEED for seed in self.tuning_seeds) or self.judged_from < FIRST_JUDGED_SEED:
+        if (
+            any(seed >= FIRST_JUDGED_SEED for seed in self.tuning_seeds)
+            or self.judged_from < FIRST_JUDGED_SEED
+        ):
             raise PreferoError(f"seeds from {FIRST_JUDGED_SEED} on are judged, and cannot be tuned on")
 
 

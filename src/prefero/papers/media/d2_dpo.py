@@ -96,6 +96,7 @@ PAPER = Paper(
             refuted_by=REFUTED_BY,
             seconds=80,
             first_seconds=60,
+            judged_from=200,
         ),
         Claim(
             statement="So does D2-DPO with uniform noise, where the rates out of a state differ between "
@@ -106,6 +107,7 @@ PAPER = Paper(
             refuted_by=REFUTED_BY,
             seconds=95,
             first_seconds=80,
+            judged_from=200,
         ),
     ),
 )

@@ -31,6 +31,7 @@ PAPER = Paper(
             "chosen responses with as many steps and a step size of its own",
             seconds=150,
             first_seconds=90,
+            judged_from=200,
         ),
     ),
     note="The reward takes a point from texts that are not of the grammar. How many are is shown beside: at "

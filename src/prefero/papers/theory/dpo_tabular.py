@@ -62,6 +62,7 @@ PAPER = Paper(
             "total variation, or of regularised reward, from the closed form; or one that a hundred times "
             "the comparisons bring no closer",
             seconds=40,
+            judged_from=200,
         ),
     ),
 )

@@ -104,6 +104,7 @@ PAPER = Paper(
             refuted_by="a duality gap, averaged over games, that is as large as that of single gradients "
             "against the policy itself or against Nash-MD's mixture",
             seconds=50,
+            judged_from=200,
         ),
         Check(
             statement="In every game the gap goes to 0, at a linear rate.",

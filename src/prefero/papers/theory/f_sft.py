@@ -42,11 +42,12 @@ PAPER = Paper(
             "pretrained model",
             seconds=150,
             first_seconds=90,
+            judged_from=200,
         ),
     ),
     note="The ordinary step size is that of pretraining. DPO's is the same in all arms; it was halved "
-    "after it had been judged, since one of nine runs had left the grammar (divergence 15), and the "
-    "verdicts are the same with either. What fine-tuning alone comes to (gold_after_first), and how "
+    "after a first look, where one of nine runs had left the grammar (divergence 15), and the claim is "
+    "judged on other seeds. What fine-tuning alone comes to (gold_after_first), and how "
     "many texts are of the grammar, are beside. Demonstrations are of the very task here, so that "
     "more fine-tuning is more reward, and with β = 0.1 χ² hardly differs from likelihood.",
 )

@@ -28,10 +28,7 @@ PAPER = Paper(
                 arm("dpo", 1e-3, method="dpo"),
                 arm("tdpo2", 1e-3, method="tdpo2", alpha=0.5),
                 arm("ra-dpo2", 1e-3, method="ra_dpo2", alpha=0.5),
-                arm("dpo, larger steps", 2e-3, method="dpo"),
-                arm("tdpo2, larger steps", 2e-3, method="tdpo2", alpha=0.5),
-                arm("ra-dpo2, larger steps", 2e-3, method="ra_dpo2", alpha=0.5),
-                arm("ra-dpo1, larger steps", 2e-3, method="ra_dpo1"),
+                arm("ra-dpo1", 1e-3, method="ra_dpo1"),
             ),
             expected=(
                 Expectation("ra-dpo2", "dpo", "rejected_tail", "lower", by=0.1),
@@ -43,25 +40,18 @@ PAPER = Paper(
                 Expectation("ra-dpo2", "dpo", "gold_reward", by=-0.03),
                 Expectation("ra-dpo2", "tdpo2", "gold_reward", by=-0.03, counts=False),
                 Expectation("ra-dpo2", "dpo", "rejected_divergence", "lower", counts=False),
-                Expectation(
-                    "ra-dpo2, larger steps", "dpo, larger steps", "rejected_tail", "lower", counts=False
-                ),
-                Expectation(
-                    "ra-dpo2, larger steps", "tdpo2, larger steps", "rejected_tail", "lower", counts=False
-                ),
-                Expectation("ra-dpo2, larger steps", "tdpo2, larger steps", "ranked", by=-0.03, counts=False),
-                Expectation("ra-dpo1, larger steps", "ra-dpo2, larger steps", "chosen_tail", counts=False),
+                Expectation("ra-dpo1", "ra-dpo2", "chosen_tail", counts=False),
             ),
             refuted_by="tails as heavy as token-level DPO's, or within 0.1 nats of DPO's, or lighter ones at "
             "the price of training pairs ranked or of reward",
-            seconds=290,
+            seconds=185,
             first_seconds=90,
+            judged_from=200,
         ),
     ),
     note="The risk is the one that the authors' code computes; the tail is what log reference/policy is on "
-    "average in the worst twentieth of the reference's next-token probability. Too small to tell is only "
-    "whether ranking and reward keep within 0.03, for which they vary too much from seed to seed. The first "
-    "run was at the larger steps, DPO's best ones on two tuning seeds; there DPO fell apart on one of the "
-    "three judged seeds (KL 51), so the claim is about steps half as large, and the first run stands beside, "
-    "with the first variant, whose gradient pushes the chosen response's risk up.",
+    "average in the worst twentieth of the reference's next-token probability. Steps are half of DPO's best "
+    "ones on two tuning seeds, with which it fell apart on one of the three seeds judged first (KL 51): so "
+    "the claim was changed, and is judged on others. The first variant, whose gradient pushes the chosen "
+    "response's risk up, is shown beside.",
 )
