@@ -79,5 +79,6 @@ PAPER = Paper(
         ),
     ),
     note="β is 1, not 0.1: α moves the margin at which a pair stops pulling, and with a small β no pair "
-    "comes near it (on a tuning seed α then changed nothing).",
+    "comes near it (on a tuning seed α then changed nothing). α = 0.8 asks for larger margins, which these "
+    "runs hardly reach, and changes too little to be told.",
 )
