@@ -187,7 +187,8 @@ class Number:
 class Check:
     """Something that can be shown without a claim about training: an identity, a limit, a mechanism.
 
-    ``run(seed)`` yields numbers and where they have to lie; random cases follow from the seed.
+    ``run(seed)`` yields numbers and where they have to lie; random cases follow from the seed. Seeds are
+    judged as those of a :class:`Claim`.
     """
 
     statement: str
@@ -196,6 +197,7 @@ class Check:
     seconds: float
     first_seconds: float = 0.0
     seeds: int = 3
+    judged_from: int = FIRST_JUDGED_SEED
 
 
 Evidence = Claim | Check

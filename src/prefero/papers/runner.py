@@ -22,7 +22,7 @@ from prefero.papers.outcome import (
     check_outcome,
     claim_outcome,
 )
-from prefero.papers.paper import FIRST_JUDGED_SEED, Arm, Check, Claim, Evidence, Paper
+from prefero.papers.paper import Arm, Check, Claim, Evidence, Paper
 from prefero.papers.results import Measured, Results, write
 from prefero.papers.survey import find
 
@@ -137,11 +137,9 @@ class Plan:
 
     @classmethod
     def judged(cls, evidence: Evidence, seeds: int | None) -> Plan:
-        count = seeds or evidence.seeds
-        if isinstance(evidence, Check):
-            return cls(evidence, (None,), tuple(range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + count)))
-        first = evidence.judged_from
-        return cls(evidence, evidence.arms, tuple(range(first, first + count)))
+        arms = evidence.arms if isinstance(evidence, Claim) else (None,)
+        over = range(evidence.judged_from, evidence.judged_from + (seeds or evidence.seeds))
+        return cls(evidence, arms, tuple(over))
 
     @property
     def tuning(self) -> Plan:

@@ -61,6 +61,7 @@ PAPER = Paper(
             "or a policy worth no more, less its KL, than theirs, or than with an eighth of the pairs",
             seconds=30,
             seeds=10,
+            judged_from=200,
         ),
         Check(
             statement="Beside: from few pairs the corrected loss mostly has no smallest value, and rDPO runs "
@@ -69,11 +70,12 @@ PAPER = Paper(
             refuted_by="an rDPO that mostly stays at the size of the gold reward on 60 pairs of 8 features, "
             "or a DPO that mostly does not",
             seconds=30,
+            judged_from=200,
         ),
     ),
     note="DPO's estimate is too small, not wrong in direction, and so it ranks held-out responses as well. "
     "The flip rate that rDPO is given is the true one. With few pairs rDPO has no smallest loss, which the "
-    "paper excludes by bounded parameters: some seeds run away with 500 pairs already. Seen "
-    "after the fact: such errors are so uneven that 500 and 4000 pairs are compared by what the policies are "
-    "worth, as the paper's bound is.",
+    "paper excludes by bounded parameters: some seeds run away with 500 pairs already. Such "
+    "errors were seen to be so uneven that 500 and 4000 pairs are now compared by what the policies are "
+    "worth, as the paper's bound is, and on other seeds.",
 )
