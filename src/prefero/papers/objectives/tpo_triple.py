@@ -5,8 +5,6 @@ from typing import Any
 from prefero.papers.experiments.triples import Triples
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 
-STEP_SIZES = {"learning_rate": (1e-3, 2e-3, 5e-3)}
-
 
 def run(objective: dict[str, Any], learning_rate: float, **settings: Any) -> dict[str, Any]:
     return {"objective": objective, "learning_rate": learning_rate, **settings}
@@ -27,9 +25,17 @@ PAPER = Paper(
             experiment=Triples(pairs=1024, prompts=256),
             arms=(
                 START,
-                Arm("tpo", run({"method": "tpo_triple", "beta": 0.1, "alpha": 0.9}, 5e-3), STEP_SIZES),
-                Arm("dpo", run({"method": "dpo", "beta": 0.1}, 2e-3, pairs=True), STEP_SIZES),
-                Arm("supervised", run({"method": "nll", "tokens": "batch"}, 5e-3, pairs=True), STEP_SIZES),
+                Arm("tpo", run({"method": "tpo_triple", "beta": 0.1, "alpha": 0.9}, 5e-3)),
+                Arm(
+                    "dpo",
+                    run({"method": "dpo", "beta": 0.1}, 2e-3, pairs=True),
+                    {"learning_rate": (1e-3, 2e-3)},
+                ),
+                Arm(
+                    "supervised",
+                    run({"method": "nll", "tokens": "batch"}, 5e-3, pairs=True),
+                    {"learning_rate": (2e-3, 5e-3)},
+                ),
             ),
             expected=(
                 Expectation("tpo", "dpo", "gold_reward", by=0.05),

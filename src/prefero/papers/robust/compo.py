@@ -34,7 +34,7 @@ PAPER = Paper(
             experiment=Untied("safety", pairs=128, epochs=5.0, examples_per_step=8, prompts=128),
             arms=(
                 START,
-                Arm("compo", COMPO, {"learning_rate": (0.03, 0.3, 1.0)}),
+                Arm("compo", COMPO, {"learning_rate": (0.035, 0.3, 1.0)}),
                 Arm("dpo", dpo(1e-4), {"learning_rate": (5e-5, 1e-4, 2e-4, 5e-4)}),
                 Arm("dpo, five times the step", dpo(5e-4)),
             ),

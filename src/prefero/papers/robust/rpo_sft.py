@@ -6,7 +6,8 @@ from prefero.papers.experiments.uncovered import Uncovered
 from prefero.papers.paper import START, Arm, Claim, Expectation, Paper
 from prefero.papers.text import TextExperiment
 
-STEP_SIZES = {"learning_rate": (1e-4, 2e-4, 5e-4, 1e-3)}
+STEP_SIZES = {"learning_rate": (2e-4, 5e-4)}
+DPO_STEP_SIZES = {"learning_rate": (1e-4, 2e-4, 5e-4)}
 
 
 def tabular(method: str, **settings: float) -> dict[str, Any]:
@@ -42,7 +43,11 @@ PAPER = Paper(
                     {"objective": {"method": "rpo_sft", "beta": 0.1, "eta": 0.05}, "learning_rate": 5e-4},
                 ),
                 Arm("dpo, rpo's steps", {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 5e-4}),
-                Arm("dpo", {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-4}, STEP_SIZES),
+                Arm(
+                    "dpo",
+                    {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-4},
+                    DPO_STEP_SIZES,
+                ),
             ),
             expected=(
                 Expectation("rpo", "dpo", "gold_reward"),

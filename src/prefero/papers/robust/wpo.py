@@ -9,7 +9,7 @@ from typing import Any
 from prefero.papers.experiments.off_policy import OffPolicy
 from prefero.papers.paper import START, Arm, Check, Claim, Expectation, Number, Paper
 
-STEP_SIZES = {"learning_rate": (5e-4, 1e-3, 2e-3)}
+STEP_SIZES = {"learning_rate": (1e-3, 2e-3)}
 PAIRS = OffPolicy(pairs=1024, prompts=256)
 
 
