@@ -43,7 +43,6 @@ PAPER = Paper(
             first_seconds=75,
         ),
     ),
-    note="The weights change little: nearly all words of a calculation are sure (1/π is near 1), and where "
-    "they differ in corrected pairs both sides of a pair are weighted alike. Corrected pairs gain 3 points "
-    "over independent ones on average, as one seed has it, not all.",
+    note="The weights change next to nothing here; a likely reason, not measured, is that a model that knows "
+    "its words has 1/π near 1. Corrected pairs gain 0.01, 0.07 and 0.00 over independent ones.",
 )

@@ -51,5 +51,5 @@ PAPER = Paper(
         ),
     ),
     note="The base model had 300 steps of supervised training; the three responses are samples of the model "
-    "that had 750, ordered by gold.",
+    "that had 750, ordered by gold. TPO has the step size of supervised learning.",
 )
