@@ -64,6 +64,7 @@ def page(paper: Paper, measured: Mapping[str, Any] | None) -> str:
     methods = ", ".join(f"[`{key}`](../methods/{key}.md)" for key in paper.methods)
     facts = [f"- **Paper**: {linked(paper.citation)}", f"- **Adds**: {paper.adds}"]
     facts += [f"- **Methods**: {methods}"] if methods else []
+    facts += [f"- **Here**: {measured['verdict']} ([numbers](#measured))"] if measured else []
     parts = [
         f"# {paper.key}: {paper.title}",
         "\n".join(facts),
