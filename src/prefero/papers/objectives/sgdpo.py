@@ -50,5 +50,6 @@ PAPER = Paper(
         ),
     ),
     note="On a tuning seed both came to a margin of 3.5 nats; how like it is here, is told by the two "
-    "log-ratios. SGDPO's step size is that one alone, DPO's the best of three.",
+    "log-ratios. SGDPO's step size is that one alone, DPO's the best of three. What is "
+    "too small to tell is the reward alone, higher on every seed.",
 )

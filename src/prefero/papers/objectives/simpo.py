@@ -40,5 +40,6 @@ PAPER = Paper(
         ),
     ),
     note="The divergence from the start model, which nothing in the objective bounds, and how many texts are "
-    "of the grammar still, are shown beside.",
+    "of the grammar still, are shown beside. SimPO's reward is the higher one on every seed, by 0.26 on "
+    "average, and seeds differ by too much for three to tell.",
 )

@@ -51,5 +51,7 @@ PAPER = Paper(
         ),
     ),
     note="The base model had 300 steps of supervised training; the three responses are samples of the model "
-    "that had 750, ordered by gold. TPO has the step size of supervised learning.",
+    "that had 750, ordered by gold. TPO has the step size of supervised "
+    "learning, and comes to as much. DPO gains most here, and drifts far (KL 9), from a base model whose "
+    "texts are whole two times in five.",
 )

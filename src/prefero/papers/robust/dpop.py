@@ -49,5 +49,7 @@ PAPER = Paper(
     ),
     note="Both sides of each pair are right answers that differ in their first word, which says nothing, so "
     "that what is harmed is not in the data. Shares of answers that comply with harmful requests (harm), "
-    "that refuse others (over_refusal), and that are whole, of either kind (valid), are shown beside.",
+    "that refuse others (over_refusal), and that are whole, of either kind (valid), are shown beside. Too "
+    "small to tell is only how far DPO falls at DPOP's step size: on every seed it does, but by 4 to 13 "
+    "nats.",
 )
