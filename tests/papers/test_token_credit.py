@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prefero.papers import token_credit
+from prefero.papers.experiments import token_credit
 from prefero.papers.experiments.decoding import Decoding
 from prefero.papers.experiments.token_credit import Guess, TokenCredit, turned_round
 from prefero.worlds import reviews
