@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CODE := src lab/src tests lab/tests benchmarks examples docs
 
 .PHONY: demo test lint golden bench survey pages docs test-slow test-real clean
 
@@ -12,8 +13,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks examples docs
-	$(BIN)/ruff format --check src tests benchmarks examples docs
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
 # make golden FILES="a.json b.json": any file of the vectors' form; without FILES, the ones in the repository.
@@ -30,13 +31,13 @@ bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
-# Every paper measured anew, on as many processes as there are cores; what came of it is data of the repository.
+# Every paper measured again, on as many processes as there are cores; the results are data of the repository.
 survey: $(READY)
-	$(BIN)/prefero reproduce --all --fresh --report --record docs/measured.json
+	$(BIN)/prefero reproduce --all --fresh --report --record lab/measured.json
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]" -e lab
 	touch $@
 
 # Every page of docs/ that follows from the code.

@@ -16,9 +16,9 @@ from benchmarks.measure import Spread, machine
 from benchmarks.rounds import progress
 from benchmarks.tables import machine_note, publish, table, verdict
 from benchmarks.workload import llama
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.packing import Forest, pack
-from prefero.models.language import adapt, score
+from prefero.data.trie import Cell, TokenExample
+from prefero.models.causal.scoring import adapt, score
 
 TARGET = 2.5
 

@@ -16,10 +16,9 @@ from benchmarks.tables import publish, table
 from benchmarks.workload import VOCABULARY, llama
 from examples.start_model import joined, texts_of, train_tokenizer
 from prefero.data.arrange import PAIR
-from prefero.data.cells import TokenExample
 from prefero.data.formats import load_examples
 from prefero.data.tokenize import tokenize
-from prefero.data.trie import TokenTrie, sharing_cost
+from prefero.data.trie import TokenExample, TokenTrie, sharing_cost
 
 
 @dataclass(frozen=True, slots=True)

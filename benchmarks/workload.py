@@ -15,8 +15,8 @@ from examples.start_model import llama as llama_of
 from prefero.data.arrange import PAIR, arrange
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
-from prefero.kinds.rows import PackedRows
-from prefero.training.plan import StepPlan
+from prefero.models.kind import PackedRows
+from prefero.training.batches import StepPlan
 
 VOCABULARY = 32_000
 

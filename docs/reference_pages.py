@@ -17,15 +17,15 @@ from docs import method_pages
 from docs.method_pages import linked, table
 from prefero.cli.main import app
 from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
-from prefero.diagnostics.monitors import MONITORS
-from prefero.training.configuration import ReferenceSection, Section, TrainConfig
+from prefero.training.config import ReferenceSection, Section, TrainConfig
+from prefero.training.monitors import MONITORS
 
 
 def pages() -> dict[str, str]:
     return {
         "commands.md": commands(),
         "settings.md": settings(),
-        "annotations.md": annotations(),
+        "annotations.md": row_annotations(),
         "monitors.md": monitors(),
     }
 
@@ -105,7 +105,7 @@ def rows(place: str, section: type[Section]) -> list[tuple[str, str, str]]:
 
 def row(name: str, section: type[Section], place: str = "") -> tuple[str, str, str]:
     field = section.model_fields[name]
-    value = field.default if field.default_factory is None else field.default_factory()
+    value = field.get_default(call_default_factory=True)
     shown = "must be given" if value is PydanticUndefined else f"`{in_yaml(value)}`"
     if isinstance(value, Section):
         shown = ""
@@ -155,7 +155,7 @@ NAMES: dict[Any, str] = {
 }
 
 
-def annotations() -> str:
+def row_annotations() -> str:
     """Columns, further responses and other prompts of rows, and which methods read them."""
     readers: dict[str, list[str]] = {}
     for key, entry in method_pages.described().items():

@@ -1,4 +1,4 @@
-"""The pages of ``docs/survey/``, one a paper and an index, written from ``prefero.papers``.
+"""The pages of ``docs/survey/``, one a paper and an index, written from ``prefero_lab.papers``.
 
 They say what is claimed, how it is measured, and what came of it: on the commit and the machine that
 ``docs/measured.json`` names, which ``make survey`` measures anew. ``python -m docs.generate`` writes them.
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from docs.method_pages import linked, table
-from prefero.papers.paper import Claim, Evidence, Paper
-from prefero.papers.record import read
-from prefero.papers.survey import find, papers
-from prefero.papers.verdicts import FAILS, HOLDS, UNCLEAR
 from prefero.report.numbers import duration, number, signed
+from prefero_lab.papers.paper import Claim, Evidence, Paper
+from prefero_lab.papers.record import read
+from prefero_lab.papers.survey import find, papers
+from prefero_lab.papers.verdicts import FAILS, HOLDS, UNCLEAR
 
 MEASURED = Path(__file__).parent / "measured.json"
 BLOCK = re.compile(r"(<!-- measured ([\w ]+) -->).*?<!-- end -->", re.DOTALL)

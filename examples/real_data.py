@@ -30,7 +30,7 @@ import numpy as np
 from safetensors import safe_open
 
 from examples.start_model import make
-from prefero.data.sources import load_rows
+from prefero.data.files import load_rows
 from prefero.evaluate.intervals import Interval, wilson
 
 

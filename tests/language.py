@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefero.kinds.language import Language
-from prefero.kinds.source import ModelSource
+from prefero.models.causal.scoring import Language
+from prefero.models.loading import ModelSource
 
 LANGUAGE = Language(None, None, ModelSource("a test's"))

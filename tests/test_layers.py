@@ -18,9 +18,8 @@ TYPES = {"prefero.objectives.batch", "prefero.objectives.signals", "prefero.obje
 MAY_IMPORT = {
     "data": {"data", "errors"},
     "objectives": {"objectives", "logic", "data.schema", "errors"},
-    "models": {"models", "data", "errors"},
-    "kinds": {"kinds", "models", "data", "feedback.sampling", "errors"},
-    "reference": {"reference", "kinds", "models", "data", "errors"},
+    "models": {"models", "data", "generate", "errors"},
+    "reference": {"reference", "models", "data", "errors"},
 }
 """What the modules of a package import of this one; the types of scoring besides, and everything above none
 of them."""
@@ -44,9 +43,19 @@ def within(module: str, packages: set[str]) -> bool:
     return any(f"{module}.".startswith(f"prefero.{package}.") for package in packages)
 
 
+def test_the_library_never_imports_the_laboratory() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for file in sorted(ROOT.rglob("*.py"))
+        for module in imports(file)
+        if module.split(".")[0] == "prefero_lab"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_what_lies_below_it(package: str) -> None:
-    types = TYPES if package in ("models", "kinds", "reference") else set()
+    types = TYPES if package in ("models", "reference") else set()
     wrong = [
         f"{file.relative_to(ROOT)} imports {module}"
         for file in sorted((ROOT / package).rglob("*.py"))
@@ -76,16 +85,12 @@ def test_the_trainer_knows_no_kind_by_name() -> None:
         for file in sorted((ROOT / package).rglob("*.py"))
         if file.name != "oracle.py"
         for module in imports(file)
-        if module.startswith(("prefero.kinds.", "prefero.models."))
+        if module.startswith("prefero.models.")
         if module
         not in {
-            "prefero.kinds.kind",
-            "prefero.kinds.choose",
-            "prefero.kinds.rows",
-            "prefero.kinds.source",
-            "prefero.models.adapters",
-            "prefero.models.second",
-            "prefero.models.parts",
+            "prefero.models.kind",
+            "prefero.models.loading",
+            "prefero.models.signals",
         }
     ]
     assert not wrong, "\n".join(wrong)

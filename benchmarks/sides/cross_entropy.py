@@ -23,7 +23,7 @@ def forests(name: str, settings: Settings) -> Round:
     """Minus the mean log-probability of the response tokens, on the rows that the preference trainer makes,
     in a bare loop: forward, backward, clipping, fused AdamW."""
     from benchmarks.sides.prefero_dpo import arguments
-    from prefero.models.language import score
+    from prefero.models.causal.scoring import score
     from prefero.training.trainer import PreferenceTrainer
 
     started = time.perf_counter()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.measure import StepClock, peak_bytes
 from benchmarks.settings import Round, Settings, digest
-from prefero.models.language import adapt
-from prefero.reference.resolve import ReferenceSpec
-from prefero.training.arguments import PreferenceArguments
+from prefero.models.causal.scoring import adapt
+from prefero.reference.providers import ReferenceSpec
+from prefero.training.config import PreferenceArguments
 from prefero.training.trainer import PreferenceTrainer
 
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
-    from prefero import papers as papers
     from prefero.data.formats import load_examples as load_examples
     from prefero.doctor.inspection import inspect as inspect
     from prefero.objectives import method as method
     from prefero.objectives import methods as methods
-    from prefero.training.arguments import PreferenceArguments as PreferenceArguments
-    from prefero.training.configuration import TrainConfig as TrainConfig
-    from prefero.training.objective_files import load_objective as load_objective
+    from prefero.training.checkpoints import load_objective as load_objective
+    from prefero.training.config import PreferenceArguments as PreferenceArguments
+    from prefero.training.config import TrainConfig as TrainConfig
     from prefero.training.run import compare as compare
     from prefero.training.run import train as train
     from prefero.training.trainer import PreferenceTrainer as PreferenceTrainer
@@ -27,21 +26,19 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "PreferenceArguments": "prefero.training.arguments",
+    "PreferenceArguments": "prefero.training.config",
     "PreferenceTrainer": "prefero.training.trainer",
-    "TrainConfig": "prefero.training.configuration",
+    "TrainConfig": "prefero.training.config",
     "compare": "prefero.training.run",
     "inspect": "prefero.doctor.inspection",
     "load_examples": "prefero.data.formats",
-    "load_objective": "prefero.training.objective_files",
+    "load_objective": "prefero.training.checkpoints",
     "method": "prefero.objectives",
     "methods": "prefero.objectives",
     "train": "prefero.training.run",
 }
 
-_PACKAGES = ("papers",)
-
-__all__ = ["PreferoError", "__version__", *_HOMES, *_PACKAGES]
+__all__ = ["PreferoError", "__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -51,8 +48,10 @@ def __getattr__(name: str) -> Any:
         value: Any = version("prefero")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in _PACKAGES:
-        value = import_module(f"prefero.{name}")
+    elif name == "papers":
+        raise AttributeError(
+            'papers are part of the laboratory: import prefero_lab.papers (pip install "prefero[lab]")'
+        )
     else:
         raise AttributeError(f"module 'prefero' has no attribute {name!r}")
     globals()[name] = value

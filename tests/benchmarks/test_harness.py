@@ -15,7 +15,7 @@ from benchmarks.rounds import cpu_per_step, loss_difference, peak, ratio, speeds
 from benchmarks.settings import Round, Settings, digest
 from benchmarks.tables import machine_note, table, verdict
 from examples.start_model import llama
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 
 ONE = Round(

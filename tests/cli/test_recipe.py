@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prefero.cli.recipe import load_yaml, override, parse_override, read_recipe
 from prefero.cli.train import configuration
 from prefero.errors import PreferoError
-from prefero.training.configuration import TrainConfig
+from prefero.training.config import TrainConfig
 
 RECIPE = """
 model: Qwen/Qwen3-0.6B

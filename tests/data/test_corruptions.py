@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefero.data.corruptions import DEFAULTS, Corruption, check, corrupted
-from prefero.data.pictures import Picture
+from prefero.data.pictures import DEFAULTS, Corruption, Picture, check, corrupted
 from prefero.errors import PreferoError
 from tests.vision import image
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from prefero.data.formats import load_examples
-from prefero.data.image_prompts import ImagePrompts
-from prefero.data.images import image_ids, keys_of
+from prefero.data.images import ImagePrompts, image_ids, keys_of
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError
 from tests.vision import PROCESSORS, image

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.packing import Forest, next_fit, pack, unique_tokens
+from prefero.data.trie import Cell, TokenExample
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=5).map(np.array)
 

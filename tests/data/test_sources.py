@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import pytest
 
-from prefero.data.sources import load_rows
+from prefero.data.files import load_rows
 from prefero.errors import PreferoError
 
 ROWS = [

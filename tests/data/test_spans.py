@@ -10,14 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefero.data.differences import differing_spans, differing_tokens, mark_differences
 from prefero.data.examples import Span
 from prefero.data.formats import load_examples
-from prefero.data.spans import READINGS
+from prefero.data.spans import READINGS, differing_spans, differing_tokens, mark_differences
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
-from prefero.training.collate import Collator
-from prefero.training.plan import Draw
+from prefero.training.batches import Collator, Draw
 from tests.data.conftest import TEXTS
 from tests.language import LANGUAGE
 

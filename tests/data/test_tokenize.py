@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from prefero.data.arrange import one_cycle
+from prefero.data.encode import shorter_prompts
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
 from prefero.data.summary import unique_tokens
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenTrie
-from prefero.data.truncate import shorter_prompts
-from prefero.data.views import one_cycle
 from prefero.errors import PreferoError
 from tests.data.conftest import CHATML, FORGETFUL, STRICT, MakeTokenizer
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.data.cells import Cell
-from prefero.data.trie import TokenTrie, sharing_cost, split_cells
+from prefero.data.trie import Cell, TokenTrie, sharing_cost, split_cells
 from prefero.errors import PreferoError
 
 tokens = st.lists(st.integers(0, 2), min_size=1, max_size=6)

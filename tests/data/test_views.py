@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prefero.data.cells import Cell, TokenExample
-from prefero.data.views import unprompted
+from prefero.data.arrange import unprompted
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from prefero.data.cells import Cell, TokenExample
-from prefero.data.views import with_prompt
+from prefero.data.arrange import with_prompt
+from prefero.data.trie import Cell, TokenExample
 
 
 def test_the_prompt_is_scored_from_its_second_token_on_and_holes_stay_holes() -> None:

@@ -7,9 +7,8 @@ import json
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from prefero.diagnostics.callback import MonitorCallback, metric_names
-from prefero.diagnostics.monitors import MONITORS
 from prefero.objectives import methods
+from prefero.training.monitors import MONITORS, MonitorCallback, metric_names
 
 
 @pytest.fixture

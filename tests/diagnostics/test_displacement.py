@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefero.data.cells import Cell
-from prefero.diagnostics.displacement import Ches, ches, ches_of, displaced_towards, least_displacing
+from prefero.data.trie import Cell
+from prefero.doctor.displacement import Ches, ches, ches_of, displaced_towards, least_displacing
 from prefero.errors import PreferoError
 from tests.models.families import VOCABULARY, build
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from prefero.diagnostics.monitors import MONITORS, Finding, Monitors
+from prefero.training.monitors import MONITORS, Finding, Monitors
 
 
 def run_of(count, **courses):
@@ -165,5 +165,5 @@ def test_findings_are_json():
 
 
 def test_monitors_need_no_torch():
-    code = "import sys, prefero.diagnostics.monitors; sys.exit('torch' in sys.modules)"
+    code = "import sys, prefero.training.monitors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from prefero.diagnostics.top_tokens import top_tokens
+from prefero.models.top_tokens import top_tokens
 
 
 def logits(count: int = 4, vocabulary: int = 12) -> torch.Tensor:

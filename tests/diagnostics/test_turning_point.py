@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from prefero.diagnostics.turning_point import turning_point
 from prefero.errors import PreferoError
+from prefero_lab.papers.turning_point import turning_point
 
 
 def test_a_rise_and_fall_turns_in_between() -> None:

@@ -16,8 +16,8 @@ import typer
 
 from prefero.cli.main import app, run
 from prefero.cli.train import configuration
-from prefero.papers.survey import chosen
-from prefero.training.configuration import TrainConfig
+from prefero.training.config import TrainConfig
+from prefero_lab.papers.survey import chosen
 from tests.docs.blocks import ROOT
 
 RUN = ("methods", "train", "compare", "evaluate", "inspect", "report")

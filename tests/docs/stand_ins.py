@@ -24,7 +24,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from prefero.worlds.bandit import main as bandit
+from prefero_lab.worlds.bandit import main as bandit
 
 Row = Mapping[str, Any]
 
@@ -118,7 +118,7 @@ def vision_language(folder: Path) -> None:
 
 def discrete_diffusion(folder: Path) -> None:
     """Of strings of bits, after two steps."""
-    from prefero.worlds.binary_strings import StringsRecipe, start_model
+    from prefero_lab.worlds.binary_strings import StringsRecipe, start_model
 
     start = start_model(folder.parent / "cache", StringsRecipe(bits=8, hidden=16, layers=1, steps=2, batch=4))
     shutil.copytree(start.folder, folder)

@@ -26,7 +26,7 @@ from prefero.cli.main import run
 from prefero.cli.recipe import load_yaml
 from prefero.data.formats import load_examples
 from prefero.objectives import from_config
-from prefero.training.configuration import TrainConfig
+from prefero.training.config import TrainConfig
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, read
 from tests.docs.commands import lines, obey
 

@@ -9,13 +9,13 @@ from docs import generate, survey_pages
 from prefero.cli.main import app
 from prefero.cli.recipe import load_yaml
 from prefero.data.schema import SCHEMA
-from prefero.diagnostics.monitors import MONITORS
 from prefero.objectives import from_config
-from prefero.papers.paper import Claim
-from prefero.papers.record import read
-from prefero.papers.survey import papers
-from prefero.papers.verdicts import weakest
-from prefero.training.configuration import TrainingSection
+from prefero.training.config import TrainingSection
+from prefero.training.monitors import MONITORS
+from prefero_lab.papers.paper import Claim
+from prefero_lab.papers.record import read
+from prefero_lab.papers.survey import papers
+from prefero_lab.papers.verdicts import weakest
 from tests.docs.blocks import blocks
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prefero.cli.recipe import read_recipe
 from prefero.objectives import from_config
-from prefero.training.configuration import TrainConfig
+from prefero.training.config import TrainConfig
 from tests.docs.blocks import ROOT, read
 from tests.docs.commands import lines, obey
 from tests.docs.test_code_blocks import train_briefly

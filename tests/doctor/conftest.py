@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefero.data.sources import load_rows
+from prefero.data.files import load_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 

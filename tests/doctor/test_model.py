@@ -11,10 +11,10 @@ import torch
 
 import prefero
 from prefero.data.tokenize import tokenize
-from prefero.diagnostics.displacement import ches_of
+from prefero.doctor.displacement import ches_of
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import pair_logps
-from prefero.feedback.sampling import sample
+from prefero.generate.sampling import sample
 from tests.training.tiny import pairs, saved_model, text, tiny_model, tiny_tokenizer
 
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 import prefero
 from prefero.cli.train import configuration
-from prefero.diagnostics.records import finite
 from prefero.doctor.findings import LEVELS, Finding, Measure, in_order
 from prefero.doctor.inspection import Inspection
 from prefero.doctor.page import write
 from prefero.doctor.terminal import summary
 from prefero.objectives.configurations import from_config
+from prefero.storage import finite
 from tests.doctor import faults
 
 

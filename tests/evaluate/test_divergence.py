@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefero.data.cells import Cell
+from prefero.data.trie import Cell
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence, divergences, sampled_divergence
 

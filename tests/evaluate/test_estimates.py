@@ -13,7 +13,7 @@ from prefero.evaluate.intervals import Interval, Mean, bootstrap, mean, wilson
 from prefero.evaluate.ranking import ranking_accuracy
 from prefero.evaluate.win_rate import BothOrders, place_bias, win_rate, win_rate_of
 from prefero.feedback.judges import ByScore
-from prefero.feedback.sampling import Sample
+from prefero.generate.sampling import Sample
 
 
 def answers(texts: list[str], prompts: list[str] | None = None) -> list[Sample]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefero.data.cells import Cell
+from prefero.data.trie import Cell
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import (
     PairLogps,

@@ -7,7 +7,7 @@ import torch
 from prefero.errors import PreferoError
 from prefero.feedback.judges import Scored
 from prefero.feedback.pairing import bradley_terry_pairs, confident_pairs, max_min, pairs_by
-from prefero.feedback.sampling import Sample
+from prefero.generate.sampling import Sample
 
 
 def scored(prompt: str, text: str, score: float, *, ended: bool = True) -> Scored:

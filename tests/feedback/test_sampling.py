@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
+from prefero.demo.reviews import vocabulary
+from prefero.demo.start import StartModel
 from prefero.errors import PreferoError
-from prefero.feedback.sampling import Sample, sample
-from prefero.models.language import adapt
-from prefero.worlds.review_grammar import vocabulary
-from prefero.worlds.start import StartModel
-from tests.worlds.small import SMALL
+from prefero.generate.sampling import Sample, sample
+from prefero.models.causal.scoring import adapt
+from tests.demo.small import SMALL
 
 PROMPTS = [
     "we tried this soup today.",

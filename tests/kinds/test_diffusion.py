@@ -18,17 +18,15 @@ from torch import Tensor, nn
 
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.diffusion import Diffusion
-from prefero.kinds.diffusion_rows import NoisyRow
-from prefero.kinds.diffusion_source import bare
-from prefero.kinds.kind import Reading
-from prefero.kinds.source import ModelSource
-from prefero.models.diffusion import mapped
+from prefero.models.diffusion.kind import Diffusion
+from prefero.models.diffusion.scoring import NoisyRow, mapped
+from prefero.models.diffusion.source import bare
+from prefero.models.kind import Reading
+from prefero.models.loading import ModelSource, kind_of
 from prefero.objectives import Needs, dry_run, method, methods
 from prefero.objectives.needs import model_names, signals_of
 from prefero.objectives.signals import DENOISERS
-from prefero.reference.resolve import ReferenceSpec
+from prefero.reference.providers import ReferenceSpec
 from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
 from tests.kinds.pipelines import PIPELINES, diffusion, pipeline, pixel_unet

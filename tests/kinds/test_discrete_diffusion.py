@@ -23,16 +23,14 @@ from transformers import (
 )
 
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.discrete_diffusion import DiscreteDiffusion
-from prefero.kinds.kind import Reading
-from prefero.kinds.source import ModelSource
-from prefero.models.discrete_diffusion import Sequences
-from prefero.models.timed_masked import TimedForMaskedLM
+from prefero.models.discrete_diffusion.kind import DiscreteDiffusion
+from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM
+from prefero.models.discrete_diffusion.scoring import Sequences
+from prefero.models.kind import Reading
+from prefero.models.loading import ModelSource, kind_of
 from prefero.objectives import from_config
 from prefero.objectives.needs import Needs, dry_run
-from prefero.training.collate import Collator
-from prefero.training.plan import Draw
+from prefero.training.batches import Collator, Draw
 from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import WORDS, pairs

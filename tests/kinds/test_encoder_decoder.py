@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.encoder_decoder import EncoderDecoder
-from prefero.kinds.kind import Reading
+from prefero.models.encoder_decoder.kind import EncoderDecoder
+from prefero.models.kind import Reading
+from prefero.models.loading import kind_of
 from prefero.objectives import from_config
 from prefero.objectives.needs import dry_run
 from prefero.training.run import train

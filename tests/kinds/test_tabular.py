@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.source import ModelSource
-from prefero.kinds.tabular import Tabular
-from prefero.models.tabular import TabularPolicy
+from prefero.models.loading import ModelSource, kind_of
+from prefero.models.tabular.kind import Tabular
+from prefero.models.tabular.policy import TabularPolicy
 from prefero.objectives import from_config, methods
 from prefero.objectives.needs import dry_run
 from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
-from prefero.worlds.bandit import Bandit, total_variation, write
+from prefero_lab.worlds.bandit import Bandit, total_variation, write
 
 BANDIT = Bandit.bradley_terry(3, 4)
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.kind import Reading
-from prefero.kinds.vision_language import VisionLanguage
+from prefero.models.kind import Reading
+from prefero.models.loading import kind_of
+from prefero.models.vision_language.kind import VisionLanguage
 from prefero.objectives import from_config
 from prefero.objectives.needs import dry_run
 from prefero.training.run import train

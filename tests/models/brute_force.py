@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample
 
 VOCABULARY = 67
 

@@ -11,8 +11,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
-from prefero.models.adapters import adapters_off
-from prefero.models.language import score
+from prefero.models.causal.scoring import score
+from prefero.models.loading import adapters_off
 from tests.models.brute_force import PAIRS, examples
 from tests.models.families import build
 

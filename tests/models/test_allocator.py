@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from prefero.models import allocator
+from prefero.models import head as allocator
 
 
 def test_it_says_whether_it_was_set(monkeypatch) -> None:

@@ -15,8 +15,7 @@ from transformers.masking_utils import (
 )
 
 from prefero.data.packing import pack
-from prefero.models.branch_attention import BranchPlan, branches_of
-from prefero.models.forest_attention import ancestor_rule
+from prefero.models.causal.attention import BranchPlan, ancestor_rule, branches_of
 from tests.data.test_packing import batches
 from tests.models.brute_force import examples
 

@@ -22,10 +22,9 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
-from prefero.models.adapters import adapters_off
-from prefero.models.denoising import pseudo_huber
-from prefero.models.diffusion import DiffusionAdapter, Images
-from prefero.models.diffusion_latents import latents
+from prefero.models.diffusion.process import latents, pseudo_huber
+from prefero.models.diffusion.scoring import DiffusionAdapter, Images
+from prefero.models.loading import adapters_off
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run, from_config, method
 from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from prefero.models.diffusion import DiffusionAdapter
-from prefero.models.diffusion_guidance import with_guidance
-from prefero.models.diffusion_process import NoiseProcess
-from prefero.models.diffusion_steps import score_transitions
+from prefero.models.diffusion.process import NoiseProcess
+from prefero.models.diffusion.sampling import score_transitions, with_guidance
+from prefero.models.diffusion.scoring import DiffusionAdapter
 from tests.models.test_diffusion import CLASSES, candidates, made, numbers, randn, scheduler
 from tests.models.test_diffusion_states import pair_of_steps
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prefero.models.diffusion_rewards import renoised, sampled
-from prefero.models.diffusion_users import decoupled_attention
+from prefero.models.diffusion.rewards import renoised, sampled
+from prefero.models.diffusion.users import decoupled_attention
 from tests.models.test_diffusion import randn
 
 LEVELS = torch.tensor([0.999, 0.9, 0.6, 0.3, 0.08], dtype=torch.float64)

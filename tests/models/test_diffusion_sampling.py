@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion_process import NoiseProcess
-from prefero.models.diffusion_sampling import paired, trajectory
-from prefero.models.diffusion_steps import score_transitions
+from prefero.models.diffusion.process import NoiseProcess
+from prefero.models.diffusion.sampling import paired, score_transitions, trajectory
 from prefero.objectives import PreferenceBatch, method
 from tests.models.test_diffusion import CLASSES, made, numbers, randn, scheduler
 from tests.models.test_diffusion_states import sampler

@@ -10,10 +10,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from prefero.errors import PreferoError
-from prefero.models.diffusion import DiffusionAdapter, Images
-from prefero.models.diffusion_inversion import implied_noise, invert, inverted
-from prefero.models.diffusion_process import NoiseProcess
-from prefero.models.diffusion_steps import (
+from prefero.models.diffusion.inversion import implied_noise, invert, inverted
+from prefero.models.diffusion.process import NoiseProcess
+from prefero.models.diffusion.sampling import (
     Transitions,
     guided,
     moved,
@@ -22,6 +21,7 @@ from prefero.models.diffusion_steps import (
     step_deviation,
     transition_logps,
 )
+from prefero.models.diffusion.scoring import DiffusionAdapter, Images
 from prefero.objectives import PreferenceBatch, method
 from tests.models.test_diffusion import CLASSES, candidates, made, randn, scheduler
 

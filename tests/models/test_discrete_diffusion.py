@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from prefero.errors import PreferoError
-from prefero.models.discrete_diffusion import LATEST, DiscreteDiffusionAdapter, Sequences
-from prefero.models.discrete_noise import COSINE, LINEAR, Masking, Uniform, rate_score
-from prefero.models.discrete_sampling import sample, unmask
-from prefero.models.timed_masked import TimedForMaskedLM
+from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Uniform, rate_score
+from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM, sample, unmask
+from prefero.models.discrete_diffusion.scoring import LATEST, DiscreteDiffusionAdapter, Sequences
 from prefero.objectives import PreferenceBatch, method
 
 TOKENS = 5

@@ -17,9 +17,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from prefero.data.packing import pack
-from prefero.models.adapters import adapters_off
-from prefero.models.language import adapt, innermost, score
-from prefero.models.second import SecondModel
+from prefero.models.causal.scoring import adapt, score
+from prefero.models.loading import adapters_off, innermost
+from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal
 from tests.models.brute_force import PAIRS, examples
 from tests.models.families import build

@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.packing import pack
-from prefero.models.language import adapt, score
+from prefero.data.trie import Cell, TokenExample
+from prefero.models.causal.scoring import adapt, score
 from tests.models.brute_force import PAIRS, examples, gradients, relative_error, token_logps, weights_like
 from tests.models.families import FALLBACKS, FAMILIES, build
 

@@ -13,7 +13,8 @@ from transformers import AutoModel
 
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
-from prefero.models.language import adapt, innermost, score
+from prefero.models.causal.scoring import adapt, score
+from prefero.models.loading import innermost
 from tests.models.brute_force import PAIRS, examples, gradients, relative_error, token_logps, weights_like
 from tests.models.families import FAMILIES, build
 

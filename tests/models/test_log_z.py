@@ -10,7 +10,7 @@ import torch
 
 from prefero.data.packing import pack
 from prefero.models import head
-from prefero.models.language import score
+from prefero.models.causal.scoring import score
 from prefero.objectives.signals import LOG_Z
 from tests.models.brute_force import PAIRS, examples, gradients, padded_stack, relative_error, weights_like
 from tests.models.test_signals import small_gpt2

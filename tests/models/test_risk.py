@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.models.risk import cvar, entropic, released_cvar
+from prefero.models.signals import cvar, entropic, released_cvar
 
 HALF = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
 FAR = torch.tensor([0.8, 0.2], dtype=torch.float64).log()

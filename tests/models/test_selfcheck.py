@@ -10,9 +10,10 @@ import torch
 
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
-from prefero.models import forest_attention, selfcheck
-from prefero.models.branch_attention import BranchPlan
-from prefero.models.language import adapt, score
+from prefero.models import selfcheck
+from prefero.models.causal import attention as forest_attention
+from prefero.models.causal.attention import BranchPlan
+from prefero.models.causal.scoring import adapt, score
 from tests.models.brute_force import PAIRS, examples, token_logps
 from tests.models.families import FALLBACKS, FAMILIES, build
 

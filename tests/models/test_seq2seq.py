@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models import language
-from prefero.models.encoder_decoder_rows import EncoderDecoderRows, arrange
-from prefero.models.seq2seq import adapt, score
+from prefero.models.causal import scoring as language
+from prefero.models.encoder_decoder.scoring import EncoderDecoderRows, adapt, arrange, score
 from prefero.objectives import PreferenceBatch, method
 from prefero.objectives.signals import (
     ENTROPY,

@@ -9,13 +9,13 @@ import peft
 import pytest
 import torch
 
-from prefero.data.cells import TokenExample
 from prefero.data.packing import pack
+from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.models import head
-from prefero.models.adapters import adapters_off
-from prefero.models.language import adapt, score
-from prefero.models.second import SecondModel
+from prefero.models.causal.scoring import adapt, score
+from prefero.models.loading import adapters_off
+from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal
 from prefero.objectives.signals import divergence, nested_risk
 from tests.models.brute_force import (

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from prefero.data.formats import load_examples
-from prefero.data.table import Table, look_up
 from prefero.errors import PreferoError
-from prefero.models.tabular import TableRow, TabularPolicy, arrange, score
+from prefero.models.tabular.policy import TableRow, TabularPolicy, arrange, score
+from prefero.models.tabular.table import Table, look_up
 from prefero.objectives.signals import (
     ENTROPY,
     LOG_Z,

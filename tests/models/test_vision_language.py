@@ -11,12 +11,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.packing import pack
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.adapters import adapters_off
-from prefero.models.language import adapt, score
-from prefero.models.vision_language import own_inputs
+from prefero.models.causal.scoring import adapt, score
+from prefero.models.loading import adapters_off
+from prefero.models.vision_language.images import own_inputs
 from prefero.objectives.batch import Signal
 from tests.models.brute_force import gradients, padded_stack, relative_error, weights_like
 from tests.models.vision_families import FAMILIES, Seen

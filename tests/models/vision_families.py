@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.images import Arrays, image_ids
+from prefero.data.trie import Cell, TokenExample
 
 VOCABULARY = 67
 IMAGE = 66

@@ -9,7 +9,7 @@ import torch
 
 from prefero.errors import PreferoError
 from prefero.feedback.win_rates import shares_of_wins
-from prefero.models.denoising import denoising_step, pseudo_huber, rectified_flow, squared_error
+from prefero.models.diffusion.process import denoising_step, pseudo_huber, rectified_flow, squared_error
 from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
 from tests.objectives.batches import build, slope_of
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefero.errors import PreferoError
-from prefero.models.divergences import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
+from prefero.models.signals import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
 from prefero.objectives.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 from prefero.objectives.signals import PROMPT_STATE, STATE

@@ -17,16 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.formats import load_examples
 from prefero.data.packing import pack
 from prefero.data.tokenize import TokenDataset, tokenize
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.language import score
+from prefero.models.causal.scoring import score
 from prefero.reference import cache as cache_module
-from prefero.reference.cache import CachedLogps, Share, default_folder, open_store
-from prefero.reference.fingerprint import model_fingerprint
-from prefero.reference.store import CellStore, cell_key
+from prefero.reference.cache import (
+    CachedLogps,
+    CacheShare,
+    CellStore,
+    cell_key,
+    default_folder,
+    model_fingerprint,
+    open_store,
+)
 from prefero.training.trainer import PreferenceTrainer
 from tests.language import LANGUAGE
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
@@ -106,7 +112,9 @@ def test_processes_divide_the_work_and_make_equally_many_passes(tmp_path: Path) 
 
         # Three folders: nobody sees what the others have written.
         with pytest.raises(PreferoError, match="all machines share"):
-            cached.fill(LANGUAGE, model, data, tokens_per_row=50, share=Share(rank, 3), progress=counting)
+            cached.fill(
+                LANGUAGE, model, data, tokens_per_row=50, share=CacheShare(rank, 3), progress=counting
+            )
     assert len(set(passes)) == 1
     merged = CellStore(tmp_path / "all", model_fingerprint(model))
     for shard in tmp_path.glob("rank-*/*.safetensors"):

@@ -13,8 +13,15 @@ from torch import nn
 
 from prefero.errors import PreferoError
 from prefero.objectives.signals import ENTROPY
-from prefero.reference.providers import Moving, frozen_copy
-from prefero.reference.resolve import Adapters, Demand, ReferenceSpec, adapters_of, chosen_kind
+from prefero.reference.providers import (
+    Adapters,
+    Demand,
+    Moving,
+    ReferenceSpec,
+    adapters_of,
+    chosen_kind,
+    frozen_copy,
+)
 from prefero.training.trainer import PreferenceTrainer
 from tests.language import LANGUAGE
 from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare
 from prefero.objectives.quantities import Quantity, log_ratio
-from prefero.reference.resolve import ReferenceSpec
+from prefero.reference.providers import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, tiny_experts, tiny_model, tiny_tokenizer
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.schema import SCHEMA
+from prefero.data.trie import Cell, TokenExample
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
-from prefero.training.collate import Collator, collated
-from prefero.training.joining import joined, taken
-from prefero.training.plan import Draw
+from prefero.training.batches import Collator, Draw, collated, joined, taken
 from tests.language import LANGUAGE
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from prefero.errors import PreferoError
-from prefero.training.arguments import PreferenceArguments
-from prefero.training.configuration import TrainConfig
+from prefero.training.config import PreferenceArguments, TrainConfig
 from prefero.training.run import arguments, compare, train
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer

@@ -15,7 +15,7 @@ from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.objectives import Needs, dry_run, methods
 from prefero.objectives.needs import model_names
 from prefero.objectives.signals import DENOISERS
-from prefero.reference.resolve import ReferenceSpec
+from prefero.reference.providers import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import text, tiny_model, tiny_tokenizer
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from prefero.errors import PreferoError
-from prefero.reference.resolve import ReferenceSpec
-from prefero.training.configuration import TrainConfig
+from prefero.reference.providers import ReferenceSpec
+from prefero.training.config import TrainConfig
 from prefero.training.run import arguments
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.test_resume import Processes, assert_close

@@ -17,10 +17,9 @@ from prefero.errors import PreferoError
 from prefero.objectives import method
 from prefero.objectives.compare import Compare
 from prefero.objectives.quantities import Logp
-from prefero.reference.providers import Trained
-from prefero.reference.resolve import Adapters, Demand, ReferenceSpec, chosen_kind
+from prefero.reference.providers import Adapters, Demand, ReferenceSpec, Trained, chosen_kind
+from prefero.training.auxiliary import exchange
 from prefero.training.run import train as train_recipe
-from prefero.training.second_policies import exchange
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.test_resume import Processes, assert_close
 from tests.training.tiny import pairs, saved_model, tiny_experts, tiny_model, tiny_tokenizer

@@ -19,7 +19,7 @@ from prefero.data.formats import load_examples
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
 from prefero.feedback.degrading import with_degraded_responses
-from prefero.models.language import score
+from prefero.models.causal.scoring import score
 from prefero.objectives import Compare, PreferenceBatch, log_ratio, primary
 from prefero.objectives.heads import Head, Projection, State
 from prefero.objectives.quantities import per_response

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from prefero.evaluate.intervals import wilson
-from prefero.training.evaluation import Evaluated
-from prefero.training.outcome import held_out_row
-from prefero.training.run import compare, train
+from prefero.training.metrics import Evaluated
+from prefero.training.run import compare, held_out_row, train
 from tests.training.tiny import pairs, saved_model
 
 

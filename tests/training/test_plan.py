@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefero.kinds.rows import PackedRows, PaddedRows
-from prefero.training.plan import RankRows, StepPlan
+from prefero.models.kind import PackedRows, PaddedRows
+from prefero.training.batches import RankRows, StepPlan
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=60)
 

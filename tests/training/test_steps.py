@@ -146,7 +146,7 @@ def embedded() -> list[dict[str, Any]]:
 
 def test_naive_accumulation_of_a_whole_step_objective_would_differ(trainer: Make) -> None:
     """The test above could not fail if log-ratios were small."""
-    from prefero.training.updates import BackwardAndStep
+    from prefero.training.step import BackwardAndStep
 
     whole, rows = (trainer(objective=method("dr_dpo", beta=1.0), tokens_per_row=t) for t in (10_000, 40))
     rows.update = BackwardAndStep(rows.objective, rows.scorer, rows._ranks)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from docs.trl_page import PARITY
+from prefero.data.arrange import one_cycle
 from prefero.data.examples import Example, Examples, Response
-from prefero.data.views import one_cycle
 from prefero.reference.providers import Moving
 from prefero.training.trainer import PreferenceTrainer
 from tests.language import LANGUAGE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefero.diagnostics.records import finite
+from prefero.storage import finite
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,14 +11,14 @@ from prefero.cli.console import Json, show, work
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything it makes.")] = Path(
-        "demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for models, data and the report.")
+    ] = Path("demo"),
     as_json: Json = False,
 ) -> None:
-    """Make a small world, align a model in it with DPO, IPO and SimPO, and show what came of it."""
-    from prefero.demo import run
+    """Align a small model with DPO, IPO and SimPO on written reviews, and compare the results."""
+    from prefero.demo.demonstration import run
 
     with work() as progress:
-        outcome = run(output, console=progress)
-    show(outcome.as_dict(), outcome.table, as_json=as_json)
+        demonstration = run(output, console=progress)
+    show(demonstration.as_dict(), demonstration.table, as_json=as_json)

@@ -92,7 +92,7 @@ def inspect(
 def _source(model: str | None, dtype: str) -> Any:
     if model is None:
         return None
-    from prefero.kinds.source import ModelSource
+    from prefero.models.loading import ModelSource
 
     return ModelSource(model, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""The ``prefero`` command: its parts, and what becomes of errors."""
+"""The ``prefero`` command: its subcommands, and how errors end it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import typer
 from prefero.cli.compare import compare
 from prefero.cli.console import complain
 from prefero.cli.demo import demo
-from prefero.cli.discover import discover
 from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
+from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
 from prefero.cli.methods import methods
 from prefero.cli.report import report
-from prefero.cli.reproduce import reproduce
 from prefero.cli.train import train
 from prefero.errors import PreferoError
 
@@ -59,10 +58,10 @@ app.command()(train)
 app.command()(compare)
 app.command()(methods)
 app.command()(demo)
-app.command()(discover)
 app.command()(evaluate)
 app.command()(report)
-app.command()(reproduce)
+app.command(context_settings={**ANY_ARGUMENTS, "help_option_names": []})(world)
+add_commands(app)
 
 
 def run() -> None:

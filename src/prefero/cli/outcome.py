@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prefero.diagnostics.series import EVAL
 from prefero.report.folder import Comparison, Run, read
 from prefero.report.numbers import duration, number
 from prefero.report.page import render
 from prefero.report.summary import latest
+from prefero.training.series import EVAL
 
 HEADLINE = {
     "rewards/accuracies": "reward accuracy",

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from prefero.diagnostics.callback import metric_names
-from prefero.diagnostics.series import EVAL
+from prefero.training.monitors import metric_names
+from prefero.training.series import EVAL
 
 SHOWN = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 

@@ -13,7 +13,7 @@ from prefero.cli.console import Json, is_main_process, show, work
 from prefero.cli.recipe import override, parse_override, read_recipe, split_arguments
 
 if TYPE_CHECKING:
-    from prefero.training.configuration import TrainConfig
+    from prefero.training.config import TrainConfig
 
 Model = Annotated[
     str | None,
@@ -77,7 +77,7 @@ def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *
     with work(resume=GO_ON) as progress:
         from prefero.cli.outcome import in_words, of_folder
         from prefero.cli.progress import training_progress
-        from prefero.models.allocator import keep_freed_memory
+        from prefero.models.head import keep_freed_memory
 
         keep_freed_memory()  # this process has nothing else to do
         with training_progress(progress):

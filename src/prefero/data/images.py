@@ -7,16 +7,22 @@ a hash of token ids covers the images too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from prefero.data.examples import Message, Text
+from prefero.data.pictures import Picture, digest_of
 from prefero.errors import PreferoError
 
 PLACE_BITS = 17
@@ -92,3 +98,156 @@ class ImageBatch:
         """The numbers of the images whose first token is among ``ids``, in the order in which they are."""
         first = ids[(ids < 0) & ((~ids & (MOST_TOKENS - 1)) == 0)]
         return torch.searchsorted(self.keys, keys_of(first)).tolist()
+
+
+Ids = NDArray[np.int64]
+
+Pictures = tuple[Picture, ...]
+
+KEPT_BYTES = 256 * 2**20
+"""How much of what the processor made of images stays in memory."""
+
+
+class ImagePrompts:
+    """What a processor makes of prompts with images.
+
+    ``placeholder`` is the token that stands for a part of an image in the model's input. ``known`` has, by
+    key, the images that prompts have shown so far: mostly one each, several where the processor does not read
+    them as it does each alone.
+    """
+
+    def __init__(self, processor: Any, placeholder: int) -> None:
+        self.processor, self.placeholder = processor, placeholder
+        self.known: dict[int, Pictures] = {}
+        self._layouts: dict[tuple[str, tuple[tuple[int, int], ...]], tuple[Ids, tuple[int, ...]]] = {}
+        self._alone: dict[tuple[int, int], int] = {}
+        self._made: OrderedDict[int, Arrays] = OrderedDict()
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.processor.chat_template or self.processor.tokenizer.chat_template
+
+    def apply_chat_template(self, turns: Sequence[Message], **options: Any) -> str:
+        """The conversation as the processor's template writes it, a mark where each image stands."""
+        template = self.processor if self.processor.chat_template else self.processor.tokenizer
+        return template.apply_chat_template([_in_parts(turn) for turn in turns], **options)
+
+    @property
+    def _name(self) -> str:
+        return type(self.processor).__name__
+
+    @property
+    def mark(self) -> str:
+        """What a text has where an image stands."""
+        return self.processor.image_token
+
+    def context(self, text: str, images: Pictures, origin: str) -> Ids:
+        """The ids of a prompt, those of images below 0.
+
+        Raises:
+            PreferoError: the text has not as many marks as images, an image cannot be opened, or the
+                processor refuses them.
+        """
+        marks = text.count(self.mark)
+        if not marks:
+            text, marks = self.mark * len(images) + text, len(images)
+        if marks != len(images):
+            raise PreferoError(
+                f"{origin}, field 'prompt': {marks} times {self.mark}, and {len(images)} images. Expected as "
+                "many of each"
+            )
+        opened = [image.open() for image in images]
+        ids, counts = self._layout(text, opened, origin)
+        ids, places = ids.copy(), np.flatnonzero(ids == self.placeholder)
+        digests = [digest_of(image) for image in opened]
+        groups: list[tuple[Pictures, list[bytes]]] = [
+            ((image,), [digest]) for image, digest in zip(images, digests, strict=True)
+        ]
+        if len(counts) < len(images):
+            groups = [(images, digests)]
+        written = []
+        for (group, seen), count in zip(groups, counts, strict=True):
+            key = image_key(hashlib.sha256(b"".join((self._settings, *seen))).digest())
+            self.known.setdefault(key, group)
+            written.append(image_ids(key, count))
+        ids[places] = np.concatenate(written)
+        return ids
+
+    def _layout(self, text: str, images: Sequence[Image.Image], origin: str) -> tuple[Ids, tuple[int, ...]]:
+        """The ids with placeholders, and how many of them each image has: the same for all images of these
+        sizes. One number alone, where the processor does not read them as it does each by itself."""
+        sizes = tuple(image.size for image in images)
+        if (text, sizes) not in self._layouts:
+            ids = self._processed(text, images, origin)
+            counts = tuple(self._tokens(image, origin) for image in images)
+            total = int((ids == self.placeholder).sum())
+            if not total or total > MOST_TOKENS * len(images):
+                raise PreferoError(
+                    f"{origin}: {self._name} makes {total} tokens of {len(images)} images; expected from 1 "
+                    f"to {MOST_TOKENS} of each. Name the processor of this model"
+                )
+            self._layouts[text, sizes] = ids, counts if sum(counts) == total else (total,)
+        return self._layouts[text, sizes]
+
+    def _processed(self, text: str, images: Sequence[Image.Image], origin: str) -> Ids:
+        try:
+            made = self.processor(text=[text], images=[list(images)], add_special_tokens=False)
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise PreferoError(
+                f"{origin}: {self._name} refuses a prompt with {len(images)} images: {first}"
+            ) from error
+        return np.asarray(made["input_ids"][0], dtype=np.int64)
+
+    def _tokens(self, image: Image.Image, origin: str) -> int:
+        """How many tokens an image of this size takes by itself."""
+        if image.size not in self._alone:
+            ids = self._processed(self.mark, [image], origin)
+            self._alone[image.size] = int((ids == self.placeholder).sum())
+        return self._alone[image.size]
+
+    @cached_property
+    def _settings(self) -> bytes:
+        return hashlib.sha256(self.processor.image_processor.to_json_string().encode()).digest()
+
+    def shown(self, contexts: Sequence[Ids]) -> dict[int, Pictures]:
+        """The images that some contexts show, by key."""
+        keys = np.unique(np.concatenate([keys_of(ids[ids < 0]) for ids in contexts]))
+        return {int(key): self.known[int(key)] for key in keys}
+
+    def arrays(self, images: Mapping[int, Pictures]) -> dict[int, Arrays]:
+        """What the model is given of images, by their keys. The last :data:`KEPT_BYTES` are remembered."""
+        found = {}
+        for key, pictures in images.items():
+            if key in self._made:
+                self._made.move_to_end(key)
+            else:
+                self._made[key] = self._arrays(pictures)
+            found[key] = self._made[key]
+        while len(self._made) > len(images) and sum(map(_size, self._made.values())) > KEPT_BYTES:
+            self._made.popitem(last=False)
+        return found
+
+    def _arrays(self, pictures: Pictures) -> Arrays:
+        opened = [picture.open() for picture in pictures]
+        made = self.processor(text=[self.mark * len(opened)], images=[opened], return_tensors="pt")
+        text = {*self.processor.tokenizer.model_input_names, "mm_token_type_ids", "token_type_ids"}
+        return {name: value for name, value in made.items() if isinstance(value, Tensor) and name not in text}
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def images_of(prompt: Text, images: Pictures) -> Pictures:
+    """Those of an example's images that a prompt shows, in its order; all of them, if it is plain text."""
+    if isinstance(prompt, str):
+        return images
+    parts = [part for turn in prompt if isinstance(turn["content"], list) for part in turn["content"]]
+    return tuple(images[part["number"]] for part in parts if isinstance(part, Mapping) and "number" in part)
+
+
+def _in_parts(turn: Message) -> Message:
+    """Templates of processors read what a turn says as parts."""
+    content = turn["content"]
+    return {**turn, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.images import Arrays, ImageBatch
-from prefero.data.trie import IntArray, TokenTrie
+from prefero.data.trie import Cell, IntArray, TokenExample, TokenTrie
 
 
 @dataclass(frozen=True, slots=True, eq=False)

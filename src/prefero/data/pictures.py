@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, UnidentifiedImageError
 
-from prefero.errors import PreferoError
+from prefero.errors import PreferoError, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,3 +98,181 @@ def picture(value: Any, origin: str, folder: Path | None = None) -> Picture:
             f"found {type(value).__name__}"
         )
     return Picture(value, origin)
+
+
+Pixels = NDArray[np.float64]
+"""[height, width, channel], 0 to 255."""
+
+DEFAULTS: Mapping[str, float] = {
+    "crop": 0.2,
+    "noise": 500.0,
+    "mask": 0.3,
+    "blank": 0.0,
+    "blur": 0.1,
+    "shuffle": 4.0,
+}
+"""The strength of each corruption that is used unless another is asked for."""
+
+MEANING: Mapping[str, tuple[str, float, float]] = {
+    "crop": ("the largest share of the area that a random crop keeps, which is enlarged again", 0.01, 1.0),
+    "noise": ("the step, of 1000, of a diffusion model's noise schedule", 1.0, 1000.0),
+    "mask": ("the share of the pixels that become the image's mean colour", 0.0, 1.0),
+    "blank": ("the brightness of the one grey that is left, from black to white", 0.0, 255.0),
+    "blur": ("the radius of the Gaussian blur, as a share of the shorter side", 0.0, 1.0),
+    "shuffle": ("patches a side, which change their places at random", 2.0, 64.0),
+}
+"""What the strength of each is, its least and its largest value."""
+
+ACROSS = ("other", "reverse", "reorder")
+"""Corruptions that put another image in the place of one: that of another example, the frames of a clip
+backwards, its frames in a random order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corruption:
+    """One way to spoil an image, with its strength (:data:`MEANING`) and the seed of its draws."""
+
+    name: str
+    strength: float
+    seed: tuple[int, ...]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return _FUNCTIONS[self.name](image.convert("RGB"), self.strength, np.random.default_rng(self.seed))
+
+
+def corrupted(
+    images: Sequence[Picture], name: str, strength: float | None, seed: tuple[int, ...]
+) -> tuple[Picture, ...]:
+    """The images of one prompt, spoiled.
+
+    ``strength`` None is the default of :data:`DEFAULTS`. ``crop`` is mDPO's (Wang et al., 2024,
+    arXiv 2406.11839), ``mask`` is OPA-DPO's (Yang et al., 2025, arXiv 2501.09695), ``reverse`` and
+    ``reorder`` are for clips (Ding et al., 2025, arXiv 2504.05810).
+
+    Raises:
+        PreferoError: an unknown corruption or a strength out of its range, or a clip of one frame to reorder.
+    """
+    check(name, strength)
+    if name in ("reverse", "reorder"):
+        return _reordered(images, name, np.random.default_rng(seed))
+    how = DEFAULTS[name] if strength is None else strength
+    return tuple(
+        Picture(image.content, image.origin, _after(image.change, Corruption(name, how, (*seed, number))))
+        for number, image in enumerate(images)
+    )
+
+
+def check(name: str, strength: float | None) -> None:
+    """Raise :class:`PreferoError` for a corruption that is not known, or a strength out of its range."""
+    known = (*DEFAULTS, *ACROSS)
+    if name not in known:
+        raise PreferoError(f"no image corruption {name!r}{nearest(name, known)}: {', '.join(known)}")
+    if strength is None:
+        return
+    if name in ACROSS:
+        raise PreferoError(f"the image corruption {name!r} has no strength, and was given {strength:g}")
+    meaning, least, largest = MEANING[name]
+    if not least <= strength <= largest:
+        raise PreferoError(
+            f"the strength of the image corruption {name!r} is {strength:g}; expected {meaning}: from "
+            f"{least:g} to {largest:g}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    first: Callable[[Image.Image], Image.Image]
+    second: Callable[[Image.Image], Image.Image]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return self.second(self.first(image))
+
+
+def _after(first: Any, second: Corruption) -> Callable[[Image.Image], Image.Image]:
+    return second if first is None else _Both(first, second)
+
+
+def _reordered(images: Sequence[Picture], name: str, generator: np.random.Generator) -> tuple[Picture, ...]:
+    if len(images) < 2:
+        raise PreferoError(
+            f"{images[0].origin if images else 'a prompt'}: {name} puts the frames of a clip in another "
+            "order, and there is one alone; choose another corruption, such as crop"
+        )
+    count = len(images)
+    order = list(range(count))[::-1] if name == "reverse" else _moved(count, generator)
+    return tuple(images[place] for place in order)
+
+
+def _moved(count: int, generator: np.random.Generator) -> list[int]:
+    """A random order that is not the one that there was, where there is another."""
+    order = list(range(count))
+    while count > 1 and order == sorted(order):
+        order = generator.permutation(count).tolist()
+    return order
+
+
+def _crop(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    width, height = image.size
+    share = generator.uniform(min(0.01, strength), strength)
+    stretch = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+    wide = int(np.clip(round((share * width * height * stretch) ** 0.5), 1, width))
+    high = int(np.clip(round((share * width * height / stretch) ** 0.5), 1, height))
+    left, top = generator.integers(0, width - wide + 1), generator.integers(0, height - high + 1)
+    box = (int(left), int(top), int(left) + wide, int(top) + high)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def _noise(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    """The forward process of a diffusion model with the linear schedule of Ho et al. (2020)."""
+    kept = np.prod(1 - np.linspace(1e-4, 0.02, 1000)[: int(strength)])
+    scaled = _pixels(image) / 127.5 - 1
+    noisy = kept**0.5 * scaled + (1 - kept) ** 0.5 * generator.standard_normal(scaled.shape)
+    return _image((noisy + 1) * 127.5)
+
+
+def _mask(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    pixels = _pixels(image)
+    hidden = generator.random(pixels.shape[:2]) < strength
+    return _image(np.where(hidden[..., None], pixels.mean((0, 1)), pixels))
+
+
+def _blank(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    return Image.new("RGB", image.size, (int(strength),) * 3)
+
+
+def _blur(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(strength * min(image.size)))
+
+
+def _shuffle(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
+    """Patches of one size change places; what is left over at the right and at the bottom stays."""
+    pixels, side = _pixels(image), max(int(strength), 2)
+    high, wide = (max(length // side, 1) for length in pixels.shape[:2])
+    places = [
+        (row * high, column * wide)
+        for row in range(min(side, pixels.shape[0]))
+        for column in range(min(side, pixels.shape[1]))
+    ]
+    moved = pixels.copy()
+    for (to_y, to_x), source in zip(places, _moved(len(places), generator), strict=True):
+        y, x = places[source]
+        moved[to_y : to_y + high, to_x : to_x + wide] = pixels[y : y + high, x : x + wide]
+    return _image(moved)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.asarray(image, dtype=np.float64)
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+
+
+_FUNCTIONS: Mapping[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
+    "crop": _crop,
+    "noise": _noise,
+    "mask": _mask,
+    "blank": _blank,
+    "blur": _blur,
+    "shuffle": _shuffle,
+}

@@ -1,23 +1,138 @@
-r"""The text that a model reads: of a prompt, and of a response after it.
-
-A tokenizer with a chat template renders conversations with it. One without (a base model's) reads them as a
-plain transcript in the form of Anthropic's HH data: the system turn as it is, then ``\n\nHuman: …`` and
-``\n\nAssistant: …`` turns, the prompt ending with ``\n\nAssistant:`` and the response beginning with a space.
-A prompt that is text, not messages, is read as it is by every model.
-
-A prompt that ends with a turn of the assistant is continued by a response that is text: it goes on in that
-turn. A response of messages is new turns.
-"""
+"""Conversations as a tokenizer's chat template renders them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from prefero.data.examples import Content, Example, Message, Response, Text
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
+
+NOT_PRESERVED = (
+    "the chat template does not render the prompt the same way before a response (it changes or drops "
+    "earlier text): the prompt is taken as the model reads it when it generates, the response as its "
+    "content and what the template puts behind it"
+)
+
+
+class ChatTemplate:
+    """Conversations as the tokenizer's chat template renders them.
+
+    The response's text is what the rendering of prompt and response adds to that of the prompt. Where the
+    template renders the prompt differently once a response follows, that difference does not exist; the
+    response is then its content and what the template puts behind it (:data:`NOT_PRESERVED`).
+    """
+
+    starts = False
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
+        turns = as_messages(prompt, "user")
+        if ending == "continued":
+            return self._render(turns, example, continue_final_message=True)
+        return self._render(turns, example, add_generation_prompt=ending == "open")
+
+    def response(
+        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
+    ) -> Rendered:
+        turns = as_messages(prompt, "user")
+        if isinstance(response.content, str) and ending == "continued":
+            whole = {**turns[-1], "content": turns[-1]["content"] + response.content}
+            return self._last_turn((*turns[:-1], whole), prompt_text, response.content, response, example)
+        added = as_messages(response.content, "assistant")
+        if len(added) == 1 and ending == "open":
+            return self._last_turn((*turns, added[0]), prompt_text, added[0]["content"], response, example)
+        return self._several_turns(turns, added, prompt_text, response, example)
+
+    def _last_turn(
+        self,
+        turns: tuple[Message, ...],
+        prompt_text: str,
+        content: Any,
+        response: Response,
+        example: Example,
+    ) -> Rendered:
+        whole = self._render(turns, example, continue_final_message=not response.ended)
+        if whole.startswith(prompt_text):
+            text = whole[len(prompt_text) :]
+            return Rendered((Segment(text),), response.ended and self._lacks_end(text, content))
+        stripped = content.strip() if isinstance(content, str) else ""
+        at = whole.rfind(stripped) if stripped else -1
+        if at < 0:
+            raise PreferoError(
+                f"{example.origin}: the chat template renders prompt and response so that neither the prompt "
+                "nor the response can be found in the text. Use another chat_template."
+            )
+        text = whole[at:]
+        return Rendered((Segment(text),), response.ended and self._lacks_end(text, content), exact=False)
+
+    def _several_turns(
+        self,
+        turns: tuple[Message, ...],
+        added: tuple[Message, ...],
+        prompt_text: str,
+        response: Response,
+        example: Example,
+    ) -> Rendered:
+        """A response of several turns: what the assistant says is scored, what its partners say is not."""
+        segments: list[Segment] = []
+        done = prompt_text
+        for position, turn in enumerate(added):
+            before = (*turns, *added[:position])
+            last = position == len(added) - 1
+            if turn["role"] == "assistant":
+                opened = self._render(before, example, add_generation_prompt=True)
+                if opened != done:
+                    segments.append(Segment(self._rest(opened, done, example), scored=False))
+                cut = last and not response.ended
+                whole = self._render((*before, turn), example, continue_final_message=cut)
+                segments.append(Segment(self._rest(whole, opened, example)))
+            else:
+                whole = self._render((*before, turn), example)
+                segments.append(Segment(self._rest(whole, done, example), scored=False))
+            done = whole
+        end = response.ended and added[-1]["role"] == "assistant"
+        return Rendered(tuple(segments), end and self._lacks_end(segments[-1].text, added[-1]["content"]))
+
+    def _rest(self, text: str, beginning: str, example: Example) -> str:
+        if text.startswith(beginning):
+            return text[len(beginning) :]
+        raise PreferoError(
+            f"{example.origin}: the response has several turns, and the chat template changes earlier turns "
+            "when later ones follow, so that what the model said cannot be told apart. Use a chat_template "
+            "that keeps them, or responses of one turn."
+        )
+
+    @staticmethod
+    def _lacks_end(text: str, content: Any) -> bool:
+        """Whether the template puts nothing behind the response, not even an end token."""
+        if not isinstance(content, str) or not content.strip():
+            return False
+        if text.lstrip().startswith(content.strip()):
+            # the end of a mark behind it may spell the response once more
+            return not text.lstrip().removeprefix(content.strip()).strip()
+        return text.rstrip().endswith(content.rstrip())
+
+    def _render(self, turns: Sequence[Message], example: Example, **options: Any) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(turns),
+                tools=list(example.tools) or None,
+                tokenize=False,
+                **options,
+                **example.template_options,
+            )
+        except Exception as error:
+            raise PreferoError(
+                f"{example.origin}: the chat template refuses this conversation "
+                f"({', '.join(turn['role'] for turn in turns)}): {error}. Correct the row's messages, or use "
+                "another chat_template."
+            ) from error
+
 
 LABELS = {"user": "Human", "assistant": "Assistant"}
 

@@ -34,7 +34,7 @@ class ColumnSpec:
 
 
 SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
-"""Where rows hold annotations of parts of a response: :mod:`prefero.data.formats.spans`."""
+"""Where rows hold annotations of parts of a response: :mod:`prefero.data.formats.fields`."""
 
 
 def _marked(annotation: str) -> str:

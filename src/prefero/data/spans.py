@@ -7,13 +7,15 @@ response among it, has the column's own value for "nothing is said".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.examples import Response, Span, spoken
+from prefero.data.examples import Example, Response, Span, spoken
 from prefero.data.render import Rendered
 from prefero.errors import PreferoError
 
@@ -109,3 +111,98 @@ def _place_of(turn: str, text: str, origin: str) -> int:
             "have no place in it. Use another chat_template, or remove the spans."
         )
     return at - (len(turn) - len(turn.lstrip()))
+
+
+_WORDS = """
+a about after again all also am an and any are as at be because been before being between both but
+by can could did do does doing down during each few for from had has have having he her here hers
+him his how i if in into is it its just may me might more most must my now of off on once only or
+other our ours out over own same she should so some such than that the their theirs them then there
+these they this those through to too under until up very was we were what when where which while who
+whom why will with would you your yours
+"""
+FUNCTION_WORDS = tuple(_WORDS.split())
+"""English words that carry grammar rather than content; negations carry content."""
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def changed(
+    first: Sequence[Hashable], second: Sequence[Hashable]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The runs of each sequence that the other does not have, as (start, stop), from the edits that turn the
+    first into the second: replaced and deleted runs of the first, replaced and inserted ones of the second.
+    """
+    edits = [
+        edit
+        for edit in SequenceMatcher(None, first, second, autojunk=False).get_opcodes()
+        if edit[0] != "equal"
+    ]
+    return (
+        [(start, stop) for _, start, stop, _, _ in edits if start < stop],
+        [(start, stop) for _, _, _, start, stop in edits if start < stop],
+    )
+
+
+def differing_tokens(
+    chosen: Sequence[int], rejected: Sequence[int], never: Collection[int] = frozenset()
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which tokens of two responses make up their difference, from the edits that turn the rejected one into
+    the chosen one; tokens in ``never`` are not marked. Jiang et al., 2024, arXiv 2408.07471."""
+    of_rejected, of_chosen = changed(rejected, chosen)
+    return _marked(chosen, of_chosen, never), _marked(rejected, of_rejected, never)
+
+
+def _marked(ids: Sequence[int], runs: Sequence[tuple[int, int]], never: Collection[int]) -> NDArray[np.bool_]:
+    marks = np.zeros(len(ids), bool)
+    for start, stop in runs:
+        marks[start:stop] = [token not in never for token in ids[start:stop]]
+    return marks
+
+
+def differs(
+    roles: Sequence[str | None], responses: Sequence[NDArray[np.int64]], never: Collection[int] = frozenset()
+) -> list[NDArray[np.bool_]]:
+    """:func:`differing_tokens` of the chosen and the rejected among the responses; no token of any other."""
+    marks = [np.zeros(len(ids), bool) for ids in responses]
+    if "chosen" in roles and "rejected" in roles:
+        chosen, rejected = roles.index("chosen"), roles.index("rejected")
+        marks[chosen], marks[rejected] = differing_tokens(
+            responses[chosen].tolist(), responses[rejected].tolist(), never
+        )
+    return marks
+
+
+def differing_spans(chosen: str, rejected: str) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """The words in which two texts differ, as spans of kind ``segment``, numbered from 1 on each side.
+
+    For data without marked key phrases: the runs of words that an edit of one text into the other replaces,
+    deletes or inserts.
+    """
+    words = [list(WORD.finditer(text)) for text in (rejected, chosen)]
+    of_rejected, of_chosen = changed(*([word.group() for word in side] for side in words))
+    return _spans(words[1], of_chosen), _spans(words[0], of_rejected)
+
+
+def mark_differences(example: Example) -> Example:
+    """The pair with the words in which its responses differ marked as segments, and with no other spans.
+
+    Raises:
+        PreferoError: the example has no chosen or no rejected response.
+    """
+    by_role = {response.role: response for response in example.responses}
+    if not {"chosen", "rejected"} <= set(by_role):
+        raise PreferoError(
+            f"{example.origin or 'an example'} is no pair of a chosen and a rejected response."
+        )
+    texts = ("".join(spoken(by_role[role].content)) for role in ("chosen", "rejected"))
+    spans = dict(zip(("chosen", "rejected"), differing_spans(*texts), strict=True))
+    marked = [replace(one, spans=spans.get(one.role or "", ())) for one in example.responses]
+    return replace(example, responses=tuple(marked))
+
+
+def _spans(words: Sequence[re.Match[str]], runs: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
+    return tuple(
+        Span(words[start].start(), words[stop - 1].end(), "segment", number)
+        for number, (start, stop) in enumerate(runs, 1)
+    )

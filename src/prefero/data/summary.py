@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.encode import Truncation
 from prefero.data.examples import Examples, says_something
-from prefero.data.truncate import Truncation
+from prefero.data.trie import Cell, TokenExample
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 

@@ -15,14 +15,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.arrange import arrange
-from prefero.data.cells import Cell, TokenExample
-from prefero.data.chat_template import NOT_PRESERVED, ChatTemplate
-from prefero.data.differences import differs
-from prefero.data.encode import Encoder
+from prefero.data.arrange import VIEWS, arrange
+from prefero.data.encode import Encoder, Truncation, fit
 from prefero.data.examples import Example, Text
-from prefero.data.image_prompts import ImagePrompts, Pictures, images_of
+from prefero.data.images import ImagePrompts, Pictures, images_of
 from prefero.data.render import (
+    NOT_PRESERVED,
+    ChatTemplate,
     Ending,
     PlainText,
     Rendered,
@@ -32,10 +31,9 @@ from prefero.data.render import (
     ending_of,
 )
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
-from prefero.data.spans import token_values
+from prefero.data.spans import differs, token_values
 from prefero.data.summary import DataSummary, summarise
-from prefero.data.truncate import Truncation, fit
-from prefero.data.views import VIEWS
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError, nearest
 
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
@@ -92,7 +90,7 @@ def tokenize(
     ``max_length`` bounds prompt and longest response, in tokens. Where that is too much, the oldest turns of
     the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
     only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
-    (:data:`prefero.data.views.VIEWS`, drawn with ``seed``, and
+    (:data:`prefero.data.arrange.VIEWS`, drawn with ``seed``, and
     :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all. ``images``
     reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so many tokens,
     if there is one; they are annotated as the first of them is.

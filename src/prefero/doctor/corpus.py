@@ -9,9 +9,9 @@ from typing import Any
 
 from prefero.data.arrange import PAIR, worth
 from prefero.data.examples import Example, Examples, Response, Text, spoken
+from prefero.data.files import Source
 from prefero.data.formats import load_examples
 from prefero.data.pictures import Picture
-from prefero.data.sources import Source
 from prefero.doctor.further import Further, further
 from prefero.errors import PreferoError
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from prefero.data.formats.comparisons import ANNOTATOR
-from prefero.data.sources import Source, load_rows
+from prefero.data.files import Source, load_rows
+from prefero.data.formats.lists import ANNOTATOR
 
 WRITERS = (
     ("chosen_model", "rejected_model"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefero.data.examples import Example, Examples
-from prefero.data.sources import Source
+from prefero.data.files import Source
 from prefero.doctor.checks import (
     annotators,
     contents,
@@ -181,7 +181,7 @@ def inspect(
         data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding.
         eval_data: held-out data, read alike; or the share of the data to hold out, as training would.
         model: the model that is to be aligned: a hub name, a folder, a
-            :class:`~prefero.kinds.source.ModelSource`, or a model; its tokenizer as ``processor``, if not
+            :class:`~prefero.models.loading.ModelSource`, or a model; its tokenizer as ``processor``, if not
             beside it. With it also: how it orders the pairs, which will displace it, how far they are from
             what it writes, what training will cost.
         rows: how many pairs the model scores, drawn at random.

@@ -14,18 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.examples import Examples, Text
 from prefero.data.packing import unique_tokens
 from prefero.data.tokenize import TokenDataset
-from prefero.diagnostics.displacement import Ches, ches_of
+from prefero.data.trie import Cell, TokenExample
+from prefero.doctor.displacement import Ches, ches_of
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import PairLogps, pair_logps
-from prefero.feedback.sampling import sample
-from prefero.kinds.choose import kind_of
-from prefero.kinds.kind import Reading
-from prefero.kinds.source import ModelSource
-from prefero.kinds.text import TextKind, context_length, length_limit, sample_tokens
+from prefero.generate.sampling import sample
+from prefero.models.kind import Reading
+from prefero.models.loading import ModelSource, kind_of
+from prefero.models.text import TextKind, context_length, length_limit, sample_tokens
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
 

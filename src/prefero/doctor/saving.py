@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from prefero.data.sources import Source, load_rows
+from prefero.data.files import Source, load_rows
 from prefero.errors import PreferoError
 
 

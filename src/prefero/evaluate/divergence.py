@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import nn
 
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Mean, mean
 from prefero.models.scoring import scored_rows
-from prefero.models.second import SecondModel
+from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal
 
 

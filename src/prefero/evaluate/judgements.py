@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prefero.data.examples import Text
+from prefero.data.files import load_rows
 from prefero.data.formats.fields import Fields
-from prefero.data.sources import load_rows
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import mean
 from prefero.evaluate.length_control import Anchors, length_controlled_win_rate

@@ -15,7 +15,7 @@ import torch
 from prefero.data.examples import Text
 from prefero.errors import PreferoError, nearest
 from prefero.evaluate.win_rate import BothOrders
-from prefero.kinds.source import ModelSource, first_line
+from prefero.models.loading import ModelSource, first_line
 
 
 class Scorer(Protocol):

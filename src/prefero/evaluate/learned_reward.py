@@ -13,11 +13,11 @@ from torch import nn
 from prefero.data.examples import Content, Example, Response, Text
 from prefero.errors import PreferoError
 from prefero.inference.rewards import rewards
-from prefero.kinds.source import ModelSource
+from prefero.models.loading import ModelSource
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run, model_names
-from prefero.training.objective_files import load_objective
+from prefero.training.checkpoints import load_objective
 
 
 @dataclass(frozen=True, slots=True)

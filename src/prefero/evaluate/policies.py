@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from prefero.data.examples import Text, spoken
+from prefero.data.files import Source, load_rows
 from prefero.data.formats import load_examples
 from prefero.data.formats.fields import Fields
 from prefero.data.formats.pairs import PROMPTS
-from prefero.data.sources import Source, load_rows
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
@@ -24,8 +24,8 @@ from prefero.evaluate.intervals import Mean, mean
 from prefero.evaluate.judgements import Judgement, summary
 from prefero.evaluate.judging import Scorer
 from prefero.evaluate.win_rate import BothOrders
-from prefero.feedback.sampling import Sample, sample
-from prefero.kinds.source import ModelSource
+from prefero.generate.sampling import Sample, sample
+from prefero.models.loading import ModelSource
 
 CHOSEN = "chosen"
 """As a baseline: the data's own chosen responses."""

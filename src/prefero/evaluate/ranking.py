@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from prefero.data.cells import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Interval, wilson
 from prefero.models.scoring import scored_rows

@@ -12,7 +12,7 @@ from prefero.data.examples import Text
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Interval, wilson
 from prefero.feedback.judges import Judge
-from prefero.feedback.sampling import Sample
+from prefero.generate.sampling import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def win_rate(
 ) -> WinRate:
     """``samples`` against ``baseline``, one to one, with Wilson's interval over prompts.
 
-    Several samples of a prompt stand in a row, as :func:`~prefero.feedback.sampling.sample` gives them; their
+    Several samples of a prompt stand in a row, as :func:`~prefero.generate.sampling.sample` gives them; their
     mean is what the prompt counts.
 
     The two should be drawn independently: common noise makes near-equal models produce equal texts, and their

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from prefero.data.examples import Text
-from prefero.feedback.sampling import Sample
+from prefero.generate.sampling import Sample
 
 Score = Callable[..., float]
 """(prompt, text) → how good the text is; higher is better."""

@@ -14,17 +14,15 @@ from torch import Tensor, nn
 from prefero.data.examples import Example, Examples
 from prefero.data.packing import next_fit
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.kind import Kind, Reading
+from prefero.models.kind import Kind, Reading
+from prefero.models.loading import kind_of
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective, primary
 from prefero.objectives.needs import dry_run, model_names
 from prefero.objectives.quantities import Quantity
 from prefero.objectives.reductions import Term
-from prefero.training.collate import Collator
-from prefero.training.plan import Draw
-from prefero.training.scoring import Scorer
-from prefero.training.updates import to_device
+from prefero.training.batches import Collator, Draw
+from prefero.training.step import Scorer, to_device
 
 
 def rewards(

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefero.data.cells import TokenExample
 from prefero.data.packing import next_fit, pack, unique_tokens
-from prefero.models import encoder_decoder_rows, language, seq2seq
-from prefero.models.language import innermost
-from prefero.models.second import SecondModel
+from prefero.data.trie import TokenExample
+from prefero.models.causal import scoring as language
+from prefero.models.encoder_decoder import scoring as encoder_decoder_rows
+from prefero.models.encoder_decoder import scoring as seq2seq
+from prefero.models.loading import innermost
+from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 
 
@@ -25,8 +27,8 @@ def scored_rows(
     others: Mapping[str, nn.Module | SecondModel] | None = None,
     tokens_per_row: int = 4096,
 ) -> Iterator[tuple[list[int], TokenLogps]]:
-    """The numbers of some examples, and what :func:`~prefero.models.language.score` says of them, until all
-    have had their turn, longest first.
+    """The numbers of some examples, and what :func:`~prefero.models.causal.scoring.score` says of them, until
+    all have had their turn, longest first.
 
     The model's mode is eval meanwhile, and then what it was.
     """

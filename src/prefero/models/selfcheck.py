@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.images import ImageBatch, image_ids
 from prefero.data.packing import Forest, pack
+from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.forwards import Adapted, Layout, ScoreForest, body, decoder
-from prefero.models.last_layer import last_feed_forward
-from prefero.models.padded import PaddedRows
-from prefero.models.vision_language import own_inputs
+from prefero.models.causal.attention import PaddedRows
+from prefero.models.causal.forward import Adapted, Packing, ScoreForest, body, decoder, last_feed_forward
+from prefero.models.vision_language.images import own_inputs
 
 TOLERANCE = 1e-4
 """Largest difference of a log-probability, in nats, where the model's own noise is smaller."""
@@ -39,7 +38,7 @@ TREE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def choose(
-    model: PreTrainedModel, layout: Layout | Literal["auto"], images: ImageBatch | None = None
+    model: PreTrainedModel, layout: Packing | Literal["auto"], images: ImageBatch | None = None
 ) -> tuple[Adapted, str]:
     """The first way of scoring that agrees with the model's own forward, and why no faster one does. With
     ``images``, prompts show them.
@@ -63,11 +62,11 @@ def choose(
                     reasons.append(f"{candidate} layout{with_head}: {reason}")
     raise PreferoError(
         f"{type(model).__name__} cannot be scored: {'; '.join(dict.fromkeys(reasons))}"
-        + ("" if layout == "auto" else f". Layout {layout!r} was asked for: 'auto' finds one that works")
+        + ("" if layout == "auto" else f". Packing {layout!r} was asked for: 'auto' finds one that works")
     )
 
 
-def _candidates(model: PreTrainedModel) -> list[Layout]:
+def _candidates(model: PreTrainedModel) -> list[Packing]:
     implementation = model.config._attn_implementation
     if implementation == "flex_attention":
         return ["flex", "padded"]
@@ -78,7 +77,7 @@ def _candidates(model: PreTrainedModel) -> list[Layout]:
     return ["trees", "dense", "padded"]
 
 
-def _ways(model: PreTrainedModel, layout: Layout, sees: bool) -> Iterator[Adapted]:
+def _ways(model: PreTrainedModel, layout: Packing, sees: bool) -> Iterator[Adapted]:
     """The cheaper ones first."""
     for blocks in (False, True) if sees and layout in ("dense", "flex") else (False,):
         way = Adapted(layout, blocks=blocks, sees=sees)

@@ -1,33 +1,164 @@
-"""What a language model can measure beside log-probabilities, read off the same logits in the same pass.
+"""Divergences of next-token distributions: p, the model that is measured, against q, the second one.
 
-Per response token, from the next-token distribution p that scores it: ``entropy``, ``log_max_p``,
-``log_sum_p_squared``, ``top_k_mass`` (probability of the k likeliest tokens) and ``top_k_entropy`` (entropy
-of these, renormalised), in nats; ``log_z`` is the logarithm of what normalises p. With a second model's
-distribution q: ``forward_kl`` is KL(q‖p), ``reverse_kl`` is KL(p‖q), ``nested_risk`` a risk measure of
-log q − log p under q (:mod:`prefero.models.risk`), ``divergence`` one of :mod:`prefero.models.divergences`
-from p to q. Per response: ``state`` is the last hidden state at its final token, ``prompt_state`` the one at
-the final token of its context. Per response token, at the position that predicts it: ``token_state`` is the
-last hidden state, ``token_states`` those after every layer, ``mean_activations`` the mean over the hidden
-dimension of what a ``part`` of every layer gives (``"mlp"``, ``"attention"``, ``"residual"``: the whole
-layer), without a gradient.
-
-Options: ``("k", 5)`` for the top-k signals; ``("detached", 1)`` where no gradient is wanted, which costs one
-pass over logits that exist anyway (monitors ask for this) instead of a recomputed chunk.
+Both come as log-probabilities over the vocabulary; the results are in nats, or without a unit. All are 0 at
+p = q and positive elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefero.errors import PreferoError, nearest
-from prefero.models.divergences import divergence, kl
-from prefero.models.risk import nested_risk
 from prefero.objectives.batch import Signal
+
+LogDistribution = Float[Tensor, "*rows vocabulary"]
+Rows = Float[Tensor, "*rows"]
+
+
+def kl(p: LogDistribution, q: LogDistribution) -> Rows:
+    """Σ p log(p/q)."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def jensen_shannon(p: LogDistribution, q: LogDistribution) -> Rows:
+    """½ KL(p ‖ m) + ½ KL(q ‖ m), m = ½ (p + q); at most log 2."""
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return (kl(p, middle) + kl(q, middle)) / 2
+
+
+def renyi(p: LogDistribution, q: LogDistribution, order: float) -> Rows:
+    """log(Σ p^a q^{1−a}) / (a − 1), which at order a = 1 is KL(p ‖ q)."""
+    return kl(p, q) if order == 1 else (order * p + (1 - order) * q).logsumexp(-1) / (order - 1)
+
+
+def bhattacharyya(p: LogDistribution, q: LogDistribution) -> Rows:
+    """−log Σ √(p q)."""
+    return -((p + q) / 2).logsumexp(-1)
+
+
+def squared_hellinger(p: LogDistribution, q: LogDistribution) -> Rows:
+    """1 − Σ √(p q); at most 1."""
+    return -torch.expm1(-bhattacharyya(p, q))
+
+
+def hellinger(p: LogDistribution, q: LogDistribution) -> Rows:
+    """√(1 − Σ √(p q)); 0 without a gradient where p and q cannot be told apart."""
+    squared = squared_hellinger(p, q)
+    apart = squared > torch.finfo(squared.dtype).eps
+    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+
+
+def wasserstein(p: LogDistribution, q: LogDistribution) -> Rows:
+    """Σ |cumulative p − cumulative q|: moving mass by one place in the vocabulary's order costs 1.
+
+    The exact transport for that cost, and differentiable; the order of a vocabulary says little of meaning.
+    """
+    return (p.exp() - q.exp()).cumsum(-1).abs().sum(-1)
+
+
+def chi_squared(p: LogDistribution, q: LogDistribution) -> Rows:
+    """Σ q (p/q − 1)², held where it is still finite in its own type."""
+    log_second_moment = (2 * p - q).logsumexp(-1)
+    return torch.expm1(log_second_moment.clamp(max=0.9 * math.log(torch.finfo(p.dtype).max)))
+
+
+DIVERGENCES: Mapping[str, Callable[..., Tensor]] = {
+    "kl": kl,
+    "jensen_shannon": jensen_shannon,
+    "renyi": renyi,
+    "bhattacharyya": bhattacharyya,
+    "hellinger": hellinger,
+    "squared_hellinger": squared_hellinger,
+    "wasserstein": wasserstein,
+    "chi_squared": chi_squared,
+}
+"""The measures by name; ``renyi`` takes an ``order``."""
+
+
+def divergence(p: LogDistribution, q: LogDistribution, options: Mapping[str, float | str]) -> Rows:
+    """The measure that ``options`` name, with their other arguments."""
+    arguments = {name: value for name, value in options.items() if name not in ("measure", "detached")}
+    return DIVERGENCES[str(options["measure"])](p, q, **arguments)
+
+
+LogProbabilities = Float[Tensor, "*position vocabulary"]
+
+
+def released_cvar(
+    logp: LogProbabilities, other: LogProbabilities, confidence: float, split: bool
+) -> Float[Tensor, "*position"]:
+    """Σ q x over the vocabulary entries whose x exceeds the (1 − confidence) quantile of x.
+
+    This is what the code of Zhang et al. computes: the quantile counts every entry once, whatever its
+    probability, and interpolates; the entry at the quantile is left out, and nothing is renormalised.
+    ``split`` does the same for the first half of the vocabulary and for the rest, and adds.
+    """
+    if split:
+        half = logp.shape[-1] // 2
+        parts = zip(
+            logp.split([half, logp.shape[-1] - half], -1),
+            other.split([half, logp.shape[-1] - half], -1),
+            strict=True,
+        )
+        return sum((released_cvar(*part, confidence, split=False) for part in parts), logp.new_zeros(()))
+    if not logp.shape[-1]:
+        return logp.sum(-1)
+    ratio = other - logp
+    return torch.where(ratio > _quantile(ratio.detach(), 1 - confidence), other.exp() * ratio, 0).sum(-1)
+
+
+def _quantile(values: Tensor, share: float) -> Float[Tensor, "*position 1"]:
+    """The quantile along the last axis, interpolated; ``torch.quantile`` refuses large vocabularies."""
+    place = share * (values.shape[-1] - 1)
+    # kthvalue finds two of them faster, but refuses to run deterministically
+    ordered = values.sort(-1).values
+    low, high = ordered[..., [math.floor(place)]], ordered[..., [math.ceil(place)]]
+    return low.lerp(high, place - math.floor(place))
+
+
+def cvar(logp: LogProbabilities, other: LogProbabilities, tail: float) -> Float[Tensor, "*position"]:
+    """The mean of x over the worst ``tail`` of q's probability: where p falls short of q most. At 1 it is
+    KL(q ‖ p)."""
+    ratio = other - logp
+    order = ratio.detach().argsort(-1, descending=True)
+    mass = other.exp().gather(-1, order)
+    before = mass.cumsum(-1) - mass
+    kept = torch.minimum(mass, (tail - before).clamp(min=0))
+    return (kept * ratio.gather(-1, order)).sum(-1) / tail
+
+
+def entropic(logp: LogProbabilities, other: LogProbabilities, mu: float) -> Float[Tensor, "*position"]:
+    """(1/μ) log Σ q e^{μ x}: KL(q ‖ p) as μ → 0, growing with μ; the Rényi divergence of order 2 at μ = 1."""
+    return (other + mu * (other - logp)).logsumexp(-1) / mu
+
+
+def nested_risk(
+    logp: LogProbabilities, other: LogProbabilities, options: Mapping[str, float | str]
+) -> Float[Tensor, "*position"]:
+    """The measure that a signal's options name."""
+    if options["measure"] == "cvar":
+        return cvar(logp, other, float(options["tail"]))
+    if options["measure"] == "entropic":
+        return entropic(logp, other, float(options["mu"]))
+    return released_cvar(logp, other, float(options["confidence"]), bool(options["split"]))
+
+
+@dataclass(frozen=True, slots=True)
+class SecondModel:
+    """The model that a two-model signal compares with; ``context`` is entered around each of its forwards:
+    ``SecondModel(policy, partial(adapters_off, policy))`` is the policy without its adapters."""
+
+    model: nn.Module
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
 
 TOP_K = 5
 ROWS_AT_ONCE = 128

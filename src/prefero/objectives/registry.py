@@ -1,4 +1,4 @@
-"""The published methods by name: what each is, and what it takes."""
+"""The ranges of method arguments, written where the arguments are: ``beta: Positive = 0.1``."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def reverse_kl(against: str = "reference") -> Signal:
 
 def divergence(measure: str, against: str = "reference", **options: float) -> Signal:
     """A divergence D(model ‖ ``against``) over the full vocabulary, per token, by its name in
-    :mod:`prefero.models.divergences`; ``options`` are its arguments."""
+    :mod:`prefero.models.signals`; ``options`` are its arguments."""
     return Signal("divergence", against=against, options=(("measure", measure), *sorted(options.items())))
 
 
@@ -65,7 +65,7 @@ def nested_risk(
     **options: float,
 ) -> Signal:
     """A risk measure of log ``against`` − log model under ``against``, over the full vocabulary, in nats per
-    token; ``options`` are those of the measure (:mod:`prefero.models.risk`)."""
+    token; ``options`` are those of the measure (:mod:`prefero.models.signals`)."""
     return Signal("nested_risk", against=against, options=(("measure", measure), *sorted(options.items())))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefero.diagnostics.monitors import MONITORS
 from prefero.report.charts import histogram
 from prefero.report.curves import Figure
 from prefero.report.folder import Run, section
 from prefero.report.names import GROUPS
 from prefero.report.numbers import date, duration, number, percent
+from prefero.training.monitors import MONITORS
 
 MOST_SAMPLES = 12
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from prefero.diagnostics.series import EVAL
 from prefero.report.charts import Line, Points, line_chart
 from prefero.report.folder import Run
 from prefero.report.names import GROUPS, METRICS, SKIPPED, metric
 from prefero.report.numbers import Format, number, percent
+from prefero.training.series import EVAL
 
 Curve = Callable[[Run, str], Points]
 """The points of a run's curve; the second argument is the prefix of the metrics, ``""`` or ``"eval/"``."""

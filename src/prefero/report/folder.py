@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefero.diagnostics.records import read_lines
-from prefero.diagnostics.series import EVAL, History
 from prefero.errors import PreferoError
 from prefero.report.names import LOGPS
+from prefero.storage import read_lines
+from prefero.training.series import EVAL, History
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from prefero.diagnostics.monitors import MONITORS
-from prefero.diagnostics.series import EVAL, window
 from prefero.evaluate.intervals import wilson
 from prefero.report.curves import groups_of
 from prefero.report.evaluation import interval_of
 from prefero.report.folder import Run, section
 from prefero.report.names import evaluated
 from prefero.report.numbers import THIN, duration, number, percent, signed
+from prefero.training.monitors import MONITORS
+from prefero.training.series import EVAL, window
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,14 @@ from torch import nn
 from transformers import set_seed
 
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.kind import Dataset, Kind, Reading
-from prefero.kinds.source import ModelSource, first_line
+from prefero.models.kind import Dataset, Kind, Reading
+from prefero.models.loading import ModelSource, first_line, kind_of
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
-from prefero.reference.resolve import Demand, ReferenceSpec, adapters_of, chosen_kind
-from prefero.training.arguments import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
-from prefero.training.plan import StepPlan
+from prefero.reference.providers import Demand, ReferenceSpec, adapters_of, chosen_kind
+from prefero.training.batches import StepPlan
+from prefero.training.config import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
 
 Reference = str | ReferenceSpec | None
 

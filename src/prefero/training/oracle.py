@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from prefero.data.packing import Forest
 from prefero.errors import PreferoError
 from prefero.models.head import LogitRule, wide
-from prefero.models.language import innermost
+from prefero.models.loading import innermost
 from prefero.objectives.batch import PreferenceBatch, Signal
 from prefero.objectives.presets.oracle import ComparisonOracle
 from prefero.objectives.signals import TOKEN_STATE
-from prefero.training.scoring import Scorer
-from prefero.training.updates import Ranks, Row, Share
+from prefero.training.step import Ranks, Row, Scorer, Share
 
 Sides = tuple[Tensor, Tensor]
 """Log-probabilities of a chosen and of a rejected response; a leading axis compares several models."""

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
-from transformers import TrainerCallback
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefero.data.arrange import arrange
-from prefero.data.examples import Examples
+from prefero.data.examples import Example, Examples
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
-from prefero.kinds.choose import kind_of
-from prefero.kinds.kind import Kind
-from prefero.kinds.source import ModelSource
+from prefero.evaluate.ranking import ranking_accuracy
+from prefero.models.kind import Kind
+from prefero.models.loading import ModelSource, kind_of
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
-from prefero.reference.resolve import ReferenceSpec
+from prefero.reference.providers import ReferenceSpec
 from prefero.training import checkpoints
-from prefero.training.arguments import PreferenceArguments
-from prefero.training.configuration import DataSection, LoraSection, ReferenceSection, TrainConfig
-from prefero.training.outcome import Samples, held_out_row
-from prefero.training.run_folder import refuse_other_run, write_json
+from prefero.training.config import (
+    DataSection,
+    LoraSection,
+    PreferenceArguments,
+    ReferenceSection,
+    TrainConfig,
+)
+from prefero.training.metrics import Evaluated
+from prefero.training.run_folder import refuse_other_run, write_json, write_lines
 from prefero.training.trainer import PreferenceTrainer
 
 
@@ -229,3 +236,76 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
     while candidate in taken:
         candidate, number = f"{name}-{number}", number + 1
     return candidate
+
+
+def held_out_row(method: str, found: Evaluated) -> dict[str, Any]:
+    """A row of ``evaluation.json``: the share of held-out pairs that the reward orders as the data do, with
+    Wilson's 95 % interval over pairs, where the objective compares pairs; and the objective's loss."""
+    row: dict[str, Any] = {"method": method, "loss": found.loss, "interval": {}}
+    margins = found.values.get("rewards/margins")
+    if margins is not None:
+        there = found.weights["rewards/margins"] > 0
+        ranking = ranking_accuracy(margins[there].tolist())
+        row["accuracy"] = ranking.accuracy
+        row["interval"]["accuracy"] = [ranking.interval.low, ranking.interval.high]
+    return row
+
+
+class Samples(TrainerCallback):
+    """Responses to a few prompts by the policy as it was and as it became, with the same noise.
+
+    What came before is written to ``samples.jsonl`` before training, so that a resumed run still has it.
+    Prompts that leave too little of ``max_length`` tokens are passed over. Several processes write none.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        examples: Sequence[Example],
+        count: int,
+        *,
+        max_length: int | None,
+        seed: int,
+    ) -> None:
+        self.kind, self.max_length, self.seed = kind, max_length, seed
+        self.prompts = kind.prompts(examples, count, max_length)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        if self.prompts and args.world_size == 1 and state.global_step == 0:
+            drawn = zip(self.prompts, self._drawn(model), strict=True)
+            write_lines(_file(args), [{"prompt": _shown(prompt), "before": text} for prompt, text in drawn])
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        if state.global_step == state.max_steps and _file(args).is_file():
+            lines = [json.loads(line) for line in _file(args).read_text(encoding="utf-8").splitlines()]
+            if len(lines) == len(self.prompts):
+                drawn = zip(lines, self._drawn(model), strict=True)
+                write_lines(_file(args), [line | {"after": text} for line, text in drawn])
+
+    def _drawn(self, model: nn.Module | None) -> list[Any]:
+        assert model is not None
+        return self.kind.sample(model, self.prompts, self.seed, self.max_length)
+
+
+def _file(args: TrainingArguments) -> Path:
+    return Path(str(args.output_dir)) / "samples.jsonl"
+
+
+def _shown(prompt: Any) -> str:
+    if not isinstance(prompt, tuple):
+        return str(prompt)
+    return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefero.diagnostics import records
-from prefero.diagnostics.callback import metric_names
+from prefero import storage as records
 from prefero.errors import PreferoError
-from prefero.kinds.kind import Dataset
+from prefero.models.kind import Dataset
 from prefero.objectives.registry import methods
 from prefero.training.ingredients import HeldOut, Ingredients
+from prefero.training.monitors import metric_names
 
 OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "evaluation.json", "report.html")
 

@@ -17,32 +17,30 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from prefero.diagnostics.callback import MonitorCallback
 from prefero.errors import PreferoError
-from prefero.kinds.kind import Dataset, Kind
-from prefero.kinds.source import ModelSource
+from prefero.models.kind import Dataset, Kind
+from prefero.models.loading import ModelSource
 from prefero.objectives.batch import Signal
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
-from prefero.reference.resolve import resolve
+from prefero.reference.providers import resolve
 from prefero.training import checkpoints
-from prefero.training.arguments import PreferenceArguments as PreferenceArguments
-from prefero.training.between_steps import between_steps
-from prefero.training.evaluation import Evaluated, evaluate
-from prefero.training.feeding import rows_of
-from prefero.training.following import Following
+from prefero.training.auxiliary import (
+    Following,
+    between_steps,
+    fill_gaps,
+    loaded,
+    refuse_impossible,
+    update_rule,
+)
+from prefero.training.batches import RankRows, rows_of
+from prefero.training.config import PreferenceArguments as PreferenceArguments
 from prefero.training.ingredients import Reference, all_of, prepared
-from prefero.training.interrupts import StopInOrder
-from prefero.training.metrics import MONITORED
-from prefero.training.other_models import fill_gaps, loaded
-from prefero.training.plan import RankRows
-from prefero.training.resuming import ResumingTrainer
-from prefero.training.rules import update_rule
+from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate
+from prefero.training.monitors import MonitorCallback
+from prefero.training.resuming import ResumingTrainer, StopInOrder
 from prefero.training.run_folder import RunFolder, described
-from prefero.training.scoring import Scorer
-from prefero.training.second_policies import refuse_impossible
-from prefero.training.step_log import StepLog
-from prefero.training.updates import Ranks, UpdateRule, to_device
+from prefero.training.step import Ranks, Scorer, UpdateRule, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class PreferenceTrainer(ResumingTrainer):
             configuration tells.
         processing_class: the tokenizer, processor or scheduler; by default the one that belongs to ``model``.
         reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, or a
-            :class:`~prefero.reference.resolve.ReferenceSpec`.
+            :class:`~prefero.reference.providers.ReferenceSpec`.
         models: other models that the objective reads, by name.
         peft_config: a configuration of PEFT adapters, to train them alone.
         recipe: what ``run.json`` records as the configuration; by default the arguments.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from prefero.feedback.win_rates import shares_of_wins
-from prefero.models.denoising import denoising_step, pseudo_huber, rectified_flow, squared_error
+from prefero.models.diffusion.process import denoising_step, pseudo_huber, rectified_flow, squared_error
 from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
 from prefero.objectives.presets.denoising import label_probability, ranked
 from prefero.objectives.weights import exponential_gain, logarithmic_discount

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prefero.models.discrete_noise import LINEAR, Masking, rate_score
+from prefero.models.discrete_diffusion.noise import LINEAR, Masking, rate_score
 from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
 from tests.golden.adapters import adapter
 from tests.golden.batches import values

@@ -8,11 +8,10 @@ from prefero.feedback import curricula, media_pairs
 from prefero.feedback.aspects import weighted_sum
 from prefero.feedback.pairing import best_and_worst
 from prefero.models.arithmetic import combination
-from prefero.models.denoising import squared_error
-from prefero.models.diffusion_inversion import implied_noise, invert
-from prefero.models.diffusion_process import NoiseProcess
-from prefero.models.diffusion_rewards import renoised, sampled
-from prefero.models.diffusion_steps import (
+from prefero.models.diffusion.inversion import implied_noise, invert
+from prefero.models.diffusion.process import NoiseProcess, squared_error
+from prefero.models.diffusion.rewards import renoised, sampled
+from prefero.models.diffusion.sampling import (
     Transitions,
     guided,
     moved,
@@ -20,7 +19,7 @@ from prefero.models.diffusion_steps import (
     score_transitions,
     step_deviation,
 )
-from prefero.models.diffusion_users import decoupled_attention
+from prefero.models.diffusion.users import decoupled_attention
 from prefero.objectives import PreferenceBatch, TokenLogps, method
 from prefero.objectives.compare import Objective
 from prefero.objectives.presets.images import clipped_log_ratio

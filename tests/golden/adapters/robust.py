@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from prefero.models.divergences import DIVERGENCES
-from prefero.models.divergences import divergence as measured
+from prefero.models.signals import DIVERGENCES
+from prefero.models.signals import divergence as measured
 from prefero.objectives import method, primary
 from prefero.objectives.compare import negative_log_likelihood
 from prefero.objectives.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from transformers.masking_utils import causal_mask_function
 
-from prefero.data.cells import Cell, TokenExample
 from prefero.data.packing import Forest, next_fit, pack
-from prefero.data.trie import TokenTrie, sharing_cost
-from prefero.models.forest_attention import ancestor_rule
+from prefero.data.trie import Cell, TokenExample, TokenTrie, sharing_cost
+from prefero.models.causal.attention import ancestor_rule
 from prefero.models.head import LogitRule, read_head
 from prefero.models.signals import Meter
 from tests.golden.adapters import adapter

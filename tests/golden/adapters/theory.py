@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from prefero.diagnostics.displacement import ches, least_displacing
-from prefero.diagnostics.top_tokens import top_tokens
+from prefero.doctor.displacement import ches, least_displacing
 from prefero.evaluate.ranking import PairLogps, ideal_margin, loss_that_orders, ordered, policy_ranking
+from prefero.models.top_tokens import top_tokens
 from prefero.objectives import log_ratio, method
 from prefero.objectives.contrasts import Pair
 from prefero.theory import games, information, optima, proximal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prefero.data.differences import differing_tokens
+from prefero.data.spans import differing_tokens
 from prefero.feedback.pairing import best_and_worst
 from prefero.feedback.segments import key_turns
 from prefero.models.signals import TWO_MODELS

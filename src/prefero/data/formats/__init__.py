@@ -11,18 +11,12 @@ from itertools import chain, islice
 from typing import Any
 
 from prefero.data.examples import Example, Examples
-from prefero.data.files import Row
+from prefero.data.files import Row, Source, load_rows
 from prefero.data.formats.annotations import annotate
-from prefero.data.formats.comparisons import COMPARISONS
-from prefero.data.formats.fields import Fields
-from prefero.data.formats.layout import Layout
-from prefero.data.formats.lists import SCORED_LISTS
-from prefero.data.formats.pairs import LABELLED, PAIRS
-from prefero.data.formats.picture_rows import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
-from prefero.data.formats.solutions import SOLUTIONS
-from prefero.data.formats.steps import STEPS
-from prefero.data.formats.transcripts import TRANSCRIPTS
-from prefero.data.sources import Source, load_rows
+from prefero.data.formats.fields import Fields, Layout
+from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
+from prefero.data.formats.lists import COMPARISONS, SCORED_LISTS, SOLUTIONS
+from prefero.data.formats.pairs import LABELLED, PAIRS, STEPS, TRANSCRIPTS
 from prefero.errors import PreferoError, nearest
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -54,7 +48,7 @@ def load_examples(
     """The examples in ``source``.
 
     Args:
-        source: as :func:`prefero.data.sources.load_rows` takes it.
+        source: as :func:`prefero.data.files.load_rows` takes it.
         split: which split, where the source has several.
         format: the name of a layout in :data:`LAYOUTS`, or ``"auto"`` to recognise it from the first rows.
         skip_bad_rows: leave out rows that cannot be read and list them in ``Examples.skipped``, instead of

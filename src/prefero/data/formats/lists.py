@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from prefero.data.examples import Example, Response
-from prefero.data.formats.comparisons import instruction
-from prefero.data.formats.fields import Fields
-from prefero.data.formats.layout import Layout
+from prefero.data.formats.fields import Fields, Layout, truth
 
 LISTS = ("completions", "responses", "generations", "answers", "candidates")
 TEXTS = ("response", "completion", "answer", "text", "content")
@@ -71,7 +71,7 @@ def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str
     return columns
 
 
-def _matches(specimen: Mapping[str, Any]) -> bool:
+def _matches_list(specimen: Mapping[str, Any]) -> bool:
     return any(_holds_responses(specimen.get(name)) for name in LISTS)
 
 
@@ -85,6 +85,93 @@ SCORED_LISTS = Layout(
     "lists",
     "prompt or instruction, and completions: [{response, overall_score or annotations}, …] "
     "or responses with scores or ranks",
-    _matches,
+    _matches_list,
     read_list,
+)
+
+
+ANNOTATOR = re.compile(r"annotator_?\d+")
+SIDES = (("response1", "response2"), ("response_1", "response_2"), ("response_a", "response_b"))
+
+
+def read_comparison(fields: Fields) -> Example:
+    names = next((pair for pair in SIDES if pair[0] in fields or pair[1] in fields), SIDES[0])
+    first, second = (_answer(fields, name) for name in names)
+    if first == second:
+        fields.fail(names[1], f"it equals {names[0]}, so there is nothing to compare", "another response")
+    votes = Counter(_vote(fields, name) for name in fields.values if ANNOTATOR.fullmatch(name))
+    if votes[2] > votes[1]:
+        first, second, votes = second, first, Counter({0: votes[0], 1: votes[2], 2: votes[1]})
+    return Example(
+        ({"role": "user", "content": instruction(fields)},),
+        (Response(first, "chosen"), Response(second, "rejected")),
+        {
+            "tie": votes[1] <= max(votes[0], votes[2]),
+            "preference": (votes[1] + votes[0] / 2) / votes.total(),
+        },
+    )
+
+
+def instruction(fields: Fields) -> str:
+    """The instruction, and behind an empty line its input, where it has one."""
+    name = fields.first(("instruction", "prompt", "question")) or "instruction"
+    text, extra = fields.text(name), fields.values.get("input")
+    return f"{text}\n\n{fields.text('input')}" if extra else text
+
+
+def _answer(fields: Fields, name: str) -> str:
+    """Text; a bare truth value or number is what an export made of the answer that spelled it."""
+    value = fields.require(name, "text")
+    return str(value) if isinstance(value, bool | int | float) else fields.text(name)
+
+
+def _vote(fields: Fields, name: str) -> int:
+    expected = "1 (the first is better), 2 (the second) or 0 (a tie)"
+    vote = fields.number(name, expected)
+    if vote not in (0, 1, 2):
+        fields.fail(name, f"found {fields.values[name]!r}", expected)
+    return int(vote)
+
+
+def _matches_comparison(specimen: Mapping[str, Any]) -> bool:
+    compared = any(first in specimen or second in specimen for first, second in SIDES)
+    return compared and any(ANNOTATOR.fullmatch(str(name)) for name in specimen)
+
+
+COMPARISONS = Layout(
+    "comparisons",
+    "instruction, input, response1, response2, annotator1, annotator2, … (1, 2, or 0 for a tie)",
+    _matches_comparison,
+    read_comparison,
+)
+
+
+def read_solutions(fields: Fields) -> Example:
+    """All the solutions as labelled candidates under the question."""
+    models = [name for name, value in fields.values.items() if _is_solution(value)]
+    if not models:
+        fields.fail("question", "no field of the row holds a solution", "objects of is_correct and solution")
+    responses = []
+    for model in models:
+        solution, correct = fields.values[model].get("solution"), fields.values[model]["is_correct"]
+        if not isinstance(solution, str) or not solution.strip():
+            fields.fail(f"{model}.solution", f"found {solution!r}", "the text of a solution")
+        good = truth(fields, f"{model}.is_correct", correct)
+        responses.append(Response(solution, columns={"label": 1.0 if good else -1.0}))
+    return Example(({"role": "user", "content": fields.text("question")},), tuple(responses))
+
+
+def _is_solution(value: Any) -> bool:
+    return isinstance(value, Mapping) and "is_correct" in value
+
+
+def _matches_solutions(specimen: Mapping[str, Any]) -> bool:
+    return "question" in specimen and any(map(_is_solution, specimen.values()))
+
+
+SOLUTIONS = Layout(
+    "solutions",
+    "question, and for every model an object {is_correct, solution}",
+    _matches_solutions,
+    read_solutions,
 )

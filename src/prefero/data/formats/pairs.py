@@ -3,15 +3,15 @@ labelled or scored."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from prefero.data.examples import Example, Message, Response, Text
-from prefero.data.formats.annotations import truth
-from prefero.data.formats.fields import Fields
-from prefero.data.formats.layout import Layout
-from prefero.data.schema import SCHEMA
+from prefero.data.examples import Example, Message, Response, Span, Text
+from prefero.data.formats.fields import Fields, Layout, as_picture, shows, truth
+from prefero.data.pictures import Picture
+from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 
 PROMPTS = ("prompt", "question", "instruction", "query")
 
@@ -103,3 +103,132 @@ def _is_labelled(specimen: Mapping[str, Any]) -> bool:
 
 PAIRS = Layout("pairs", "chosen, rejected and, unless the two share it, prompt", _is_pair, read_pair)
 LABELLED = Layout("unpaired", "prompt, completion, and label or score", _is_labelled, read_labelled)
+
+
+def with_other_parts(example: Example, fields: Fields) -> Example:
+    """``example`` with every response and prompt that the row has under a name of
+    :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
+
+    A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
+    beside a conversation is a message of its own. Responses beside images are images.
+    """
+    shown = any(isinstance(response.content, Picture) for response in example.responses)
+    speaks = not isinstance(example.prompt, str)
+    responses = list(example.responses)
+    for role, part in OTHER_RESPONSES.items():
+        if role in example.roles:
+            continue
+        if shown and part.field in fields and shows(fields.values[part.field]):
+            responses.append(Response(as_picture(fields, part.field), role))
+        elif not shown and is_text(fields, part.field):
+            content = fields.turns(part.field)
+            fields.not_empty(content, part.field)
+            responses.append(Response(as_message(content, "assistant") if speaks else content, role))
+    prompts = {}
+    for view, part in OTHER_PROMPTS.items():
+        if is_text(fields, part.field):
+            prompt = fields.turns(part.field)
+            prompts[view] = as_message(prompt, "user") if speaks else prompt
+    return replace(example, responses=tuple(responses), prompts=prompts)
+
+
+def is_text(fields: Fields, name: str) -> bool:
+    return name in fields and isinstance(fields.values[name], str | list | tuple | dict)
+
+
+def as_message(content: Text, role: str) -> Text:
+    return ({"role": role, "content": content},) if isinstance(content, str) else content
+
+
+TURN = re.compile(r"\n\n(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def read_transcripts(fields: Fields) -> Example:
+    chosen, chosen_prompt = _split(fields, "chosen")
+    rejected, rejected_prompt = _split(fields, "rejected")
+    if (chosen, chosen_prompt) == (rejected, rejected_prompt):
+        refuse_equal(fields)
+    own = rejected_prompt if rejected_prompt != chosen_prompt else None
+    return Example(chosen_prompt, (Response(chosen, "chosen"), Response(rejected, "rejected", prompt=own)))
+
+
+def _split(fields: Fields, name: str) -> tuple[str, Text]:
+    expected = "a transcript of \\n\\nHuman: and \\n\\nAssistant: turns that the assistant ends"
+    transcript = fields.text(name, expected)
+    opening, *pieces = TURN.split(transcript)
+    speakers, texts = pieces[0::2], pieces[1::2]
+    if len(speakers) < 2 or speakers[-1] != "Assistant":
+        last = f"its last turn is {speakers[-1]}'s" if speakers else "it has no such turn"
+        fields.fail(name, last, expected)
+    turns: list[dict[str, str]] = [{"role": "system", "content": opening}] if opening.strip() else []
+    for speaker, text in zip(speakers[:-1], texts[:-1], strict=True):
+        role = ROLES[speaker]
+        if turns and turns[-1]["role"] == role:
+            # Chat templates want alternating turns; the mark stays, so that plain text renders as it was.
+            turns[-1]["content"] += f"\n\n{speaker}:{text}"
+        else:
+            turns.append({"role": role, "content": text.removeprefix(" ")})
+    response = texts[-1]
+    if turns[-1]["role"] == "assistant":
+        turns[-1]["content"] += "\n\nAssistant:"
+    else:
+        response = response.removeprefix(" ")
+    prompt: tuple[Message, ...] = tuple(turns)
+    return response, prompt
+
+
+def _matches_transcripts(specimen: Mapping[str, Any]) -> bool:
+    sides = [specimen.get("chosen"), specimen.get("rejected")]
+    known = [side for side in sides if side is not None]
+    return (
+        bool(known)
+        and not any(name in specimen for name in ("prompt", "question", "instruction"))
+        and all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in known)
+    )
+
+
+TRANSCRIPTS = Layout(
+    "transcripts",
+    "chosen, rejected: whole \\n\\nHuman: … \\n\\nAssistant: transcripts",
+    _matches_transcripts,
+    read_transcripts,
+)
+
+
+STEP = re.compile(r"(?:^|\n)\s*step\s*\d+\s*[:.]", re.IGNORECASE)
+
+
+def read_steps(fields: Fields) -> Example:
+    """The prompt is the question and the steps taken so far, which the assistant goes on writing.
+
+    A step is not the end of an answer, so neither response is given an end token.
+    """
+    taken = fields.values.get("initial_reason_steps") or ""
+    if taken:
+        taken = fields.text("initial_reason_steps")
+    chosen, rejected = fields.text("chosen"), fields.text("rejected")
+    fields.not_empty(chosen, "chosen")
+    fields.not_empty(rejected, "rejected")
+    if chosen == rejected:
+        refuse_equal(fields)
+    prompt: tuple[Message, ...] = ({"role": "user", "content": fields.text("prompt")},)
+    if taken:
+        prompt = (*prompt, {"role": "assistant", "content": taken})
+    open_step = bool(STEP.search(taken)) and not STEP.match(chosen)
+    number = len(STEP.findall(taken)) - open_step + 1
+    return Example(
+        prompt,
+        tuple(
+            Response(text, role, spans=(Span(0, len(text), "step", number),), ended=False)
+            for text, role in ((chosen, "chosen"), (rejected, "rejected"))
+        ),
+        {"error_step": number},
+    )
+
+
+def _matches_steps(specimen: Mapping[str, Any]) -> bool:
+    return "initial_reason_steps" in specimen and ("chosen" in specimen or "rejected" in specimen)
+
+
+STEPS = Layout("steps", "prompt, initial_reason_steps, chosen, rejected", _matches_steps, read_steps)

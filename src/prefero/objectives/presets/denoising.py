@@ -186,9 +186,9 @@ def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
     feedback={"pairs"},
     relatives=(
         "DPO, where minus a chain's rates and what they explain of the data's stand for log-probabilities: "
-        "prefero.models.discrete_diffusion has them for masking and uniform noise. A sum over positions, "
-        "where diffusion_dpo has a mean and half of β. Not d3po, on denoising steps. The paper's β is not "
-        "known; with 8 bits, 0.05 to 1 work and 5 does not."
+        "prefero.models.discrete_diffusion.scoring has them for masking and uniform noise. A sum over "
+        "positions, where diffusion_dpo has a mean and half of β. Not d3po, on denoising steps. The "
+        "paper's β is not known; with 8 bits, 0.05 to 1 work and 5 does not."
     ),
     pitfalls=(
         "Terms are divided by 1 − t, which saturates the comparison at late times if β is large. Dividing by "

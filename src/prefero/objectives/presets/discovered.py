@@ -205,7 +205,7 @@ def pfl(beta: Positive = 0.05) -> Objective:
     equation="loss",
     feedback={"pairs"},
     relatives=(
-        "What a search finds, as a method (prefero.discovery). The language is that of "
+        "What a search finds, as a method (prefero_lab.discovery). The language is that of "
         "prefero.objectives.expressions: numbers, arithmetic, a few functions, and the quantities of a pair. "
         "softplus(-z) is dpo."
     ),

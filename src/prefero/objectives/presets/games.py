@@ -207,7 +207,7 @@ def ofs_dpo(beta: Positive = 0.1, alpha: Share = 0.5, clamp: Positive | None = 1
 
 
 class FastSlow(Sum):
-    """What :class:`prefero.training.fast_slow.FastSlowStep` makes of two models that take turns."""
+    """What :class:`prefero.training.auxiliary.FastSlowStep` makes of two models that take turns."""
 
     update = "fast_slow"
     trains = MappingProxyType({"slow": 0.5})

@@ -58,7 +58,7 @@ def sdpo_segment(beta: Positive = 0.1) -> Objective:
     equals=(Equal("sdpo_segment", at={"alpha": 0.0}),),
     pitfalls=(
         "A response whose key phrases were cut off trains by the KL alone. Data without marked phrases can "
-        "take prefero.data.differences.mark_differences: the words in which the two responses differ."
+        "take prefero.data.spans.mark_differences: the words in which the two responses differ."
     ),
 )
 def rrpo(beta: Positive = 0.1, alpha: NonNegative = 0.01) -> Objective:

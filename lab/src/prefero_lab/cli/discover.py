@@ -1,0 +1,145 @@
+"""``prefero discover``: search for a preference loss on a small world."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefero.cli.console import Json, show, work
+from prefero.errors import PreferoError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from prefero_lab.discovery import Archive, Entry, Score
+
+SHOWN = 8
+
+
+class World(StrEnum):
+    REVIEWS = "reviews"
+    BANDIT = "bandit"
+
+
+def discover(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the search.")] = Path("discovery"),
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Proposals to try, beside the losses that people know.")
+    ] = 40,
+    seed: Annotated[int, typer.Option(help="What world, training and mutations are drawn from.")] = 0,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask a language model for losses: an OpenAI-compatible address, such as "
+            "http://localhost:8000/v1. A key is read from PREFERO_API_KEY. Without it, known losses are "
+            "mutated.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to ask at the endpoint.", show_default=False)
+    ] = None,
+    world: Annotated[
+        World, typer.Option(help="What is trained: a small language model, or a table that takes a moment.")
+    ] = World.REVIEWS,
+    pairs: Annotated[int, typer.Option(min=2, help="Preference pairs to train on.")] = 1024,
+    epochs: Annotated[float, typer.Option(help="Times that each training sees them (reviews).")] = 3.0,
+    prompts: Annotated[
+        int, typer.Option(min=2, help="Held-out prompts to be measured on; all prompts of the bandit.")
+    ] = 512,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search in the output folder.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search for a loss that aligns better: propose, screen, train on a small world, keep what it gains.
+
+    What is proposed is read as a formula and never run as code. Every attempt stands in archive.jsonl, with
+    its score or the reason why it was rejected; the best is measured once more on data that it was not chosen
+    on. A loss that was found is a method: prefero train --method expression objective.loss=…
+    """
+    if (endpoint is None) != (model is None):
+        raise PreferoError("give --endpoint and --model together: an address, and whom to ask there")
+    with work(resume="--resume goes on from the last attempt") as console:
+        from prefero_lab.discovery import BanditFitness, Endpoint, Fitness, Mutation, TextFitness, confirm
+        from prefero_lab.discovery import discover as search
+
+        proposer = Endpoint(endpoint, model) if endpoint and model else Mutation()
+        with console.status("start model, pairs and held-out prompts") as status:
+            fitness: Fitness = (
+                TextFitness(output, pairs=pairs, epochs=epochs, prompts=prompts, seed=seed)
+                if world is World.REVIEWS
+                else BanditFitness(pairs=pairs, prompts=prompts, seed=seed)
+            )
+
+            def tell(entry: Entry, archive: Archive) -> None:
+                console.print(attempt(entry, archive), soft_wrap=True)
+                status.update(f"attempt {len(archive)}: propose, screen, train, measure")
+
+            archive = search(output, proposer, fitness, rounds=rounds, seed=seed, resume=resume, report=tell)
+            status.update("the best once more, on pairs and prompts of its own")
+            confirmed = confirm(archive, fitness)
+    show(outcome(archive, confirmed), lambda: table(archive, confirmed), as_json=as_json)
+
+
+def attempt(entry: Entry, archive: Archive) -> str:
+    from rich.markup import escape
+
+    best = archive.ranked()[:1]
+    if entry.fitness is None:
+        said = f"rejected: {entry.reason}"
+    else:
+        low, high = entry.measures["interval"]
+        said = f"gains {entry.fitness:+.3f} ± {(high - low) / 2:.3f}"
+        said += ", the best so far" if best and best[0].number == entry.number else ""
+    return escape(f"{entry.number:>3}  {said}: {entry.wording}")
+
+
+def outcome(archive: Archive, confirmed: list[tuple[Entry, Score]]) -> dict[str, Any]:
+    return {
+        "archive": str(archive.file),
+        "attempts": len(archive),
+        "rejected": len(archive) - len(archive.ranked()),
+        "best": [
+            {"number": entry.number, "fitness": entry.fitness, "objective": dict(entry.objective)}
+            for entry in archive.ranked()[:SHOWN]
+        ],
+        "confirmed": [
+            {
+                "number": entry.number,
+                "objective": dict(entry.objective),
+                "fitness": score.fitness,
+                **score.as_dict(),
+            }
+            for entry, score in confirmed
+        ],
+    }
+
+
+def table(archive: Archive, confirmed: list[tuple[Entry, Score]]) -> RenderableType:
+    """The fittest, with what became of two of them on data that they were not chosen on."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    again = {entry.number: score for entry, score in confirmed}
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
+    for name in ("no.", "gold reward gained", "on fresh data"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("loss", overflow="fold")
+    ranked = archive.ranked()
+    rest = [entry for entry in ranked[SHOWN:] if entry.number in again]
+    for entry in [*ranked[:SHOWN], *rest]:
+        low, high = entry.measures["interval"]
+        score = again.get(entry.number)
+        fresh = f"{score.fitness:+.3f} ± {(score.high - score.low) / 2:.3f}" if score else ""
+        gained = f"{entry.fitness:+.3f} ± {(high - low) / 2:.3f}"
+        grid.add_row(str(entry.number), gained, fresh, Text(entry.wording))
+    note = (
+        f"{len(archive)} attempts, {len(archive) - len(ranked)} of them rejected. The best of many is chosen "
+        f"by its score, so trust the column of fresh data. Archive: {archive.file}"
+    )
+    return Group(grid, Text(), Text(note, style="dim"))
