@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefero.errors import PreferoError
-from prefero.logic.diagrams import Decision, diagram
+from prefero.logic.formulas import Decision, diagram
 from prefero.logic.formulas import Formula, Proposition, parse, written
 
 W, L = Proposition("policy", "chosen"), Proposition("policy", "rejected")

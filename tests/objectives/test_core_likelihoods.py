@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from prefero.objectives import PreferenceBatch, TokenLogps, method
-from prefero.theory.desiderata import bradley_terry_policy, desiderata, fitted_policy
-from prefero.theory.probability_slopes import probability_slopes
+from prefero.theory.distributions import bradley_terry_policy, desiderata, fitted_policy
+from prefero.theory.vector_field import probability_slopes
 from tests.objectives.batches import batch_for, build, pair_batch, slope_of
 
 

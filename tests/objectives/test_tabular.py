@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prefero.objectives import Objective
-from prefero.theory.desiderata import fitted_policy
+from prefero.theory.distributions import fitted_policy
 from prefero.theory.optima import psi_optimum, reward_optimum
 from tests.objectives.batches import build
 

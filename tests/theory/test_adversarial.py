@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from prefero.theory.adversarial import adversarial_critic, adversarial_path, critic_loss
+from prefero.theory.games import adversarial_critic, adversarial_path, critic_loss
 
 UNIFORM = torch.full((3,), 1 / 3, dtype=torch.float64)
 ONE_PAIR = torch.tensor([[0, 8, 0], [2, 0, 0], [0, 0, 0]], dtype=torch.float64)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prefero.errors import PreferoError
-from prefero.theory.information import (
+from prefero.theory.distributions import (
     differential_information,
     estimated_information_entropy,
     information_entropy,
@@ -18,7 +18,7 @@ from prefero.theory.information import (
     power_law,
 )
 from prefero.theory.optima import reward_optimum
-from prefero.theory.proximal import extrapolate, extrapolate_parameters, proximal_path
+from prefero.theory.games import extrapolate, extrapolate_parameters, proximal_path
 from prefero.theory.vector_field import descent, dpo_field, field_of
 from tests.objectives.batches import build, pair_batch, slope_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prefero.errors import PreferoError
-from prefero.theory.preference_rewards import PreferenceToReward
+from prefero.theory.rewards import PreferenceToReward
 
 CANDIDATES = torch.tensor([[0.0, 1.0, -1.0, 0.5], [0.0, 1.0, 1.0, -0.5], [0.3, -0.2, 0.8, 0.8]]).double()
 

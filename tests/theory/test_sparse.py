@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prefero.theory.sparse import penalised_weights
+from prefero.theory.rewards import penalised_weights
 
 
 def comparisons(count: int, weights: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from prefero.theory.information import information_power, power_law
+from prefero.theory.distributions import information_power, power_law
 from prefero_lab.papers.experiments.information import Information
 
 SMALL = Information(prompts=2, responses=5, beta=0.7)

@@ -3,12 +3,18 @@
 A proposition such as ``M(y_w)`` says that a model accepts a response, with the probability that it gives
 it. A :class:`~prefero.logic.structures.PreferenceStructure` of formulas over propositions has a semantic
 loss, the method ``logic`` (:mod:`prefero.objectives.presets.logic`); the published losses are read back as
-structures in :mod:`prefero.logic.published`. Richardson et al., 2024, arXiv 2412.17696.
+structures in :mod:`prefero.logic.structures`. Richardson et al., 2024, arXiv 2412.17696.
 """
 
 from prefero.logic.formulas import Formula, Proposition, parse
-from prefero.logic.published import PUBLISHED, Reading
-from prefero.logic.structures import PreferenceStructure, decompile, every_structure, structure
+from prefero.logic.structures import (
+    PUBLISHED,
+    PreferenceStructure,
+    Reading,
+    decompile,
+    every_structure,
+    structure,
+)
 
 __all__ = [
     "PUBLISHED",

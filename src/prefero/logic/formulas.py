@@ -1,7 +1,9 @@
-"""Propositional formulas: parsed, written, and as the set of assignments in which they hold.
+"""Propositional formulas: parsed, written, as sets of assignments, and as decision diagrams.
 
 An assignment of n propositions is a number below 2ⁿ whose bit i says whether proposition i holds. A set of
-assignments is an integer whose bit k says whether assignment k belongs to it.
+assignments is an integer whose bit k says whether assignment k belongs to it. A decision diagram asks about
+one proposition after the other and skips those that do not matter, so that their probabilities do not enter a
+count: the count of M(y_w) ∧ Ref(y_l) is one product, with no 1 − p in it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from prefero.errors import PreferoError
@@ -239,3 +242,27 @@ def shortest_terms(assignments: int, propositions: int) -> list[Term]:
         chosen.append(term)
         wanted = wanted - covered
     return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A question about proposition ``index``, and what remains if it holds and if it does not; True and False
+    are the ends."""
+
+    index: int
+    if_true: Decision | bool
+    if_false: Decision | bool
+
+
+@cache
+def diagram(assignments: int, propositions: int) -> Decision | bool:
+    """The reduced diagram of a set of assignments of so many propositions; the last is asked about first."""
+    if assignments == 0:
+        return False
+    if assignments == (1 << 2**propositions) - 1:
+        return True
+    half = 2 ** (propositions - 1)
+    low = assignments & ((1 << half) - 1)
+    if_false = diagram(low, propositions - 1)
+    if_true = diagram(assignments >> half, propositions - 1)
+    return if_true if if_true == if_false else Decision(propositions - 1, if_true, if_false)

@@ -1,23 +1,18 @@
-"""Preference structures: which assignments speak for the preference, which against it, and their order."""
+"""Preference structures: which assignments speak for the preference, which against it, and their order.
+
+:data:`PUBLISHED` has the published losses as structures.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from prefero.errors import PreferoError
-from prefero.logic.formulas import (
-    FALSE,
-    MOST_PROPOSITIONS,
-    TRUE,
-    Formula,
-    Proposition,
-    parse,
-    written,
-)
+from prefero.logic.formulas import FALSE, MOST_PROPOSITIONS, TRUE, Formula, Proposition, parse, written
 
 Mark = Literal["for", "against", "both", "neither"]
 
@@ -223,3 +218,57 @@ def weighted_count(assignments: int, probabilities: Sequence[float]) -> float:
                 weight *= p if k >> i & 1 else 1 - p
             total += weight
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The structure of a published loss, how it makes one probability of a response's tokens, and what it
+    says.
+
+    ``methods`` are the registered methods whose preference term is a link of this structure's log-ratio;
+    other terms that they have (a likelihood, mostly) are not part of it.
+    """
+
+    structure: PreferenceStructure
+    tokens: Literal["mean", "sum"]
+    says: str
+    methods: tuple[str, ...] = ()
+
+
+_CPO = structure("M(y_l) -> M(y_w)", "M(y_w) | M(y_l)", "M(y_w) & M(y_l)")
+
+PUBLISHED: Mapping[str, Reading] = {
+    "cross_entropy": Reading(structure("M(y_w)"), "mean", "the chosen response is accepted"),
+    "unlikelihood": Reading(
+        structure("M(y_w) & ~M(y_l)"), "mean", "the chosen response is accepted and the rejected one is not"
+    ),
+    "f_unlikelihood": Reading(structure("~M(y_l)"), "mean", "the rejected response is not accepted"),
+    "cpo": Reading(
+        _CPO, "sum", "whoever accepts the rejected response accepts the chosen one", ("cpo", "slic")
+    ),
+    "simpo": Reading(_CPO, "mean", "as cpo, by means over tokens and with a margin", ("simpo",)),
+    "orpo": Reading(
+        structure("M(y_l) -> M(y_w)", "M(y_w) ^ M(y_l)"),
+        "mean",
+        "of responses of which exactly one is accepted, it is the chosen one",
+        ("orpo",),
+    ),
+    "ccpo": Reading(
+        structure("M(y_l) -> M(y_w)", "M(y_w) | M(y_l)"),
+        "mean",
+        "as cpo, but accepting both speaks only for the preference",
+    ),
+    "dpo": Reading(
+        structure(
+            "Ref(y_w) & M(y_l) -> Ref(y_l) & M(y_w)",
+            "Ref(y_w) & M(y_l) | Ref(y_l) & M(y_w)",
+            "M(y_w) & M(y_l) & Ref(y_w) & Ref(y_l)",
+        ),
+        "sum",
+        "where the policy accepts the rejected and the reference the chosen response, the policy accepts the "
+        "chosen and the reference the rejected one",
+        ("dpo", "ipo"),
+    ),
+}
+"""By the loss's own name. The structures of cross-entropy, unlikelihood, ORPO, cCPO and DPO are those of
+Richardson et al., 2024, arXiv 2412.17696."""

@@ -1,14 +1,21 @@
-"""Preference games on finitely many responses: winners, equilibria, duality gaps, and self-play.
+"""Preference games on finitely many responses: winners, equilibria, duality gaps, self-play, and critics.
 
 ``preference[i, j]`` is the probability that response i beats response j, usually with
 ``preference + preference.T = 1``. Preferences may be cyclic: then no reward explains them.
+
+Iterated preference optimisation as a proximal method with Nesterov's extrapolation between rounds is from
+He et al., 2024, arXiv 2410.06293; the adversarial critic, which fits the preferences but is otherwise as
+pessimistic about the policy's own responses as its bounds allow, from Ji et al., 2024, arXiv 2406.04274
+(SPAC).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -159,3 +166,140 @@ def reward_of_preference(win_rate: Float[Tensor, " *response"], bound: float) ->
     that of the rate over σ′(bound), so keep the bound small. Wang et al., 2023, arXiv 2306.14111.
     """
     return torch.logit(win_rate).clamp(-bound, bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Extrapolated:
+    """Log-probabilities, and the log of what normalised them."""
+
+    logps: Float[Tensor, "*prompt response"]
+    log_z: Float[Tensor, " *prompt"]
+
+
+def extrapolate(
+    following: Float[Tensor, "*prompt response"], current: Float[Tensor, "*prompt response"], alpha: float
+) -> Extrapolated:
+    """π̂₊ (π̂₊/π̂)^α / Z from the logits of two successive policies before extrapolation.
+
+    ``current`` is the previous round's policy before its own extrapolation, not the one after. Between
+    log-linear policies this is the same as :func:`extrapolate_parameters`.
+    """
+    following, current = following.log_softmax(-1), current.log_softmax(-1)
+    combined = following + alpha * (following - current)
+    log_z = combined.logsumexp(-1)
+    return Extrapolated(combined - log_z[..., None], log_z)
+
+
+def extrapolate_parameters(following: Tensor, current: Tensor, alpha: float) -> Tensor:
+    """θ̂₊ + α (θ̂₊ − θ̂), for the parameters of a network.
+
+    Of adapters, extrapolate the merged weights: a combination of low-rank factors is not that of their
+    products.
+    """
+    return following + alpha * (following - current)
+
+
+@dataclass(frozen=True, slots=True)
+class ProximalPath:
+    """The policies round by round, the first the reference; every policy is π_ref e^{c r/β} / Z with c its
+    reward coefficient. ``before`` are the policies before extrapolation."""
+
+    policies: Float[Tensor, "round response"]
+    before: Float[Tensor, "round response"]
+    coefficients: Float[Tensor, " round"]
+    coefficients_before: Float[Tensor, " round"]
+
+
+def proximal_path(
+    reference: Float[Tensor, " response"],
+    reward: Float[Tensor, " response"],
+    beta: float,
+    rounds: int,
+    alpha: float = 0.0,
+) -> ProximalPath:
+    """Exact rounds: π̂₊ ∝ π e^{r/β}, then the extrapolation π₊ ∝ π̂₊ (π̂₊/π̂)^α.
+
+    ``alpha`` = 0 is iterated DPO, whose coefficient grows by 1 a round; with momentum its increments tend to
+    1/(1 − α).
+    """
+    extrapolated, plain = [0.0], [0.0]
+    for _ in range(rounds):
+        plain.append(extrapolated[-1] + 1.0)
+        extrapolated.append(plain[-1] + alpha * (plain[-1] - plain[-2]))
+    after, before = (reward.new_tensor(coefficients) for coefficients in (extrapolated, plain))
+
+    def policies(coefficients: Tensor) -> Tensor:
+        return (reference.log() + coefficients[:, None] * reward / beta).softmax(-1)
+
+    return ProximalPath(policies(after), policies(before), after, before)
+
+
+def critic_loss(
+    critic: Float[Tensor, " response"],
+    policy: Float[Tensor, " response"],
+    wins: Float[Tensor, "response response"],
+    weight: float,
+) -> Float[Tensor, ""]:
+    """E_{y∼π} f(y) + λ · the mean of −log σ(f(y_w) − f(y_l)) over the comparisons."""
+    fit = -(wins * F.logsigmoid(critic[:, None] - critic)).sum() / wins.sum().clamp(min=1e-300)
+    return policy @ critic + weight * fit
+
+
+def adversarial_critic(
+    policy: Float[Tensor, " response"],
+    wins: Float[Tensor, "response response"],
+    weight: float,
+    bound: float,
+    steps: int = 4000,
+) -> Float[Tensor, " response"]:
+    """The critic with values in [0, ``bound``] that has the smallest :func:`critic_loss`.
+
+    ``wins[i, j]`` is how often i was preferred to j in the data, ``weight`` is λ. A response that was never
+    compared gets 0. By accelerated projected gradient descent.
+    """
+    share = wins / wins.sum().clamp(min=1e-300)
+    met = share + share.T
+    # the curvature of a comparison is at most ¼, and a response's is coupled to those that it met
+    rate = 1 / (weight * 0.5 * met.sum(1).max()).clamp(min=1e-12)
+    here = ahead = torch.full_like(policy, bound / 2)
+    for step in range(steps):
+        wrong = share * torch.sigmoid(ahead - ahead[:, None])
+        slope = policy + weight * (wrong.sum(0) - wrong.sum(1))
+        following = (ahead - rate * slope).clamp(0, bound)
+        moved = following - here
+        ahead, here = following + step / (step + 3) * moved, following
+        if float(moved.abs().max()) < 1e-13:
+            break
+    return here
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarialPath:
+    """The policies round by round, the first the reference; the critics that moved them; and the mixture of
+    the policies, which the theory returns."""
+
+    policies: Float[Tensor, "round response"]
+    critics: Float[Tensor, "round response"]
+    mixture: Float[Tensor, " response"]
+
+
+def adversarial_path(
+    reference: Float[Tensor, " response"],
+    wins: Float[Tensor, "response response"],
+    *,
+    weight: float,
+    eta: float,
+    bound: float = 1.0,
+    rounds: int = 10,
+) -> AdversarialPath:
+    """π ← π e^{η f} / Z with f the critic of π, round after round.
+
+    ``eta`` is one over the β of the loss that stands for a round; the theory takes ``weight`` of the order of
+    the root of the number of comparisons.
+    """
+    policies, critics = [reference], []
+    for _ in range(rounds):
+        critics.append(adversarial_critic(policies[-1], wins, weight, bound))
+        policies.append((policies[-1].log() + eta * critics[-1]).softmax(-1))
+    path = torch.stack(policies)
+    return AdversarialPath(path, torch.stack(critics), path[1:].mean(0))

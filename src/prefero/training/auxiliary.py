@@ -21,7 +21,7 @@ from prefero.objectives.compare import Objective
 from prefero.objectives.presets.games import FastSlow
 from prefero.reference.cache import CacheShare
 from prefero.reference.providers import References, Trained, adapters_of, fill_cache
-from prefero.theory.proximal import extrapolate_parameters
+from prefero.theory.games import extrapolate_parameters
 from prefero.training.checkpoints import Kept
 from prefero.training.config import PreferenceArguments
 from prefero.training.ingredients import Ingredients, all_of

@@ -8,7 +8,7 @@ from prefero.objectives import Compare, from_config, method, primary
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.presets.references import CombinedReference
 from prefero.objectives.presets.sides import dpo_shift, prior
-from prefero.theory.probability_slopes import probability_slopes
+from prefero.theory.vector_field import probability_slopes
 from tests.golden.adapters import adapter
 from tests.golden.batches import batch_of, gradients, loss_and_gradients, padded, pairs, scores, sides, values
 

@@ -13,7 +13,7 @@ from prefero.objectives.compare import negative_log_likelihood
 from prefero.objectives.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 from prefero.objectives.signals import PROMPT_STATE, STATE
 from prefero.objectives.signals import divergence as divergence_from
-from prefero.theory.doubly_robust import (
+from prefero.theory.rewards import (
     doubly_robust_mean,
     doubly_robust_values,
     importance_values,

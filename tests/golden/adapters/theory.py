@@ -10,7 +10,9 @@ from prefero.evaluate.ranking import PairLogps, ideal_margin, loss_that_orders, 
 from prefero.models.top_tokens import top_tokens
 from prefero.objectives import log_ratio, method
 from prefero.objectives.contrasts import Pair
-from prefero.theory import games, information, optima, proximal
+from prefero.theory import games, optima
+from prefero.theory import distributions as information
+from prefero.theory import games as proximal
 from prefero.theory.misspecified import LogLinearBandit
 from prefero.theory.token_trees import ROOT, TokenTree, response_logps, soft_optimum
 from prefero.theory.vector_field import dpo_field

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from prefero.logic.diagrams import Decision, diagram
+from prefero.logic.formulas import Decision, diagram
 from prefero.logic.formulas import Proposition
-from prefero.logic.published import PUBLISHED
+from prefero.logic.structures import PUBLISHED
 from prefero.logic.structures import PreferenceStructure, structure
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective

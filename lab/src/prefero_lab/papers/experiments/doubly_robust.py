@@ -88,7 +88,7 @@ class Estimates:
     def train(self, made: Made, settings: Mapping[str, Any], seed: int) -> Trained[Tensor]:
         import torch
 
-        from prefero.theory.doubly_robust import doubly_robust_values
+        from prefero.theory.rewards import doubly_robust_values
         from prefero_lab.papers.paper import Trained
 
         (drawn, won), (reference, preference) = made.pairs(settings["pairs"], seed), made.said(settings)
@@ -99,7 +99,7 @@ class Estimates:
     def measure(self, made: Made, model: Tensor, seed: int) -> Mapping[str, Sequence[float]]:
         import torch
 
-        from prefero.theory.doubly_robust import total_preference
+        from prefero.theory.rewards import total_preference
 
         each = zip(self._policy(made, seed), made.truth.reference, made.truth.preference, strict=True)
         truth = torch.stack([total_preference(*one) for one in each])

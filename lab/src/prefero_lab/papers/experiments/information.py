@@ -47,7 +47,7 @@ class Information:
         import torch
 
         from prefero.demo.text import stream
-        from prefero.theory.information import optimal_rejected
+        from prefero.theory.distributions import optimal_rejected
 
         numbers = stream("differential information", seed)
         shape = 2, self.prompts, self.responses
@@ -62,7 +62,7 @@ class Information:
 
         from prefero.demo.start import one_thread
         from prefero.objectives import from_config
-        from prefero.theory.information import optimal_rejected
+        from prefero.theory.distributions import optimal_rejected
         from prefero_lab.papers.paper import Trained
         from prefero_lab.worlds.bandit import Bandit
         from prefero_lab.worlds.tabular_fitting import fitted

@@ -82,6 +82,6 @@ def implied(made: Bandit) -> Tensor:
     """The policies whose own odds are the preferences'."""
     import torch
 
-    from prefero.theory.desiderata import bradley_terry_policy
+    from prefero.theory.distributions import bradley_terry_policy
 
     return torch.stack([bradley_terry_policy(wins) for wins in made.preference])

@@ -16,7 +16,7 @@ def slopes(seed: int) -> Sequence[Number]:
     import torch
 
     from prefero.objectives import from_config
-    from prefero.theory.probability_slopes import probability_slopes
+    from prefero.theory.vector_field import probability_slopes
 
     experiment = UnseenExperiment()
     made = experiment.make(seed)

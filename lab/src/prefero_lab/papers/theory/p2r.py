@@ -73,7 +73,7 @@ class Worlds:
     def _learn(self, candidates: Tensor, settings: Mapping[str, Any], numbers: Any) -> tuple[Tensor, int]:
         import torch
 
-        from prefero.theory.preference_rewards import PreferenceToReward
+        from prefero.theory.rewards import PreferenceToReward
 
         truth = candidates[0]
 

@@ -152,7 +152,7 @@ class Sparse:
 
         from prefero.demo.start import one_thread
         from prefero.demo.text import stream
-        from prefero.theory.sparse import penalised_weights
+        from prefero.theory.rewards import penalised_weights
 
         found = []
         for number, weights in enumerate(made):
