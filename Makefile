@@ -2,9 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := src lab/src tests lab/tests benchmarks examples docs
+OLDEST := .venv-oldest
+CODE := src lab/src tests lab/tests benchmarks examples docs scripts
 
-.PHONY: demo test lint golden bench survey pages docs test-slow test-real clean
+.PHONY: demo test lint golden bench survey pages docs test-slow test-real test-oldest test-wheels clean
 
 demo: $(READY)
 	$(BIN)/prefero demo --output demo
@@ -26,6 +27,19 @@ test-slow: $(READY)
 
 test-real: $(READY)
 	$(BIN)/python -m pytest -m real
+
+# A short training subset on the oldest versions that pyproject.toml promises, in an environment of its own.
+test-oldest: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m oldest $$(grep -rl --include="*.py" mark.oldest tests)
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install -q -c constraints-oldest.txt -e . pytest hypothesis beartype
+	touch $@
+
+# Both wheels, built and used in an empty environment outside the repository.
+test-wheels: $(READY)
+	$(BIN)/python scripts/check_wheels.py
 
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
@@ -50,4 +64,4 @@ docs: pages
 	$(BIN)/zensical build --clean --strict
 
 clean:
-	rm -rf $(VENV) demo runs site
+	rm -rf $(VENV) $(OLDEST) demo runs site

@@ -18,7 +18,7 @@ from benchmarks.tables import machine_note, publish, table, verdict
 from benchmarks.workload import llama
 from prefero.data.packing import Forest, pack
 from prefero.data.trie import Cell, TokenExample
-from prefero.models.causal.scoring import adapt, score
+from prefero.models.causal.scoring import Language
 
 TARGET = 2.5
 
@@ -30,8 +30,8 @@ def compare(*, responses: int, prompt: int, length: int, rounds: int, seed: int,
     model = llama()
     layouts: dict[str, nn.Module] = {"shared": model, "padded": copy.deepcopy(model)}
     used = {
-        "shared": adapt(layouts["shared"], layout="auto"),
-        "padded": adapt(layouts["padded"], layout="padded"),
+        "shared": Language.adapt(layouts["shared"], packing="auto"),
+        "padded": Language.adapt(layouts["padded"], packing="padded"),
     }
     forest = pack([_list(responses, prompt, length, model.config.vocab_size, np.random.default_rng(seed))])
     steps = {name: _step(layout, forest) for name, layout in layouts.items()}
@@ -83,7 +83,7 @@ def _step(model: nn.Module, forest: Forest) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         model.zero_grad(set_to_none=True)
-        logps = score(model, forest)[""]
+        logps = Language.score(model, forest)[""]
         (-logps.logps.sum() / logps.mask.sum()).backward()
         assert weight.grad is not None
         return weight.grad.clone()

@@ -15,7 +15,7 @@ from examples.start_model import llama as llama_of
 from prefero.data.arrange import PAIR, arrange
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
-from prefero.models.kind import PackedRows
+from prefero.models.kind import PackedBatching
 from prefero.training.batches import StepPlan
 
 VOCABULARY = 32_000
@@ -97,8 +97,8 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
 def _steps(pairs: int, settings: Settings) -> list[list[int]]:
     """The pairs of each step, as the trainer will draw them."""
     size = settings.pairs_per_step
-    layout = PackedRows([1] * pairs)
-    return StepPlan(pairs, layout, examples_per_step=size, tokens_per_row=size, seed=settings.seed).steps(0)
+    batching = PackedBatching([1] * pairs)
+    return StepPlan(pairs, batching, examples_per_step=size, tokens_per_row=size, seed=settings.seed).steps(0)
 
 
 def _lengths(tokenizer: PreTrainedTokenizerFast, prompt: str, responses: list[str]) -> list[int] | None:

@@ -1,5 +1,5 @@
-"""``python -m docs.generate`` writes every page of the documentation that follows from the code, or from what
-was measured (``docs/measured.json``)."""
+"""``python -m docs.generate`` writes every page of the documentation that follows from the code, or from the
+results of the survey (``lab/measured.json``)."""
 
 from __future__ import annotations
 

@@ -17,9 +17,8 @@ def page() -> str:
     parts = [
         "# Recipes",
         "A recipe is a YAML file that `prefero train` and `prefero compare` take; `key=value` behind it "
-        "changes a setting. These are the ones in `recipes/`. [All keys](settings.md) are on a page of their "
-        "own, and a key that there is not is refused before anything is loaded, with the nearest one that "
-        "there is.",
+        "changes a setting. These are the recipes in `recipes/`. [Settings](settings.md) have a page of their "
+        "own; an unknown key is refused before anything is loaded, with the nearest known one.",
         "```bash\nprefero train recipes/dpo-lora.yaml objective.beta=0.2 output=runs/beta-0.2\n```",
     ]
     for file in sorted(FOLDER.glob("*.yaml")):

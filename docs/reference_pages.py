@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
 
 from docs import method_pages
 from docs.method_pages import linked, table
 from prefero.cli.main import app
-from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
-from prefero.training.config import ReferenceSection, Section, TrainConfig
+from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES
+from prefero.reference.providers import ReferenceSpec
+from prefero.sections import fields_of, sections_in
+from prefero.training.config import OWN, Settings, TrainConfig
 from prefero.training.monitors import MONITORS
+from prefero.training.vocabulary import RECIPE_PLACES, REFUSED, REPLACED
 
 
 def pages() -> dict[str, str]:
@@ -62,22 +69,67 @@ def default(one: Any) -> str:
     return f"`{value}`"
 
 
+TRAINING_ARGUMENTS = (
+    "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
+)
+
+
 def settings() -> str:
     parts = [
         "# Settings of a recipe",
         "What `prefero train`, `prefero compare` and `prefero.TrainConfig` take: in a YAML file, or as "
         "`section.key=value` on the command line. `model`, `data`, `objective` and `reference` may be given "
-        "as a name alone. `objective` holds `method` and its arguments ([methods](methods/index.md)), and "
-        "what is put together with it ([concepts](concepts.md#composition)); `models` holds further models "
-        "by name, each with the keys of `reference`.",
+        "as a name alone. `objective` holds `method` and its arguments ([methods](methods/index.md)), or "
+        "`settings`, the name of values that its paper publishes, and what is put together with it "
+        "([concepts](concepts.md#composition)); `models` holds further models by name, each with the keys of "
+        "`reference`. `PreferenceTrainer` takes the keys of `training` as keyword arguments, except "
+        "`samples`, and `output_dir`, `seed` and `max_length` for `output`, `seed` and `data.max_length`.",
     ]
-    sections = {name: one for name, one in described(TrainConfig) if name != "models"}
+    sections = {name: one for name, one in sections_in(TrainConfig).items() if name != "models"}
     top = [row(name, TrainConfig) for name in TrainConfig.model_fields if name not in sections]
     parts += ["## At the top", table(("key", "default", "may be"), top)]
     for name, section in sections.items():
-        parts += [f"## {name}", " ".join((section.__doc__ or "").replace("``", "`").split())]
-        parts.append(table(("key", "default", "may be"), rows(name, section)))
+        parts += [f"## {name}", summary_of(section)]
+        parts += (
+            training() if name == "training" else [table(("key", "default", "may be"), rows(name, section))]
+        )
     return roles("\n\n".join(parts)) + "\n"
+
+
+def training() -> list[str]:
+    """The section ``training``: what is ours, and what becomes of each argument of transformers."""
+    theirs = {field.name for field in fields(TrainingArguments)}
+    known = Settings.model_fields
+    own = [name for name in known if name not in theirs]
+    other_default = [name for name in known if name in theirs and name in OWN]
+    taken = ", ".join(f"`{name}`" for name in sorted(known.keys() - OWN - set(own)))
+    elsewhere = [
+        (f"`{name}`", f"`{place}`", "a recipe has it there")
+        for name, place in RECIPE_PLACES.items()
+        if name in theirs
+    ]
+    replaced = [(f"`{name}`", f"`{one.setting}`", one.reason) for name, one in REPLACED.items()]
+    head = ("key", "default", "may be", "what")
+    return [
+        "### Settings of prefero",
+        table(head, [(*row(name, Settings, "training"), known[name].description) for name in own]),
+        "### Settings of transformers with another default",
+        f"The names and meanings are those of [`transformers.TrainingArguments`]({TRAINING_ARGUMENTS}).",
+        table(head, [(*row(name, Settings, "training"), known[name].description) for name in other_default]),
+        "With `data.eval`, `eval_strategy` is `steps` and `eval_steps` `0.1`: held-out data are evaluated on "
+        "ten times in a run.",
+        "### Settings of transformers as they are",
+        f"{taken}.",
+        "### Settings of transformers that are another one here",
+        table(("there", "here", "why"), [*elsewhere, *replaced]),
+        "### Settings of transformers that cannot be set",
+        table(("there", "why"), [(f"`{name}`", reason) for name, reason in REFUSED.items()]),
+    ]
+
+
+def summary_of(section: type) -> str:
+    """The first paragraph of its docstring."""
+    return " ".join((section.__doc__ or "").partition("\n\n")[0].replace("``", "`").split())
 
 
 def roles(text: str) -> str:
@@ -85,31 +137,21 @@ def roles(text: str) -> str:
     return re.sub(r":\w+:`~?([^`<]+)`", lambda found: f"`{found[1]}`", text)
 
 
-def described(section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """Sections in it, by key."""
-    for name, field in section.model_fields.items():
-        for one in (field.annotation, *get_args(field.annotation)):
-            if isinstance(one, type) and issubclass(one, Section):
-                yield name, one
-
-
-def rows(place: str, section: type[Section]) -> list[tuple[str, str, str]]:
-    inner = dict(described(section))
-    found = []
-    for name in section.model_fields:
-        found.append(row(name, section, place))
+def rows(place: str, section: type) -> list[tuple[str, str, str]]:
+    inner = sections_in(section)
+    listed = []
+    for name in fields_of(section):
+        listed.append(row(name, section, place))
         if name in inner:
-            found += rows(f"{place}.{name}", inner[name])
-    return found
+            listed += rows(f"{place}.{name}", inner[name])
+    return listed
 
 
-def row(name: str, section: type[Section], place: str = "") -> tuple[str, str, str]:
-    field = section.model_fields[name]
-    value = field.get_default(call_default_factory=True)
+def row(name: str, section: type, place: str = "") -> tuple[str, str, str]:
+    field = fields_of(section)[name]
+    value = field.get_default(call_default_factory=True, validated_data={})
     shown = "must be given" if value is PydanticUndefined else f"`{in_yaml(value)}`"
-    if isinstance(value, Section):
-        shown = ""
-    return f"`{place + '.' if place else ''}{name}`", shown, kind_of(field)
+    return f"`{place + '.' if place else ''}{name}`", shown, in_words(field.annotation, field.metadata)
 
 
 def in_yaml(value: Any) -> str:
@@ -117,30 +159,30 @@ def in_yaml(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {in_yaml(one)}" for key, one in value.items()) + "}"
-    return str(value)
+    return str(value.value if isinstance(value, Enum) else value)
 
 
-def kind_of(field: Any) -> str:
-    """The type in words, with its range."""
-    whole = field.annotation in NAMES
-    options = (field.annotation,) if whole else get_args(field.annotation) or (field.annotation,)
-    words = []
-    for one in options:
-        if get_args(one) and all(isinstance(choice, str) for choice in get_args(one)):
-            words += [f"`{choice}`" for choice in get_args(one)]
-        elif isinstance(one, str):
-            words.append(f"`{one}`")
-        elif one in NAMES:
-            words.append(NAMES[one])
-        elif isinstance(one, type) and issubclass(one, Section):
-            words.append("keys below")
+def in_words(kind: Any, marks: Sequence[Any] = ()) -> str:
+    """A type in words, with its range."""
+    if kind in NAMES:
+        words = NAMES[kind]
+    elif fields_of(kind):
+        words = "keys below"
+    elif get_origin(kind) is Annotated:
+        return in_words(get_args(kind)[0], [*kind.__metadata__, *marks])
+    elif get_origin(kind) is Literal:
+        words = " or ".join(f"`{choice}`" for choice in get_args(kind))
+    else:
+        options = [in_words(one) for one in get_args(kind) if one is not type(None)]
+        words = " or ".join(dict.fromkeys(filter(None, options)))
+    marks = [inner for mark in marks for inner in getattr(mark, "metadata", [mark])]
     limits = [
-        f"{sign} {value:g}"
-        for mark in field.metadata
+        f"{sign} {value}"
+        for mark in marks
         for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if (value := getattr(mark, attribute, None)) is not None
     ]
-    return " or ".join(dict.fromkeys(filter(None, words))) + (f", {', '.join(limits)}" if limits else "")
+    return ", ".join([words, *limits])
 
 
 NAMES: dict[Any, str] = {
@@ -150,8 +192,9 @@ NAMES: dict[Any, str] = {
     bool: "true or false",
     list[str]: "list of texts",
     dict[str, Any]: "keys and values",
-    dict[str, ReferenceSection]: "names and references",
+    dict[str, ReferenceSpec]: "names and references",
     Path: "folder",
+    SchedulerType: "a schedule of transformers",
 }
 
 
@@ -170,11 +213,10 @@ def row_annotations() -> str:
         "them by default.",
         "## Columns",
     ]
-    for name, column in SCHEMA.items():
-        if column.given:
-            fields = ", ".join(f"`{one}`" for one in column.fields)
-            said = f"{capital(column.meaning)}. One for each {AXES[column.axes]}; fields: {fields}."
-            parts += [f"### {name}", said, f"```text\n{column.sample}\n```", read_by(readers.get(name, []))]
+    for name, column in GIVEN.items():
+        fields = ", ".join(f"`{one}`" for one in column.fields)
+        said = f"{capital(column.meaning)}. One for each {AXES[column.axes]}; fields: {fields}."
+        parts += [f"### {name}", said, f"```text\n{column.sample}\n```", read_by(readers.get(name, []))]
     for heading, known in (("Further responses", OTHER_RESPONSES), ("Other prompts", OTHER_PROMPTS)):
         parts.append(f"## {heading}")
         for name, part in known.items():

@@ -1,7 +1,8 @@
-"""The pages of ``docs/survey/``, one a paper and an index, written from ``prefero_lab.papers``.
+"""The pages of ``docs/survey/``, one per paper and an index, written from ``prefero_lab.papers``.
 
-They say what is claimed, how it is measured, and what came of it: on the commit and the machine that
-``docs/measured.json`` names, which ``make survey`` measures anew. ``python -m docs.generate`` writes them.
+They state the claim, how it is measured, and the results in ``lab/measured.json``, with their commit and
+machine; ``make survey`` measures them again. ``python -m docs.generate`` writes the pages: they are part of
+the one site, and share the tables of its other pages.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from prefero_lab.papers.record import read
 from prefero_lab.papers.survey import find, papers
 from prefero_lab.papers.verdicts import FAILS, HOLDS, UNCLEAR
 
-MEASURED = Path(__file__).parent / "measured.json"
+MEASURED = Path(__file__).parents[1] / "lab" / "measured.json"
 BLOCK = re.compile(r"(<!-- measured ([\w ]+) -->).*?<!-- end -->", re.DOTALL)
 
 
@@ -169,7 +170,7 @@ def cited(text: str) -> str:
 
 
 def _claims(keys: Sequence[str]) -> str:
-    """What each paper claims and what came of it, with the number that its verdict hangs on."""
+    """Claims and verdicts of papers, each with the comparison that decided the verdict."""
     measured, rows = read(MEASURED), []
     for paper in map(find, keys):
         entry = measured.get(paper.key)

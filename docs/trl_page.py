@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from docs.method_pages import table
+from prefero.training.vocabulary import TRL_NAMES
 
 Table = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """What TRL's configuration is told, and what the objective of a recipe says."""
@@ -143,8 +144,8 @@ NOTES = (
     "TRL's TPO calls a response `reference` that is `gold` here.",
     "Averages and quantiles (`aot`, `kto`'s baseline, `nll` with `tokens: batch`) are over the optimizer "
     "step here, whatever the micro-batch; over the micro-batch in TRL.",
-    "`precompute_ref_log_probs` is what happens by itself: reference scores are kept on disk and shared by "
-    "all runs. `sync_ref_model` is `reference: {kind: moving, alpha: 0.6, every: 512}`.",
+    "Reference scores are kept on disk and shared by all runs, without a setting. `sync_ref_model` is "
+    "`reference: {kind: moving, alpha: 0.6, every: 512}`.",
     "`loss_weights` are `coefficient` and `plus`; `ld_alpha` and `f_divergence_type` are `reward`, "
     "`use_weighting` is `weight`, for any method that they make sense for.",
     "TRL's `alpha_divergence` coefficient is 1 − `alpha`.",
@@ -161,6 +162,12 @@ def page() -> str:
     for trainer, entries in PARITY.items():
         rows = [(f"`{spelled(theirs)}`", f"`{{{spelled(ours)}}}`") for theirs, ours in entries]
         parts += [f"## {trainer}Trainer", table((f"{trainer}Config", "objective"), rows)]
+    parts += [
+        "## Settings",
+        "What TRL's configurations take from `transformers.TrainingArguments` is on the page of "
+        "[settings](settings.md#training). Where one of the others is given, this is the answer:",
+        table(("TRL", "here it is"), [(f"`{name}`", text) for name, text in TRL_NAMES.items()]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

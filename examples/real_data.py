@@ -56,11 +56,11 @@ class Study:
 
 
 SETTINGS: Mapping[str, Any] = {
-    "training.epochs": 1,
+    "training.num_train_epochs": 1,
     "training.examples_per_step": 16,
     "training.learning_rate": 1e-4,
     "training.logging_steps": 5,
-    "training.save_steps": "null",
+    "training.save_strategy": "no",
 }
 
 STUDIES: Mapping[str, Study] = {

@@ -15,11 +15,14 @@ ROOT = Path(prefero.__file__).parent
 TYPES = {"prefero.objectives.batch", "prefero.objectives.signals", "prefero.objectives.needs"}
 """What a scoring pass is told and gives back: no method is among them."""
 
+BASE = {"errors", "sections", "storage"}
+"""Modules that every package builds on: errors, checked settings, files."""
+
 MAY_IMPORT = {
-    "data": {"data", "errors"},
+    "data": {"data"} | BASE,
     "objectives": {"objectives", "logic", "data.schema", "errors"},
-    "models": {"models", "data", "generate", "errors"},
-    "reference": {"reference", "models", "data", "errors"},
+    "models": {"models", "data", "generate"} | BASE,
+    "reference": {"reference", "models", "data"} | BASE,
 }
 """What the modules of a package import of this one; the types of scoring besides, and everything above none
 of them."""

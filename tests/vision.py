@@ -21,7 +21,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from tests.models.vision_families import FAMILIES
+from tests.models.vision_language.families import FAMILIES
 
 WORDS = tuple(
     "what colour is this it was red green blue no yes a the square . ? , user assistant system".split()  # noqa: SIM905

@@ -23,7 +23,7 @@ def forests(name: str, settings: Settings) -> Round:
     """Minus the mean log-probability of the response tokens, on the rows that the preference trainer makes,
     in a bare loop: forward, backward, clipping, fused AdamW."""
     from benchmarks.sides.prefero_dpo import arguments
-    from prefero.models.causal.scoring import score
+    from prefero.models.causal.scoring import Language
     from prefero.training.trainer import PreferenceTrainer
 
     started = time.perf_counter()
@@ -41,11 +41,11 @@ def forests(name: str, settings: Settings) -> Round:
     began = time.perf_counter()
     clock, losses = StepClock(), []
     for _ in range(plan.steps_per_epoch):
-        row_forests = [next(loader)["inputs"] for _ in range(plan.rows)]
+        row_forests = [next(loader).inputs for _ in range(plan.micro_batches)]
         tokens = sum(int((forest.cells[""].index >= 0).sum()) for forest in row_forests)
         total = 0.0
         for forest in row_forests:
-            loss = -score(model, forest)[""].logps.sum() / tokens
+            loss = -Language.score(model, forest)[""].logps.sum() / tokens
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

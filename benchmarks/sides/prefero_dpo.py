@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.measure import StepClock, peak_bytes
 from benchmarks.settings import Round, Settings, digest
-from prefero.models.causal.scoring import adapt
+from prefero.models.causal.scoring import Language
 from prefero.reference.providers import ReferenceSpec
 from prefero.training.config import PreferenceArguments
 from prefero.training.trainer import PreferenceTrainer
@@ -42,7 +42,7 @@ def arguments(settings: Settings, folder: str, *, bf16: bool = False) -> Prefere
         lr_scheduler_type="constant",
         warmup_steps=0,
         max_length=settings.max_length,
-        bf16=bf16,
+        precision="bfloat16" if bf16 else "float32",
         use_cpu=True,
         logging_steps=settings.logging_steps,
         save_strategy="no",
@@ -83,5 +83,5 @@ def _run(name: str, settings: Settings, *, cache: bool, bf16: bool = False) -> R
         setup_seconds=clock.began - started,
         peak_bytes=peak_bytes(),
         tokens=tokens,
-        notes={"layout": adapt(trainer.model), "rows per step": plan.rows},
+        notes={"layout": Language.adapt(trainer.model), "rows per step": plan.micro_batches},
     )

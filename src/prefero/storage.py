@@ -1,12 +1,54 @@
-"""JSON lines, as run folders hold them: strict, and readable after a run that was killed while writing."""
+"""Files of runs: strict JSON, JSON lines that survive a run killed while writing, and files that appear whole
+or not at all; and the folder of what is computed once and kept."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+
+@contextmanager
+def replacing(file: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A draft beside ``file`` to write to, which takes its place in one step if the block ends without an
+    error. ``sync`` waits until the draft is on the disk, which a file that vouches for others needs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        yield draft
+        if sync:
+            with draft.open("rb") as handle:
+                os.fsync(handle.fileno())
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(file) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Mapping[str, Any], *, indent: int | None = 2, sync: bool = False) -> None:
+    """Write JSON whole or not at all."""
+    with replacing(file, sync=sync) as draft:
+        draft.write_text(json.dumps(finite(content), indent=indent, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_lines(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, all of them or none."""
+    with replacing(file) as draft, draft.open("w", encoding="utf-8") as lines:
+        lines.writelines(map(line, records))
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """One JSON object as a line of a file."""
+    return json.dumps(finite(record), ensure_ascii=False) + "\n"
 
 
 def finite(value: Any) -> Any:
@@ -18,10 +60,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str | int) or value is None else str(value)
-
-
-def line(record: Mapping[str, Any]) -> str:
-    return json.dumps(finite(record), ensure_ascii=False) + "\n"
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -36,3 +74,9 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(record, dict):
                 yield record
+
+
+def cache_folder(use: Literal["references", "worlds"]) -> Path:
+    """Where what is computed once is kept: a folder for each use inside ``PREFERO_CACHE``, by default
+    ``~/.cache/prefero``. ``references`` holds log-probabilities of models, ``worlds`` start models."""
+    return Path(os.environ.get("PREFERO_CACHE") or Path.home() / ".cache" / "prefero") / use

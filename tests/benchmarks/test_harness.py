@@ -143,7 +143,6 @@ def test_all_sides_train_on_the_same_tokens_with_the_same_losses(
     prepared: tuple[workload.Workload, Settings],
 ) -> None:
     """What makes the speeds comparable: TRL and prefero do the same thing, step by step."""
-    pytest.importorskip("trl")
     from benchmarks.sides import prefero_dpo, trl_dpo
 
     _, settings = prepared

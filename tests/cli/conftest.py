@@ -86,5 +86,5 @@ def quick() -> list[str]:
         "training.examples_per_step=6",
         "training.logging_steps=1",
         "training.learning_rate=1e-3",
-        "training.arguments.use_cpu=true",
+        "training.use_cpu=true",
     ]

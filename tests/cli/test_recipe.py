@@ -71,9 +71,9 @@ def test_nested_keys_make_their_sections():
 
 
 def test_a_recipe_is_not_changed_by_overrides():
-    given_recipe = {"training": {"epochs": 1}}
-    override(given_recipe, [("training.epochs", 2)])
-    assert given_recipe == {"training": {"epochs": 1}}
+    given_recipe = {"training": {"max_steps": 1}}
+    override(given_recipe, [("training.max_steps", 2)])
+    assert given_recipe == {"training": {"max_steps": 1}}
 
 
 def test_a_key_below_a_plain_value_is_refused():

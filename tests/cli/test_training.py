@@ -16,6 +16,7 @@ def short(ingredients, quick) -> list[str]:
     return ["--model", str(ingredients / "model"), "--data", str(ingredients / "pairs.jsonl"), *quick]
 
 
+@pytest.mark.oldest
 def test_train_leaves_a_run_a_model_and_a_report(process, prefero, short, tmp_path):
     done = process("train", *short, "--method", "simpo", "--output", "run", "--eval-data", "0.25", "--json")
     assert done.returncode == 0, done.stderr
@@ -29,9 +30,10 @@ def test_train_leaves_a_run_a_model_and_a_report(process, prefero, short, tmp_pa
     again = prefero("train", *short, "--method", "simpo", "--output", "run")
     assert again.returncode == 2 and again.stdout == ""
     (line,) = again.stderr.splitlines()
-    assert "run holds another run" in line and "training.resume=true" in line
+    assert "run holds another run" in line and "training.resume_from_checkpoint=true" in line
 
 
+@pytest.mark.oldest
 def test_compare_trains_every_method_and_shows_them_together(prefero, short, tmp_path):
     done = prefero("compare", *short, "--methods", "dpo, ipo", "--output", "both")
     assert done.returncode == 0, done.stderr
@@ -58,7 +60,7 @@ def test_compare_trains_every_method_and_shows_them_together(prefero, short, tmp
         (
             '{"prompt": "a", "chosen": " b", "rejected": " c"}\n',
             ["training.epoch=1"],
-            "did you mean 'epochs'",
+            "did you mean training.num_train_epochs",
         ),
         ('{"prompt": "a", "chosen": " b", "rejected": " c"}\n', ["objective.beta=-1"], "beta"),
     ],
@@ -75,7 +77,7 @@ def test_bad_input_is_one_message_before_any_training(prefero, ingredients, tmp_
 
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(prefero, short, tmp_path, environment):
-    long = [*short, "training.epochs=400", "--output", "run"]
+    long = [*short, "training.num_train_epochs=400", "--output", "run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "prefero", "train", *long],
         stdout=subprocess.PIPE,
@@ -92,10 +94,10 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(prefero, short, tmp_path, e
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130 and out == ""
-    assert "training.resume=true" in error.splitlines()[-1] and "Traceback" not in error
+    assert "training.resume_from_checkpoint=true" in error.splitlines()[-1] and "Traceback" not in error
 
     steps = max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
-    more = [*long, "training.resume=true", f"training.max_steps={steps + 5}"]
+    more = [*long, "training.resume_from_checkpoint=true", f"training.max_steps={steps + 5}"]
     resumed = prefero("train", *more, "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == steps + 5

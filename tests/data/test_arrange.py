@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prefero.data.arrange import arrange
 from prefero.data.examples import Examples
 from prefero.data.formats import load_examples
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import GIVEN, SCHEMA
 from prefero.errors import PreferoError
 
 PAIR = ("chosen", "rejected")
@@ -103,7 +103,7 @@ def test_a_pair_that_the_data_name_is_taken_at_its_word() -> None:
 
 
 def test_drawn_columns_are_not_looked_for() -> None:
-    drawn = [name for name, spec in SCHEMA.items() if not spec.given]
+    drawn = sorted(SCHEMA.keys() - GIVEN.keys())
     assert drawn
     assert contents(read(BARE, PAIR, *drawn)) == [["good", "bad"]]
 
@@ -116,7 +116,7 @@ def test_arranging_twice_changes_nothing(rows: list[dict[str, Any]], roles: tupl
     assert arrange(once, roles, names) == once
 
 
-@pytest.mark.parametrize("name", [name for name, spec in SCHEMA.items() if spec.given])
+@pytest.mark.parametrize("name", list(GIVEN))
 def test_a_missing_column_is_explained(name: str) -> None:
     rows = BARE if name not in ("label", "rank") else [{"prompt": "p", "responses": ["a", "b"]}]
     with pytest.raises(PreferoError) as caught:
@@ -131,7 +131,7 @@ def test_a_missing_column_is_explained(name: str) -> None:
     assert message.endswith("Nothing has been trained.")
 
 
-@pytest.mark.parametrize("name", [name for name, spec in SCHEMA.items() if spec.given])
+@pytest.mark.parametrize("name", list(GIVEN))
 def test_the_sample_that_an_error_shows_would_fill_the_column(name: str) -> None:
     import ast
 

@@ -315,8 +315,53 @@ class TestOthers:
         assert example.columns["tie"] is tie
         assert example.columns["preference"] == pytest.approx(share)
 
+    @pytest.mark.parametrize("second", [2, "2", 2.0, "2.0"])
+    def test_a_vote_is_one_however_it_is_written(self, second: Any) -> None:
+        row = {"instruction": "i", "response1": "a", "response2": "b", "annotator1": second, "annotator2": 2}
+        example = only({**row, "annotator_3": 0, "annotator4": "1.0"})
+        assert contents(example) == ["b", "a"]
+        assert example.votes == {"annotator1": 1.0, "annotator2": 1.0, "annotator_3": 0.5, "annotator4": 0.0}
+        assert example.chosen_second
+        assert example.columns["preference"] == sum(example.votes.values()) / 4
+
+    def test_a_comparison_without_a_vote_is_refused(self) -> None:
+        rows = [LAYOUT_ROWS["comparisons"][0], {"instruction": "i", "response1": "a", "response2": "b"}]
+        with pytest.raises(PreferoError, match="row 2, field 'annotator1': the row has no votes"):
+            load_examples(rows)
+
+    def test_votes_beside_named_sides(self) -> None:
+        pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+        example = only({**pair, "annotator1": "2.0", "annotator2": 1, "annotator3": 0, "annotator4": ""})
+        assert example.votes == {"annotator1": 0.0, "annotator2": 1.0, "annotator3": 0.5}
+        assert not example.chosen_second
+        assert only({**pair, "annotator1": "Ann", "annotator2": 1}).votes == {}
+        assert only(pair).votes == {}
+
     def test_an_exported_truth_value_is_the_word_it_was(self) -> None:
         assert contents(only({**LAYOUT_ROWS["comparisons"][0], "response2": True}))[0] == "True"
+
+    @pytest.mark.parametrize(
+        ("fields", "writers"),
+        [
+            ({"chosen_model": "A", "rejected_model": "B"}, ["A", "B"]),
+            ({"source_chosen": "A", "source_rejected": "B", "model1": "C", "model2": "D"}, ["A", "B"]),
+            ({"model_a": "A", "model_b": "B"}, ["A", "B"]),
+            ({"cmp_key": "A_B"}, ["A", "B"]),
+            ({"chosen_model": "A"}, ["", ""]),
+            ({"cmp_key": "A_B_C"}, ["", ""]),
+        ],
+    )
+    def test_writers(self, fields: dict[str, Any], writers: list[str]) -> None:
+        def read(row: dict[str, Any]) -> list[str]:
+            return [response.writer for response in only({**row, **fields}).responses]
+
+        assert read({"prompt": "p", "chosen": "a", "rejected": "b"}) == writers
+        compared = {"instruction": "i", "response1": "a", "response2": "b"}
+        assert read({**compared, "annotator1": 1}) == writers
+        if set(fields) & {"model_a", "cmp_key"}:
+            assert read({**compared, "annotator1": "2.0"}) == writers[::-1]
+            assert read({"prompt": "p", "responses": ["a", "b"], "scores": [1, 2]}) == writers
+            assert read({"prompt": "p", "responses": list("abc"), "scores": [1, 2, 3]}) == ["", "", ""]
 
     def test_solutions_are_labelled_candidates(self) -> None:
         example = only(LAYOUT_ROWS["solutions"][0])

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.data.packing import Forest, next_fit, pack, unique_tokens
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.packing import Forest, next_fit, pack
+from prefero.data.trie import Cell, TokenExample, unique_tokens
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=5).map(np.array)
 
@@ -81,7 +81,7 @@ def test_trees_tile_the_row_and_lengths_are_known_before(batch) -> None:
     for start, stop in forest.trees:
         assert forest.depth[start] == 0 and forest.end[start] == stop
         assert (forest.end[start:stop] <= stop).all()
-    assert len(forest) == sum(unique_tokens(example) for example in batch)
+    assert len(forest) == sum(unique_tokens(example.all_cells) for example in batch)
 
 
 @given(batches(), st.integers(1, 16))

@@ -74,6 +74,7 @@ def test_csv_keeps_commas_quotes_and_line_breaks(tmp_path: Path, name: str) -> N
     assert fields(write(tmp_path / name, as_csv(ROWS))) == expected
 
 
+@pytest.mark.oldest
 def test_parquet_and_datasets_give_the_same_rows(tmp_path: Path) -> None:
     dataset = datasets.Dataset.from_list(ROWS)
     dataset.to_parquet(tmp_path / "rows.parquet")

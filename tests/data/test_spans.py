@@ -148,9 +148,8 @@ def test_columns_of_tokens_reach_the_batch(base) -> None:
     examples = [
         tokenized(row, base, *columns) for row in (ROW, {**ROW, "rejected": " It is bread, wait, salt."})
     ]
-    batch = Collator(LANGUAGE, columns)([(Draw(n, 0), example) for n, example in enumerate(examples)])[
-        "columns"
-    ]
+    draws = [(Draw(number, 0), example) for number, example in enumerate(examples)]
+    batch = Collator(LANGUAGE, columns)(draws).columns
     index = max(len(cell.response) for example in examples for cell in example.cells)
     assert {name: values.dtype for name, values in batch.items()} == {
         "segment": torch.int64,

@@ -14,9 +14,8 @@ from prefero.data.arrange import one_cycle
 from prefero.data.encode import shorter_prompts
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
-from prefero.data.summary import unique_tokens
 from prefero.data.tokenize import TokenDataset, tokenize
-from prefero.data.trie import TokenTrie
+from prefero.data.trie import TokenTrie, unique_tokens
 from prefero.errors import PreferoError
 from tests.data.conftest import CHATML, FORGETFUL, STRICT, MakeTokenizer
 
@@ -220,7 +219,8 @@ class TestChatTemplates:
         run(tokenizer, *load_examples([{"chosen": f"{repeated} e", "rejected": f"{repeated} f"}]))
 
     def test_what_trl_renders(self, chatml: Tokenizer, llama: Tokenizer) -> None:
-        data_utils = pytest.importorskip("trl.data_utils")
+        from trl import data_utils
+
         row = {"prompt": CHAT, "chosen": [assistant("It is 4.")], "rejected": [assistant("It is 5.")]}
         for tokenizer in (chatml, llama):
             theirs = data_utils.apply_chat_template(row, tokenizer)

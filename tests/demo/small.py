@@ -1,4 +1,4 @@
-"""The reviews world with a start model that takes a moment: it has seen the words, not learnt to write."""
+"""The world of reviews with start models that are trained in a moment."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ SMALL = replace(
     recipe=StartRecipe(hidden=16, layers=1, heads=2, intermediate=32, steps=3, batch=4, examples=40),
     max_new_tokens=12,
 )
+"""It has seen the words, and not learnt to write."""
+
+WRITING = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+"""It has learnt to end its texts."""

@@ -8,6 +8,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,7 +62,7 @@ def quick(arguments: list[str]) -> list[str]:
     ways to the same run. What the arguments say themselves comes later, and wins."""
     if arguments[0] not in ("train", "compare"):
         return arguments
-    resumes = any(one.startswith("training.resume=") for one in arguments)
+    resumes = any(one.startswith("training.resume_from_checkpoint=") for one in arguments)
     again = [] if resumes else ["training.overwrite=true"]
     return [arguments[0], "training.samples=0", *again, *arguments[1:]]
 
@@ -125,10 +126,12 @@ def accelerate(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
 
 
 def launched(arguments: list[str]) -> None:
-    """The command and its options exist, papers and areas do, and a recipe with settings over it is one."""
+    """The command and its options exist, as do papers, areas and worlds; a recipe with settings is valid."""
     told = parsed(app, arguments)
     if arguments[0] == "reproduce":
         chosen(told["keys"] or (), told["area"])
+    if arguments[0] == "world":
+        assert told["name"] in entry_points(group="prefero.worlds").names, f"no world {told['name']}"
     if arguments[0] == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
         TrainConfig.parse(configuration([one for one in arguments[1:] if not one.startswith("-")]))
 

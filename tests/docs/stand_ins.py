@@ -96,14 +96,14 @@ def pixels(folder: Path) -> None:
     """A denoiser of 8 × 8 grey pixels that is told a class, with its noise schedule."""
     from diffusers import DDPMScheduler
 
-    from tests.kinds.pipelines import pixel_unet
+    from tests.models.diffusion.pipelines import pixel_unet
 
     pixel_unet().save_pretrained(folder)
     DDPMScheduler(prediction_type="v_prediction", clip_sample=False).save_pretrained(folder)
 
 
 def stable_diffusion(folder: Path) -> None:
-    from tests.kinds.pipelines import pipeline
+    from tests.models.diffusion.pipelines import pipeline
 
     pipeline("stable_diffusion").save_pretrained(folder)
 

@@ -135,6 +135,7 @@ def test_a_wrong_block_is_found(workplace: Path, monkeypatch: pytest.MonkeyPatch
         "```python\nimport prefero\nprefero.method('dpo', gamma=1)\n```",
         "```bash\nprefero train --modle Qwen/Qwen3-0.6B\n```",
         "```bash\nprefero reproduce dpo --seed 3\n```",
+        "```bash\nprefero world digts runs/digits\n```",
         "```bash\nmake cake\n```",
         "```bash\ntorchrun --nproc-per-node 8 -m prefero train recipes/simpo.yaml training.paralel=fsdp\n```",
         "```bash\npython -m benchmarks train --pears 40\n```",

@@ -11,7 +11,7 @@ import torch
 
 import prefero
 from prefero.data.tokenize import tokenize
-from prefero.doctor.displacement import ches_of
+from prefero.doctor.policy import ches_of
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import pair_logps
 from prefero.generate.sampling import sample
@@ -58,7 +58,7 @@ def test_ranking_and_displacement_are_those_of_the_functions(inspection, tokens)
 def test_cost_counts_shared_tokens_once(inspection, tokens):
     cost = inspection["cost"]
     numbers = {measure.name: measure.value for measure in cost.measures}
-    assert numbers["tokens of an epoch"] == pytest.approx(tokens.summary.tokens_unique)
+    assert numbers["tokens per epoch"] == pytest.approx(tokens.summary.tokens_unique)
     assert numbers["tokens saved by sharing prompts"] == pytest.approx(1 - 1 / tokens.summary.sharing)
     assert 0 < numbers["seconds to score the reference, once"] < 60 and cost.level == "fine"
 

@@ -10,14 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefero.doctor.agreement import agreement
-from prefero.doctor.checks.writers import predicted
-from prefero.doctor.differences import changed_share, common_words, shared_beginning
-from prefero.doctor.lengths import area, length_bias, logistic_slope
-from prefero.doctor.noise import flip_rate, of_disagreement, of_majority
-from prefero.doctor.probe import probe
-from prefero.doctor.scripts import script
-from prefero.doctor.shingles import candidates, jaccard, shingles, sketches
+from prefero.doctor.contents import script
+from prefero.doctor.labels import agreement, flip_rate, of_disagreement, of_majority
+from prefero.doctor.length import area, length_bias, logistic_slope
+from prefero.doctor.nearness import candidates, similarity, sketches
+from prefero.doctor.sides import changed_share, common_words, predicted, probe, shared_beginning
 
 Words = st.lists(st.sampled_from("abcd"), max_size=14)
 
@@ -103,10 +100,10 @@ def test_alpha_of_the_textbook():
 
 
 def test_full_agreement_and_chance():
-    assert agreement([0, 1], [("1", "1"), ("2", "2")]).alpha == 1
-    assert agreement([0, 1], [("1", None), (None, "2")]) is None
+    assert agreement([0, 1], [(1.0, 1.0), (0.0, 0.0)]).alpha == 1
+    assert agreement([0, 1], [(1.0, None), (None, 0.0)]) is None
     draw = random.Random(0)
-    votes = [(draw.choice("12"), draw.choice("12")) for _ in range(4000)]
+    votes = [(draw.choice((1.0, 0.0)), draw.choice((1.0, 0.0))) for _ in range(4000)]
     found = agreement(range(4000), votes)
     assert 0 in found.interval and found.clashing == pytest.approx(0.5, abs=0.03)
 
@@ -114,7 +111,7 @@ def test_full_agreement_and_chance():
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.2])
 def test_single_votes_by_their_disagreement(rate):
     draw = random.Random(1)
-    votes = [tuple("2" if draw.random() < rate else "1" for _ in range(3)) for _ in range(3000)]
+    votes = [tuple(float(draw.random() >= rate) for _ in range(3)) for _ in range(3000)]
     found = agreement(range(3000), votes)
     assert rate in of_disagreement(found.clashing, found.decided).interval
 
@@ -207,7 +204,7 @@ def test_sketches_estimate_the_jaccard_similarity():
             texts = [" ".join(kept), " ".join(other)]
             one, two = sketches(texts)
             estimated.append(np.mean(one == two))
-            true.append(jaccard(*map(shingles, texts)))
+            true.append(similarity(*texts))
     assert np.abs(np.asarray(estimated) - true).mean() < 0.06
     assert np.mean(estimated) == pytest.approx(np.mean(true), abs=0.02)
 

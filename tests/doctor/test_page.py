@@ -13,10 +13,9 @@ from rich.console import Console
 
 import prefero
 from prefero.cli.train import configuration
-from prefero.doctor.findings import LEVELS, Finding, Measure, in_order
+from prefero.doctor.checks import LEVELS, Finding, Measure, in_order
 from prefero.doctor.inspection import Inspection
-from prefero.doctor.page import write
-from prefero.doctor.terminal import summary
+from prefero.doctor.page import summary, write
 from prefero.objectives.configurations import from_config
 from prefero.storage import finite
 from tests.doctor import faults
@@ -179,7 +178,7 @@ def test_the_terminal_says_what_to_do(inspection, width):
 def test_a_page_of_faultless_rows(tmp_path):
     inspection = prefero.inspect(faults.clean(60, signal=0))
     text = write(inspection, tmp_path / "p.html").read_text()
-    assert "No check found anything to mend" in text or "look at it" in text
+    assert "All checks passed" in text or "look at it" in text
 
 
 def test_the_documentation_lists_every_finding(inspection):

@@ -8,7 +8,7 @@ import random
 import pytest
 
 import prefero
-from prefero.doctor.findings import Finding
+from prefero.doctor.checks import Finding
 from prefero.doctor.inspection import Inspection
 from tests.doctor import faults
 

@@ -13,8 +13,21 @@ from hypothesis import strategies as st
 
 from prefero.data.retrieval import bm25, in_order, mixed
 from prefero.errors import PreferoError
-from prefero.evaluate.contexts import context_error, reversal_accuracy
-from prefero.evaluate.graphs import LabelledGraph, edit_distance, same_program
+from prefero.evaluate.intervals import share, shares_by
+from prefero.evaluate.programs import (
+    LabelledGraph,
+    RuntimeUtility,
+    edit_distance,
+    efficiency_gain,
+    efficiency_score,
+    expected_utility,
+    memory_time,
+    percentile,
+    preferred,
+    rewrite_reward,
+    same_program,
+)
+from prefero.evaluate.ranking import context_error, reversal_accuracy
 from prefero.evaluate.recommendation import (
     distinct_share,
     genre_fairness,
@@ -23,17 +36,6 @@ from prefero.evaluate.recommendation import (
     ndcg,
     over_recommended_share,
 )
-from prefero.evaluate.runtime import (
-    RuntimeUtility,
-    efficiency_gain,
-    efficiency_score,
-    expected_utility,
-    memory_time,
-    percentile,
-    preferred,
-    rewrite_reward,
-)
-from prefero.evaluate.shares import share, shares_by
 
 FAMILIES = ("uniform", "exponential", "pareto", "log_laplace", "gen_log_laplace", "step")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefero.errors import PreferoError
-from prefero.evaluate.frontier import FrontierPoint, dominated, frontier
 from prefero.evaluate.intervals import Interval, Mean, bootstrap, mean, wilson
+from prefero.evaluate.pareto import FrontierPoint, dominated, frontier
 from prefero.evaluate.ranking import ranking_accuracy
 from prefero.evaluate.win_rate import BothOrders, place_bias, win_rate, win_rate_of
 from prefero.feedback.judges import ByScore

@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefero.errors import PreferoError
-from prefero.evaluate.length_control import Anchors, Coefficients, length_controlled_win_rate
-from prefero.evaluate.logistic import STRENGTHS, Rows, cross_entropies, cross_validated, fit
+from prefero.evaluate.length_control import (
+    STRENGTHS,
+    Anchors,
+    Coefficients,
+    Rows,
+    cross_entropies,
+    cross_validated,
+    fit,
+    length_controlled_win_rate,
+)
 
 
 def judged(

@@ -21,8 +21,8 @@ from prefero.evaluate.diversity import (
     ngram_entropy,
     self_bleu,
 )
-from prefero.evaluate.hypervolume import dominates, hypervolume, non_dominated, sparsity
-from prefero.evaluate.pass_at_k import all_pass_at_k, pass_at_k, pass_rate
+from prefero.evaluate.pareto import dominates, hypervolume, non_dominated, sparsity
+from prefero.evaluate.programs import all_pass_at_k, pass_at_k, pass_rate
 
 shares = st.floats(0, 1)
 

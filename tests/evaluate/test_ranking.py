@@ -18,7 +18,7 @@ from prefero.evaluate.ranking import (
     policy_ranking,
 )
 from prefero.theory.optima import reward_optimum
-from tests.models.families import VOCABULARY, build
+from tests.models.causal.families import VOCABULARY, build
 from tests.objectives.batches import build as build_method
 from tests.objectives.batches import pair_batch
 

@@ -11,10 +11,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
-from prefero.models.causal.scoring import score
+from prefero.models.causal.scoring import Language
 from prefero.models.loading import adapters_off
 from tests.models.brute_force import PAIRS, examples
-from tests.models.families import build
+from tests.models.causal.families import build
 
 
 def policy(base, **changes):
@@ -26,11 +26,11 @@ def test_the_policy_without_adapters_is_its_start_model() -> None:
     base, forest = build("llama"), pack(examples(*PAIRS))
     model = policy(copy.deepcopy(base))
     with torch.no_grad():
-        changed = score(model, forest)[""].logps
+        changed = Language.score(model, forest)[""].logps
         with adapters_off(model):
-            off = score(model, forest)[""].logps
-        torch.testing.assert_close(off, score(base, forest)[""].logps, atol=1e-6, rtol=0)
-        assert torch.equal(score(model, forest)[""].logps, changed)
+            off = Language.score(model, forest)[""].logps
+        torch.testing.assert_close(off, Language.score(base, forest)[""].logps, atol=1e-6, rtol=0)
+        assert torch.equal(Language.score(model, forest)[""].logps, changed)
     assert (changed - off).abs().max() > 1e-2
 
 
@@ -38,9 +38,9 @@ def test_it_agrees_with_the_public_switch() -> None:
     model, forest = policy(build("llama")), pack(examples(*PAIRS))
     with torch.no_grad():
         with adapters_off(model):
-            off = score(model, forest)[""].logps
+            off = Language.score(model, forest)[""].logps
         with model.disable_adapter():
-            assert torch.equal(score(model, forest)[""].logps, off)
+            assert torch.equal(Language.score(model, forest)[""].logps, off)
 
 
 def test_only_the_flag_is_touched() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 from torch import nn
@@ -152,3 +154,9 @@ def test_nothing_scored() -> None:
         logps, _ = read_head(kind, PLAIN, hidden[:0], slot[:0], target[:0], Meter())
         assert logps.shape == (0,)
         logps.sum().backward()
+
+
+def test_the_allocator_says_whether_it_was_set(monkeypatch) -> None:
+    assert head.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert not head.keep_freed_memory(), "a request that other systems may decline"

@@ -10,7 +10,7 @@ import torch
 
 from prefero.data.packing import pack
 from prefero.models import head
-from prefero.models.causal.scoring import score
+from prefero.models.causal.scoring import Language
 from prefero.objectives.signals import LOG_Z
 from tests.models.brute_force import PAIRS, examples, gradients, padded_stack, relative_error, weights_like
 from tests.models.test_signals import small_gpt2
@@ -30,7 +30,7 @@ def test_it_is_the_log_sum_exp_of_the_logits_in_value_and_gradient(chunked: bool
         monkeypatch.setattr(head, "KEPT_BYTES", 0)
     policy, batch = small_gpt2(), examples(*PAIRS)
     alone = copy.deepcopy(policy)
-    found = score(policy, pack(batch), frozenset({LOG_Z}))[""].signals[LOG_Z]
+    found = Language.score(policy, pack(batch), frozenset({LOG_Z}))[""].signals[LOG_Z]
     expected = padded_stack([[log_z(alone, cell) for cell in example.cells] for example in batch])
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)
     weights = weights_like(expected)

@@ -13,7 +13,7 @@ from prefero.data.packing import pack
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.models import head
-from prefero.models.causal.scoring import adapt, score
+from prefero.models.causal.scoring import Language
 from prefero.models.loading import adapters_off
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal
@@ -27,7 +27,7 @@ from tests.models.brute_force import (
     relative_error,
     weights_like,
 )
-from tests.models.families import build
+from tests.models.causal.families import build
 
 ENTROPY = Signal("entropy")
 TOP_MASS = Signal("top_k_mass", options=(("k", 3),))
@@ -120,12 +120,12 @@ def policy(request, monkeypatch):
 def test_values_and_gradients(policy, signal: Signal) -> None:
     reference, batch = small_gpt2(seed=5), examples(*PAIRS)
     alone = copy.deepcopy(policy)
-    scored = score(policy, pack(batch), frozenset({signal}), others={"reference": reference})[""]
+    scored = Language.score(policy, pack(batch), frozenset({signal}), others={"reference": reference})[""]
     expected = brute(alone, reference, batch, signal)
     torch.testing.assert_close(scored.signals[signal], expected, atol=1e-10, rtol=1e-8)
     weights = weights_like(expected)
     slope = gradients(policy, (scored.signals[signal] * weights).sum() + scored.logps.sum())
-    logps = score(alone, pack(batch))[""].logps
+    logps = Language.score(alone, pack(batch))[""].logps
     assert relative_error(slope, gradients(alone, (expected * weights).sum() + logps.sum())) < 1e-8
     assert all(parameter.grad is None for parameter in reference.parameters())
 
@@ -133,7 +133,7 @@ def test_values_and_gradients(policy, signal: Signal) -> None:
 def test_all_at_once_and_without_gradient(policy) -> None:
     reference, batch = small_gpt2(seed=5), examples(*PAIRS)
     with torch.no_grad():
-        scored = score(policy, pack(batch), frozenset(EXPECTED), others={"reference": reference})[""]
+        scored = Language.score(policy, pack(batch), frozenset(EXPECTED), others={"reference": reference})[""]
         for signal in EXPECTED:
             expected = brute(policy, reference, batch, signal)
             torch.testing.assert_close(scored.signals[signal], expected, atol=1e-10, rtol=1e-8)
@@ -142,19 +142,19 @@ def test_all_at_once_and_without_gradient(policy) -> None:
 def test_detached_signals_take_the_plain_way(policy) -> None:
     signal = Signal("entropy", options=(("detached", 1),))
     batch = examples(*PAIRS)
-    scored = score(policy, pack(batch), frozenset({signal}))[""]
+    scored = Language.score(policy, pack(batch), frozenset({signal}))[""]
     assert not scored.signals[signal].requires_grad
     torch.testing.assert_close(scored.signals[signal], brute(policy, policy, batch, ENTROPY).detach())
     slope = gradients(policy, scored.logps.sum())
-    torch.testing.assert_close(slope, gradients(policy, score(policy, pack(batch))[""].logps.sum()))
+    torch.testing.assert_close(slope, gradients(policy, Language.score(policy, pack(batch))[""].logps.sum()))
 
 
 def test_detached_beside_a_differentiable_one(policy) -> None:
     detached = Signal("entropy", options=(("detached", 1),))
     batch = examples(*PAIRS)
-    found = score(policy, pack(batch), frozenset({detached, TOP_MASS}))[""].signals
+    found = Language.score(policy, pack(batch), frozenset({detached, TOP_MASS}))[""].signals
     slope = gradients(policy, found[detached].sum() + found[TOP_MASS].sum())
-    only = score(policy, pack(batch), frozenset({TOP_MASS}))[""].signals[TOP_MASS]
+    only = Language.score(policy, pack(batch), frozenset({TOP_MASS}))[""].signals[TOP_MASS]
     torch.testing.assert_close(slope, gradients(policy, only.sum()))
 
 
@@ -164,7 +164,7 @@ def test_states_of_every_view(policy) -> None:
         TokenExample(first.cells, {}, 0, views={"other": second.cells}),
         TokenExample(second.cells, {}, 1, views={"other": first.cells}),
     ]
-    scored = score(policy, pack(batch), frozenset({STATE, PROMPT_STATE}))
+    scored = Language.score(policy, pack(batch), frozenset({STATE, PROMPT_STATE}))
     for view, rows in (("", (first, second)), ("other", (second, first))):
         for n, example in enumerate(rows):
             for r, cell in enumerate(example.cells):
@@ -177,12 +177,12 @@ def test_states_of_every_view(policy) -> None:
 
 def test_states_have_a_gradient_and_padded_rows_have_states(policy) -> None:
     batch = examples(*PAIRS)
-    adapt(policy)
-    found = score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
+    Language.adapt(policy)
+    found = Language.score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
     weights = weights_like(found)
     slope = gradients(policy, (found * weights).sum())
-    adapt(policy, layout="padded")
-    padded = score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
+    Language.adapt(policy, packing="padded")
+    padded = Language.score(policy, pack(batch), frozenset({STATE}))[""].signals[STATE]
     torch.testing.assert_close(padded, found)
     torch.testing.assert_close(gradients(policy, (padded * weights).sum()), slope)
 
@@ -197,7 +197,9 @@ def test_divergence_from_the_policy_without_its_adapters(targets: list[str]) -> 
     alone = copy.deepcopy(policy)
     batch = examples(*PAIRS)
     others = {"reference": SecondModel(policy, partial(adapters_off, policy))}
-    scored = score(policy, pack(batch), frozenset({FORWARD_KL}), others=others)[""].signals[FORWARD_KL]
+    scored = Language.score(policy, pack(batch), frozenset({FORWARD_KL}), others=others)[""].signals[
+        FORWARD_KL
+    ]
     expected = brute(alone, base, batch, FORWARD_KL)
     torch.testing.assert_close(scored, expected, atol=1e-10, rtol=1e-8)
     assert expected.max() > 1e-3
@@ -209,8 +211,8 @@ def test_own_head_models_have_signals_too() -> None:
     model, batch = build("recurrent_gemma", num_hidden_layers=3, attention_window_size=64), examples(*PAIRS)
     alone = copy.deepcopy(model)
     with pytest.warns(UserWarning, match="padded rows"):
-        adapt(model)
-    scored = score(model, pack(batch), frozenset({ENTROPY, STATE}))[""]
+        Language.adapt(model)
+    scored = Language.score(model, pack(batch), frozenset({ENTROPY, STATE}))[""]
     torch.testing.assert_close(
         scored.signals[ENTROPY], brute(alone, alone, batch, ENTROPY), atol=1e-4, rtol=1e-4
     )
@@ -226,7 +228,7 @@ def test_own_head_models_have_signals_too() -> None:
 )
 def test_signals_that_cannot_be_measured(signal: Signal, message: str) -> None:
     with pytest.raises(PreferoError, match=message):
-        score(build("llama"), pack(examples((4, (3, 2)))), frozenset({signal}))
+        Language.score(build("llama"), pack(examples((4, (3, 2)))), frozenset({signal}))
 
 
 def predicting(cell) -> slice:
@@ -238,13 +240,13 @@ def whole_text(cell) -> torch.Tensor:
     return torch.cat([torch.from_numpy(cell.context), torch.from_numpy(cell.response)])[None]
 
 
-@pytest.mark.parametrize("layout", ["auto", "padded"])
-def test_token_states_are_those_before_the_token(layout: str) -> None:
+@pytest.mark.parametrize("packing", ["auto", "padded"])
+def test_token_states_are_those_before_the_token(packing: str) -> None:
     policy, batch = small_gpt2(), examples(*PAIRS)
     alone = copy.deepcopy(policy)
-    adapt(policy, layout=layout)
+    Language.adapt(policy, packing=packing)
     token_state, token_states = Signal("token_state"), Signal("token_states")
-    scored = score(policy, pack(batch), frozenset({token_state, token_states}))[""]
+    scored = Language.score(policy, pack(batch), frozenset({token_state, token_states}))[""]
     last, layers = scored.signals[token_state], scored.signals[token_states]
     assert last.shape == (*scored.mask.shape, 32)
     assert layers.shape == (*scored.mask.shape, 2, 32)
@@ -288,7 +290,7 @@ def test_mean_activations_are_those_of_the_layers_parts(family: str, part: str) 
     policy, batch = build(family), examples(*PAIRS)
     body = copy.deepcopy(policy).base_model
     signal = Signal("mean_activations", options=(("part", part),))
-    found = score(policy, pack(batch), frozenset({signal}))[""].signals[signal]
+    found = Language.score(policy, pack(batch), frozenset({signal}))[""].signals[signal]
     assert not found.requires_grad
     layers = body.h if family == "gpt2" else body.layers
     for n, example in enumerate(batch):

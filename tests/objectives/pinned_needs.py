@@ -1,6 +1,6 @@
 """What every method reads, a line each, in ``needs.txt`` beside this file.
 
-``python -m tests.objectives.pinned_needs`` writes it anew; read the difference before it is committed: a
+``python -m tests.objectives.pinned_needs`` writes it; read the difference before it is committed: a
 signal, model or view more is work that every step does.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefero.objectives import Needs, Signal, dry_run, methods
-
-FILE = Path(__file__).with_name("needs.txt")
+from tests.pinned import Pinned
 
 
 def line(needs: Needs) -> str:
@@ -35,9 +34,7 @@ def lines() -> dict[str, str]:
     return {key: line(dry_run(method.build())) for key, method in sorted(methods().items())}
 
 
-def read() -> dict[str, str]:
-    return dict(row.split(" = ", 1) for row in FILE.read_text("utf-8").splitlines())
-
+NEEDS = Pinned(Path(__file__).with_name("needs.txt"), lines, "tests.objectives.pinned_needs")
 
 if __name__ == "__main__":
-    FILE.write_text("".join(f"{key} = {text}\n" for key, text in lines().items()), encoding="utf-8")
+    NEEDS.write()

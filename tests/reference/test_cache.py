@@ -22,17 +22,17 @@ from prefero.data.packing import pack
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.causal.scoring import score
+from prefero.models.causal.scoring import Language
 from prefero.reference import cache as cache_module
 from prefero.reference.cache import (
     CachedLogps,
     CacheShare,
     CellStore,
     cell_key,
-    default_folder,
     model_fingerprint,
     open_store,
 )
+from prefero.storage import cache_folder
 from prefero.training.trainer import PreferenceTrainer
 from tests.language import LANGUAGE
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
@@ -52,7 +52,7 @@ def test_it_holds_what_the_model_gives(tmp_path: Path) -> None:
     data = tokens()
     cached, scored = filled(tmp_path / "cache", data)
     assert scored == 24
-    expected = score(tiny_model(), pack(data.examples))[""]
+    expected = Language.score(tiny_model(), pack(data.examples))[""]
     found = cached([example.cells for example in data])
     torch.testing.assert_close(torch.from_numpy(found), expected.logps.detach(), atol=2e-6, rtol=0)
     assert (found[~expected.mask.numpy()] == 0).all()
@@ -156,11 +156,9 @@ def test_drafts_of_killed_processes_are_not_read(tmp_path: Path) -> None:
     assert len(CellStore(tmp_path / "cache", cached.store.fingerprint)) == 24
 
 
-def test_the_default_place_is_named_by_the_environment(own_cache: Path, monkeypatch: Any) -> None:
-    assert default_folder() == own_cache
-    assert open_store("abc").folder == own_cache / "abc"
-    monkeypatch.delenv("PREFERO_CACHE")
-    assert default_folder() == Path.home() / ".cache" / "prefero" / "references"
+def test_the_default_place_is_a_folder_of_the_cache(own_cache: Path) -> None:
+    assert cache_folder("references") == own_cache / "references"
+    assert open_store("abc").folder == own_cache / "references" / "abc"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefero.report.charts import LABEL_GAP, Line, line_chart, smoothed, spread, thinned
-from prefero.report.equations import typeset
 from prefero.report.numbers import duration, number, percent, tick_labels, ticks
+from prefero.report.page import typeset
 
 FINITE = st.floats(-1e6, 1e6)
 

@@ -21,8 +21,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PREFERO_CACHE", str(tmp_path / "references"))
-    return tmp_path / "references"
+    monkeypatch.setenv("PREFERO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A row is made of its examples alone: columns filled up, noise out of seed, epoch and example."""
+"""A micro-batch is made of its examples alone: columns filled up, noise out of seed, epoch and example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from prefero.data.schema import SCHEMA
 from prefero.data.trie import Cell, TokenExample
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
-from prefero.training.batches import Collator, Draw, collated, joined, taken
+from prefero.training.batches import Collator, Draw, collated, joined, mapped
 from tests.language import LANGUAGE
 
 
@@ -19,7 +19,7 @@ def example(index: int, responses: int = 2, tokens: int = 3) -> TokenExample:
 
 def noise(name: str, index: int, *, epoch: int = 0, seed: int = 0, beside: int = 9) -> torch.Tensor:
     drawn = [(Draw(beside, epoch), example(beside, tokens=7)), (Draw(index, epoch), example(index))]
-    return Collator(LANGUAGE, [name], seed=seed)(drawn)["columns"][name][1]
+    return Collator(LANGUAGE, [name], seed=seed)(drawn).columns[name][1]
 
 
 def test_noise_belongs_to_seed_epoch_and_example() -> None:
@@ -35,25 +35,25 @@ def test_noise_belongs_to_seed_epoch_and_example() -> None:
 
 
 def test_noise_columns_differ_from_each_other() -> None:
-    columns = Collator(LANGUAGE, ["noise", "pair_noise"])([(Draw(1, 0), example(1))])["columns"]
+    columns = Collator(LANGUAGE, ["noise", "pair_noise"])([(Draw(1, 0), example(1))]).columns
     assert columns["noise"][0, 0, 0] != columns["pair_noise"][0]
 
 
 def test_short_lists_are_filled_up() -> None:
-    row = Collator(LANGUAGE, ["score", "tie"])([(Draw(0, 0), example(0, 3)), (Draw(1, 0), example(1, 1))])
+    batch = Collator(LANGUAGE, ["score", "tie"])([(Draw(0, 0), example(0, 3)), (Draw(1, 0), example(1, 1))])
     torch.testing.assert_close(
-        row["columns"]["score"],
+        batch.columns["score"],
         torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, torch.nan]]),
         equal_nan=True,
     )
-    assert row["columns"]["tie"].tolist() == [True, False]
-    assert row["example"].tolist() == [0, 1] and row["weight"] == 1
+    assert batch.columns["tie"].tolist() == [True, False]
+    assert batch.examples.tolist() == [0, 1] and batch.weight == 1
     ranks = collated([np.array([1, 0]), np.array([0])], SCHEMA["rank"])
     assert ranks.tolist() == [[1, 0], [0, -1]]
 
 
-def test_a_ghost_weighs_nothing() -> None:
-    assert Collator(LANGUAGE)([(Draw(0, 0, ghost=True), example(0))])["weight"] == 0
+def test_a_dummy_weighs_nothing() -> None:
+    assert Collator(LANGUAGE)([(Draw(0, 0, dummy=True), example(0))]).weight == 0
 
 
 def batch(examples: int, responses: int, tokens: int, offset: float) -> PreferenceBatch:
@@ -82,5 +82,7 @@ def test_joined_batches_keep_every_number_and_its_gradient() -> None:
         gradient = part.models["policy"].logps.grad
         assert gradient is not None and (gradient == 1).all()
     order = torch.tensor([2, 0])
-    assert torch.equal(taken(whole, order).models["policy"].logps, policy.logps[order])
-    assert torch.equal(taken(whole, order).columns["score"][0], whole.columns["score"][2])
+    some = mapped(whole, lambda values: values[order])
+    assert torch.equal(some.models["policy"].logps, policy.logps[order])
+    assert torch.equal(some.columns["score"][0], whole.columns["score"][2])
+    assert torch.equal(some.views["mismatched"].models["policy"].logps, policy.logps[order])

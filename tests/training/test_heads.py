@@ -19,7 +19,7 @@ from prefero.data.formats import load_examples
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
 from prefero.feedback.degrading import with_degraded_responses
-from prefero.models.causal.scoring import score
+from prefero.models.causal.scoring import Language
 from prefero.objectives import Compare, PreferenceBatch, log_ratio, primary
 from prefero.objectives.heads import Head, Projection, State
 from prefero.objectives.quantities import per_response
@@ -61,7 +61,7 @@ def rewards(trainer: PreferenceTrainer, objective: Any) -> torch.Tensor:
     """What the objective's head gives the first training examples, by the policy as it is now."""
     forest = pack([trainer.train_dataset[index] for index in range(4)])
     with torch.no_grad():
-        policy = score(trainer.model.eval(), forest, frozenset({STATE}))[""]
+        policy = Language.score(trainer.model.eval(), forest, frozenset({STATE}))[""]
         return per_response(primary(objective).reward, PreferenceBatch({"policy": policy}))
 
 
@@ -163,7 +163,7 @@ def test_a_whole_step_with_states_is_one_big_batch(trainer: Make, objective: Any
         )
         for tokens in (10_000, 40)
     )
-    assert whole.plan.rows == 1 < rows.plan.rows
+    assert whole.plan.micro_batches == 1 < rows.plan.micro_batches
     assert type(rows.update).__name__ == "WholeStep"
     before, head = weights(whole), learned(whole)
     whole.train(), rows.train()
@@ -203,13 +203,13 @@ def test_a_whole_steps_gradient_of_the_head_comes_with_its_rows(trainer: Make) -
     """Mixed precision scales a row's loss, and takes the scale out of every gradient afterwards: a gradient
     that came past the row's loss would be lost."""
     run = trainer(objective={"method": "gpm", "reduce": "soft_minimum"}, tokens_per_row=40)
-    rows = list(run.get_train_dataloader())[: run.plan.rows]
+    batches = list(run.get_train_dataloader())[: run.plan.micro_batches]
     slopes = {}
     for scale in (1.0, 1024.0):
         run.objective.zero_grad()
-        run.update.begin(rows)
-        for row in rows:
-            (run.update.share(run.model, row, frozenset(), 0.0).loss * scale).backward()
+        run.update.begin(batches)
+        for batch in batches:
+            (run.update.share(run.model, batch, frozenset(), 0.0).loss * scale).backward()
         slopes[scale] = [weight.grad / scale for weight in run.objective.parameters()]
     for one, other in zip(slopes[1.0], slopes[1024.0], strict=True):
         assert one.abs().sum() > 0
@@ -233,7 +233,7 @@ def wider_model() -> torch.nn.Module:
 
 
 def test_heads_stay_in_single_precision_beside_a_policy_in_less(trainer: Make) -> None:
-    run = trainer(tiny_model(dtype=torch.bfloat16), objective="oreo", data=scored(12), bf16=True, max_steps=2)
+    run = trainer(tiny_model(dtype=torch.bfloat16), objective="oreo", data=scored(12), precision="bfloat16", max_steps=2)
     head = learned(run)
     run.train()
     assert {weight.dtype for weight in run.objective.parameters()} == {torch.float32}

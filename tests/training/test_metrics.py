@@ -17,7 +17,9 @@ from prefero.objectives.configurations import from_config
 from prefero.objectives.contrasts import Each, EveryPair
 from prefero.objectives.quantities import Logp, log_ratio
 from prefero.objectives.registry import method
-from prefero.training.metrics import MONITORED, Averages, Measured, measure, term_names
+from prefero.training.batches import MicroBatch
+from prefero.training.metrics import MONITORED, StepLog, measure, term_names
+from prefero.training.step import Share
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, text
 
@@ -31,10 +33,24 @@ def logps(values: list[list[float]], lengths: list[list[int]]) -> TokenLogps:
     return TokenLogps(torch.where(mask, (torch.tensor(values) / count.clamp(min=1))[..., None], 0), mask)
 
 
+def log() -> StepLog:
+    return StepLog(lambda sums: sums, torch.device("cpu"))
+
+
+def add(to: StepLog, batch: PreferenceBatch, objective: Any, weight: float = 1.0) -> None:
+    """As the trainer does, with inputs of which nothing is read but their length."""
+    examples = torch.arange(len(batch.mask))
+    inputs: Any = range(7)
+    share = Share(torch.zeros(()), batch, [(torch.zeros(()), torch.ones(()))])
+    to.add(MicroBatch(inputs, {}, {}, examples, weight), share, objective)
+
+
 def means(batch: PreferenceBatch, objective: Any) -> dict[str, float]:
-    averages = Averages()
-    averages.add(measure(batch, objective), torch.tensor(1.0))
-    return averages.drain(lambda sums: sums)
+    steps = log()
+    add(steps, batch, objective)
+    drained = steps.drain()
+    assert drained.pop("tokens_per_second") > 0 and drained.pop("examples_per_second") > 0
+    return drained
 
 
 def test_pairs_by_role() -> None:
@@ -110,13 +126,20 @@ def test_signals_are_averaged_over_tokens() -> None:
     assert means(batch, method("simpo"))["entropy"] == pytest.approx(10 / 4)
 
 
-def test_copies_do_not_count() -> None:
-    averages = Averages()
-    one, two = (Measured(torch.tensor([value]), torch.tensor([1.0])) for value in (1.0, 5.0))
-    averages.add({"x": one}, torch.tensor(1.0))
-    averages.add({"x": two}, torch.tensor(0.0))
-    assert averages.drain(lambda sums: sums) == {"x": 1.0}
-    assert averages.drain(lambda sums: sums) == {}
+def test_dummies_do_not_count() -> None:
+    steps, objective = log(), method("simpo")
+    for chosen, weight in ((-1.0, 1.0), (-5.0, 0.0)):
+        add(steps, PreferenceBatch({"policy": logps([[chosen, -6.0]], [[1, 1]])}), objective, weight)
+    assert (steps.examples, steps.tokens) == (1, 14), "what went through the network is counted all the same"
+    assert steps.drain()["logps/chosen"] == -1.0
+    assert set(steps.drain()) == {"tokens_per_second", "examples_per_second"}
+
+
+def test_measures_of_one_batch_have_one_number_an_example() -> None:
+    batch = PreferenceBatch({"policy": logps([[-2.0, -6.0], [-1.0, -3.0]], [[2, 3], [1, 1]])})
+    found = measure(batch, method("simpo"))
+    assert found["logps/chosen"].values.tolist() == [-2.0, -1.0]
+    assert all(values.shape == weights.shape == (2,) for values, weights in found.values())
 
 
 def test_terms_have_the_names_of_their_methods() -> None:
@@ -157,13 +180,13 @@ def test_signals_are_asked_for_only_where_they_are_logged(trainer: Make) -> None
     run = trainer(logging_steps=2, objective="simpo")
     asked = []
     share = run.update.share
-    run.update.share = lambda policy, row, extra, progress: (  # type: ignore[method-assign]
+    run.update.share = lambda policy, batch, extra, progress: (  # type: ignore[method-assign]
         asked.append(bool(extra)),
-        share(policy, row, extra, progress),
+        share(policy, batch, extra, progress),
     )[1]
     run.train()
-    rows = run.plan.rows
-    assert asked == ([False] * rows + [True] * rows) * 2
+    count = run.plan.micro_batches
+    assert asked == ([False] * count + [True] * count) * 2
     assert all("entropy" in line for line in logged(run))
 
 
@@ -190,7 +213,7 @@ def test_lists_and_scores_train(trainer: Make) -> None:
 
 
 def test_bfloat16_is_an_option(trainer: Make) -> None:
-    run, single = trainer(bf16=True), trainer()
+    run, single = trainer(precision="bfloat16"), trainer()
     run.train(), single.train()
     losses = [[line["loss"] for line in logged(one)] for one in (run, single)]
     assert losses[0][0] == pytest.approx(0.6931, abs=2e-3)

@@ -127,7 +127,6 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PreferoError, match="rule of its own"):
         from_config({"method": "compo", "weight": "wpo"})
     with pytest.raises(PreferoError, match="rule of its own"):
-        trainer(tmp_path / "sum", objective={}).made  # noqa: B018
         PreferenceTrainer(
             tiny_model(),
             pairs(4),

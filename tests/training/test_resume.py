@@ -107,10 +107,10 @@ def assert_close(first: Path, second: Path, tolerance: float = 1e-5) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.oldest),
         {"objective": "beta_dpo", "learning_rate": 1e-3},
         pytest.param({"reference": {"kind": "moving", "every": 3}}, marks=pytest.mark.slow),
-        {"lora": True},
+        pytest.param({"lora": True}, marks=pytest.mark.oldest),
         {"experts": True},
         {"objective": {"method": "dph", "pool": "tanh"}, "objective_learning_rate": 3e-2},
         pytest.param({"objective": "learned"}, marks=pytest.mark.slow),
@@ -133,8 +133,8 @@ def test_killed_and_resumed_is_uninterrupted(run: Processes, tmp_path: Path, opt
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"parallel": "fsdp"},
+        pytest.param({}, marks=pytest.mark.oldest),
+        pytest.param({"parallel": "fsdp"}, marks=pytest.mark.oldest),
         {"objective": "dr_dpo", "tokens_per_row": 40},
         {"objective": "learned"},
         pytest.param({"objective": {"method": "gpm", "reduce": "soft_minimum"}}, marks=pytest.mark.slow),

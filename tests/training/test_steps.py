@@ -76,6 +76,7 @@ def dpo_by_hand(beta: float, steps: int, per_step: int, rate: float, order: list
     return dict(policy.named_parameters()), found
 
 
+@pytest.mark.oldest
 def test_steps_are_those_of_dpo_by_hand(trainer: Make) -> None:
     made = trainer(objective="dpo")
     order = made.plan.steps(0)
@@ -86,6 +87,7 @@ def test_steps_are_those_of_dpo_by_hand(trainer: Make) -> None:
     assert losses(made) == pytest.approx(expected_losses, abs=2e-6)
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("objective", ["dpo", "simpo", {"method": "dpo", "plus": {"nll": 0.5}}, "ipo"])
 def test_rows_and_layouts_change_nothing(trainer: Make, objective: Any) -> None:
     settings = [
@@ -95,7 +97,7 @@ def test_rows_and_layouts_change_nothing(trainer: Make, objective: Any) -> None:
         {"tokens_per_row": 100, "layout": "padded"},
     ]
     runs = [trainer(double(), objective=objective, reference="frozen", **one) for one in settings]
-    assert runs[0].plan.rows == 1 < runs[1].plan.rows
+    assert runs[0].plan.micro_batches == 1 < runs[1].plan.micro_batches
     weights = [trained(run) for run in runs]
     assert moved(weights[0]) > 0.01
     for run, other in zip(runs[1:], weights[1:], strict=True):
@@ -121,7 +123,7 @@ def test_whole_step_is_one_big_batch(trainer: Make, objective: str) -> None:
         )
         for tokens in (10_000, 40)
     )
-    assert whole.plan.rows == 1 < rows.plan.rows
+    assert whole.plan.micro_batches == 1 < rows.plan.micro_batches
     assert type(rows.update).__name__ == "WholeStep"
     weights = trained(whole), trained(rows)
     assert moved(weights[0]) > 0.005
@@ -174,7 +176,7 @@ def test_dropout_is_the_same_in_both_passes_of_a_whole_step(trainer: Make) -> No
 
     run.update.scorer = spy
     run.train()
-    assert len(first) == len(second) == run.plan.rows
+    assert len(first) == len(second) == run.plan.micro_batches
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)
 
@@ -193,6 +195,7 @@ def test_two_model_signals_have_a_live_reference(trainer: Make) -> None:
     assert_same(trained(rows), trained(whole), 1e-11)
 
 
+@pytest.mark.oldest
 def test_the_last_smaller_step_is_averaged_over_its_own_pairs(trainer: Make) -> None:
     run = trainer(data=pairs(8), examples_per_step=6, tokens_per_row=30)
     assert run.plan.steps_per_epoch == 2

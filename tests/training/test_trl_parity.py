@@ -9,8 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
+from accelerate import Accelerator
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from trl.experimental.tpo import TPOConfig, TPOTrainer
+from trl.trainer.callbacks import SyncRefModelCallback
 
 from docs.trl_page import PARITY
 from prefero.data.arrange import one_cycle
@@ -19,16 +26,6 @@ from prefero.reference.providers import Moving
 from prefero.training.trainer import PreferenceTrainer
 from tests.language import LANGUAGE
 from tests.training.tiny import saved_model, text, tiny_model, tiny_tokenizer
-
-pytest.importorskip("trl")
-
-import datasets
-from accelerate import Accelerator
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
-from trl.experimental.cpo import CPOConfig, CPOTrainer
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-from trl.experimental.tpo import TPOConfig, TPOTrainer
-from trl.trainer.callbacks import SyncRefModelCallback
 
 ROWS = 7
 SEED = 0
@@ -146,7 +143,7 @@ def by_prefero(name: str, objective: Mapping[str, Any], reference: str, folder: 
         report_to="none",
         disable_tqdm=True,
     )
-    assert trainer.plan.rows > 1, "the step is meant to be spread over several rows"
+    assert trainer.plan.micro_batches > 1, "the step is meant to be spread over several rows"
     trainer.train()
     loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
     return loss, {name: before[name] - weight.detach() for name, weight in model.named_parameters()}

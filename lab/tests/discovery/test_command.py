@@ -1,4 +1,4 @@
-"""``prefero discover`` as a process: killed, gone on with, and told what it may not do."""
+"""``prefero discover`` as a process: killed, resumed, and refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_killed_process_goes_on_to_the_same_archive(tmp_path: Path) -> None:
 
     refused = run("-o", output, "--rounds", done, *BANDIT)
     assert refused.returncode == 2
-    assert "go on with --resume" in refused.stderr
+    assert "continue it with --resume" in refused.stderr
     resumed = run("-o", output, "--rounds", done, "--resume", "--json", *BANDIT)
     assert resumed.returncode == 0, resumed.stderr
     outcome = json.loads(resumed.stdout)

@@ -118,7 +118,7 @@ def test_the_archive_is_json_lines_that_a_person_can_read(tmp_path: Path) -> Non
 def test_a_folder_with_another_search_is_left_alone(tmp_path: Path) -> None:
     output, fitness = tmp_path / "search", BanditFitness(**BANDIT)
     discover(output, Mutation(), fitness, rounds=0)
-    with pytest.raises(PreferoError, match="go on with --resume"):
+    with pytest.raises(PreferoError, match="continue it with --resume"):
         discover(output, Mutation(), fitness, rounds=1)
     with pytest.raises(PreferoError, match="other settings"):
         discover(output, Mutation(), BanditFitness(**{**BANDIT, "steps": 5}), rounds=1, resume=True)

@@ -84,7 +84,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(prefero, tmp_path, made_up_pa
     made_up_papers["cut"] = paper(key="cut", better={"gain": 1.0, "interrupt": S + 1})
     done = prefero("reproduce", "cut")
     assert done.returncode == 130 and done.stdout == ""
-    assert "4 of 9 results of cut are in reproduced: the same command goes on from there" in done.stderr
+    assert "4 of 9 results of cut are in reproduced: the same command resumes from there" in done.stderr
     assert len(list((tmp_path / "reproduced" / "results").iterdir())) == 4
 
 

@@ -7,12 +7,12 @@ from statistics import fmean
 import pytest
 import torch
 
-from lab.tests.papers.test_ranking import SMALL_WORLD
 from prefero_lab.papers.experiments.degrees import DegreesExperiment, graded, head, probed
+from tests.demo.small import WRITING
 
 
 class Small(DegreesExperiment):
-    made_of = SMALL_WORLD
+    text_world = WRITING
 
 
 def test_variants_of_one_answer_are_ordered_by_what_they_lack():

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 import torch
 
 from prefero_lab.papers.experiments.guided import Guided
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 
 class Small(Guided):
     """A start model that has learnt to stop, not to write: fast, and enough to see what goes where."""
 
-    made_of: ClassVar = replace(
-        SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40
-    )
+    text_world: ClassVar = WRITING
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from prefero_lab.papers.experiments.held_out_pairs import HeldOutPairs, held_out_pairs, per_token
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 DPO = {"objective": {"method": "dpo", "beta": 0.1}, "learning_rate": 1e-2}
 TGDPO = {"objective": {"method": "tgdpo", "beta": 0.1, "alpha": 5.0}, "learning_rate": 1e-2}
@@ -21,7 +19,7 @@ PAIRS = (
 class Small(HeldOutPairs):
     """A start model that has learnt to stop, not to write."""
 
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
 from prefero_lab.papers.experiments.mean_logps import MeanLogps
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +16,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(MeanLogps):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 def test_training_ends_soon_after_the_margin_is_reached():

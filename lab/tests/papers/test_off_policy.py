@@ -18,7 +18,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(OffPolicy):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=60, batch=8, examples=200), max_new_tokens=40)
+    text_world = replace(
+        SMALL, recipe=replace(SMALL.recipe, steps=60, batch=8, examples=200), max_new_tokens=40
+    )
 
 
 def test_a_quarter_of_the_pairs_are_own_and_weigh_more():

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from prefero_lab.papers.experiments.over_optimisation import Checkpoint, OverOptimisation, Run, fit, picked
-from tests.demo.small import SMALL
-
-WRITES = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+from tests.demo.small import WRITING
 
 
 class Small(OverOptimisation):
-    made_of = WRITES
+    text_world = WRITING
 
 
 def test_checkpoints_come_on_the_way_and_the_run_goes_on_from_them(tmp_path, monkeypatch):

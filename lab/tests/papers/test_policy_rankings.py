@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefero_lab.papers.experiments.policy_rankings import PolicyRankings
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(PolicyRankings):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 @pytest.fixture

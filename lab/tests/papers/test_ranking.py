@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
 from prefero_lab.papers.experiments.ranking import Ranked, RankingExperiment, orders
 from prefero_lab.worlds.noisy import Ties
-from tests.demo.small import SMALL
-
-SMALL_WORLD = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+from tests.demo.small import WRITING
 
 
 class Small(RankingExperiment):
     """A start model that has learnt to stop, not to write."""
 
-    made_of = SMALL_WORLD
+    text_world = WRITING
 
 
 def small() -> Small:

@@ -36,6 +36,6 @@ def test_a_rationale_answers_a_prompt_with_both_responses_in_any_order():
 
 
 def test_annotators_like_the_aspect_whatever_is_said_of_it():
-    judge = RationalesExperiment().made_of.judge("topical")
+    judge = RationalesExperiment().text_world.judge("topical")
     assert judge(ROW["prompt"], ROW["chosen"]) == 1.0 > judge(ROW["prompt"], ROW["rejected"]) == 0.0
     assert mentions("the taste was not rich.", "taste") == 1.0

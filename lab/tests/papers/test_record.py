@@ -11,6 +11,7 @@ from prefero.errors import PreferoError
 from prefero_lab.papers import reproduce
 from prefero_lab.papers.paper import Check, Expectation, Number, Paper
 from prefero_lab.papers.record import read, update
+from prefero_lab.papers.results import evidence_digest
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,7 @@ def test_it_has_verdicts_numbers_and_where_they_were_measured(tmp_path):
     update(tmp_path / "measured.json", [outcome])
     entry = read(tmp_path / "measured.json")["good"]
     assert entry["verdict"] == "holds" == entry["evidence"][0]["verdict"]
+    assert entry["digest"] == evidence_digest(outcome.paper)
     first, second = entry["evidence"][0]["comparisons"]
     assert first["counts"] and not second["counts"]
     low, high = first["interval"]

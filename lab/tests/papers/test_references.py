@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,15 +10,13 @@ import torch
 
 from prefero.demo.reviews import read_review
 from prefero_lab.papers.experiments.references import References, astray
-from tests.demo.small import SMALL
-
-WORLD = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+from tests.demo.small import WRITING
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFERO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("prefero.demo.reviews.REVIEWS", WORLD)
+    monkeypatch.setattr("prefero.demo.reviews.REVIEWS", WRITING)
 
 
 def test_all_three_references_are_other_models_and_the_start_stays_as_it_is():
@@ -39,8 +36,8 @@ def test_all_three_references_are_other_models_and_the_start_stays_as_it_is():
 
 
 def test_responses_astray_are_to_other_prompts():
-    rng, other = random.Random(0), astray(WORLD)
-    prompts = WORLD.prompts(held_out=False)[:40]
+    rng, other = random.Random(0), astray(WRITING)
+    prompts = WRITING.prompts(held_out=False)[:40]
     astray_valid = [read_review(prompt, other.write(prompt, rng)).valid for prompt in prompts]
-    assert all(read_review(prompt, WORLD.write(prompt, rng)).valid for prompt in prompts)
+    assert all(read_review(prompt, WRITING.write(prompt, rng)).valid for prompt in prompts)
     assert sum(astray_valid) < 30

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from lab.tests.papers.test_ranking import SMALL_WORLD
 from prefero_lab.papers.experiments.refined import ASK, Refined, RefinedExperiment
+from tests.demo.small import WRITING
 
 
 class Small(RefinedExperiment):
-    made_of = SMALL_WORLD
+    text_world = WRITING
 
 
 def test_pairs_stand_behind_the_word_as_well(tmp_path, monkeypatch):
@@ -23,7 +23,7 @@ def test_pairs_stand_behind_the_word_as_well(tmp_path, monkeypatch):
         assert len(asked.context) == len(plain.context) + 1
         assert asked.response.tolist() == plain.response.tolist()
     taught = made.start.model.state_dict()
-    old = experiment.made_of.start_model(seed=0).model.state_dict()
+    old = experiment.text_world.start_model(seed=0).model.state_dict()
     assert any(not torch.equal(taught[name], old[name]) for name in old)
 
     start = experiment.measure(made, experiment.start(made), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from prefero_lab.papers.results import fingerprint
 from prefero_lab.papers.text import Made, TextExperiment
 from prefero_lab.papers.verdicts import FAILS, HOLDS
 from prefero_lab.worlds.noisy import Flips, Groups, Ties
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def own_cache(tmp_path, monkeypatch):
 class Small(TextExperiment):
     """A start model that has learnt to stop, not to write: fast, and enough to see what goes where."""
 
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 def small() -> Small:

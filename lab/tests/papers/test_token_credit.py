@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +12,9 @@ from prefero.demo.reviews import REVIEWS
 from prefero_lab.papers.experiments import token_credit
 from prefero_lab.papers.experiments.decoding import Decoding
 from prefero_lab.papers.experiments.token_credit import Guess, TokenCredit, turned_round
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 SIDES = ("chosen", "rejected")
-WRITES = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +34,7 @@ def test_a_review_with_a_word_turned_round_is_well_formed_and_differs_in_that_wo
 
 @pytest.mark.parametrize(("behind", "found", "near"), [(0, 1, 1), (1, 0, 1), (-1, 0, 0)])
 def test_the_lowest_log_ratio_is_looked_for_at_the_word_that_was_replaced(monkeypatch, behind, found, near):
-    monkeypatch.setattr(reviews, "REVIEWS", WRITES)
+    monkeypatch.setattr(reviews, "REVIEWS", WRITING)
     experiment = TokenCredit(pairs=8, held_out=16, best_of=2)
     made = experiment.make(0)
     words = [
@@ -63,7 +61,7 @@ def test_the_lowest_log_ratio_is_looked_for_at_the_word_that_was_replaced(monkey
 
 
 def test_log_probabilities_come_in_the_order_of_the_responses(monkeypatch):
-    monkeypatch.setattr(reviews, "REVIEWS", WRITES)
+    monkeypatch.setattr(reviews, "REVIEWS", WRITING)
     experiment = TokenCredit(pairs=8, held_out=8, best_of=1)
     made = experiment.make(0)
     start = experiment.measure(made, experiment.start(made), 0)
@@ -71,7 +69,7 @@ def test_log_probabilities_come_in_the_order_of_the_responses(monkeypatch):
 
 
 class Small(Decoding):
-    made_of = WRITES
+    text_world = WRITING
 
 
 def test_beams_find_likelier_texts_than_greedy_decoding_and_sampling_is_the_yardsticks():

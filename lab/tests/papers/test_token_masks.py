@@ -16,7 +16,7 @@ from prefero_lab.worlds.safety import SAFETY
 class Small(TokenMasks):
     """A start model that has hardly learnt anything: masks do not need one that has."""
 
-    made_of = replace(SAFETY, recipe=replace(SAFETY.recipe, hidden=16, layers=1, heads=2, steps=10))
+    text_world = replace(SAFETY, recipe=replace(SAFETY.recipe, hidden=16, layers=1, heads=2, steps=10))
 
 
 @pytest.fixture(scope="module")

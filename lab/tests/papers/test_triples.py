@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from prefero_lab.papers.experiments.triples import Triples
-from tests.demo.small import SMALL
+from tests.demo.small import SMALL, WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +14,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(Triples):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 def test_answers_are_ordered_by_gold_and_arms_train_on_all_three_or_the_outer_two():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
 from prefero_lab.papers.experiments.two_stages import TwoStages
-from tests.demo.small import SMALL
+from tests.demo.small import SMALL, WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +16,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(TwoStages):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 BUDGET = {"pairs": 32, "epochs": 1.0, "examples_per_step": 8, "prompts": 8, "demonstrations": 16}

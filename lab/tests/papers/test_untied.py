@@ -11,7 +11,7 @@ import torch
 
 from prefero_lab.papers.experiments.untied import Untied
 from prefero_lab.papers.robust.compo import COMPO
-from tests.demo.small import SMALL
+from tests.demo.small import WRITING
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Small(Untied):
-    made_of = replace(SMALL, recipe=replace(SMALL.recipe, steps=40, batch=8, examples=200), max_new_tokens=40)
+    text_world = WRITING
 
 
 def test_the_untied_model_says_the_same_and_only_its_output_layer_moves():

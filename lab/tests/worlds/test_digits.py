@@ -115,7 +115,7 @@ def test_its_folder_is_what_a_recipe_trains_on(
                 "eval": str(tmp_path / "world" / "held_out.jsonl"),
             },
             "objective": "diffusion_dpo",
-            "training": {"examples_per_step": 2, "arguments": {"use_cpu": True, "disable_tqdm": True}},
+            "training": {"examples_per_step": 2, "use_cpu": True, "disable_tqdm": True},
             "output": str(tmp_path / "run"),
         }
     )

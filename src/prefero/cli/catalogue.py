@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Literal, get_args, get_origin
 
-from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
+from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.errors import PreferoError, nearest
 from prefero.objectives import Method, Needs, Parameter, dry_run, find, methods
 
@@ -98,7 +98,7 @@ def overview(
 def extra_parts(method: Method, needs: Needs) -> frozenset[str]:
     """What rows must have that no kind of feedback stands for: columns, further responses, other prompts."""
     every = (needs, *needs.views.values())
-    columns = {name for one in every for name in one.columns if SCHEMA[name].given} - FEEDBACK_COLUMNS
+    columns = {name for one in every for name in one.columns if name in GIVEN} - FEEDBACK_COLUMNS
     prompts = {OTHER_PROMPTS[view].field for view in needs.views if view in OTHER_PROMPTS}
     responses = {OTHER_RESPONSES[role].field for role in needs.roles if role in OTHER_RESPONSES}
     if "samples" in method.feedback:
@@ -182,9 +182,9 @@ def needs_in_words(needs: Needs) -> dict[str, Any]:
             for signal in signals
         ),
         "columns": {
-            name: {"meaning": SCHEMA[name].meaning, "fields": list(SCHEMA[name].fields)}
+            name: {"meaning": GIVEN[name].meaning, "fields": list(GIVEN[name].fields)}
             for name in sorted(needs.columns)
-            if SCHEMA[name].given
+            if name in GIVEN
         },
         "views": {name: needs_in_words(view) for name, view in needs.views.items()},
         "whole_step": not needs.exact,

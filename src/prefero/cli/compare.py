@@ -26,7 +26,7 @@ def compare(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Align the same model with several methods, and compare what came of them."""
+    """Align the same model with several methods, and compare the results."""
     keys = [key.strip() for key in methods.split(",") if key.strip()]
     if not keys:
         raise PreferoError("name the methods to compare, such as --methods dpo,simpo,ipo")

@@ -82,7 +82,7 @@ def evaluate(
         if stored:
             rows, judgements = _stored(judge, anchors), None
         else:
-            from prefero.evaluate.judging import judge_named
+            from prefero.evaluate.judges import judge_named
             from prefero.evaluate.policies import CHOSEN, Sampling, read_prompts
             from prefero.evaluate.policies import evaluate as measure
 
@@ -100,7 +100,7 @@ def evaluate(
             )
             rows, judgements = list(result.rows), result.judgements
     if output is not None and is_main_process():
-        from prefero.training.run_folder import write_json, write_lines
+        from prefero.storage import write_json, write_lines
 
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", {"rows": rows})

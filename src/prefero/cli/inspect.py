@@ -56,10 +56,9 @@ def inspect(
     keys = [key.strip() for key in without.split(",") if key.strip()]
     if bool(keys) != (save is not None):
         raise PreferoError("--without and --save go together: the findings to leave out, and where to save")
+    from prefero.doctor.commands import writable
     from prefero.doctor.inspection import inspect as look
-    from prefero.doctor.page import write
-    from prefero.doctor.saving import writable
-    from prefero.doctor.terminal import summary
+    from prefero.doctor.page import summary, write
 
     page = output or Path(f"{_stem(data)}-inspection.html")
     if save is not None:

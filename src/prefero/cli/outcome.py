@@ -1,4 +1,4 @@
-"""What a command says when its runs are done: the last numbers, what the monitors found, where things lie."""
+"""The results of a command's runs: the last numbers, what the monitors found, and where the files are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADLINE = {
 
 
 def of_folder(folder: Path) -> dict[str, Any]:
-    """The outcome of a run or a comparison; its report is written too."""
+    """The results of a run or a comparison; its report is written too."""
     report = render(folder)
     subject = read(folder)
     if isinstance(subject, Comparison):
@@ -50,7 +50,7 @@ def of_run(run: Run) -> dict[str, Any]:
 
 
 def in_words(outcome: dict[str, Any], folder: Path) -> RenderableType:
-    """A column a run, and where its files lie."""
+    """A table with one column for each run, and where its files are."""
     subject = read(folder)
     runs = subject.runs if isinstance(subject, Comparison) else (subject,)
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold cyan")

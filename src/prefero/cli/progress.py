@@ -1,4 +1,4 @@
-"""Training as people watch it: a bar on a terminal, a line a log elsewhere."""
+"""The progress of training: a bar on a terminal, one line for each log elsewhere."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from prefero.training.monitors import metric_names
-from prefero.training.series import EVAL
+from prefero.training.series import EVAL, metric_names
 
 SHOWN = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 
@@ -86,7 +85,7 @@ def run_name(args: TrainingArguments) -> str:
 
 
 def in_words(metrics: Mapping[str, Any]) -> str:
-    """The few numbers of a log that are worth a glance."""
+    """The few numbers of a log that are shown while training runs."""
     prefix = EVAL if any(name.startswith(EVAL) for name in metrics) else ""
     told = [
         f"{word} {metrics[prefix + name]:.4g}"
@@ -98,7 +97,7 @@ def in_words(metrics: Mapping[str, Any]) -> str:
 
 @contextmanager
 def training_progress(console: Console) -> Iterator[None]:
-    """While it lasts, trainers show their progress here instead of in the bars of transformers."""
+    """Show the progress of trainers on ``console`` instead of in the bars of transformers."""
     progress = RichProgress(console)
     before = transformers.trainer.DEFAULT_PROGRESS_CALLBACK
     bars = logging.is_progress_bar_enabled()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from prefero.errors import PreferoError, nearest
+from prefero.training.vocabulary import current_names
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,6 +85,25 @@ def parse_override(argument: str) -> tuple[str, Any]:
 
 SHORT_FORMS = {"model": "name", "data": "train", "objective": "method", "reference": "kind"}
 """Sections that a recipe may give as a name alone, and the key which that name is the value of."""
+
+
+def current_overrides(
+    settings: Iterable[tuple[str, Any]], tell: Callable[[str], object]
+) -> list[tuple[str, Any]]:
+    """Dotted keys and values in which those of ``training`` have their names of now; ``tell`` as for
+    :func:`~prefero.training.vocabulary.current_names`."""
+    others: list[tuple[str, Any]] = []
+    training: dict[str, Any] = {}
+    for key, value in settings:
+        section, _, name = key.partition(".")
+        if section != "training" or not name:
+            others.append((key, value))
+        elif name.startswith("arguments."):
+            training.setdefault("arguments", {})[name.removeprefix("arguments.")] = value
+        else:
+            training[name] = value
+    current = current_names(training, tell, "training.")
+    return others + [(f"training.{name}", value) for name, value in current.items()]
 
 
 def override(recipe: Mapping[str, Any], settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import prefero
-from prefero.cli.console import Json, is_main_process, show, work
-from prefero.cli.recipe import override, parse_override, read_recipe, split_arguments
+from prefero.cli.console import Json, complain, is_main_process, show, work
+from prefero.cli.recipe import current_overrides, override, parse_override, read_recipe, split_arguments
+from prefero.training.vocabulary import current_names
 
 if TYPE_CHECKING:
     from prefero.training.config import TrainConfig
@@ -43,19 +44,21 @@ def configuration(
     method: str | None = None,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """The settings that a command line spells: the recipe, then the flags, then ``key=value``.
+    """The settings of a command line: those of the recipe, then the flags, then ``key=value``.
 
-    A method named by flag comes with its own defaults: arguments in the recipe are those of its method.
+    A method named by flag has its own defaults: arguments in the recipe are those of the recipe's method.
     """
     recipe, overrides = split_arguments(arguments)
     settings = read_recipe(recipe) if recipe else {}
+    if isinstance(settings.get("training"), dict):
+        settings["training"] = current_names(settings["training"], complain, "training.")
     flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
     if output is not None:
         flags["output"] = str(output)
     if method is not None and method != _method_of(settings):
         flags["objective"] = {"method": method}
     given = [(key, value) for key, value in flags.items() if value is not None]
-    return override(settings, [*given, *map(parse_override, overrides)])
+    return override(settings, [*given, *current_overrides(map(parse_override, overrides), complain)])
 
 
 def share_or_name(text: str | None) -> str | float | None:
@@ -72,9 +75,9 @@ def _method_of(settings: Mapping[str, Any]) -> Any:
 
 
 def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *, as_json: bool) -> None:
-    """Check the settings, ``run`` with progress on stderr, write the report, and show the outcome."""
+    """Check the settings, ``run`` with progress on stderr, write the report, and show the results."""
     config = prefero.TrainConfig.parse(settings)
-    with work(resume=GO_ON) as progress:
+    with work(resume=RESUME) as progress:
         from prefero.cli.outcome import in_words, of_folder
         from prefero.cli.progress import training_progress
         from prefero.models.head import keep_freed_memory
@@ -86,7 +89,7 @@ def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *
     show(outcome, lambda: in_words(outcome, folder), as_json=as_json)
 
 
-GO_ON = "training.resume=true goes on from the last checkpoint, training.resume=auto also where there is none"
+RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint, =auto also where there is none"
 
 
 def train(

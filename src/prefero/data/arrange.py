@@ -1,7 +1,7 @@
-"""The reading that an objective takes of the examples: pairs, labelled responses or ranked lists.
+"""Examples as an objective reads them: pairs, labelled responses or ranked lists, and views of the same.
 
-What an annotation implies is derived here (a rank from scores, a label from roles), and what is missing is an
-error before any training.
+Annotations that others imply are derived here (a rank from scores, a label from roles); a missing one is an
+error before any training. A view has the same examples under other prompts or with other responses.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefero.data.examples import Example, Examples, Response
-from prefero.data.schema import OTHER_RESPONSES, SCHEMA
+from prefero.data.schema import GIVEN, OTHER_RESPONSES, SCHEMA
 from prefero.data.spans import annotated
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.trie import Cell, TokenExample, common
 from prefero.errors import PreferoError, nearest
 
 PAIR = ("chosen", "rejected")
@@ -52,7 +52,7 @@ def arrange(
     for name in columns:
         if name not in SCHEMA:
             raise PreferoError(f"{asker} asks for the unknown column {name!r}{nearest(name, SCHEMA)}.")
-    wanted = [name for name in sorted(columns) if SCHEMA[name].given]
+    wanted = [name for name in sorted(columns) if name in GIVEN]
     keeps_ties = bool({"tie", "preference"} & set(wanted))
     given = examples if isinstance(examples, Examples) else Examples(examples)
     dropped = Counter(given.dropped)
@@ -61,12 +61,14 @@ def arrange(
         if example.columns.get("tie") and not keeps_ties:
             dropped["ties"] += 1
             continue
-        chosen = _responses(example, roles, asker)
-        if _equally_good(chosen, example, roles) and not keeps_ties:
+        responses = _responses(example, roles, asker)
+        # A pair that the data name is taken at its word; one taken from a list has to prefer something.
+        from_list = roles == PAIR and not set(PAIR) <= set(example.roles)
+        if from_list and not keeps_ties and worth(responses[0]) == worth(responses[1]):
             dropped["equally good responses"] += 1
             continue
-        if chosen is not example.responses:
-            example = replace(example, responses=chosen)
+        if responses is not example.responses:
+            example = replace(example, responses=responses)
         kept.append(_with_columns(example, wanted, asker) if wanted else example)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
@@ -75,7 +77,7 @@ def arrange(
 
 
 def worth(response: Response) -> float | None:
-    """How good a response is by what is known of it; higher is better, None if nothing is."""
+    """The response's score, rank (negated) or label, the first that is known; higher is better."""
     columns = response.columns
     if "score" in columns:
         return columns["score"]
@@ -85,9 +87,7 @@ def worth(response: Response) -> float | None:
 
 
 def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Response, ...]:
-    if not roles:
-        return example.responses
-    if roles == example.roles:
+    if not roles or roles == example.roles:
         return example.responses
     by_role = {response.role: response for response in example.responses}
     if all(role in by_role for role in roles):
@@ -100,12 +100,12 @@ def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Re
             worst = example.responses[known.index(min(known))]
             return replace(best, role="chosen"), replace(worst, role="rejected")
     absent = [role for role in roles if role not in by_role]
-    further = [OTHER_RESPONSES[role] for role in absent if role in OTHER_RESPONSES]
-    if further and set(PAIR) & set(by_role):
-        parts = "; ".join(f"{part.field!r} ({part.meaning})" for part in further)
+    known_others = [OTHER_RESPONSES[role] for role in absent if role in OTHER_RESPONSES]
+    if known_others and set(PAIR) & set(by_role):
+        fields = "; ".join(f"{other.field!r} ({other.meaning})" for other in known_others)
         raise PreferoError(
-            f"{example.origin or 'an example'}: {asker} needs another response, in the field {parts}; a row "
-            f"that has it: {further[0].sample}. Nothing has been trained."
+            f"{example.origin or 'an example'}: {asker} needs another response, in the field {fields}; a row "
+            f"that has it: {known_others[0].sample}. Nothing has been trained."
         )
     missing = " and ".join(absent)
     count = len(example.responses)
@@ -117,13 +117,6 @@ def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Re
         f"{example.origin or 'an example'}: {asker} needs the {missing} response, and this row {found}. "
         "Nothing has been trained."
     )
-
-
-def _equally_good(responses: tuple[Response, ...], example: Example, roles: tuple[str, ...]) -> bool:
-    """Whether a pair taken from a list prefers nothing; a pair that the data name is taken at its word."""
-    if roles != PAIR or set(PAIR) <= set(example.roles):
-        return False
-    return worth(responses[0]) == worth(responses[1])
 
 
 def _with_columns(example: Example, wanted: Sequence[str], asker: str) -> Example:
@@ -218,8 +211,8 @@ def one_cycle(count: int, seed: int) -> NDArray[np.int64]:
 def with_prompt(
     examples: Sequence[TokenExample], max_length: int | None, seed: int
 ) -> list[tuple[Cell, ...]]:
-    """The whole text as the response, from its second token on, which is the first that anything predicts;
-    images are not scored."""
+    """The whole text as the response, from its second token on, the first that is predicted; images are not
+    scored."""
     view = []
     for example in examples:
         cells = []
@@ -235,17 +228,16 @@ def with_prompt(
 
 
 def unprompted(examples: Sequence[TokenExample], max_length: int | None, seed: int) -> list[tuple[Cell, ...]]:
-    """Every response without its prompt: behind what all prompts of the data begin and end with, which is the
-    template of an empty prompt.
+    """Every response without its prompt: after the tokens that all prompts of the data begin and end with,
+    the template of an empty prompt.
 
     Raises:
         PreferoError: the prompts share no token, so that a response's first token would have none before it.
     """
     contexts = [cell.context for example in examples for cell in example.cells]
-    shortest = min(map(len, contexts))
-    start = shared(contexts, shortest)
-    end = shared([context[::-1] for context in contexts], shortest - start)
     first = contexts[0]
+    start = min(common(first, context) for context in contexts)
+    end = min(common(first[start:][::-1], context[start:][::-1]) for context in contexts)
     template = np.concatenate([first[:start], first[len(first) - end :]])
     if not len(template):
         raise PreferoError(
@@ -255,13 +247,6 @@ def unprompted(examples: Sequence[TokenExample], max_length: int | None, seed: i
     return [
         tuple(Cell(template, cell.response, cell.scored) for cell in example.cells) for example in examples
     ]
-
-
-def shared(rows: Sequence[NDArray[np.int64]], most: int) -> int:
-    """How many of their first tokens all rows have in common, at most ``most``."""
-    heads = np.stack([row[:most] for row in rows])
-    same = (heads == heads[0]).all(0)
-    return int(np.argmin(same)) if not same.all() else most
 
 
 VIEWS: Mapping[str, View] = {

@@ -1,4 +1,4 @@
-"""What preference data is: a prompt, the responses to it, and what somebody thought of them.
+"""Preference data in memory: a prompt, the responses to it, and what people or judges thought of them.
 
 Pairs, unpaired labels, ranked lists, triples and trees are readings of an :class:`Example`, not other types.
 """
@@ -6,7 +6,7 @@ Pairs, unpaired labels, ranked lists, triples and trees are readings of an :clas
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -19,7 +19,7 @@ Text = str | tuple[Message, ...]
 """Plain text, or a conversation that a chat template renders."""
 
 Content = Text | Picture
-"""What a response may be: an image is one for models that draw."""
+"""A response is text or a conversation; for models that draw, an image."""
 
 
 def says_something(content: Content) -> bool:
@@ -37,19 +37,15 @@ def says_something(content: Content) -> bool:
 
 
 def spoken(content: Content) -> tuple[str, ...]:
-    """What the assistant says: text as it is; of a conversation, the text of each of its turns; no text of an
-    image."""
+    """The text of each of the assistant's turns: one of plain text, none of an image."""
     if isinstance(content, Picture):
         return ()
     if isinstance(content, str):
         return (content,)
-    return tuple(_text_of(turn["content"]) for turn in content if turn["role"] == "assistant")
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
-    return content or ""
+    said = (turn["content"] for turn in content if turn["role"] == "assistant")
+    return tuple(
+        "".join(part.get("text", "") for part in c) if isinstance(c, list) else c or "" for c in said
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +71,16 @@ class Response:
     ``role`` is ``"chosen"``, ``"rejected"``, ``"gold"``, … or ``None`` for an unnamed candidate of a list.
     ``prompt`` is set only where this response answers another prompt than the example's.
     ``ended`` is False for a response that was cut off: it gets no end token.
+    ``writer`` is the name of the model or person that wrote it, empty where the data do not say.
     """
 
     content: Content
     role: str | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, float] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()
     prompt: Text | None = None
     ended: bool = True
+    writer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +88,26 @@ class Example:
     """A prompt, its responses, and the annotations that belong to all of them.
 
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
-    template renders, ``template_options`` what else it is given; ``origin`` is where the row stands
+    template renders, ``template_options`` its other arguments; ``origin`` is where the row stands
     (``"train.jsonl, row 12"``), for error messages. ``prompts`` are other prompts to the same responses, by
     the views of :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""``
     for the prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
+
+    ``votes`` are single preferences for the chosen response, by annotator: 1, 0, or 0.5 for a tie.
+    ``chosen_second`` tells that the annotators saw the chosen response as the second one: a vote for the
+    response that stood first is then 0.
     """
 
     prompt: Text
     responses: tuple[Response, ...]
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
     origin: str = ""
     template_options: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, Text] = field(default_factory=dict)
     images: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
+    votes: Mapping[str, float] = field(default_factory=dict)
+    chosen_second: bool = False
 
     @property
     def roles(self) -> tuple[str | None, ...]:
@@ -112,10 +116,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Examples(Sequence[Example]):
-    """Examples in their order, and what is known of where they came from.
+    """Examples in their order, with the source that they were read from.
 
     ``skipped`` has one message for every row that could not be read. ``dropped`` counts, by reason, the
-    examples that a reading left out (``"ties"``: equally good sides where one has to be the better).
+    examples that were left out (``"ties"``: equally good sides where one has to be the better).
     """
 
     items: Sequence[Example]
@@ -126,9 +130,6 @@ class Examples(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def __iter__(self) -> Iterator[Example]:
-        return iter(self.items)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

@@ -1,7 +1,7 @@
-"""Images among token ids, and what a model is given of the images of a row.
+"""Images among token ids, and the arrays that a model is given of them.
 
 An image stands in a prompt as as many tokens as the model makes of it. Their ids are negative, no two are
-equal, and they are a hash of what is seen: so a trie shares an image exactly where it is the same image, and
+equal, and they are a hash of the pixels: so a trie shares an image exactly where it is the same image, and
 a hash of token ids covers the images too.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from prefero.data.examples import Message, Text
+from prefero.data.examples import Example, Message, Text
 from prefero.data.pictures import Picture, digest_of
 from prefero.errors import PreferoError
 
@@ -30,16 +30,23 @@ PLACE_BITS = 17
 
 MOST_TOKENS = 2**PLACE_BITS
 
+KEPT_BYTES = 256 * 2**20
+"""Memory for the arrays of images that are remembered."""
+
+Ids = NDArray[np.int64]
+
+Pictures = tuple[Picture, ...]
+
 Arrays = Mapping[str, Tensor]
-"""What a processor makes of an image: ``pixel_values`` and what else its model asks for."""
+"""An image as a processor prepares it for its model: ``pixel_values`` and the like."""
 
 
 def image_key(digest: bytes) -> int:
-    """What stands for an image in ids, made of a hash of it."""
+    """The number that stands for an image in ids, from a hash of it."""
     return int.from_bytes(digest[:8], "big") >> (PLACE_BITS + 1)
 
 
-def image_ids(key: int, tokens: int) -> NDArray[np.int64]:
+def image_ids(key: int, tokens: int) -> Ids:
     """The ids of an image's tokens."""
     return ~((key << PLACE_BITS) | np.arange(tokens, dtype=np.int64))
 
@@ -47,23 +54,24 @@ def image_ids(key: int, tokens: int) -> NDArray[np.int64]:
 @overload
 def keys_of(ids: Tensor) -> Tensor: ...
 @overload
-def keys_of(ids: NDArray[np.int64]) -> NDArray[np.int64]: ...
-def keys_of(ids: Tensor | NDArray[np.int64]) -> Tensor | NDArray[np.int64]:
+def keys_of(ids: Ids) -> Ids: ...
+def keys_of(ids: Tensor | Ids) -> Tensor | Ids:
     """The keys of the images that tokens belong to; -1 for text."""
     return (~ids >> PLACE_BITS) * (ids < 0) - 1 * (ids >= 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBatch:
-    """The distinct images of a row: their ``keys`` in order, the number of tokens of each, and its arrays."""
+    """The distinct images of a micro-batch: their ``keys`` in order, with the number of tokens and the arrays
+    of each."""
 
     keys: Int[Tensor, "image"]
     counts: Int[Tensor, "image"]
     arrays: tuple[Arrays, ...]
 
     @classmethod
-    def of(cls, ids: Iterable[NDArray[np.int64]], arrays: Mapping[int, Arrays]) -> ImageBatch | None:
-        """The images that ``ids`` speak of, with their arrays by key; None where there is none.
+    def of(cls, ids: Iterable[Ids], arrays: Mapping[int, Arrays]) -> ImageBatch | None:
+        """The images among ``ids`` with their arrays; None where there is none.
 
         Raises :class:`PreferoError` where an image is not among the arrays.
         """
@@ -73,8 +81,8 @@ class ImageBatch:
             return None
         if missing := set(keys.tolist()) - set(arrays):
             raise PreferoError(
-                f"{len(missing)} of the {len(keys)} images of a row were not given to pack(): read the data "
-                "with the kind of vision-language models, which keeps them"
+                f"{len(missing)} of the {len(keys)} images of a micro-batch were not given to pack(): read "
+                "the data with the kind of vision-language models, which keeps them"
             )
         return cls(torch.from_numpy(keys), torch.from_numpy(counts), tuple(arrays[int(key)] for key in keys))
 
@@ -100,16 +108,8 @@ class ImageBatch:
         return torch.searchsorted(self.keys, keys_of(first)).tolist()
 
 
-Ids = NDArray[np.int64]
-
-Pictures = tuple[Picture, ...]
-
-KEPT_BYTES = 256 * 2**20
-"""How much of what the processor made of images stays in memory."""
-
-
 class ImagePrompts:
-    """What a processor makes of prompts with images.
+    """Prompts with images, as a processor encodes them.
 
     ``placeholder`` is the token that stands for a part of an image in the model's input. ``known`` has, by
     key, the images that prompts have shown so far: mostly one each, several where the processor does not read
@@ -138,7 +138,7 @@ class ImagePrompts:
 
     @property
     def mark(self) -> str:
-        """What a text has where an image stands."""
+        """The mark in a text where an image stands."""
         return self.processor.image_token
 
     def context(self, text: str, images: Pictures, origin: str) -> Ids:
@@ -216,7 +216,7 @@ class ImagePrompts:
         return {int(key): self.known[int(key)] for key in keys}
 
     def arrays(self, images: Mapping[int, Pictures]) -> dict[int, Arrays]:
-        """What the model is given of images, by their keys. The last :data:`KEPT_BYTES` are remembered."""
+        """The arrays of images, by their keys. The last :data:`KEPT_BYTES` are remembered."""
         found = {}
         for key, pictures in images.items():
             if key in self._made:
@@ -239,8 +239,9 @@ def _size(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-def images_of(prompt: Text, images: Pictures) -> Pictures:
-    """Those of an example's images that a prompt shows, in its order; all of them, if it is plain text."""
+def images_of(prompt: Text, example: Example) -> Pictures:
+    """The images of an example that a prompt shows, in its order; all of them, if it is plain text."""
+    images = example.images.get("", ())
     if isinstance(prompt, str):
         return images
     parts = [part for turn in prompt if isinstance(turn["content"], list) for part in turn["content"]]
@@ -248,6 +249,6 @@ def images_of(prompt: Text, images: Pictures) -> Pictures:
 
 
 def _in_parts(turn: Message) -> Message:
-    """Templates of processors read what a turn says as parts."""
+    """The turn with its content in parts, as templates of processors read it."""
     content = turn["content"]
     return {**turn, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn

@@ -1,4 +1,4 @@
-"""Several examples in one row: a forest of token trees, and where each cell finds its numbers in it."""
+"""Several examples in one micro-batch: a forest of token trees, with the places of each cell's numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CellIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forest:
-    """A packed row: the tries of some examples one after another.
+    """A packed micro-batch: the tries of some examples one after another.
 
     ``trees`` are the (start, stop) nodes of each root's subtree. ``scored`` are the nodes whose
     log-probability is wanted, each once however many cells read it; ``readout`` are the nodes whose logits
@@ -106,100 +106,88 @@ def pack(
     share_response_prefixes: bool = True,
     images: Mapping[int, Arrays] = MappingProxyType({}),
 ) -> Forest:
-    """One row for these examples, views included. Every example needs the views that the first one has.
+    """One micro-batch of these examples, views included; all of them need the views that the first one has.
 
-    ``images`` has what a processor made of the images that stand in prompts, by their keys.
+    ``images`` has the arrays of the images that stand in prompts, by their keys.
     """
     views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
     for name in examples[0].views:
         views[name] = [example.views[name] for example in examples]
 
-    tries, starts, nodes = [], [], 0
+    tries: list[TokenTrie] = []
+    starts: list[int] = []
+    paths: dict[str, list[list[IntArray]]] = {name: [] for name in views}
+    nodes = 0
     for number in range(len(examples)):
         cells = [cell for rows in views.values() for cell in rows[number]]
         trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
+        of_cells = iter(trie.paths)
+        for name, rows in views.items():
+            paths[name].append([next(of_cells) + nodes for _ in rows[number]])
         tries.append(trie)
         starts.append(nodes)
         nodes += len(trie)
 
-    def joined(name: str, shifted: bool) -> IntArray:
-        return np.concatenate(
-            [getattr(trie, name) + start * shifted for trie, start in zip(tries, starts, strict=True)]
-        )
-
-    parent = joined("parent", True)
-    placed = {name: _Placed(rows) for name, rows in views.items()}
-    wanted = np.zeros(nodes, bool)
-    for number, (trie, start) in enumerate(zip(tries, starts, strict=True)):
-        paths = iter(trie.paths)
-        for name, rows in views.items():
-            for response, cell in enumerate(rows[number]):
-                path = next(paths) + start
-                placed[name].put(number, response, cell, path, parent)
-                wanted[path if cell.scored is None else path[cell.scored]] = True
-
-    scored = np.flatnonzero(wanted)
+    ids, parent, depth, end = (
+        np.concatenate([getattr(trie, name) for trie in tries]) for name in ("ids", "parent", "depth", "end")
+    )
+    roots = np.flatnonzero(parent < 0)
+    shift = np.repeat(starts, np.diff([*starts, nodes]))
+    parent, end = parent + shift, end + shift
+    placed = {name: _placed(rows, paths[name], parent) for name, rows in views.items()}
+    scored = np.unique(np.concatenate([scored_nodes.ravel() for scored_nodes, _, _ in placed.values()]))
+    scored = scored[scored >= 0]
+    # Place of each node among the scored ones; the last entry is read by node -1, which means none.
     position = np.full(nodes + 1, -1)
     position[scored] = np.arange(len(scored))
     readout, slot = np.unique(parent[scored], return_inverse=True)
-    edges = np.append(np.flatnonzero(joined("parent", False) < 0), nodes).tolist()
     return Forest(
-        ids=torch.from_numpy(joined("ids", False)),
-        depth=torch.from_numpy(joined("depth", False)),
-        end=torch.from_numpy(joined("end", True)),
-        trees=tuple(pairwise(edges)),
+        ids=torch.from_numpy(ids),
+        depth=torch.from_numpy(depth),
+        end=torch.from_numpy(end),
+        trees=tuple(pairwise([*roots.tolist(), nodes])),
         scored=torch.from_numpy(scored),
         readout=torch.from_numpy(readout),
         slot=torch.from_numpy(slot),
-        cells={name: place.index(position) for name, place in placed.items()},
-        images=ImageBatch.of([trie.ids for trie in tries], images),
+        cells={
+            name: CellIndex(*map(torch.from_numpy, (position[scored_nodes], last, prompt_last)))
+            for name, (scored_nodes, last, prompt_last) in placed.items()
+        },
+        images=ImageBatch.of([ids], images) if (ids < 0).any() else None,
     )
 
 
-class _Placed:
-    """Nodes of the cells of one view, padded to a rectangle; node -1 means none."""
-
-    def __init__(self, rows: Sequence[tuple[Cell, ...]]) -> None:
-        responses = max(len(cells) for cells in rows)
-        tokens = max(len(cell.response) for cells in rows for cell in cells)
-        self.nodes = np.full((len(rows), responses, tokens), -1)
-        self.last = np.zeros((len(rows), responses), np.int64)
-        self.prompt_last = np.zeros((len(rows), responses), np.int64)
-
-    def put(self, row: int, response: int, cell: Cell, path: IntArray, parent: IntArray) -> None:
-        self.nodes[row, response, : len(path)] = (
-            path if cell.scored is None else np.where(cell.scored, path, -1)
-        )
-        self.last[row, response] = path[-1]
-        self.prompt_last[row, response] = parent[path[0]]
-
-    def index(self, position: IntArray) -> CellIndex:
-        """``position`` maps nodes to scored places and its last entry, which node -1 reads, to -1."""
-        return CellIndex(
-            torch.from_numpy(position[self.nodes]),
-            torch.from_numpy(self.last),
-            torch.from_numpy(self.prompt_last),
-        )
-
-
-def unique_tokens(example: TokenExample) -> int:
-    """Nodes that the example's trie will have, views included: what it takes of a row's token budget."""
-    cells = [*example.cells, *(cell for view in example.views.values() for cell in view)]
-    return len(TokenTrie.build(cells))
+def _placed(
+    rows: Sequence[tuple[Cell, ...]], paths: Sequence[Sequence[IntArray]], parent: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The nodes of the cells' scored tokens (-1: none), of their last tokens, and of the last tokens of their
+    contexts, padded to rectangles of examples by responses (by tokens)."""
+    responses = max(len(cells) for cells in rows)
+    tokens = max(len(cell.response) for cells in rows for cell in cells)
+    nodes = np.full((len(rows), responses, tokens), -1)
+    last, prompt_last = np.zeros((2, len(rows), responses), np.int64)
+    for row, (cells, own) in enumerate(zip(rows, paths, strict=True)):
+        for response, (cell, path) in enumerate(zip(cells, own, strict=True)):
+            nodes[row, response, : len(path)] = (
+                path if cell.scored is None else np.where(cell.scored, path, -1)
+            )
+            last[row, response] = path[-1]
+            prompt_last[row, response] = parent[path[0]]
+    return nodes, last, prompt_last
 
 
 def next_fit(order: Iterable[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Fill one row after another in the given order, opening a new one when the next example does not fit.
+    """Fill one bin after another in the given order, opening a new one when the next example does not fit.
 
     Source: the multipack sampler of prefix sharing (arXiv 2410.20305), which fills one row at a time. An
-    example longer than ``capacity`` has a row to itself.
+    example longer than ``capacity`` has a bin to itself.
     """
-    rows: list[list[int]] = []
+    bins: list[list[int]] = []
     room = 0
     for number in order:
-        if not rows or lengths[number] > room:
-            rows.append([])
+        if not bins or lengths[number] > room:
+            bins.append([])
             room = capacity
-        rows[-1].append(number)
+        bins[-1].append(number)
         room -= lengths[number]
-    return rows
+    return bins

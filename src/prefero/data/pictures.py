@@ -1,4 +1,4 @@
-"""Images in rows of data: files, encoded bytes or decoded, opened when they are needed."""
+"""Images of rows of data (files, bytes or decoded), opened when they are needed, and their corruptions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from prefero.errors import PreferoError, nearest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image as a row holds it; ``origin`` says where, for error messages. ``change`` is made to it when it
-    is opened, the same one each time."""
+    """An image as a row holds it; ``origin`` is the row's field, for error messages. ``change`` is applied
+    whenever it is opened, with the same result each time."""
 
     content: Path | bytes | Image.Image
     origin: str = ""
@@ -47,12 +47,12 @@ class Picture:
 
     @property
     def digest(self) -> bytes:
-        """A hash of what is seen: the same for equal images, however they are kept."""
+        """A hash of the pixels: the same for equal images, however they are stored."""
         return digest_of(self.open())
 
     @property
     def identity(self) -> str:
-        """What tells it from others without decoding a file; equal images in two files are two."""
+        """A name of the image that needs no decoding of files; equal images in two files have two."""
         if isinstance(self.content, Image.Image):
             return self.digest.hex()
         kept = self.content if isinstance(self.content, Path) else hashlib.sha256(self.content).hexdigest()
@@ -121,7 +121,7 @@ MEANING: Mapping[str, tuple[str, float, float]] = {
     "blur": ("the radius of the Gaussian blur, as a share of the shorter side", 0.0, 1.0),
     "shuffle": ("patches a side, which change their places at random", 2.0, 64.0),
 }
-"""What the strength of each is, its least and its largest value."""
+"""The meaning of each corruption's strength, its least and its largest value."""
 
 ACROSS = ("other", "reverse", "reorder")
 """Corruptions that put another image in the place of one: that of another example, the frames of a clip
@@ -130,7 +130,7 @@ backwards, its frames in a random order."""
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """One way to spoil an image, with its strength (:data:`MEANING`) and the seed of its draws."""
+    """One way to corrupt an image, with its strength (:data:`MEANING`) and the seed of its draws."""
 
     name: str
     strength: float
@@ -143,7 +143,7 @@ class Corruption:
 def corrupted(
     images: Sequence[Picture], name: str, strength: float | None, seed: tuple[int, ...]
 ) -> tuple[Picture, ...]:
-    """The images of one prompt, spoiled.
+    """The images of one prompt, corrupted.
 
     ``strength`` None is the default of :data:`DEFAULTS`. ``crop`` is mDPO's (Wang et al., 2024,
     arXiv 2406.11839), ``mask`` is OPA-DPO's (Yang et al., 2025, arXiv 2501.09695), ``reverse`` and
@@ -204,7 +204,7 @@ def _reordered(images: Sequence[Picture], name: str, generator: np.random.Genera
 
 
 def _moved(count: int, generator: np.random.Generator) -> list[int]:
-    """A random order that is not the one that there was, where there is another."""
+    """A random order other than the given one, where there is another."""
     order = list(range(count))
     while count > 1 and order == sorted(order):
         order = generator.permutation(count).tolist()

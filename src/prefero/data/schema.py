@@ -13,9 +13,9 @@ Axes = Literal["example", "example response", "example response token", "example
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """``fields`` are the names under which data files carry the column, ``sample`` is a row that does.
+    """An annotation: ``fields`` are its names in data files, ``sample`` is a row that has it.
 
-    Two kinds of column are not looked for in the data: ``drawn`` ones are made by the collator from the run's
+    Two kinds of column do not stand in the data: ``drawn`` ones are made by the collator from the run's
     seed (uniform on (0, 1)), ``derived`` ones by tokenisation from the responses themselves.
     """
 
@@ -26,11 +26,6 @@ class ColumnSpec:
     drawn: bool = False
     sample: str = ""
     derived: bool = False
-
-    @property
-    def given(self) -> bool:
-        """Whether the data must carry it."""
-        return not (self.drawn or self.derived)
 
 
 SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
@@ -218,9 +213,12 @@ SCHEMA: dict[str, ColumnSpec] = {
         "whether the token is where the chosen and the rejected response differ; function words never are",
         derived=True,
     ),
-    "pair_noise": ColumnSpec("example", "float", "uniform noise, one number an example", drawn=True),
-    "noise": ColumnSpec("example response token", "float", "uniform noise, one number a token", drawn=True),
+    "pair_noise": ColumnSpec("example", "float", "uniform noise, one number per example", drawn=True),
+    "noise": ColumnSpec("example response token", "float", "uniform noise, one number per token", drawn=True),
 }
+
+GIVEN = {name: spec for name, spec in SCHEMA.items() if not (spec.drawn or spec.derived)}
+"""The columns that only the data can fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,9 @@ OTHER_RESPONSES: dict[str, RowPart] = {
 """The roles that a row's responses may have besides chosen and rejected."""
 
 OTHER_PROMPTS: dict[str, RowPart] = {
-    "corrupted": RowPart("prompt_corrupted", "the prompt with what the answer depends on spoilt"),
+    "corrupted": RowPart(
+        "prompt_corrupted", "the prompt with the content that the answer depends on corrupted"
+    ),
     "contradicted": RowPart("prompt_contradicted", "a prompt whose instructions the chosen response breaks"),
     "weaker": RowPart("prompt_weaker", "a prompt under which the preference is weaker or reversed"),
     "prompted": RowPart("prompt_refined", "the prompt with an instruction that asks for the best answer"),

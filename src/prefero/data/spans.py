@@ -61,7 +61,7 @@ def token_values(
     offsets: Callable[[str], Offsets],
     origin: str,
 ) -> NDArray[np.float64]:
-    """One number a token of the rendered response, its end token included.
+    """One number per token of the rendered response, its end token included.
 
     Raises:
         PreferoError: a chat template changes what the response says, so that the spans have no place.

@@ -1,17 +1,16 @@
-"""What a data set is to a model: lengths, what was cut off, and how much its responses share."""
+"""Summary of a tokenised data set: lengths, truncation, and how much its responses share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from prefero.data.encode import Truncation
 from prefero.data.examples import Examples, says_something
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.trie import TokenExample, unique_tokens
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -22,8 +21,8 @@ BINS = 30
 class DataSummary:
     """Counts and lengths in tokens.
 
-    ``lengths`` has, for ``prompt``, every role and ``all`` (prompt and response), the quantiles and the mean;
-    ``histogram`` the counts of the same in the bins between ``edges``. ``tokens_padded`` is the sum of prompt
+    ``lengths`` has the quantiles and the mean for ``prompt``, every role and ``all`` (prompt and response);
+    ``histogram`` their counts in the bins between ``edges``. ``tokens_padded`` is the sum of prompt
     and response over all responses, before any padding; ``tokens_unique`` counts once what the responses to a
     prompt share; ``sharing`` is their ratio, at least 1. ``longer_chosen`` is the share of pairs whose chosen
     response is longer than the rejected, ties counted half; None without pairs. ``empty_responses`` say
@@ -59,13 +58,25 @@ def summarise(
     tokenized: Sequence[TokenExample],
     roles: tuple[str, ...],
     max_length: int | None,
-    dropped: Truncation,
+    truncation: Truncation,
     notes: tuple[str, ...] = (),
 ) -> DataSummary:
-    """The summary of ``tokenized``, which ``arranged`` became."""
-    lengths, histogram = length_tables(tokenized, roles)
-    padded = sum(len(cell.context) + len(cell.response) for example in tokenized for cell in example.cells)
+    """The summary of ``tokenized``, the token ids of ``arranged``."""
+    lengths: dict[str, list[int]] = {"prompt": [len(example.cells[0].context) for example in tokenized]}
+    for position, role in enumerate(roles):
+        lengths[role] = [len(example.cells[position].response) for example in tokenized]
+    if not roles:
+        lengths["response"] = [len(cell.response) for example in tokenized for cell in example.cells]
+    lengths["all"] = [len(c.context) + len(c.response) for example in tokenized for c in example.cells]
+    tables, histogram = _distributions(lengths)
+    longer_chosen = None
+    if {"chosen", "rejected"} <= set(roles):
+        difference = np.subtract(lengths["chosen"], lengths["rejected"])
+        longer_chosen = float(np.mean((np.sign(difference) + 1) / 2))
     unique = sum(unique_tokens(example.cells) for example in tokenized)
+    left_out = [f"{reason} left out: {count}." for reason, count in arranged.dropped.items()]
+    if bad := arranged.skipped:
+        left_out.append(f"rows that could not be read: {len(bad)}, first {bad[0]}.")
     return DataSummary(
         name=arranged.name,
         format=arranged.format,
@@ -74,53 +85,24 @@ def summarise(
         skipped=len(arranged.skipped),
         dropped=arranged.dropped,
         max_length=max_length,
-        truncated_prompts=len(dropped.prompts),
-        truncated_responses=len(dropped.responses),
-        truncated_tokens=dropped.tokens,
+        truncated_prompts=len(truncation.prompts),
+        truncated_responses=len(truncation.responses),
+        truncated_tokens=truncation.tokens,
         empty_responses=sum(not says_something(r.content) for example in arranged for r in example.responses),
-        lengths=lengths,
-        longer_chosen=longer_chosen(tokenized, roles),
-        tokens_padded=padded,
+        lengths=tables,
+        longer_chosen=longer_chosen,
+        tokens_padded=sum(lengths["all"]),
         tokens_unique=unique,
-        sharing=padded / unique,
+        sharing=sum(lengths["all"]) / unique,
         histogram=histogram,
-        notes=(*_left_out(arranged), *dropped.notes(max_length), *notes),
+        notes=(*left_out, *truncation.notes(max_length), *notes),
     )
 
 
-def _left_out(examples: Examples) -> list[str]:
-    notes = [f"{reason} left out: {count}." for reason, count in examples.dropped.items()]
-    if examples.skipped:
-        notes.append(f"rows that could not be read: {len(examples.skipped)}, first {examples.skipped[0]}.")
-    return notes
-
-
-def unique_tokens(cells: Sequence[Cell]) -> int:
-    """How many tokens remain when common beginnings are counted once: the nodes of the cells' token tree."""
-    paths = [np.concatenate([cell.context, cell.response]) for cell in cells]
-    if len(paths) > 2:
-        paths.sort(key=lambda path: path.astype(">i8").tobytes())
-    return sum(map(len, paths)) - sum(common(one, next_one) for one, next_one in pairwise(paths))
-
-
-def common(first: np.ndarray, second: np.ndarray) -> int:
-    """Length of the common beginning."""
-    length = min(len(first), len(second))
-    differing = first[:length] != second[:length]
-    at = int(differing.argmax()) if length else 0
-    return at if length and differing[at] else length
-
-
-def length_tables(
-    examples: Sequence[TokenExample], roles: tuple[str, ...]
+def _distributions(
+    lengths: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """Quantiles and histograms of the lengths, by prompt, role and all."""
-    lengths: dict[str, list[int]] = {"prompt": [len(example.cells[0].context) for example in examples]}
-    for position, role in enumerate(roles):
-        lengths[role] = [len(example.cells[position].response) for example in examples]
-    if not roles:
-        lengths["response"] = [len(cell.response) for example in examples for cell in example.cells]
-    lengths["all"] = [len(c.context) + len(c.response) for example in examples for c in example.cells]
+    """Quantiles with the mean, and histograms over common bins."""
     tables = {}
     for name, values in lengths.items():
         cuts = np.quantile(values, list(QUANTILES.values()))
@@ -130,11 +112,3 @@ def length_tables(
     for name, values in lengths.items():
         histogram[name] = np.histogram(values, edges)[0].tolist()
     return tables, histogram
-
-
-def longer_chosen(examples: Sequence[TokenExample], roles: tuple[str, ...]) -> float | None:
-    if not {"chosen", "rejected"} <= set(roles):
-        return None
-    chosen, rejected = roles.index("chosen"), roles.index("rejected")
-    pairs = [(len(e.cells[chosen].response), len(e.cells[rejected].response)) for e in examples]
-    return float(np.mean([0.5 if a == b else a > b for a, b in pairs]))

@@ -7,10 +7,10 @@ the model is then given the prompt alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,12 @@ from prefero.data.render import (
     Rendered,
     Renderer,
     Transcript,
-    conversational,
     ending_of,
 )
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.spans import differs, token_values
 from prefero.data.summary import DataSummary, summarise
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.trie import Annotation, Cell, TokenExample
 from prefero.errors import PreferoError, nearest
 
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
@@ -49,9 +48,6 @@ class TokenDataset(Sequence[TokenExample]):
 
     def __len__(self) -> int:
         return len(self.examples)
-
-    def __iter__(self) -> Iterator[TokenExample]:
-        return iter(self.examples)
 
     @overload
     def __getitem__(self, index: int) -> TokenExample: ...
@@ -72,6 +68,17 @@ class _Draft:
     images: Pictures
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The responses of an example as ``drafts``, as ``whole`` cells, and as ``cells`` that fit, for which
+    ``lost`` tokens were dropped."""
+
+    drafts: Sequence[_Draft]
+    whole: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+    lost: int
+
+
 def tokenize(
     examples: Sequence[Example],
     tokenizer: Any,
@@ -90,64 +97,47 @@ def tokenize(
     ``max_length`` bounds prompt and longest response, in tokens. Where that is too much, the oldest turns of
     the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
     only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
-    (:data:`prefero.data.arrange.VIEWS`, drawn with ``seed``, and
-    :data:`prefero.data.schema.OTHER_PROMPTS`) to the roles that are read there, ``()`` for all. ``images``
-    reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so many tokens,
-    if there is one; they are annotated as the first of them is.
+    (:data:`prefero.data.arrange.VIEWS`, drawn with ``seed``, and :data:`prefero.data.schema.OTHER_PROMPTS`)
+    to the roles that are read there, ``()`` for all. ``images`` reads prompts that show some. End tokens
+    fill a ``canvas`` of so many tokens, if there is one, and are annotated as the first of them is.
 
     Raises:
         PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
             start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2;
-            images that the model does not see, cannot be opened, or do not fit; a response that is longer
-            than the canvas.
+            images that the model does not see, cannot be opened, or do not fit; a response longer than the
+            canvas.
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
     known = [*VIEWS, *OTHER_PROMPTS]
-    for view in views:
-        if view not in known:
-            raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
+    for view in sorted(views.keys() - set(known)):
+        raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
     encoder = Encoder(tokenizer, images, canvas)
-    renderers = [_renderer(example, encoder) for example in arranged]
-    drafts = [_drafts(example, renderer) for example, renderer in zip(arranged, renderers, strict=True)]
-    encoder.learn(text for group in drafts for draft in group for text in _texts(draft))
+    truncation = Truncation()
+    encoded = _encode(arranged, encoder, max_length, truncation)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
-    dropped = Truncation()
     tokenized = []
-    for index, (example, renderer, group) in enumerate(zip(arranged, renderers, drafts, strict=True)):
-        before = dropped.tokens
-        whole = cells = _cells(example, renderer, group, encoder)
-        if max_length is not None:
-            cells = _fitted(cells, example, renderer, group, encoder, max_length, dropped)
-        lost = dropped.tokens - before
-        of_tokens = _token_columns(example, wanted, group, encoder, whole, cells)
-        tokenized.append(
-            TokenExample(cells, {**columns_of(example, wanted), **of_tokens}, index, truncated=lost)
-        )
+    for index, (example, own) in enumerate(zip(arranged, encoded, strict=True)):
+        annotations = {**columns_of(example, wanted), **_token_columns(example, wanted, own, encoder)}
+        tokenized.append(TokenExample(own.cells, annotations, index, truncated=own.lost))
     for view, read in views.items():
         if view in VIEWS:
             others = VIEWS[view](tokenized, max_length, seed)
         else:
             under = [_under(example, view, for_method) for example in arranged]
-            others = [_read(example, encoder, max_length, Truncation()) for example in under]
+            others = [own.cells for own in _encode(under, encoder, max_length, Truncation())]
         places = [roles.index(role) for role in read]
-        tokenized = [
-            replace(
-                example,
-                views={**example.views, view: tuple(cells[place] for place in places) if read else cells},
-            )
-            for example, cells in zip(tokenized, others, strict=True)
-        ]
+        for index, cells in enumerate(others):
+            kept = tuple(cells[place] for place in places) or cells
+            tokenized[index] = replace(tokenized[index], views={**tokenized[index].views, view: kept})
     if images is not None:
-        tokenized = [
-            replace(example, images=images.shown([cell.context for cell in example.all_cells]))
-            for example in tokenized
-        ]
-    exact = all(draft.rendered.exact for group in drafts for draft in group)
-    summary = summarise(
-        arranged, tokenized, roles, max_length, dropped, notes=() if exact else (NOT_PRESERVED,)
-    )
+        for index, tokens in enumerate(tokenized):
+            shown = images.shown([cell.context for cell in tokens.all_cells])
+            tokenized[index] = replace(tokens, images=shown)
+    exact = all(draft.rendered.exact for own in encoded for draft in own.drafts)
+    notes = () if exact else (NOT_PRESERVED,)
+    summary = summarise(arranged, tokenized, roles, max_length, truncation, notes)
     return TokenDataset(tuple(tokenized), roles, summary)
 
 
@@ -164,19 +154,23 @@ def _under(example: Example, view: str, for_method: str) -> Example:
     return replace(example, prompt=example.prompts[view], images={"": shown})
 
 
-def _read(
-    example: Example, encoder: Encoder, max_length: int | None, dropped: Truncation
-) -> tuple[Cell, ...]:
-    """The cells of an example, as long as they may be."""
-    renderer = _renderer(example, encoder)
-    drafts = _drafts(example, renderer)
-    encoder.learn(text for draft in drafts for text in _texts(draft))
-    cells = _cells(example, renderer, drafts, encoder)
-    return (
-        cells
-        if max_length is None
-        else _fitted(cells, example, renderer, drafts, encoder, max_length, dropped)
-    )
+def _encode(
+    examples: Sequence[Example], encoder: Encoder, max_length: int | None, truncation: Truncation
+) -> list[_Encoded]:
+    """The examples as token ids, their texts encoded all at a time."""
+    renderers = [_renderer(example, encoder) for example in examples]
+    drafts = [_drafts(example, renderer) for example, renderer in zip(examples, renderers, strict=True)]
+    texts = [draft.prompt_text for group in drafts for draft in group if not draft.images]
+    texts += [segment.text for group in drafts for draft in group for segment in draft.rendered.segments]
+    encoder.learn(texts)
+    encoded = []
+    for example, renderer, group in zip(examples, renderers, drafts, strict=True):
+        before = truncation.tokens
+        whole = cells = _cells(example, renderer, group, encoder)
+        if max_length is not None:
+            cells = _fitted(cells, example, renderer, group, encoder, max_length, truncation)
+        encoded.append(_Encoded(group, whole, cells, truncation.tokens - before))
+    return encoded
 
 
 def _renderer(example: Example, encoder: Encoder) -> Renderer:
@@ -185,7 +179,7 @@ def _renderer(example: Example, encoder: Encoder) -> Renderer:
             f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does not "
             "see. Name a vision-language model, or rename the column of images."
         )
-    if not conversational(example.prompt, example.responses):
+    if isinstance(example.prompt, str) and all(isinstance(r.content, str) for r in example.responses):
         return PlainText()
     templates = encoder.tokenizer if encoder.images is None else encoder.images
     return ChatTemplate(templates) if templates.chat_template else Transcript()
@@ -203,19 +197,8 @@ def _drafts(example: Example, renderer: Renderer) -> list[_Draft]:
             text = renderer.prompt(prompt, example, ending)
             shared = (ending, text) if response.prompt is None else shared
         rendered = renderer.response(prompt, text, response, example, ending)
-        drafts.append(_Draft(prompt, ending, text, rendered, _shown(prompt, example)))
+        drafts.append(_Draft(prompt, ending, text, rendered, images_of(prompt, example)))
     return drafts
-
-
-def _shown(prompt: Text, example: Example) -> Pictures:
-    return images_of(prompt, example.images.get("", ()))
-
-
-def _texts(draft: _Draft) -> Iterator[str]:
-    if not draft.images:
-        yield draft.prompt_text
-    for segment in draft.rendered.segments:
-        yield segment.text
 
 
 def _cells(
@@ -239,14 +222,14 @@ def _fitted(
     drafts: Sequence[_Draft],
     encoder: Encoder,
     max_length: int,
-    dropped: Truncation,
+    truncation: Truncation,
 ) -> tuple[Cell, ...]:
     def encode(at: int, prompt: Text) -> NDArray[np.int64]:
         text = renderer.prompt(prompt, example, drafts[at].ending)
-        return encoder.context(text, renderer.starts, example.origin, _shown(prompt, example))
+        return encoder.context(text, renderer.starts, example.origin, images_of(prompt, example))
 
     prompts = [draft.prompt for draft in drafts]
-    fitted = fit(cells, max_length, prompts, encode, encoder.start, dropped, example.origin)
+    fitted = fit(cells, max_length, prompts, encode, encoder.start, truncation, example.origin)
     if any(cell.scored is not None and not cell.scored.any() for cell in fitted):
         raise PreferoError(
             f"{example.origin}: of a response of several turns nothing of the assistant is left within "
@@ -255,8 +238,9 @@ def _fitted(
     return fitted
 
 
-def columns_of(example: Example, names: Sequence[str]) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
+def columns_of(example: Example, names: Sequence[str]) -> dict[str, Annotation]:
+    """The columns besides those of tokens, as a :class:`TokenExample` has them."""
+    columns: dict[str, Annotation] = {}
     for name in names:
         spec = SCHEMA[name]
         if spec.axes == "example response token":
@@ -267,39 +251,34 @@ def columns_of(example: Example, names: Sequence[str]) -> dict[str, Any]:
         elif spec.axes == "example hidden":
             columns[name] = np.asarray(example.columns[name], dtype=np.float64)
         else:
-            columns[name] = example.columns[name]
+            columns[name] = cast("float", example.columns[name])
     return columns
 
 
 def _token_columns(
-    example: Example,
-    names: Sequence[str],
-    drafts: Sequence[_Draft],
-    encoder: Encoder,
-    whole: Sequence[Cell],
-    fitted: Sequence[Cell],
-) -> dict[str, Any]:
-    """The columns of tokens: made of the ``whole`` responses, and as long as they are once ``fitted``."""
-    columns: dict[str, Any] = {}
+    example: Example, names: Sequence[str], encoded: _Encoded, encoder: Encoder
+) -> dict[str, Annotation]:
+    """The columns of tokens: made of the whole responses, and as long as the cells that fit."""
+    columns: dict[str, Annotation] = {}
     for name in names:
         spec = SCHEMA[name]
         if spec.axes != "example response token":
             continue
         if name == "differs":
-            responses = [cell.response for cell in whole]
+            responses = [cell.response for cell in encoded.whole]
             rows: Sequence[NDArray[Any]] = differs(example.roles, responses, encoder.function_words)
         else:
             rows = [
                 token_values(name, response, draft.rendered, encoder.offsets, example.origin)
-                for response, draft in zip(example.responses, drafts, strict=True)
+                for response, draft in zip(example.responses, encoded.drafts, strict=True)
             ]
         columns[name] = tuple(
             _as_long(row, len(cell.response)).astype(DTYPES[spec.dtype])
-            for row, cell in zip(rows, fitted, strict=True)
+            for row, cell in zip(rows, encoded.cells, strict=True)
         )
     return columns
 
 
 def _as_long(row: NDArray[Any], length: int) -> NDArray[Any]:
-    """Of tokens that were cut off, nothing; of end tokens that fill a canvas, what there is of the first."""
+    """``row`` without tokens that were cut off, and with its last value for end tokens that fill a canvas."""
     return np.pad(row[:length], (0, max(length - len(row), 0)), "edge")

@@ -1,4 +1,9 @@
-"""Token ids of an example: what each response is, and in which context it is scored."""
+"""Examples as token ids, and the tree of their tokens.
+
+A :class:`Cell` is a response in a context, a :class:`TokenExample` the cells of one example with its
+annotations. Cells that begin alike share the nodes of a :class:`TokenTrie`, so that a token goes through the
+network once however many responses it precedes.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,11 @@ from numpy.typing import NDArray
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
 
+IntArray = NDArray[np.int64]
+
+Annotation = bool | int | float | NDArray[Any] | tuple[NDArray[Any], ...]
+"""A column of one example: a scalar, an array over responses, or arrays over tokens, one per response."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
@@ -24,8 +34,8 @@ class Cell:
     ``None`` means all of them.
     """
 
-    context: NDArray[np.int64]
-    response: NDArray[np.int64]
+    context: IntArray
+    response: IntArray
     scored: NDArray[np.bool_] | None = None
 
 
@@ -40,7 +50,7 @@ class TokenExample:
     """
 
     cells: tuple[Cell, ...]
-    columns: Mapping[str, Any]
+    columns: Mapping[str, Annotation]
     index: int
     views: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     truncated: int = 0
@@ -65,29 +75,21 @@ class TokenExample:
                 for array in (cell.context, cell.response, cell.scored):
                     digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
                     digest.update(b"|")
-        digest_columns(digest, self.columns)
+        for name in sorted(self.columns):
+            values = self.columns[name]
+            digest.update(f"{name}=".encode())
+            for value in values if isinstance(values, tuple) else (values,):
+                digest.update(np.asarray(value).tobytes() + b"|")
         return digest.digest()
-
-
-def digest_columns(digest: Any, columns: Mapping[str, Any]) -> None:
-    """Adds annotations to a hash."""
-    for name in sorted(columns):
-        values = columns[name]
-        digest.update(f"{name}=".encode())
-        for value in values if isinstance(values, tuple) else (values,):
-            digest.update(np.asarray(value).tobytes() + b"|")
-
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTrie:
     """The tree (or trees: contexts may differ from their first token on) of some cells.
 
-    ``ids``, ``parent``, ``depth`` and ``end`` have one number a node: the token, the parent's number (-1 at a
-    root), the distance from the root, and the number after the last node of the subtree. ``paths`` holds, for
-    every cell, the nodes of its response tokens.
+    ``ids``, ``parent``, ``depth`` and ``end`` have one number per node: the token, the parent's number (-1 at
+    a root), the distance from the root, and the number after the last node of the subtree. ``paths`` holds,
+    for every cell, the nodes of its response tokens.
     """
 
     ids: IntArray
@@ -143,52 +145,64 @@ class TokenTrie:
 
 @dataclass(slots=True)
 class _Chain:
-    """Consecutive nodes without a branch between them."""
+    """Consecutive nodes without a branch between them, below the last node of the chain ``above``."""
 
     start: int
     depth: int
     parent: int
     ids: IntArray
     members: list[int]
-    end: int = 0
+    end: int
+    above: _Chain | None
 
 
 def _chains(sequences: list[IntArray], limits: list[int]) -> list[_Chain]:
-    """The tree's chains in depth-first order."""
+    """The tree's chains in depth-first order; the first has what all sequences begin with, perhaps nothing.
+
+    A sequence shares at most as many tokens as its limit says.
+    """
     chains: list[_Chain] = []
     nodes = 0
-
-    def grow(members: list[int], depth: int, parent: int) -> int:
-        nonlocal nodes
-        first = sequences[members[0]]
-        shared = [_shared(first, sequences[m], limits[members[0]], limits[m], depth) for m in members[1:]]
-        stop = min(shared, default=len(first))
-        chain = _Chain(nodes, depth, parent, first[depth:stop], members)
+    waiting: list[tuple[list[int], int, int, _Chain | None]] = []
+    if sequences:
+        waiting.append((list(range(len(sequences))), 0, -1, None))
+    while waiting:
+        members, depth, parent, above = waiting.pop()
+        first = members[0]
+        stop = len(sequences[first])
+        for other in members[1:]:
+            limit = min(stop, limits[first], limits[other])
+            stop = depth + common(sequences[first][depth:limit], sequences[other][depth:limit])
+        end = nodes + stop - depth
+        chain = _Chain(nodes, depth, parent, sequences[first][depth:stop], members, end, above)
         chains.append(chain)
-        nodes += stop - depth
-        branch(members, stop, nodes - 1)
-        chain.end = nodes
-        return nodes
-
-    def branch(members: list[int], depth: int, parent: int) -> None:
-        groups: dict[tuple[str, int], list[int]] = {}
-        for m in members:
-            if depth < len(sequences[m]):
-                key = ("token", int(sequences[m][depth])) if depth < limits[m] else ("cell", m)
-                groups.setdefault(key, []).append(m)
-        for group in groups.values():
-            grow(group, depth, parent)
-
-    branch(list(range(len(sequences))), 0, -1)
+        nodes = end
+        branches: dict[tuple[str, int], list[int]] = {}
+        for member in members:
+            if stop < len(sequences[member]):
+                key = ("token", int(sequences[member][stop])) if stop < limits[member] else ("cell", member)
+                branches.setdefault(key, []).append(member)
+        waiting += [(branch, stop, end - 1, chain) for branch in reversed(branches.values())]
+    for chain in reversed(chains):
+        if chain.above is not None:
+            chain.above.end = max(chain.above.end, chain.end)
     return chains
 
 
-def _shared(first: IntArray, second: IntArray, first_limit: int, second_limit: int, known: int) -> int:
-    """Length of the common prefix that may be shared; ``known`` tokens are known to agree."""
-    stop = min(first_limit, second_limit)
-    differing = first[known:stop] != second[known:stop]
-    place = int(differing.argmax()) if differing.size else 0
-    return known + place if differing.size and differing[place] else stop
+def common(first: IntArray, second: IntArray) -> int:
+    """Length of the common beginning."""
+    length = min(len(first), len(second))
+    differing = first[:length] != second[:length]
+    at = int(differing.argmax()) if length else 0
+    return at if length and differing[at] else length
+
+
+def unique_tokens(cells: Sequence[Cell]) -> int:
+    """The number of nodes that the cells' trie will have, without building it."""
+    paths = [np.concatenate([cell.context, cell.response]) for cell in cells]
+    if len(paths) > 2:
+        paths.sort(key=lambda path: path.astype(">i8").tobytes())
+    return sum(map(len, paths)) - sum(common(path, after) for path, after in pairwise(paths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +222,7 @@ class SharingCost:
 
 
 def sharing_cost(cells: Sequence[Cell], *, share_response_prefixes: bool = True) -> SharingCost:
-    """Cost figures of one example's cells (paper as above); ``padded_tokens`` counts one row a cell, as long
-    as the longest."""
+    """Cost figures of an example's cells; ``padded_tokens`` counts a row per cell, as long as the longest."""
     trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
     lengths = np.asarray([len(cell.context) + len(cell.response) for cell in cells])
     return SharingCost(

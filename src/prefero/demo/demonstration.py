@@ -31,10 +31,10 @@ from prefero.errors import PreferoError
 from prefero.evaluate.intervals import wilson
 from prefero.objectives.configurations import from_config
 from prefero.report.page import render
-from prefero.storage import read_lines
+from prefero.storage import read_lines, write_json, write_lines
 from prefero.training.config import TrainConfig
 from prefero.training.run import compare
-from prefero.training.run_folder import clear, write_json, write_lines
+from prefero.training.run_folder import clear
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "dpo": {"beta": 0.1},
@@ -174,12 +174,12 @@ def _recipe(
             },
             "reference": {"cache": str(output / REFERENCES)},
             "training": {
-                "epochs": epochs,
+                "num_train_epochs": epochs,
                 "learning_rate": LEARNING_RATE,
-                "schedule": "linear",
-                "save_steps": None,
+                "lr_scheduler_type": "linear",
+                "save_strategy": "no",
                 "samples": 0,
-                "arguments": {"disable_tqdm": True},
+                "disable_tqdm": True,
             },
             "output": str(output),
             "seed": seed,

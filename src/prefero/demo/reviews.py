@@ -147,8 +147,8 @@ def _write_closing(balance: int, rng: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a text says: the weighted mean of its clauses and closing (about -1.4 to 1.4), and whether it is a
-    review of the grammar."""
+    """The reading of a text: the weighted mean of its clauses and closing (about -1.4 to 1.4), and whether it
+    is a review of the grammar."""
 
     sentiment: float
     valid: bool
@@ -236,7 +236,7 @@ class _Reader:
         return None
 
     def _joint(self) -> str:
-        """What stands behind a clause or closing: ``"."``, ``"and"``, ``"but"``, or ``""`` for none."""
+        """The joint after a clause or closing: ``"."``, ``"and"``, ``"but"``, or ``""`` for none."""
         if self._take((".",)):
             return "."
         if self.words[self.at : self.at + 2] in ([",", "and"], [",", "but"]):

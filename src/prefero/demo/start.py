@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -33,6 +32,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from prefero.storage import cache_folder
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 Pair = tuple[str, str]
@@ -46,7 +47,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class StartRecipe:
-    """How a start model is made. ``examples`` is the size of its corpus; the loss is on the response only.
+    """Settings of a start model. ``examples`` is the size of its corpus; the loss is on the response only.
 
     The learning rate is as high as it looks: at a width of 64, lower ones do not learn the grammar in time.
     """
@@ -144,12 +145,6 @@ class StartModel:
     folder: Path
 
 
-def default_folder() -> Path:
-    """``worlds`` in the folder that ``PREFERO_CACHE`` names, or in the user's cache folder."""
-    named = os.environ.get("PREFERO_CACHE")
-    return (Path(named) if named else Path.home() / ".cache" / "prefero") / "worlds"
-
-
 def word_tokenizer(
     words: Sequence[str], max_length: int, template: str = "<s> $A", *, marks: bool = True
 ) -> PreTrainedTokenizerFast:
@@ -194,7 +189,7 @@ def start_model(
     With an ``origin`` of the same words and sizes this is another phase of training: it begins as that model.
     """
     after = None if origin is None else origin.folder.name
-    folder = (cache or default_folder()) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed, after)}"
+    folder = (cache or cache_folder("worlds")) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed, after)}"
     if not folder.is_dir():
         tokenizer = recipe.tokenizer(words)
         with one_thread():

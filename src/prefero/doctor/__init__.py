@@ -1,1 +1,2 @@
-"""What preference data will do before a model is trained on them: checks, each with its number and remedy."""
+"""Checks of preference data before a model is trained on them; each gives a number, its reason and a
+remedy."""

@@ -1,19 +1,26 @@
-"""The commands that findings recommend, spelled for the data and the model that were looked at."""
+"""The commands that findings recommend, and a copy of the data without the rows of some findings."""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+from prefero.data.files import Source, load_rows
+from prefero.errors import PreferoError
+from prefero.storage import replacing
 
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """``data``, ``eval_data`` and ``model`` as they were named; what was not is a word in capitals.
+    """Commands for the inspected data and model.
 
-    ``reading`` are settings of how rows are read, such as ``max_length``, by their names in a recipe's
-    section ``data``.
+    ``data``, ``eval_data`` and ``model`` are as the user named them; a name that is not known is a word in
+    capitals. ``reading`` are settings of how rows are read, such as ``max_length``, by their names in the
+    section ``data`` of a recipe.
     """
 
     data: str = "DATA"
@@ -22,10 +29,11 @@ class Commands:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def train(self, method: str, **settings: object) -> str:
-        """Train with a method. The dots of a setting are double underscores: ``objective__beta=0.2``."""
+        """Train with a method. Double underscores stand for the dots of a setting:
+        ``objective__beta=0.2``."""
         words = ["prefero", "train", *self._named(), "--method", method, "--output", f"runs/{method}"]
-        named = {name.replace("__", "."): value for name, value in settings.items()}
-        return shlex.join([*words, *self._settings(named)])
+        dotted = {name.replace("__", "."): value for name, value in settings.items()}
+        return shlex.join([*words, *self._settings(dotted)])
 
     def on_share(self, method: str, share: float) -> str:
         """Train with a share of the data held out."""
@@ -50,5 +58,39 @@ class Commands:
         return ["--model", self.model or "MODEL", "--data", self.data, *held_out]
 
     def _settings(self, more: Mapping[str, object]) -> list[str]:
-        read = {f"data.{name}": value for name, value in self.reading.items()}
-        return [f"{name}={value}" for name, value in {**read, **more}.items()]
+        reading = {f"data.{name}": value for name, value in self.reading.items()}
+        return [f"{name}={value}" for name, value in {**reading, **more}.items()]
+
+
+def save_rows(source: Source, file: str | Path, kept: Collection[str], *, split: str = "train") -> int:
+    """Write the rows whose origins are ``kept``, unchanged, to a file of JSON lines; return their number.
+
+    Raises :class:`PreferoError` as :func:`writable` does, and if the file cannot be written.
+    """
+    target = writable(file, source)
+    count = 0
+    try:
+        with replacing(target) as draft, draft.open("w", encoding="utf-8") as lines:
+            for row in load_rows(source, split=split):
+                if row.origin in kept:
+                    lines.write(json.dumps(dict(row.fields), ensure_ascii=False, default=_plain) + "\n")
+                    count += 1
+    except OSError as error:
+        raise PreferoError(f"{target}: the rows cannot be written: {error}") from error
+    return count
+
+
+def writable(file: str | Path, source: Source) -> Path:
+    """The file as a path. Raises :class:`PreferoError` if it is not a .jsonl file, or is the source
+    itself."""
+    target = Path(file)
+    if target.suffix != ".jsonl":
+        raise PreferoError(f"{target}: rows are saved as JSON lines; name a file that ends in .jsonl")
+    same = isinstance(source, str | Path) and target.exists() and Path(source).exists()
+    if same and target.samefile(str(source)):
+        raise PreferoError(f"{target} holds the data that are read: save to another file")
+    return target
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,39 +1,47 @@
-"""The data as the checks see them: texts of prompts and responses, side by side, and where they stand."""
+"""The data as the checks see them: texts of prompts and responses, labels, votes, and an overview."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prefero.data.arrange import PAIR, worth
 from prefero.data.examples import Example, Examples, Response, Text, spoken
 from prefero.data.files import Source
 from prefero.data.formats import load_examples
 from prefero.data.pictures import Picture
-from prefero.doctor.further import Further, further
 from prefero.errors import PreferoError
+
+QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
+"""Quantiles of lengths by name, those of :mod:`prefero.data.summary`, which would import torch."""
+
+BINS = 30
+"""Bins of the histogram of lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two responses to one prompt. ``row`` is the example's position; ``scores`` are a judge's, if known."""
+    """Two responses to one prompt.
+
+    ``row`` is the position of the example. ``scores`` (by a judge) and ``writers`` are of the chosen and the
+    rejected response, if both are known.
+    """
 
     row: int
     prompt: str
     chosen: str
     rejected: str
     scores: tuple[float, float] | None = None
-
-    @property
-    def sides(self) -> tuple[str, str]:
-        return self.chosen, self.rejected
+    writers: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One response that is called good or bad by itself."""
+    """A single response that is labelled good or bad."""
 
     row: int
     prompt: str
@@ -43,11 +51,11 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The examples of one source as pairs, or as labelled responses where they come one by one.
+    """The examples of one source as pairs, or as labelled responses.
 
-    A list is read as its best against its worst response. ``ties`` are the rows that prefer neither side:
-    called a tie by annotators, or a list whose best is no better than its worst. ``bare`` are rows that
-    nothing is known of. ``further`` is what rows say that examples do not keep.
+    A list is read as its best against its worst response. ``ties`` are rows that prefer neither side: called
+    a tie by annotators, or a list whose best is no better than its worst. ``bare`` are rows without any
+    preference.
     """
 
     examples: Examples
@@ -55,7 +63,6 @@ class Corpus:
     labelled: tuple[Labelled, ...]
     ties: tuple[int, ...]
     bare: tuple[int, ...]
-    further: Further = field(default_factory=Further)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -64,116 +71,158 @@ class Corpus:
         return self.examples[row].origin
 
     @property
-    def votes(self) -> dict[int, tuple[Any, ...]]:
-        """By row, what its annotators said."""
-        known = self.further.votes
-        return {row: known[one.origin] for row, one in enumerate(self.examples) if one.origin in known}
+    def votes(self) -> dict[int, tuple[float, ...]]:
+        """By row, the votes as its annotators cast them: 1 for the first response, 0 for the second, ½ for a
+        tie. Relative to the chosen response, the majority would always be 1."""
+        return {
+            row: tuple(1 - vote if example.chosen_second else vote for vote in example.votes.values())
+            for row, example in enumerate(self.examples)
+            if example.votes
+        }
 
     @property
-    def writers(self) -> dict[int, tuple[str, str]]:
-        """By row, who wrote the chosen and the rejected response."""
-        known = self.further.writers
-        return {row: known[one.origin] for row, one in enumerate(self.examples) if one.origin in known}
+    def prompts(self) -> Iterator[str]:
+        """The prompt of every row."""
+        return (prompt_text(example.prompt) for example in self.examples)
 
     @property
-    def prompts(self) -> Iterator[tuple[int, str]]:
-        """Every row with its prompt."""
-        return ((row, as_text(example.prompt)) for row, example in enumerate(self.examples))
-
-    @property
-    def sided(self) -> Iterator[tuple[int, str, bool]]:
-        """Every response that is on one side: its row, its text, and whether the better one."""
+    def responses(self) -> Iterator[tuple[int, str]]:
+        """Every response of a pair or with a label: its row and its text."""
         for pair in self.pairs:
-            yield pair.row, pair.chosen, True
-            yield pair.row, pair.rejected, False
-        for one in self.labelled:
-            yield one.row, one.response, one.good
+            yield pair.row, pair.chosen
+            yield pair.row, pair.rejected
+        for labelled in self.labelled:
+            yield labelled.row, labelled.response
 
 
 def read(
     source: Source, *, split: str = "train", format: str = "auto", limit: int | None = None
 ) -> tuple[Corpus, Source]:
-    """The corpus of a source, and the source in a form that can be read again. Bad rows are listed in
-    ``examples.skipped``.
+    """The corpus of a source, and the source in a form that can be read again.
+
+    Rows that cannot be read are listed in ``examples.skipped``.
 
     Raises :class:`PreferoError` where nothing can be read.
     """
     if not isinstance(source, str | Path | list | tuple) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
     examples = load_examples(source, split=split, format=format, skip_bad_rows=True, limit=limit)
-    return of_examples(examples, further(source, split=split)), source
+    return of_examples(examples), source
 
 
-def of_examples(examples: Examples, more: Further | None = None) -> Corpus:
-    """Raises :class:`PreferoError` for responses that are images."""
-    for example in examples:
-        if any(isinstance(response.content, Picture) for response in example.responses):
-            raise PreferoError(
-                f"{example.origin}: the responses are images, and what is looked for is in texts; images in "
-                "prompts are fine"
-            )
+def of_examples(examples: Examples) -> Corpus:
+    """The corpus of some examples. Raises :class:`PreferoError` for responses that are images."""
     pairs, labelled, ties, bare = [], [], [], []
     for row, example in enumerate(examples):
-        sides = _sides(example)
-        if example.columns.get("tie"):
-            ties.append(row)
-        elif isinstance(sides, tuple):
-            better, worse = sides
-            scores = tuple(side.columns.get("score") for side in sides)
-            pairs.append(
-                Pair(
-                    row,
-                    as_text(example.prompt),
-                    said(better),
-                    said(worse),
-                    None if None in scores else scores,  # type: ignore[arg-type]
-                )
+        if any(isinstance(response.content, Picture) for response in example.responses):
+            raise PreferoError(
+                f"{example.origin}: the responses are images, and the checks read texts; images in prompts "
+                "are fine"
             )
-        elif sides == "tie":
+        sides = _sides(example)
+        only = example.responses[0] if len(example.responses) == 1 else None
+        if example.columns.get("tie") or (sides and sides[0] is sides[1]):
             ties.append(row)
-        elif len(example.responses) == 1 and "label" in example.responses[0].columns:
-            only = example.responses[0]
-            labelled.append(Labelled(row, as_text(example.prompt), said(only), only.columns["label"] > 0))
+        elif sides:
+            pairs.append(_pair(row, example, *sides))
+        elif only and "label" in only.columns:
+            good = only.columns["label"] > 0
+            labelled.append(Labelled(row, prompt_text(example.prompt), response_text(only), good))
         else:
             bare.append(row)
-    return Corpus(
-        examples, tuple(pairs), tuple(labelled), tuple(ties), tuple(bare), more if more else Further()
-    )
+    return Corpus(examples, tuple(pairs), tuple(labelled), tuple(ties), tuple(bare))
 
 
-def _sides(example: Example) -> tuple[Response, Response] | str:
+def _sides(example: Example) -> tuple[Response, Response] | None:
+    """The chosen and the rejected response, or the best and the worst of a list: twice the same if none is
+    better than another. None where nothing is known of some response."""
     by_role = {response.role: response for response in example.responses}
     if set(PAIR) <= set(by_role):
         return by_role["chosen"], by_role["rejected"]
     worths = [worth(response) for response in example.responses]
     known = [value for value in worths if value is not None]
     if len(known) < 2 or len(known) < len(worths):
-        return ""
-    best, worst = max(known), min(known)
-    if best == worst:
-        return "tie"
-    return example.responses[known.index(best)], example.responses[known.index(worst)]
+        return None
+    return example.responses[known.index(max(known))], example.responses[known.index(min(known))]
 
 
-def said(response: Response) -> str:
+def _pair(row: int, example: Example, chosen: Response, rejected: Response) -> Pair:
+    scores = chosen.columns.get("score"), rejected.columns.get("score")
+    return Pair(
+        row,
+        prompt_text(example.prompt),
+        response_text(chosen),
+        response_text(rejected),
+        None if scores[0] is None or scores[1] is None else (scores[0], scores[1]),
+        (chosen.writer, rejected.writer) if chosen.writer and rejected.writer else None,
+    )
+
+
+def response_text(response: Response) -> str:
+    """A response as one text."""
     return "\n\n".join(spoken(response.content))
 
 
-def as_text(content: Text) -> str:
+def prompt_text(content: Text) -> str:
     """A prompt as one text; the turns of a conversation with their roles."""
     if isinstance(content, str):
         return content
     if len(content) == 1:
-        return _words(content[0].get("content"))
-    return "\n\n".join(f"{turn['role']}: {_words(turn.get('content'))}" for turn in content)
+        return _message_text(content[0].get("content"))
+    return "\n\n".join(f"{turn['role']}: {_message_text(turn.get('content'))}" for turn in content)
 
 
-def _words(content: Any) -> str:
+def _message_text(content: Any) -> str:
     if isinstance(content, list | tuple):
         return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
     return content or ""
 
 
-def same(text: str) -> int:
-    """A number that two texts share if they differ in nothing but white space and case."""
+def fingerprint(text: str) -> int:
+    """A number that is the same for texts that differ only in white space and case."""
     return hash(" ".join(text.split()).casefold())
+
+
+def facts(corpus: Corpus) -> Iterator[tuple[str, int]]:
+    """Counts of rows by kind."""
+    yield "rows that could be read", len(corpus)
+    yield "pairs", len(corpus.pairs)
+    if corpus.labelled:
+        yield "labelled responses", len(corpus.labelled)
+    if corpus.ties:
+        yield "ties", len(corpus.ties)
+    lists = sum(len(example.responses) > 2 for example in corpus.examples)
+    if lists:
+        yield "lists, read as best against worst", lists
+    own = sum(any(r.prompt is not None for r in example.responses) for example in corpus.examples)
+    if own:
+        yield "pairs whose sides have different prompts", own
+    yield "distinct prompts", len(set(corpus.prompts))
+
+
+def lengths(corpus: Corpus) -> dict[str, list[int]]:
+    """Lengths in characters of the prompts and of the responses by label."""
+    by_name = {
+        "prompt": [len(prompt) for prompt in corpus.prompts],
+        "chosen": [len(pair.chosen) for pair in corpus.pairs],
+        "rejected": [len(pair.rejected) for pair in corpus.pairs],
+        "good": [len(labelled.response) for labelled in corpus.labelled if labelled.good],
+        "bad": [len(labelled.response) for labelled in corpus.labelled if not labelled.good],
+    }
+    return {name: values for name, values in by_name.items() if values}
+
+
+def quantiles(lengths: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
+    """The quantiles of each list of lengths."""
+    cuts = {name: np.quantile(values, list(QUANTILES.values())).tolist() for name, values in lengths.items()}
+    return {name: dict(zip(QUANTILES, values, strict=True)) for name, values in cuts.items()}
+
+
+def histogram(lengths: Mapping[str, Sequence[int]]) -> tuple[list[float], dict[str, list[float]]]:
+    """The responses' lengths up to their 99th percentile, in bins: edges, and counts by label."""
+    sides = {name: values for name, values in lengths.items() if name != "prompt"}
+    if not sides:
+        return [], {}
+    highest = float(np.quantile(np.concatenate([np.asarray(values) for values in sides.values()]), 0.99))
+    edges = np.linspace(0, highest + 1, BINS + 1)
+    return edges.tolist(), {name: np.histogram(v, edges)[0].tolist() for name, v in sides.items()}

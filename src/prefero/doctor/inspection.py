@@ -1,4 +1,4 @@
-"""``prefero.inspect``: every check on a data set, in the order of what matters."""
+"""``prefero.inspect``: all checks on a data set, and their findings in order of importance."""
 
 from __future__ import annotations
 
@@ -11,53 +11,41 @@ from typing import Any
 
 from prefero.data.examples import Example, Examples
 from prefero.data.files import Source
-from prefero.doctor.checks import (
-    annotators,
-    contents,
-    length,
-    likeness,
-    markup,
-    nearness,
-    overlap,
-    repeats,
-    scores,
-    scripts,
-    truncation,
-    words,
-    writers,
-)
-from prefero.doctor.commands import Commands
-from prefero.doctor.corpus import of_examples, read
-from prefero.doctor.findings import Finding, Remedy, Unasked, in_order
-from prefero.doctor.look import Check, Look
-from prefero.doctor.overview import facts, histogram, quantiles
-from prefero.doctor.overview import lengths as lengths_of
-from prefero.doctor.saving import save_rows
+from prefero.doctor.checks import Check, Finding, Look, Remedy, Unasked, in_order
+from prefero.doctor.commands import Commands, save_rows
+from prefero.doctor.contents import check_marks, check_rows, check_scripts
+from prefero.doctor.corpus import facts, histogram, of_examples, quantiles, read
+from prefero.doctor.corpus import lengths as lengths_of
+from prefero.doctor.labels import check_labels, check_scores
+from prefero.doctor.length import check_length, check_truncation
+from prefero.doctor.nearness import check_nearness, check_overlap
+from prefero.doctor.repeats import check_repeats
+from prefero.doctor.sides import check_differences, check_words, check_writers
 from prefero.errors import PreferoError, nearest
 
 CHECKS: Mapping[str, Check] = {
-    "what rows hold": contents.check,
-    "scores": scores.check,
-    "marks of templates": markup.check,
-    "scripts": scripts.check,
-    "lengths": length.check,
-    "what is cut off": truncation.check,
-    "repetitions": repeats.check,
-    "near repetitions": nearness.check,
-    "overlap": overlap.check,
-    "how pairs differ": likeness.check,
-    "writers": writers.check,
-    "words": words.check,
-    "annotators and noise": annotators.check,
+    "contents of rows": check_rows,
+    "scores": check_scores,
+    "template marks": check_marks,
+    "scripts": check_scripts,
+    "lengths": check_length,
+    "truncation": check_truncation,
+    "repetitions": check_repeats,
+    "near repetitions": check_nearness,
+    "overlap": check_overlap,
+    "differences within pairs": check_differences,
+    "writers": check_writers,
+    "words": check_words,
+    "annotators and wrong labels": check_labels,
 }
-"""Every check that needs no model, by what it looks at."""
+"""The checks that need no model, by name."""
 
 NO_MODEL = Unasked(
-    "What the model makes of the data: ranking, displacement, distance from its own samples, cost",
+    "Checks with the model: ranking, displacement, distance from its own samples, cost",
     "no model was named (--model)",
 )
 
-CLEAR_CUT = (
+REMOVE_ALWAYS = (
     "bare",
     "identical",
     "duplicates",
@@ -67,17 +55,17 @@ CLEAR_CUT = (
     "markup",
     "overlap",
 )
-"""Findings whose rows are better left out, whatever is trained."""
+"""Findings whose rows are harmful whatever is trained."""
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found, what has to be acted on first; and what was not looked at, and why.
+    """The findings, those to act on first, and the checks that were skipped (``unasked``).
 
     ``rows`` counts the examples, ``pairs`` those that compare two responses. ``lengths`` and ``histogram``
-    are in characters. ``held_out`` are rows of the same source that were set aside, and are not counted.
+    are in characters. ``held_out`` are rows of the same source that were set aside; they are not counted.
     """
 
     name: str
@@ -97,7 +85,7 @@ class Inspection:
     split: str = "train"
 
     def __getitem__(self, key: str) -> Finding:
-        """The finding of that key."""
+        """The finding with that key."""
         for finding in self.findings:
             if finding.key == key:
                 return finding
@@ -107,11 +95,11 @@ class Inspection:
         return any(finding.key == key for finding in self.findings)
 
     def without(self, keys: Collection[str]) -> tuple[int, ...]:
-        """The positions of the examples that none of these findings names.
+        """The positions of the examples that are in none of these findings.
 
         Raises :class:`PreferoError` for a key that no finding has.
         """
-        out: set[int] = set()
+        removed: set[int] = set()
         for key in keys:
             if key == "unreadable":
                 continue
@@ -120,12 +108,12 @@ class Inspection:
                 raise PreferoError(
                     f"no finding is called {key!r}{nearest(key, known)}. Findings here: {', '.join(known)}."
                 )
-            out.update(self[key].rows)
-        return tuple(row for row in range(self.rows) if row not in out)
+            removed.update(self[key].rows)
+        return tuple(row for row in range(self.rows) if row not in removed)
 
     def save(self, file: str | Path, *, without: Collection[str]) -> int:
-        """Write the rows, as they stand in the source, without those that some findings name, and without
-        rows that cannot be read; how many there were.
+        """Write the rows of the source, unchanged, without those of some findings and without rows that
+        cannot be read; return their number.
 
         Raises :class:`PreferoError` for a key that no finding has, and if the file cannot be written.
         """
@@ -135,13 +123,18 @@ class Inspection:
 
     @property
     def clearing(self) -> Remedy | None:
-        """How to leave out all the rows at once that do harm whatever is trained; None if there are none."""
-        keys = [one.key for one in self.findings if one.key in CLEAR_CUT and one.rows and one.level != "fine"]
+        """The removal of all rows at once that are harmful whatever is trained; None if fewer than two
+        findings have such rows."""
+        keys = [
+            finding.key
+            for finding in self.findings
+            if finding.key in REMOVE_ALWAYS and finding.rows and finding.level != "fine"
+        ]
         if len(keys) < 2:
             return None
-        out = self.rows - len(self.without(keys))
+        removed = self.rows - len(self.without(keys))
         return Remedy(
-            f"Leave out all rows at once that do harm whatever is trained: {out:,} of {self.rows:,}.",
+            f"Remove all rows at once that are harmful whatever is trained: {removed:,} of {self.rows:,}.",
             self.commands.without(*keys),
         )
 
@@ -156,7 +149,7 @@ class Inspection:
             "facts": dict(self.facts),
             "lengths": self.lengths,
             "findings": [finding.as_dict() for finding in self.findings],
-            "not_looked_at": [asdict(one) for one in self.unasked],
+            "not_looked_at": [asdict(skipped) for skipped in self.unasked],
         }
 
 
@@ -175,26 +168,26 @@ def inspect(
     seed: int = 0,
     progress: Progress = lambda name: None,
 ) -> Inspection:
-    """Look at preference data before a model is trained on them.
+    """Inspect preference data before a model is trained on them.
 
     Args:
-        data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding.
-        eval_data: held-out data, read alike; or the share of the data to hold out, as training would.
-        model: the model that is to be aligned: a hub name, a folder, a
-            :class:`~prefero.models.loading.ModelSource`, or a model; its tokenizer as ``processor``, if not
-            beside it. With it also: how it orders the pairs, which will displace it, how far they are from
-            what it writes, what training will cost.
-        rows: how many pairs the model scores, drawn at random.
-        max_length: in tokens, to say what it cuts off; with a model by default what training would take.
-        split: which split of the data, where there are several; ``eval_split`` likewise.
+        data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding. eval_data:
+        held-out data, read in the same way; or the share of the data to hold out, as in training. model: the
+        model to be aligned: a hub name, a folder, a :class:`~prefero.models.loading.ModelSource`, or
+            a model; ``processor`` is its tokenizer, if it is not beside the model. With a model there are
+            more checks: how it orders the pairs, which pairs would displace the chosen response, how far the
+            responses are from its own samples, and what training costs.
+        rows: the number of pairs that the model scores, drawn at random.
+        max_length: the limit in tokens for the check of truncation; with a model by default that of training.
+        split: the split of the data, where there are several; ``eval_split`` likewise.
         format: the layout of the rows, or ``"auto"``.
-        limit: how many rows at most.
-        seed: draws what is sampled.
-        progress: told what is being looked at.
+        limit: the largest number of rows to read.
+        seed: of everything that is sampled.
+        progress: called with the name of each stage.
 
     Raises:
-        PreferoError: no row can be read, there is no such model, or an argument is out of range; before
-            anything is looked at.
+        PreferoError: no row can be read, there is no such model, or an argument is out of range; before any
+            check.
     """
     started = time.perf_counter()
     for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
@@ -204,10 +197,10 @@ def inspect(
         raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
     policy, checks = None, dict(CHECKS)
     if model is not None:
-        from prefero.doctor.checks.model import check as of_model
+        from prefero.doctor.model import check_model
         from prefero.doctor.policy import Policy
 
-        checks["the model"] = of_model
+        checks["the model"] = check_model
         policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
     progress("rows")
     corpus, data = read(data, split=split, format=format, limit=limit)
@@ -217,7 +210,7 @@ def inspect(
         kept, held = corpus.examples.hold_out(eval_data, seed)
         if not len(held):
             raise PreferoError(f"eval_data = {eval_data} holds out none of the {len(corpus)} rows.")
-        held_out, corpus = of_examples(Examples(held)), of_examples(kept, corpus.further)
+        held_out, corpus = of_examples(Examples(held)), of_examples(kept)
     elif eval_data is not None:
         held_out, _ = read(eval_data, split=eval_split, format=format)
     options = {"split": split, "eval_split": eval_split, "format": format, "max_length": max_length}
@@ -227,17 +220,17 @@ def inspect(
         from prefero.doctor.policy import TOKENIZED
 
         progress("tokens")
-        places = [pair.row for pair in corpus.pairs]
-        policy.read(corpus.examples, random.Random(seed).sample(places, min(TOKENIZED, len(places))))
+        pair_rows = [pair.row for pair in corpus.pairs]
+        policy.read(corpus.examples, random.Random(seed).sample(pair_rows, min(TOKENIZED, len(pair_rows))))
     findings: list[Finding] = []
     unasked = [] if policy else [NO_MODEL]
     for name, check in checks.items():
         progress(name)
-        for found in check(look):
-            if isinstance(found, Finding):
-                findings.append(found)
+        for result in check(look):
+            if isinstance(result, Finding):
+                findings.append(result)
             else:
-                unasked.append(found)
+                unasked.append(result)
     lengths = lengths_of(corpus)
     return Inspection(
         corpus.examples.name,

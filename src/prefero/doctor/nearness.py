@@ -1,31 +1,161 @@
-"""Rows that nearly say what another row says, or nearly the opposite."""
+"""Rows that nearly repeat or contradict another row, and held-out prompts in the training data.
+
+Near texts are found without comparing all with all. A text is a set of shingles: the runs of eight bytes of
+the text, without differences of case and white space. A sketch is a one-permutation MinHash (Broder, 1997;
+Li, Owen and Zhang, 2012) whose empty bins borrow from full ones (Shrivastava, 2017). Texts whose sketches
+agree in one of sixteen bands of four bins are candidates; whether two candidates are near is measured on
+their shingles. The bands miss one in five thousand pairs of texts with a Jaccard similarity of 0.8.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import UInt
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
-from prefero.doctor.corpus import Corpus
-from prefero.doctor.shingles import NEAR, Sketches, candidates, jaccard, shingles, sketches
+from prefero.doctor.checks import Finding, Look, Measure, Remedy, Unasked, level_of, specimen
+from prefero.doctor.corpus import Corpus, fingerprint
+from prefero.doctor.repeats import judgements, judgements_of, repeats_of
+
+WIDTH = 8
+"""Bytes of a shingle."""
+
+BINS, BANDS = 64, 16
+EMPTY = np.uint32(0xFFFFFFFF)
+BATCH = 1 << 22
+"""Bytes of text that are sketched at a time."""
+
+NEAR = 0.8
+"""The Jaccard similarity of shingles from which two texts are nearly the same."""
 
 MOST = 50_000
-"""How many candidates are measured."""
+"""Candidates that are measured."""
 
 CLEARER = 0.05
-"""By how much the crossed sides of two rows must be more alike than the straight ones to count as swapped."""
+"""By how much the crossed sides of two rows must be more similar than the straight ones to count as
+swapped."""
+
+Sketches = UInt[np.ndarray, "text bin"]
 
 Row = tuple[int, str, str, str]
 """A row, its prompt, the better and the worse response; a labelled response has "" for the other."""
 
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+
+
+def sketches(texts: Iterable[str]) -> Sketches:
+    """The sketch of each text, computed on a few megabytes of text at a time."""
+    drawn: list[Sketches] = []
+    batch: list[bytes] = []
+    size = 0
+    for text in texts:
+        batch.append(_normalised(text))
+        size += len(batch[-1])
+        if size >= BATCH:
+            drawn.append(_sketch(batch))
+            batch, size = [], 0
+    if batch:
+        drawn.append(_sketch(batch))
+    return np.concatenate(drawn) if drawn else np.empty((0, BINS), np.uint32)
+
+
+def _normalised(text: str) -> bytes:
+    """A text without differences of case and white space, at least one shingle long."""
+    return " ".join(text.split()).casefold().encode().ljust(WIDTH, b"\0")
+
+
+def _hashes(text: bytes) -> NDArray[np.uint64]:
+    """A hash of the shingle at every position."""
+    count = len(text) - WIDTH + 1
+    hashes = np.ndarray((count,), "<u8", text, strides=(1,)).astype(np.uint64)
+    hashes *= _ODD
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= _MIX
+    hashes ^= hashes >> np.uint64(29)
+    return hashes
+
+
+def _sketch(texts: Sequence[bytes]) -> Sketches:
+    """The least hash in each bin; a hash falls into the bin of its six highest bits."""
+    lengths = np.asarray([len(text) for text in texts])
+    ends = np.cumsum(lengths)
+    hashes = _hashes(b"".join(texts))
+    inside = np.ones(len(hashes) + WIDTH - 1, bool)
+    for back in range(1, WIDTH):
+        inside[ends - back] = False
+    owner = np.repeat(np.arange(len(texts)), lengths - (WIDTH - 1))
+    hashes = hashes[inside[: len(hashes)]]
+    bins = (hashes >> np.uint64(64 - 6)).astype(np.int64)
+    table = np.full(len(texts) * BINS, EMPTY)
+    np.minimum.at(table, owner * BINS + bins, (hashes & np.uint64(0xFFFFFFFE)).astype(np.uint32))
+    return _filled(table.reshape(len(texts), BINS))
+
+
+def _filled(table: Sketches) -> Sketches:
+    """Fill each empty bin with the value of a full one, found by a random walk that depends on the bin
+    alone."""
+    generator = np.random.default_rng(0)
+    full = table != EMPTY
+    filled = table.copy()
+    empty = ~full
+    while empty.any():
+        lender = generator.integers(BINS, size=BINS)
+        borrows = empty & full[:, lender]
+        filled[borrows] = table[:, lender][borrows]
+        empty &= ~borrows
+    return filled
+
+
+def candidates(
+    first: Sketches, second: Sketches | None = None, *, least: float = NEAR - 0.15
+) -> NDArray[np.int64]:
+    """Pairs of texts that may be near: (i, j) with i < j of one set, or i of the first and j of the second.
+
+    Of many texts that agree in a band, each is paired only with the first. Pairs whose sketches agree in a
+    smaller share of their bins than ``least`` are left out.
+    """
+    sketches = first if second is None else np.concatenate([first, second])
+    members = np.arange(len(sketches))
+    agreeing = []
+    for band in np.split(sketches, BANDS, axis=1):
+        keys = np.ascontiguousarray(band).view(np.dtype((np.void, band.shape[1] * 4))).ravel()
+        _, start, group = np.unique(keys, return_index=True, return_inverse=True)
+        leader = start[group]
+        paired = members != leader if second is None else (members >= len(first)) & (leader < len(first))
+        agreeing.append(np.stack([leader[paired], members[paired]], axis=1))
+    pairs = np.unique(np.concatenate(agreeing), axis=0)
+    shares = (sketches[pairs[:, 0]] == sketches[pairs[:, 1]]).mean(1) if len(pairs) else np.empty(0)
+    pairs = pairs[shares >= least]
+    if second is not None:
+        pairs[:, 1] -= len(first)
+    return pairs
+
+
+@lru_cache(maxsize=4096)
+def shingles(text: str) -> NDArray[np.uint64]:
+    """The distinct shingles of a text, hashed, in order."""
+    return np.unique(_hashes(_normalised(text)))
+
+
+def similarity(text: str, other: str) -> float:
+    """The Jaccard similarity of two texts: shared shingles over all shingles of the two."""
+    if text == other:
+        return 1.0
+    shared = len(np.intersect1d(shingles(text), shingles(other), assume_unique=True))
+    return shared / (len(shingles(text)) + len(shingles(other)) - shared)
+
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """``near`` are rows that nearly repeat an earlier one, with that one, ``opposed`` couples of rows that
-    nearly contradict each other. ``measured`` of ``candidates`` were looked at."""
+    """Near rows. ``near`` maps rows to the first row that they nearly repeat; ``opposed`` are pairs of rows
+    that nearly contradict each other. Of the ``candidates``, ``measured`` were measured."""
 
     near: Mapping[int, int]
     opposed: tuple[tuple[int, int], ...]
@@ -34,67 +164,154 @@ class Nearness:
 
 
 def rows_of(corpus: Corpus, leave_out: Iterable[int] = ()) -> list[Row]:
-    out = set(leave_out)
-    rows = [(p.row, p.prompt, p.chosen, p.rejected) for p in corpus.pairs if p.row not in out]
-    rows += [
-        (one.row, one.prompt, one.response, "") if one.good else (one.row, one.prompt, "", one.response)
-        for one in corpus.labelled
-        if one.row not in out
-    ]
+    """The rows with their texts."""
+    left_out = set(leave_out)
+    rows = [(p.row, p.prompt, p.chosen, p.rejected) for p in corpus.pairs if p.row not in left_out]
+    for item in corpus.labelled:
+        if item.row not in left_out:
+            sides = (item.response, "") if item.good else ("", item.response)
+            rows.append((item.row, item.prompt, *sides))
     return rows
 
 
 def near_rows(rows: Sequence[Row]) -> Nearness:
-    """Among rows none of which repeats another to the letter."""
-    drawn = sketches("\n".join((prompt, *sorted(sides))) for _, prompt, *sides in rows)
-    couples = candidates(drawn)
-    measured = couples[:MOST]
-    parent = list(range(len(rows)))
-    opposed = []
-    for i, j in measured.tolist():
-        kind = _kind(rows[i], rows[j])
-        if kind == "opposed":
-            opposed.append((rows[i][0], rows[j][0]))
-        elif kind == "near":
-            first, second = _root(parent, i), _root(parent, j)
-            parent[max(first, second)] = min(first, second)
-    near = {rows[i][0]: rows[_root(parent, i)][0] for i in range(len(rows)) if parent[i] != i}
-    return Nearness(dict(sorted(near.items())), tuple(opposed), len(measured), len(couples))
+    """Near rows among rows that do not repeat each other exactly."""
+    pairs = candidates(sketches("\n".join((prompt, *sorted(sides))) for _, prompt, *sides in rows))
+    measured = pairs[:MOST].tolist()
+    relations = [_relation(rows[i], rows[j]) for i, j in measured]
+    opposed = [
+        (rows[i][0], rows[j][0])
+        for (i, j), relation in zip(measured, relations, strict=True)
+        if relation == "opposed"
+    ]
+    edges = np.asarray(
+        [pair for pair, relation in zip(measured, relations, strict=True) if relation == "near"], int
+    ).reshape(-1, 2)
+    graph = csr_matrix((np.ones(len(edges)), edges.T), shape=(len(rows), len(rows)))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    near = {rows[i][0]: rows[k][0] for i, k in enumerate(first[component].tolist()) if k != i}
+    return Nearness(dict(sorted(near.items())), tuple(opposed), len(measured), len(pairs))
 
 
-def _root(parent: list[int], i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@lru_cache(maxsize=4096)
-def _shingles(text: str) -> NDArray[np.uint64]:
-    return shingles(text)
-
-
-def alike(one: str, other: str) -> float:
-    """The Jaccard similarity of two texts."""
-    return 1.0 if one == other else jaccard(_shingles(one), _shingles(other))
-
-
-def _kind(one: Row, other: Row) -> str:
-    if alike(one[1], other[1]) < NEAR:
+def _relation(one: Row, other: Row) -> str:
+    """``near``, ``opposed`` (the same prompt and responses with the other label), or nothing."""
+    if similarity(one[1], other[1]) < NEAR:
         return ""
-    straight = min(alike(one[2], other[2]), alike(one[3], other[3]))
-    crossed = min(alike(one[2], other[3]), alike(one[3], other[2]))
+    straight = min(similarity(one[2], other[2]), similarity(one[3], other[3]))
+    crossed = min(similarity(one[2], other[3]), similarity(one[3], other[2]))
     if crossed >= NEAR and crossed > straight + CLEARER:
         return "opposed"
     return "near" if straight >= NEAR else ""
 
 
-def prompts_nearby(
-    train: Sketches, train_prompts: Sequence[str], held_out: Sketches, held_out_prompts: Sequence[str]
-) -> dict[int, int]:
-    """The held-out prompts that have a near one to train on, each with that one's place."""
-    found: dict[int, int] = {}
-    for i, j in candidates(train, held_out)[:MOST].tolist():
-        if j not in found and alike(train_prompts[i], held_out_prompts[j]) >= NEAR:
-            found[j] = i
-    return found
+def check_nearness(look: Look) -> Iterator[Finding]:
+    """Rows that nearly repeat, or nearly contradict, another."""
+    repeats = repeats_of(look)
+    leave_out = {*repeats.repeated, *(row for group in repeats.contradicting for row in group[1:])}
+    rows = rows_of(look.corpus, leave_out)
+    if len(rows) < 2:
+        return
+    result = near_rows(rows)
+    sample = (
+        "Nearly the same: a Jaccard similarity of 0.8 or more of runs of eight bytes, of the prompt and of "
+        "each response. Candidates are found by MinHash, which misses one such pair of rows in thousands."
+    )
+    if result.measured < result.candidates:
+        sample += f" Of {result.candidates:,} candidates {result.measured:,} were measured."
+    near = tuple(result.near)
+    share = Measure.share("rows that nearly repeat another", len(near), len(rows))
+    yield Finding(
+        "near_duplicates",
+        "Nearly repeated rows",
+        level_of(share, look=0.01, act=0.05),
+        f"{len(near):,} of {len(rows):,} rows have nearly the prompt, responses and label of another row.",
+        (share,),
+        stake=share.value / 2,
+        why="Near copies give a comparison more weight, and on both sides of a split they make held-out "
+        "numbers too good.",
+        papers=("Lee et al., 2022, arXiv 2107.06499",),
+        threshold="1 % of the rows; to act on from 5 %",
+        remedies=(Remedy("Remove the later copies.", look.commands.without("near_duplicates")),),
+        specimens=look.specimens(near, beside=result.near),
+        sample=sample,
+        rows=near,
+    )
+    against = tuple(sorted({row for pair in result.opposed for row in pair}))
+    share = Measure.share("rows nearly contradicted by another", len(against), len(rows))
+    yield Finding(
+        "near_contradictions",
+        "Near contradictions",
+        level_of(share, look=0.0, act=0.01),
+        f"{len(against):,} of {len(rows):,} rows prefer nearly the response that another row, with nearly "
+        "the same prompt, rejects.",
+        (share,),
+        stake=share.value,
+        why="One of the two labels is wrong, or depends on the few words in which the rows differ.",
+        papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409",),
+        threshold="any; to act on from 1 % of the rows",
+        remedies=(
+            Remedy("Remove them.", look.commands.without("near_contradictions")),
+            Remedy("Or train with a method that allows for wrong labels.", look.commands.train("cdpo")),
+        ),
+        specimens=tuple(shown for pair in result.opposed[:2] for shown in look.specimens(pair)),
+        sample=sample,
+        rows=against,
+    )
+
+
+def prompts_nearby(train: Sequence[str], held_out: Sequence[str]) -> dict[int, int]:
+    """The held-out prompts that are near a training prompt, each with the index of that prompt."""
+    nearby: dict[int, int] = {}
+    for i, j in candidates(sketches(train), sketches(held_out))[:MOST].tolist():
+        if j not in nearby and similarity(train[i], held_out[j]) >= NEAR:
+            nearby[j] = i
+    return nearby
+
+
+def check_overlap(look: Look) -> Iterator[Finding | Unasked]:
+    """Held-out prompts that also occur in the training data, exactly or nearly."""
+    held_out = look.held_out
+    if held_out is None:
+        yield Unasked("Overlap of training and held-out data", "no held-out data were named (--eval-data)")
+        return
+    train_prompts, test_prompts = list(look.corpus.prompts), list(held_out.prompts)
+    train_keys, test_keys = (list(map(fingerprint, prompts)) for prompts in (train_prompts, test_prompts))
+    trained = set(train_keys)
+    exact = [row for row, key in enumerate(test_keys) if key in trained]
+    others = [row for row, key in enumerate(test_keys) if key not in trained]
+    nearby = prompts_nearby(train_prompts, [test_prompts[row] for row in others])
+    near = [others[index] for index in nearby]
+    known = {(prompt, frozenset(sides)) for _, prompt, *sides in judgements_of(look)}
+    whole = sum((prompt, frozenset(sides)) in known for _, prompt, *sides in judgements(held_out))
+    either = sorted([*exact, *near])
+    share = Measure.share("held-out rows whose prompt, or nearly, is trained on", len(either), len(held_out))
+    leaked, near_rows = {test_keys[row] for row in exact}, set(nearby.values())
+    rows = tuple(row for row, key in enumerate(train_keys) if row in near_rows or key in leaked)
+    yield Finding(
+        "overlap",
+        "Held-out prompts in the training data",
+        level_of(share, look=0.0, act=0.01),
+        f"{len(either):,} of {len(held_out):,} held-out rows have a prompt that is in the training data: "
+        f"{len(exact):,} exactly, {len(near):,} nearly. For {whole:,} of them both responses are there as "
+        "well.",
+        (
+            share,
+            Measure.share("the same prompt", len(exact), len(held_out)),
+            Measure.share("the same prompt and responses", whole, len(held_out)),
+        ),
+        stake=share.value,
+        why="Held-out accuracy then measures memorised rows, and training stops too late.",
+        papers=("Lee et al., 2022, arXiv 2107.06499",),
+        threshold="any; to act on from 1 % of the held-out rows",
+        remedies=(
+            Remedy("Remove these prompts from the training data.", look.commands.without("overlap")),
+            Remedy(
+                "Or hold out a share of the training data: rows with the same prompt stay together.",
+                look.commands.on_share("dpo", 0.05),
+            ),
+        ),
+        specimens=tuple(specimen(held_out, row) for row in either[:3]),
+        sample="Nearly: a Jaccard similarity of 0.8 or more of runs of eight bytes.",
+        rows=rows,
+    )

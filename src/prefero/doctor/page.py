@@ -1,25 +1,24 @@
-"""The inspection as one HTML file that needs nothing else."""
+"""The inspection as an HTML page and on a terminal: findings to act on first."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from jinja2 import ChoiceLoader, PackageLoader
 from markupsafe import Markup
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
-from prefero.doctor.findings import Finding, Level, Measure
+from prefero.doctor.checks import LEVELS, Finding, Level, Measure, Remedy
 from prefero.doctor.inspection import Inspection
-from prefero.doctor.words import headline, told, told_interval
-from prefero.errors import PreferoError
 from prefero.report.charts import histogram, whisker
-from prefero.report.numbers import duration, number
-from prefero.report.page import environment
-from prefero.report.summary import Tile
+from prefero.report.numbers import duration, number, percent
+from prefero.report.page import environment, write_page
+from prefero.report.summary import Tile, counted
 
 TONE: dict[Level, str] = {"act": "bad", "look": "warn", "fine": "good"}
 
@@ -33,12 +32,12 @@ TILES = (
     "on_policy",
     "reference",
 )
-"""The findings whose first number a reader looks for first."""
+"""The findings whose first number is shown at the top of the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A measure as the page has it."""
+    """A measure as the page shows it."""
 
     name: str
     value: str
@@ -47,75 +46,53 @@ class Shown:
 
 
 def write(inspection: Inspection, file: str | Path) -> Path:
-    """Write the page, and say where. It loads nothing from anywhere and escapes what comes from data.
+    """Write the page and return its path. The page loads nothing else and escapes all text of the data.
 
     Raises :class:`PreferoError` if the file cannot be written.
     """
-    target = Path(file)
-    base = environment()
-    loaders = [PackageLoader("prefero", "doctor"), base.loader]
-    pages = base.overlay(loader=ChoiceLoader([loader for loader in loaders if loader]))
-    text = pages.get_template("inspection.html").render(contents(inspection), prefero=version("prefero"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, target)
-    except OSError as error:
-        raise PreferoError(f"{target}: the page cannot be written: {error}") from error
-    return target
+    findings = inspection.findings
+    text = (
+        environment("doctor")
+        .get_template("inspection.html")
+        .render(
+            name=inspection.name,
+            headline=headline(inspection),
+            tiles=list(_tiles(inspection)),
+            found=[(each, list(map(_shown, each.measures))) for each in findings if each.level != "fine"],
+            fine=[(each, _shown(each.measures[0])) for each in findings if each.level == "fine"],
+            clearing=inspection.clearing,
+            tone=TONE,
+            unasked=inspection.unasked,
+            facts=inspection.facts,
+            lengths=_lengths_chart(inspection),
+            table=inspection.lengths,
+            seconds=duration(inspection.seconds),
+            number=number,
+            prefero=version("prefero"),
+        )
+    )
+    write_page(text, Path(file))
+    return Path(file)
 
 
-def contents(inspection: Inspection) -> dict[str, Any]:
-    found = [one for one in inspection.findings if one.level != "fine"]
-    return {
-        "name": inspection.name,
-        "headline": headline(inspection),
-        "tiles": list(tiles(inspection)),
-        "found": [(one, [shown(measure) for measure in one.measures]) for one in found],
-        "fine": [(one, shown(one.measures[0])) for one in inspection.findings if one.level == "fine"],
-        "clearing": inspection.clearing,
-        "tone": TONE,
-        "unasked": inspection.unasked,
-        "facts": inspection.facts,
-        "lengths": lengths_chart(inspection),
-        "table": inspection.lengths,
-        "seconds": duration(inspection.seconds),
-        "number": number,
-    }
-
-
-def tiles(inspection: Inspection) -> Iterator[Tile]:
+def _tiles(inspection: Inspection) -> Iterator[Tile]:
     yield Tile("Rows", number(inspection.rows), f"{inspection.format}; {number(inspection.pairs)} pairs")
-    by_key = {finding.key: finding for finding in inspection.findings}
     for key in TILES:
-        if key in by_key:
-            yield tile(by_key[key])
+        if key in inspection:
+            measure = inspection[key].measures[0]
+            name, ends = measure.name[:1].upper() + measure.name[1:], interval_in_words(measure)
+            yield Tile(name, in_words(measure), ends and f"95 %: {ends}", TONE[inspection[key].level])
 
 
-def tile(finding: Finding) -> Tile:
-    measure = finding.measures[0]
-    ends = told_interval(measure)
-    return Tile(
-        measure.name[:1].upper() + measure.name[1:],
-        told(measure),
-        ends and f"95 %: {ends}",
-        TONE[finding.level],
-    )
+def _shown(measure: Measure) -> Shown:
+    picture: Markup | str = ""
+    if measure.interval is not None and measure.unit == "share":
+        ends = measure.interval.low, measure.interval.high
+        picture = whisker(measure.value, ends, (0, 1), "plain")
+    return Shown(measure.name, in_words(measure), interval_in_words(measure), picture)
 
 
-def shown(measure: Measure) -> Shown:
-    interval = measure.interval
-    on_scale = measure.unit == "share" and interval is not None
-    picture = (
-        whisker(measure.value, (interval.low, interval.high), (0, 1), "plain")
-        if interval and on_scale
-        else ""
-    )
-    return Shown(measure.name, told(measure), told_interval(measure), picture)
-
-
-def lengths_chart(inspection: Inspection) -> Markup | None:
+def _lengths_chart(inspection: Inspection) -> Markup | None:
     edges, counts = inspection.histogram
     if not counts:
         return None
@@ -127,3 +104,108 @@ def lengths_chart(inspection: Inspection) -> Markup | None:
         describe=f"Histogram of the lengths in characters: {names}",
         x_label="characters",
     )
+
+
+STYLE = {"act": "bold red", "look": "yellow", "fine": "green"}
+MARK = {"act": "!", "look": "?", "fine": "·"}
+
+
+def summary(
+    inspection: Inspection, page: Path | None = None, *, saved: tuple[Path, int] | None = None
+) -> RenderableType:
+    """The findings with their first remedies, and a line for each check that found nothing."""
+    lines: list[RenderableType] = [
+        Text.assemble(
+            (inspection.name, "bold"),
+            f"  {number(inspection.rows)} rows, {number(inspection.pairs)} pairs ({inspection.format}), "
+            f"inspected in {duration(inspection.seconds)}",
+        ),
+        Text(headline(inspection)),
+        Text(),
+    ]
+    for finding in inspection.findings:
+        if finding.level != "fine":
+            lines += _block(finding)
+    if inspection.clearing:
+        lines += _step(inspection.clearing)
+        lines.append(Text())
+    lines.append(_fine(inspection))
+    if inspection.unasked:
+        titles = "; ".join(f"{each.title.lower()} ({each.reason})" for each in inspection.unasked)
+        lines.append(Text(f"not checked: {titles}", style="dim"))
+    if saved:
+        lines.append(Text(f"\n{number(saved[1])} rows saved: {saved[0]}"))
+    if page:
+        lines.append(Text(f"\nall details: {page}"))
+    return Group(*lines)
+
+
+def _block(finding: Finding) -> list[RenderableType]:
+    measure = finding.measures[0]
+    ends = interval_in_words(measure)
+    interval = f" [{ends}]" if ends else ""
+    style = STYLE[finding.level]
+    lines: list[RenderableType] = [
+        Text.assemble(
+            (f"{MARK[finding.level]} {finding.title}", style),
+            f"  {in_words(measure)}{interval}",
+            overflow="fold",
+        ),
+        Padding(Text(finding.message), (0, 0, 0, 2)),
+    ]
+    for remedy in finding.remedies[:1]:
+        lines += _step(remedy)
+    return [*lines, Text()]
+
+
+def _step(remedy: Remedy) -> list[RenderableType]:
+    lines: list[RenderableType] = [Padding(Text(remedy.what, style="dim"), (0, 0, 0, 2))]
+    if remedy.command:
+        lines.append(Padding(Text(remedy.command, style="cyan", overflow="fold"), (0, 0, 0, 4)))
+    return lines
+
+
+def _fine(inspection: Inspection) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for finding in inspection.findings:
+        if finding.level == "fine":
+            measure = finding.measures[0]
+            table.add_row(
+                Text("✓", style="green"),
+                finding.title,
+                in_words(measure),
+                Text(interval_in_words(measure), style="dim"),
+            )
+    return table
+
+
+def in_words(measure: Measure) -> str:
+    """The value with its unit."""
+    return (
+        percent(measure.value)
+        if measure.unit == "share"
+        else f"{number(measure.value)} {measure.unit}".strip()
+    )
+
+
+def interval_in_words(measure: Measure) -> str:
+    """The ends of the interval; empty if there is none."""
+    if measure.interval is None:
+        return ""
+    form = percent if measure.unit == "share" else number
+    return f"{form(measure.interval.low)} to {form(measure.interval.high)}"
+
+
+def headline(inspection: Inspection) -> str:
+    """The numbers of findings, and their titles."""
+    act, look, fine = (
+        [each.title.lower() for each in inspection.findings if each.level == level] for level in LEVELS
+    )
+    if not act and not look:
+        return f"No problems found: {counted(len(fine), 'check').lower()} passed."
+    sentences = []
+    if act:
+        sentences.append(f"{counted(len(act), 'finding')} to act on before training: {', '.join(act)}.")
+    if look:
+        sentences.append(f"{counted(len(look), 'finding')} to look at: {', '.join(look)}.")
+    return " ".join(sentences)

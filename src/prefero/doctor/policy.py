@@ -1,4 +1,11 @@
-"""The model that is to be aligned, and what it makes of some of the data before it is."""
+"""The model to be aligned, measured on some of the data before training.
+
+:class:`Policy` gives its log-probabilities, its own samples, its speed, and which pairs make training lower
+the likelihood of the responses that it should raise (:func:`ches`): Razin et al., 2024, arXiv 2410.08847. The
+hidden states are those that enter the language-model head: after the last norm, at the positions that
+*predict* the tokens of the response. The first belongs to the last token of the prompt; the state at the
+response's own last token is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +18,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from prefero.data.examples import Examples, Text
-from prefero.data.packing import unique_tokens
 from prefero.data.tokenize import TokenDataset
-from prefero.data.trie import Cell, TokenExample
-from prefero.doctor.displacement import Ches, ches_of
+from prefero.data.trie import Cell, TokenExample, unique_tokens
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import PairLogps, pair_logps
 from prefero.generate.sampling import sample
 from prefero.models.kind import Reading
 from prefero.models.loading import ModelSource, kind_of
+from prefero.models.scoring import scored_rows
 from prefero.models.text import TextKind, context_length, length_limit, sample_tokens
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
+from prefero.objectives.signals import TOKEN_STATE
 
 TOKENIZED = 10_000
-"""Rows that are tokenised, at most."""
+"""Pairs that are tokenised, at most."""
 
 PROMPTS = 32
-"""Prompts that the model answers itself."""
+"""Prompts for which the model samples a response."""
 
 TIMED = 3
-"""How often a step is timed, after one that is not."""
+"""Steps that are timed, after one that is not."""
 
 KINDS = ("language", "encoder_decoder")
 
@@ -43,7 +51,7 @@ KINDS = ("language", "encoder_decoder")
 @dataclass(frozen=True, slots=True)
 class OnPolicy:
     """Mean log-probabilities per token, in nats, of the model's own samples and of the data's responses to
-    the same prompts, all cut at the same length; one number a prompt."""
+    the same prompts, all cut at the same length; one number per prompt."""
 
     own: NDArray[np.float64]
     chosen: NDArray[np.float64]
@@ -53,8 +61,8 @@ class OnPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of a training step and of scoring alone, per token that goes through the model; each timed
-    several times."""
+    """Seconds of a training step and of scoring alone, per token that goes through the model, in several
+    repetitions."""
 
     step: tuple[float, ...]
     scoring: tuple[float, ...]
@@ -64,9 +72,9 @@ class Pace:
 
 @dataclass
 class Policy:
-    """``rows`` pairs are scored. ``max_length`` is in tokens; None for what training would take.
+    """The model to be aligned, and what is measured of it on ``rows`` pairs.
 
-    :meth:`read` comes before everything that is measured.
+    ``max_length`` is in tokens; None for the default of training. :meth:`read` comes before all measurements.
     """
 
     kind: TextKind
@@ -89,16 +97,16 @@ class Policy:
         max_length: int | None = None,
         seed: int = 0,
     ) -> Policy:
-        """Reads the configuration and the tokenizer, not yet the weights.
+        """Read the configuration and the tokenizer, not yet the weights.
 
-        Raises :class:`PreferoError` for a model that cannot be had, or does not read and write text alone,
-        and for a ``max_length`` that it does not have.
+        Raises :class:`PreferoError` for a model that cannot be loaded or does not map text to text, and for a
+        ``max_length`` beyond its positions.
         """
         source = ModelSource(model) if isinstance(model, str) else model
         kind = kind_of("auto", source, processor)
         if kind.name not in KINDS or not isinstance(kind, TextKind):
             raise PreferoError(
-                f"{kind.model_name} is a model of the kind {kind.name}; data are looked at with models that "
+                f"{kind.model_name} is a model of the kind {kind.name}; data are inspected with models that "
                 f"read and write text ({', '.join(KINDS)}). Inspect them without a model."
             )
         if rows < 2:
@@ -108,16 +116,16 @@ class Policy:
 
     @property
     def limit(self) -> int:
-        """Tokens that prompt and response may have."""
+        """The number of tokens that prompt and response may have."""
         return length_limit(self.max_length, self.kind.config)
 
     @property
     def context(self) -> int | None:
-        """How many positions the model has, where it says so."""
+        """The number of positions of the model, where its configuration says so."""
         return context_length(self.kind.config)
 
     def read(self, examples: Examples, places: Sequence[int]) -> None:
-        """Tokenise these examples, as DPO would read them. ``places`` are shuffled: the first are scored."""
+        """Tokenise the examples at ``places`` as DPO would. They are shuffled: the first ones are scored."""
         needs = dry_run(from_config("dpo"))
         reading = Reading("train", self.max_length, self.seed, "dpo")
         some = replace(examples, items=[examples[place] for place in places])
@@ -157,8 +165,8 @@ class Policy:
 
     @cached_property
     def on_policy(self) -> OnPolicy | None:
-        """None for encoder–decoders, whose samples do not say how likely they were, and where no prompt
-        leaves room for a response."""
+        """None for encoder–decoders, whose samples come without likelihoods, and where no prompt leaves room
+        for a response."""
         if self.kind.name != "language":
             return None
         longest = sample_tokens(self.limit)
@@ -176,27 +184,27 @@ class Policy:
         cut = [[Cell(c.context, c.response[:longest]) for c in self.tokens[i].cells] for i in asked]
         data = pair_logps(self.model, [(chosen, rejected) for chosen, rejected in cut])
         return OnPolicy(
-            np.asarray([float(np.mean(one.logps)) for one in drawn]),
+            np.asarray([float(np.mean(sample.logps)) for sample in drawn]),
             (data.chosen / data.chosen_length).numpy(),
             (data.rejected / data.rejected_length).numpy(),
             longest,
         )
 
     def _has_room(self, example: TokenExample, longest: int) -> bool:
-        """Whether the model can be asked the same and answer."""
-        contexts = [cell.context for cell in example.cells]
-        same = all(len(one) == len(contexts[0]) for one in contexts)
-        return same and not example.truncated and len(contexts[0]) + longest <= self.limit
+        """Whether the model can be given the prompt as it is and answer it."""
+        contexts = {len(cell.context) for cell in example.cells}
+        return len(contexts) == 1 and not example.truncated and max(contexts) + longest <= self.limit
 
     @cached_property
     def pace(self) -> Pace:
-        """A step of DPO's policy (forward and backward) and a pass of the reference, on a few pairs."""
+        """The speed of a step of DPO's policy (forward and backward) and of a pass of the reference, on a few
+        pairs."""
         device = next(self.model.parameters()).device
         budget = min(1024, self.kind.budget(self.layout, device))
         chosen: list[TokenExample] = []
         tokens = 0
         for i in self.scored:
-            size = unique_tokens(self.tokens[i])
+            size = unique_tokens(self.tokens[i].all_cells)
             if chosen and tokens + size > budget:
                 break
             chosen.append(self.tokens[i])
@@ -206,7 +214,7 @@ class Policy:
 
         def timed(train: bool) -> tuple[float, ...]:
             seconds = [self._once(rows, train) for _ in range(TIMED + 1)][1:]
-            return tuple(one / tokens for one in seconds)
+            return tuple(each / tokens for each in seconds)
 
         return Pace(timed(True), timed(False), tokens, device.type)
 
@@ -215,12 +223,98 @@ class Policy:
         with torch.set_grad_enabled(train):
             logps = self.kind.score(self.model, rows)[""].logps
             if train:
-                weights = [one for one in self.model.parameters() if one.requires_grad]
+                weights = [weight for weight in self.model.parameters() if weight.requires_grad]
                 torch.autograd.grad(logps.sum(), weights, allow_unused=True)
         if logps.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
     def seconds(self, tokens: float) -> tuple[float, float]:
-        """Of an epoch's steps over so many tokens, and of scoring them once for the reference."""
+        """The seconds of an epoch's steps over so many tokens, and of scoring them once for the reference."""
         return tokens * statistics.median(self.pace.step), tokens * statistics.median(self.pace.scoring)
+
+
+@dataclass(frozen=True, slots=True)
+class Ches:
+    """The centred hidden embedding similarity of each pair: the higher, the more displacement.
+
+    ``score`` is ⟨H_w, H_l⟩ − ‖H_w‖² with H the sum of a response's states; ``normalised`` has means instead
+    of sums. Filter by ``normalised``: ``score`` grows with the length.
+    """
+
+    score: Float[Tensor, " pair"]
+    normalised: Float[Tensor, " pair"]
+
+
+def ches(
+    chosen: Float[Tensor, "pair token hidden"],
+    rejected: Float[Tensor, "pair token_ hidden"],
+    chosen_mask: Bool[Tensor, "pair token"],
+    rejected_mask: Bool[Tensor, "pair token_"],
+) -> Ches:
+    """CHES from the states that predict each response's tokens, where the masks are true."""
+    both = (chosen, chosen_mask), (rejected, rejected_mask)
+    totals = [torch.where(mask[..., None], states, 0).double().sum(1) for states, mask in both]
+    return of_sums(totals[0], totals[1], chosen_mask.sum(1), rejected_mask.sum(1))
+
+
+def of_sums(
+    chosen: Float[Tensor, "pair hidden"],
+    rejected: Float[Tensor, "pair hidden"],
+    chosen_length: Tensor,
+    rejected_length: Tensor,
+) -> Ches:
+    """CHES from the sums of the states and their numbers; a response without tokens has the mean 0."""
+
+    def similarity(w: Tensor, other: Tensor) -> Tensor:
+        return (w * other).sum(-1) - w.square().sum(-1)
+
+    means = [
+        total / length.clamp(min=1)[:, None]
+        for total, length in ((chosen, chosen_length), (rejected, rejected_length))
+    ]
+    return Ches(similarity(chosen, rejected), similarity(*means))
+
+
+def ches_of(model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_row: int = 4096) -> Ches:
+    """CHES of (chosen, rejected) pairs under the language model from which training starts.
+
+    Raises:
+        PreferoError: there are no pairs.
+    """
+    if not pairs:
+        raise PreferoError("CHES needs at least one pair; got none")
+    examples = [TokenExample(pair, {}, i) for i, pair in enumerate(pairs)]
+    sums: list[Tensor] = [torch.empty(0)] * len(pairs)
+    lengths: list[Tensor] = [torch.empty(0)] * len(pairs)
+    rows = scored_rows(model, examples, frozenset({TOKEN_STATE}), tokens_per_row=tokens_per_row)
+    for row, scored in rows:
+        states = torch.where(scored.mask[..., None], scored.signals[TOKEN_STATE], 0).double().sum(2).cpu()
+        for place, i in enumerate(row):
+            sums[i], lengths[i] = states[place], scored.mask[place].sum(-1).cpu()
+    total, length = torch.stack(sums), torch.stack(lengths)
+    return of_sums(total[:, 0], total[:, 1], length[:, 0], length[:, 1])
+
+
+def least_displacing(scores: Ches, keep: int) -> list[int]:
+    """The ``keep`` pairs with the lowest length-normalised score, in their order in the data.
+
+    The paper keeps 5 % of the pairs; up to 15 % did as well. Kept pairs have distinct responses; this does
+    not guarantee that the likelihood of the chosen response rises.
+
+    Raises:
+        PreferoError: ``keep`` is not between 1 and the number of pairs.
+    """
+    if not 1 <= keep <= len(scores.normalised):
+        raise PreferoError(
+            f"keep is {keep}; expected a number between 1 and the {len(scores.normalised)} pairs"
+        )
+    return sorted(scores.normalised.argsort(stable=True)[:keep].tolist())
+
+
+def displaced_towards(
+    unembedding: Float[Tensor, "vocabulary hidden"], chosen: int, rejected: int
+) -> Float[Tensor, " vocabulary"]:
+    """⟨W_z, W_w − W_l⟩ for every token z: the change of its logit in the first step on a pair that differs in
+    one token, up to a constant. The chosen token need not have the largest."""
+    return unembedding @ (unembedding[chosen] - unembedding[rejected])

@@ -1,42 +1,47 @@
-"""Rows that say again what another row says, and rows that say the opposite."""
+"""Repeated rows, contradicting labels, identical responses, and cycles of preferences."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
-from prefero.doctor.corpus import Corpus, same
+from prefero.doctor.checks import Finding, Look, Measure, Remedy, level_of, shared
+from prefero.doctor.corpus import Corpus, Pair, fingerprint
 
 Judgement = tuple[int, Hashable, Hashable, Hashable]
-"""A row, its prompt, the better and the worse response. Of a labelled response the two are its text and a
-mark: a good one is (text, mark), a bad one (mark, text)."""
+"""A row, with fingerprints of its prompt, the better and the worse response. For a labelled response the two
+are its text and :data:`OTHER_LABEL`: (text, OTHER_LABEL) if it is good, (OTHER_LABEL, text) if it is bad."""
 
-MARK = "the other label"
+OTHER_LABEL = "the other label"
 
 
 def judgements(corpus: Corpus) -> list[Judgement]:
-    """What the rows say, with a number for every text (:func:`~prefero.doctor.corpus.same`)."""
-    said: list[Judgement] = [
-        (pair.row, same(pair.prompt), same(pair.chosen), same(pair.rejected)) for pair in corpus.pairs
+    """The judgements of the rows, with a fingerprint for every text."""
+    judged: list[Judgement] = [
+        (pair.row, fingerprint(pair.prompt), fingerprint(pair.chosen), fingerprint(pair.rejected))
+        for pair in corpus.pairs
     ]
-    for one in corpus.labelled:
-        text = same(one.response)
-        sides: tuple[Hashable, Hashable] = (text, MARK) if one.good else (MARK, text)
-        said.append((one.row, same(one.prompt), *sides))
-    return said
+    for item in corpus.labelled:
+        text = fingerprint(item.response)
+        sides = (text, OTHER_LABEL) if item.good else (OTHER_LABEL, text)
+        judged.append((item.row, fingerprint(item.prompt), *sides))
+    return judged
 
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """``repeated`` are rows that repeat an earlier one, with that one; ``contradicting`` all rows of
-    comparisons that are labelled both ways, in groups; ``identical`` rows whose two sides are the same text.
+    """Repetitions of rows.
 
-    ``judged`` has, for every comparison that was made more than once, how often it came out each way.
-    ``cyclic`` are rows on cycles of three or more responses to a prompt, none of them contradicted by itself;
-    ``circles`` is how many prompts have some.
+    ``repeated`` maps rows to the earlier row that they repeat. ``contradicting`` are groups of rows with the
+    same comparison and both labels. ``identical`` are rows whose two sides are the same text. ``judged`` has,
+    for every comparison that was made more than once, how often it had each outcome. ``cyclic`` are rows on
+    cycles of three or more responses to a prompt, without rows that are contradicted; ``cyclic_prompts`` is
+    the number of prompts with cycles.
     """
 
     repeated: Mapping[int, int]
@@ -44,57 +49,181 @@ class Repeats:
     identical: tuple[int, ...]
     judged: tuple[tuple[int, int], ...]
     cyclic: tuple[int, ...]
-    circles: int
+    cyclic_prompts: int
 
 
-def find(said: Sequence[Judgement]) -> Repeats:
-    """The repeats, contradictions and cycles among the judgements."""
-    comparisons: dict[tuple[Hashable, Hashable], dict[Hashable, list[int]]] = defaultdict(dict)
+def find(judged: Sequence[Judgement]) -> Repeats:
+    """Find repeats, contradictions and cycles."""
+    comparisons: dict[tuple[Hashable, frozenset[Hashable]], dict[Hashable, list[int]]] = defaultdict(dict)
     identical = []
-    for row, prompt, better, worse in said:
+    for row, prompt, better, worse in judged:
         if better == worse:
             identical.append(row)
         else:
-            ways = comparisons[prompt, frozenset((better, worse))]
-            ways.setdefault(better, []).append(row)
-    repeated, contradicting, judged = {}, [], []
-    edges: list[tuple[int, Hashable, Hashable, Hashable]] = []
-    for (prompt, sides), ways in comparisons.items():
-        for better, (first, *later) in ways.items():
+            comparisons[prompt, frozenset((better, worse))].setdefault(better, []).append(row)
+    repeated: dict[int, int] = {}
+    contradicting, outcomes, edges = [], [], []
+    for (prompt, sides), rows_by_winner in comparisons.items():
+        for better, (first, *later) in rows_by_winner.items():
             repeated.update(dict.fromkeys(later, first))
-            if len(ways) == 1 and MARK not in sides:  # type: ignore[operator]
-                (worse,) = sides - {better}  # type: ignore[operator]
+            if len(rows_by_winner) == 1 and OTHER_LABEL not in sides:
+                (worse,) = sides - {better}
                 edges += [(row, prompt, better, worse) for row in (first, *later)]
-        if len(ways) == 2:
-            contradicting.append(tuple(sorted(row for rows in ways.values() for row in rows)))
-        if sum(map(len, ways.values())) > 1:
-            one, *other = map(len, ways.values())
-            judged.append((one, sum(other)))
-    cyclic, circles = _on_cycles(edges)
+        counts = [len(rows) for rows in rows_by_winner.values()]
+        if len(counts) == 2:
+            contradicting.append(tuple(sorted(row for rows in rows_by_winner.values() for row in rows)))
+        if sum(counts) > 1:
+            outcomes.append((counts[0], sum(counts[1:])))
+    cyclic, cyclic_prompts = _on_cycles(edges)
     return Repeats(
-        dict(sorted(repeated.items())), tuple(contradicting), tuple(identical), tuple(judged), cyclic, circles
+        dict(sorted(repeated.items())),
+        tuple(contradicting),
+        tuple(identical),
+        tuple(outcomes),
+        cyclic,
+        cyclic_prompts,
     )
 
 
-def _on_cycles(edges: Sequence[tuple[int, Hashable, Hashable, Hashable]]) -> tuple[tuple[int, ...], int]:
-    """The rows that lie on a cycle, and how many prompts they have: an edge lies on one if both its ends are
-    in one strongly connected component of the graph of responses."""
+def _on_cycles(edges: Sequence[Judgement]) -> tuple[tuple[int, ...], int]:
+    """The rows that lie on a cycle, and the number of their prompts: an edge lies on a cycle if both its ends
+    are in one strongly connected component of the graph of responses."""
     if not edges:
         return (), 0
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    places: dict[tuple[Hashable, Hashable], int] = {}
+    nodes: dict[tuple[Hashable, Hashable], int] = {}
     ends = [
-        (places.setdefault((prompt, better), len(places)), places.setdefault((prompt, worse), len(places)))
+        (nodes.setdefault((prompt, better), len(nodes)), nodes.setdefault((prompt, worse), len(nodes)))
         for _, prompt, better, worse in edges
     ]
     sources, targets = zip(*ends, strict=True)
-    graph = csr_matrix((np.ones(len(ends)), (sources, targets)), shape=(len(places), len(places)))
+    graph = csr_matrix((np.ones(len(ends)), (sources, targets)), shape=(len(nodes), len(nodes)))
     _, component = connected_components(graph, connection="strong")
     closed = [
         (row, prompt)
-        for (row, prompt, _, _), (one, other) in zip(edges, ends, strict=True)
-        if component[one] == component[other]
+        for (row, prompt, _, _), (source, target) in zip(edges, ends, strict=True)
+        if component[source] == component[target]
     ]
     return tuple(sorted(row for row, _ in closed)), len({prompt for _, prompt in closed})
+
+
+@shared
+def judgements_of(look: Look) -> list[Judgement]:
+    """The judgements of the training data."""
+    return judgements(look.corpus)
+
+
+@shared
+def repeats_of(look: Look) -> Repeats:
+    """The repetitions in the training data."""
+    return find(judgements_of(look))
+
+
+@shared
+def distinct_pairs(look: Look) -> list[Pair]:
+    """The pairs without repetitions."""
+    repeated = repeats_of(look).repeated
+    return [pair for pair in look.corpus.pairs if pair.row not in repeated]
+
+
+def check_repeats(look: Look) -> Iterator[Finding]:
+    """Repeated rows, contradicting rows, pairs of identical responses, cycles."""
+    repeats = repeats_of(look)
+    rows = len(judgements_of(look))
+    if not rows:
+        return
+    yield _duplicates(look, repeats, rows)
+    yield _contradictions(look, repeats, rows)
+    if repeats.identical or look.corpus.pairs:
+        yield _identical(look, repeats, rows)
+    prompts = [prompt for _, prompt, _, _ in judgements_of(look)]
+    some_prompt_has_several_pairs = look.corpus.pairs and len(prompts) - len(set(prompts)) > 1
+    if repeats.cyclic or some_prompt_has_several_pairs:
+        yield _cycles(look, repeats, rows)
+
+
+def _duplicates(look: Look, repeats: Repeats, rows: int) -> Finding:
+    repeated = tuple(repeats.repeated)
+    share = Measure.share("rows that repeat an earlier one", len(repeated), rows)
+    return Finding(
+        "duplicates",
+        "Repeated rows",
+        level_of(share, look=0.005, act=0.02),
+        f"{len(repeated):,} of {rows:,} rows have the prompt, the responses and the label of an earlier "
+        "row, up to white space and case.",
+        (share,),
+        stake=share.value,
+        why="A pair that occurs k times has k times the weight, and copies on both sides of a split make "
+        "held-out numbers too good.",
+        papers=("Lee et al., 2022, arXiv 2107.06499",),
+        threshold="0.5 % of the rows; to act on from 2 %",
+        remedies=(Remedy("Remove the repetitions.", look.commands.without("duplicates")),),
+        specimens=look.specimens(repeated, beside=repeats.repeated),
+        rows=repeated,
+    )
+
+
+def _contradictions(look: Look, repeats: Repeats, rows: int) -> Finding:
+    against = tuple(row for group in repeats.contradicting for row in group)
+    share = Measure.share("rows whose comparison has both labels", len(against), rows)
+    return Finding(
+        "contradictions",
+        "Contradicting labels",
+        level_of(share, look=0.0, act=0.01),
+        f"{len(repeats.contradicting):,} comparisons occur with both labels, on {len(against):,} of {rows:,} "
+        "rows.",
+        (share,),
+        stake=share.value,
+        why="The two labels cancel each other where they are equally frequent, and a loss that trusts its "
+        "labels (DPO) drives the policy back and forth between them. Where both labels are honest, people "
+        "disagree, and a smoothed label says so.",
+        papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409", "Azar et al., 2023, arXiv 2310.12036"),
+        threshold="any; to act on from 1 % of the rows",
+        remedies=(
+            Remedy("Remove all of them.", look.commands.without("contradictions")),
+            Remedy("Or train with a method that allows for wrong labels.", look.commands.train("cdpo")),
+        ),
+        specimens=look.specimens(against, 2),
+        rows=against,
+    )
+
+
+def _identical(look: Look, repeats: Repeats, rows: int) -> Finding:
+    share = Measure.share("pairs with identical responses", len(repeats.identical), rows)
+    return Finding(
+        "identical",
+        "Identical responses",
+        level_of(share, look=0.0, act=0.01),
+        f"{len(repeats.identical):,} of {rows:,} pairs have two responses that differ only in white space or "
+        "case.",
+        (share,),
+        stake=share.value,
+        why="Such a pair prefers a line break. Its margin grows only while both responses become unlikely.",
+        papers=("Pal et al., 2024, arXiv 2402.13228",),
+        threshold="any; to act on from 1 % of the pairs",
+        remedies=(Remedy("Remove them.", look.commands.without("identical")),),
+        specimens=look.specimens(repeats.identical),
+        rows=repeats.identical,
+    )
+
+
+def _cycles(look: Look, repeats: Repeats, rows: int) -> Finding:
+    share = Measure.share("rows on a cycle of preferences", len(repeats.cyclic), rows)
+    return Finding(
+        "cycles",
+        "Cyclic preferences",
+        level_of(share, look=0.0, act=0.05),
+        f"{repeats.cyclic_prompts:,} prompts have cyclic preferences (a over b, b over c, c over a), on "
+        f"{len(repeats.cyclic):,} of {rows:,} rows.",
+        (share,),
+        stake=share.value / 3,
+        why="No reward orders the responses of a cycle, so Bradley–Terry methods (DPO among them) fit at "
+        "most two of three labels. Either a label is wrong, or the preference is not transitive.",
+        papers=("Zhang et al., 2024, arXiv 2410.02197", "Munos et al., 2023, arXiv 2312.00886"),
+        threshold="any; to act on from 5 % of the rows",
+        remedies=(
+            Remedy("Use a general preference model, which can represent cycles.", look.commands.train("gpm")),
+            Remedy("Or remove them.", look.commands.without("cycles")),
+        ),
+        specimens=look.specimens(repeats.cyclic),
+        rows=repeats.cyclic,
+    )

@@ -1,1 +1,1 @@
-"""Measurements of models and of samples: win rates, divergences, frontiers, ranking accuracy."""
+"""Measurements of models and of samples: win rates, divergences, ranking accuracy, diversity, calibration."""

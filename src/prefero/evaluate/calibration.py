@@ -1,4 +1,4 @@
-"""Whether a judge's or a policy's probabilities mean what they say."""
+"""Calibration: the distance between the probabilities of a judge or a policy and the outcomes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, xlog1py, xlogy
 
 from prefero.errors import PreferoError
 
@@ -54,12 +55,12 @@ def calibration(
     bins: int = 15,
     binning: Binning = "width",
 ) -> Calibration:
-    """How far predicted probabilities are from what came.
+    """The distance between predicted probabilities and outcomes.
 
-    ``outcomes`` are 1 where what was predicted came, else 0, ½ for a tie. Bins are of equal width in [0, 1]
-    (Guo et al., 2017, arXiv 1706.04599: 15 of them, closed above) or of equal mass (Nguyen and O'Connor,
-    2015, arXiv 1508.05154), where equal probabilities stay in one bin. The errors of bins are biased upwards
-    for few predictions, equal-width ones most; the Brier score is not.
+    ``outcomes`` are 1 where the predicted event happened, else 0; ½ for a tie. Bins are of equal width in
+    [0, 1] (Guo et al., 2017, arXiv 1706.04599: 15 of them, closed above) or of equal mass (Nguyen and
+    O'Connor, 2015, arXiv 1508.05154), where equal probabilities stay in one bin. The errors of bins are
+    biased upwards for few predictions, equal-width ones most; the Brier score is not.
 
     Raises:
         PreferoError: the two are of different lengths or empty, or a number is outside [0, 1].
@@ -67,7 +68,7 @@ def calibration(
     predicted, observed = (np.asarray(values, np.float64) for values in (probabilities, outcomes))
     if predicted.shape != observed.shape or not len(predicted):
         raise PreferoError(
-            f"a calibration needs one outcome a probability, at least one; got {len(predicted)} "
+            f"a calibration needs one outcome per probability, at least one; got {len(predicted)} "
             f"probabilities and {len(observed)} outcomes."
         )
     for name, values in (("probability", predicted), ("outcome", observed)):
@@ -77,38 +78,37 @@ def calibration(
     if bins < 1:
         raise PreferoError(f"bins is {bins}; expected at least 1.")
     edges = np.linspace(0, 1, bins + 1) if binning == "width" else _equal_mass(predicted, bins)
-    place = np.clip(np.searchsorted(edges, predicted, side="left") - 1, 0, len(edges) - 2)
+    bin_of = np.clip(np.searchsorted(edges, predicted, side="left") - 1, 0, len(edges) - 2)
     curve = tuple(
         Bin(
-            float(edges[one]),
-            float(edges[one + 1]),
-            int(there.sum()),
-            float(predicted[there].mean()),
-            float(observed[there].mean()),
+            float(edges[index]),
+            float(edges[index + 1]),
+            int(inside.sum()),
+            float(predicted[inside].mean()),
+            float(observed[inside].mean()),
         )
-        for one in range(len(edges) - 1)
-        if (there := place == one).any()
+        for index in range(len(edges) - 1)
+        if (inside := bin_of == index).any()
     )
     return Calibration(
-        sum(one.count * one.gap for one in curve) / len(predicted),
-        max(one.gap for one in curve),
+        sum(point.count * point.gap for point in curve) / len(predicted),
+        max(point.gap for point in curve),
         float(((predicted - observed) ** 2).mean()),
-        _log_loss(predicted, observed),
+        float(-(xlogy(observed, predicted) + xlog1py(1 - observed, -predicted)).mean()),
         curve,
         len(predicted),
     )
 
 
 def pair_calibration(margins: Sequence[float], *, bins: int = 15, binning: Binning = "width") -> Calibration:
-    """The calibration of Bradley and Terry's probability, from the rewards' margins, chosen minus rejected.
+    """The calibration of Bradley and Terry's probability, from the margins of rewards, chosen minus rejected.
 
-    Which response stands first says nothing, so that of each pair the one with the higher reward is
-    predicted, with probability σ(|margin|) from ½ on, and came if it is the chosen one; a margin of 0 is a
-    tie.
+    The prediction for each pair is that the response with the higher reward is the chosen one, with
+    probability σ(|margin|) ≥ ½; a margin of 0 is a tie.
     """
     values = np.asarray(margins, np.float64)
     return calibration(
-        (1 / (1 + np.exp(-np.abs(values)))).tolist(),
+        expit(np.abs(values)).tolist(),
         (0.5 + np.sign(values) / 2).tolist(),
         bins=bins,
         binning=binning,
@@ -120,10 +120,3 @@ def _equal_mass(predicted: NDArray[np.float64], bins: int) -> NDArray[np.float64
     ranked = np.sort(predicted)
     ends = [ranked[-(-len(ranked) * part // bins) - 1] for part in range(1, bins)]
     return np.unique(np.concatenate([[0.0], [end for end in ends if 0 < end < 1], [1.0]]))
-
-
-def _log_loss(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        came = np.where(observed > 0, observed * np.log(predicted), 0)
-        stayed = np.where(observed < 1, (1 - observed) * np.log1p(-predicted), 0)
-    return float(-(came + stayed).mean())

@@ -1,4 +1,4 @@
-"""How far a policy has moved from another model, on what it writes itself."""
+"""KL divergence of a policy from another model, on the policy's own samples."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def divergences(
 
     On the policy's own samples at temperature 1 the mean of these is an unbiased estimate of the divergence
     of the two distributions over whole responses (chain rule). Unlike the sampled log-ratio it is never
-    negative, and varies much less. The policy's mode is eval meanwhile, and then what it was.
+    negative, and varies much less. The policy is in eval mode meanwhile.
     """
     signal = Signal("reverse_kl", against="reference", options=(("detached", 1),))
     examples = [TokenExample((cell,), {}, i) for i, cell in enumerate(responses)]
-    found = [0.0] * len(examples)
+    divergence_of = [0.0] * len(examples)
     rows = scored_rows(
         policy, examples, frozenset({signal}), others={"reference": reference}, tokens_per_row=tokens_per_row
     )
     for row, scored in rows:
         totals = scored.signals[signal].where(scored.mask, 0).double().sum((1, 2)).tolist()
         for i, total in zip(row, totals, strict=True):
-            found[i] = total
-    return found
+            divergence_of[i] = total
+    return divergence_of
 
 
 def divergence(
@@ -51,7 +51,7 @@ def divergence(
     tokens_per_row: int = 4096,
     confidence: float = 0.95,
 ) -> Mean:
-    """KL(policy ‖ reference) in nats a response, on ``responses`` of the policy (:func:`divergences`).
+    """KL(policy ‖ reference) in nats per response, on ``responses`` of the policy (:func:`divergences`).
 
     Raises:
         PreferoError: there are fewer than two responses.
@@ -71,16 +71,16 @@ def sampled_divergence(
     estimator: Estimator = "log_ratio",
     confidence: float = 0.95,
 ) -> Mean:
-    """KL(policy ‖ reference) in nats a response, from what both models give the policy's own samples: where
-    log-probabilities are kept and the models are not (:func:`divergence` varies less).
+    """KL(policy ‖ reference) in nats per response, from both models' log-probabilities of the policy's own
+    samples: where log-probabilities are kept and the models are not (:func:`divergence` varies less).
 
-    ``log_ratio`` averages r = log π − log π_ref, unbiased but of either sign; ``positive`` averages
-    e^{−r} − 1 + r, unbiased too and never negative, but ruled by single samples where models are far apart;
-    ``squared`` averages r²/2, of little variance and biased. Schulman, 2020, "Approximating KL divergence"
-    (its k1, k3 and k2).
+    ``log_ratio`` averages r = log π − log π_ref, unbiased but of either sign; ``positive`` averages e^{−r} −
+    1 + r, unbiased too and never negative, but dominated by single samples where models are far apart;
+    ``squared`` averages r²/2, of low variance and biased. Schulman, 2020, "Approximating KL divergence" (its
+    k1, k3 and k2).
 
     Raises:
-        PreferoError: fewer than two responses, or not as many of the one as of the other.
+        PreferoError: fewer than two responses, or different numbers of log-probabilities.
     """
     if len(policy_logps) != len(reference_logps) or len(policy_logps) < 2:
         raise PreferoError(

@@ -1,8 +1,9 @@
-"""How different responses are from one another, by the tokens they are made of: no embedding, no judge.
+"""Diversity of responses, measured on their tokens: no embedding, no judge.
 
-A text is a sequence of tokens of any kind: words (``text.split()``), or a tokenizer's ids. Within a prompt
-(several samples of it) and over prompts are different measurements; each function takes one set of texts.
-All n-gram shares but the adjusted one fall with the amount of text: compare models at equal amounts.
+A text is a sequence of tokens of any kind: words (``text.split()``), or a tokenizer's ids. Diversity within a
+prompt (several samples of it) and over prompts are different measurements; each function takes one set of
+texts. All n-gram shares except the adjusted one fall with the amount of text: compare models at equal
+amounts.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ Tokens = Sequence[Hashable]
 
 
 def ngrams(text: Tokens, n: int) -> list[tuple[Hashable, ...]]:
-    """The n-grams of one text, in their order; none if it is shorter than ``n``."""
+    """The n-grams of a text, in their order; none if it is shorter than ``n``."""
     if n < 1:
         raise PreferoError(f"n is {n}; expected at least 1.")
-    return [tuple(text[place : place + n]) for place in range(len(text) - n + 1)]
+    return [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]
 
 
 def distinct(texts: Sequence[Tokens], n: int) -> float:
-    """Different n-grams over all n-grams of the texts together; 0 if there are none. Li et al., 2016, arXiv
+    """Distinct n-grams over all n-grams of the texts together; 0 if there are none. Li et al., 2016, arXiv
     1510.03055."""
     grams = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def expectation_adjusted_distinct(texts: Sequence[Tokens], vocabulary: int, n: int = 1) -> float:
-    """Different n-grams over how many one would expect of as many drawn evenly from ``vocabulary`` of them:
-    distinct-n without its fall with length. Liu et al., 2022, arXiv 2202.13587.
+    """Distinct n-grams over the number expected of as many uniform draws from ``vocabulary`` n-grams:
+    distinct-n that does not fall with length. Liu et al., 2022, arXiv 2202.13587.
 
     ``vocabulary`` is the number of possible n-grams (the tokenizer's vocabulary for n = 1). The value may
     exceed 1 where text repeats itself less than chance.
@@ -77,13 +78,13 @@ def bleu(hypothesis: Tokens, references: Sequence[Tokens], n: int = 4, *, smooth
             return 0.0
         logs.append(math.log((matches or smoothing) / max(1, counts.total())))
     length = len(hypothesis)
-    closest = min((len(reference) for reference in references), key=lambda one: (abs(one - length), one))
+    closest = min(map(len, references), key=lambda other: (abs(other - length), other))
     penalty = min(0.0, 1 - closest / length)
     return math.exp(fmean(logs) + penalty)
 
 
 def self_bleu(texts: Sequence[Tokens], n: int = 4) -> float:
-    """The mean BLEU of each text against all others: 1 where all are alike, low where they differ. Zhu et
+    """The mean BLEU of each text against all others: 1 where all are the same, low where they differ. Zhu et
     al., 2018, arXiv 1802.01886.
 
     Raises:
@@ -91,20 +92,20 @@ def self_bleu(texts: Sequence[Tokens], n: int = 4) -> float:
     """
     if len(texts) < 2:
         raise PreferoError(f"self-BLEU needs at least two texts; got {len(texts)}.")
-    return fmean(bleu(text, [*texts[:place], *texts[place + 1 :]], n) for place, text in enumerate(texts))
+    return fmean(bleu(text, [*texts[:index], *texts[index + 1 :]], n) for index, text in enumerate(texts))
 
 
 def compression_ratio(texts: Sequence[str]) -> float:
-    """Bytes of the texts over bytes once compressed: high where they repeat one another, and themselves.
+    """Bytes of the texts over bytes after compression: high where they repeat each other, or themselves.
     Shaib et al., 2024, arXiv 2403.00553. Comparable at equal amounts of text only."""
     raw = "\n".join(texts).encode()
     return len(raw) / len(zlib.compress(raw, 9))
 
 
 def jaccard(first: Tokens, second: Tokens) -> float:
-    """Shared tokens over all tokens of two texts, each counted once; 1 for two empty ones."""
-    one, other = set(first), set(second)
-    return len(one & other) / len(one | other) if one | other else 1.0
+    """Shared tokens over all tokens of two texts, each counted once; 1 for two empty texts."""
+    both, either = set(first) & set(second), set(first) | set(second)
+    return len(both) / len(either) if either else 1.0
 
 
 def mean_distance(texts: Sequence[Tokens]) -> float:
@@ -112,5 +113,5 @@ def mean_distance(texts: Sequence[Tokens]) -> float:
     if len(texts) < 2:
         raise PreferoError(f"a mean distance needs at least two texts; got {len(texts)}.")
     return fmean(
-        1 - jaccard(first, second) for place, first in enumerate(texts) for second in texts[place + 1 :]
+        1 - jaccard(first, second) for index, first in enumerate(texts) for second in texts[index + 1 :]
     )

@@ -1,9 +1,9 @@
-"""Estimates with intervals. Every measurement here is a mean over prompts drawn independently."""
+"""Estimates with intervals, over prompts or records drawn independently."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Any
@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over ``count`` prompts and its interval."""
+    """A mean (or share) over ``count`` prompts (or records) and its interval."""
 
     value: float
     interval: Interval
@@ -45,8 +45,8 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a mean of ``count`` numbers between 0 and 1.
 
     For numbers that are 0 or 1 this is Wilson (1927). Numbers in between (ties counted ½) vary less than
-    0-or-1 numbers of the same mean, so that the interval is then wider than it need be, never too narrow. It
-    stays within 0 and 1 and has a width when the share is 0 or 1.
+    0-or-1 numbers of the same mean: the interval is then wider than necessary, never too narrow. It stays
+    within 0 and 1, and has a width even when the share is 0 or 1.
     """
     _check(count, 1, confidence)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -60,8 +60,8 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> Interval:
 def mean(values: Sequence[float], confidence: float = 0.95) -> Mean:
     """The mean and its normal interval, mean ± z · s/√n: for some dozens of values or more.
 
-    For two models on the same prompts, take the mean of the differences prompt by prompt: what the prompts
-    have in common then drops out.
+    To compare two models on the same prompts, take the mean of the differences prompt by prompt: what the
+    prompts have in common then cancels.
     """
     _check(len(values), 2, confidence)
     value = fmean(values)
@@ -77,16 +77,40 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """The percentile interval of a statistic over ``count`` prompts, which are drawn again with replacement.
+    """The percentile interval of a statistic over ``count`` prompts, resampled with replacement.
 
-    For what is no mean: a ratio, a fitted number, a quantile. ``statistic`` gets the places of the prompts
-    drawn. Efron, 1979; of some dozens of prompts or more.
+    For a statistic that is not a mean: a ratio, a fitted number, a quantile. ``statistic`` gets the indices
+    of the prompts drawn. Efron, 1979; for some dozens of prompts or more.
     """
     _check(count, 2, confidence)
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(count, size=count)) for _ in range(resamples)]
     low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(float(low), float(high), confidence)
+
+
+def share(happened: Sequence[bool], confidence: float = 0.95) -> Mean:
+    """The share of the records in which something happened, with Wilson's interval: of attacks that succeeded
+    (attack success rate), of harmless requests that were refused.
+
+    Raises:
+        PreferoError: there are no records.
+    """
+    if not happened:
+        raise PreferoError("a share needs at least one record; got none.")
+    value = sum(map(bool, happened)) / len(happened)
+    return Mean(value, wilson(value, len(happened), confidence), len(happened))
+
+
+def shares_by(
+    group: Sequence[Hashable], happened: Sequence[bool], confidence: float = 0.95
+) -> dict[Hashable, Mean]:
+    """The share in each group (topic, style, source), in the order in which groups first occur. Weighted by
+    their counts they give the share of all."""
+    members: dict[Hashable, list[bool]] = {}
+    for name, did in zip(group, happened, strict=True):
+        members.setdefault(name, []).append(did)
+    return {name: share(each, confidence) for name, each in members.items()}
 
 
 def _check(count: int, least: int, confidence: float) -> None:

@@ -1,9 +1,9 @@
-"""What a judge said of models' responses against a baseline's: kept in files, read from them, summed up."""
+"""A judge's preferences between models' responses and a baseline's: read from files, and summarised."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +32,29 @@ class Judgement:
     score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Without what is not known."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value for name, value in fields.items() if value is not None}
+        """The known fields."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:
     """The judgements in a file of rows (JSONL, JSON, CSV, Parquet).
 
-    A row has ``prompt``, ``preference`` from 0 to 1, and perhaps ``model``, ``response`` and ``baseline`` (or
-    ``length`` and ``baseline_length``) and ``difficulty``. AlpacaEval's ``annotations.json`` is read as well:
-    there 1 is for the baseline (``output_1``), 2 for the model (``output_2``), and 0 a tie.
+    A row has ``prompt``, ``preference`` from 0 to 1, and optionally ``model``, ``response`` and ``baseline``
+    (or ``length`` and ``baseline_length``) and ``difficulty``. AlpacaEval's ``annotations.json`` is read as
+    well: there 1 is for the baseline (``output_1``), 2 for the model (``output_2``), and 0 a tie.
 
     Raises:
-        PreferoError: a row that is neither.
+        PreferoError: a row has neither form.
     """
-    found = []
+    judgements = []
     for row in load_rows(path):
         if row.problem:
             raise PreferoError(row.problem)
         fields = Fields(row)
-        found.append(_alpaca_eval(fields) if "output_2" in fields else _judgement(fields))
-    if not found:
+        judgements.append(_alpaca_eval(fields) if "output_2" in fields else _judgement(fields))
+    if not judgements:
         raise PreferoError(f"{path} holds no judgements.")
-    return found
+    return judgements
 
 
 def _judgement(fields: Fields) -> Judgement:
@@ -101,46 +100,46 @@ def _alpaca_eval(fields: Fields) -> Judgement:
 
 def read_anchors(path: str | Path) -> tuple[Anchors, dict[int, float]]:
     """AlpacaEval's gamed baselines (``df_gamed.csv`` of its data set) and the difficulty of each instruction,
-    by its place: with them length-controlled win rates are those of its leaderboard.
+    by its index: with them length-controlled win rates are those of its leaderboard.
 
     Raises:
         PreferoError: a row without ``preference`` (0 to 1), ``std_delta_len``, ``instruction_difficulty`` or
             ``index``.
     """
-    preferences, length, difficulty, of_prompt = [], [], [], dict[int, float]()
+    preferences, lengths, difficulties, by_index = [], [], [], dict[int, float]()
     for row in load_rows(path):
         if row.problem:
             raise PreferoError(row.problem)
         fields = Fields(row)
-        hardness = fields.number("instruction_difficulty")
-        of_prompt.setdefault(int(fields.number("index")), hardness)
+        difficulty = fields.number("instruction_difficulty")
+        by_index.setdefault(int(fields.number("index")), difficulty)
         if fields.values.get("preference") not in (None, ""):  # some were never judged
             preferences.append(fields.number("preference"))
-            length.append(fields.number("std_delta_len"))
-            difficulty.append(hardness)
-    return Anchors(preferences, length, difficulty), of_prompt
+            lengths.append(fields.number("std_delta_len"))
+            difficulties.append(difficulty)
+    return Anchors(preferences, lengths, difficulties), by_index
 
 
-def with_difficulties(judged: Sequence[Judgement], of_place: Mapping[int, float]) -> list[Judgement]:
+def with_difficulties(judged: Sequence[Judgement], by_index: Mapping[int, float]) -> list[Judgement]:
     """The judgements of one model in the order of AlpacaEval's instructions, with their difficulties.
 
     Raises:
-        PreferoError: there are not as many as instructions.
+        PreferoError: there is not one judgement per instruction.
     """
-    if len(judged) != len(of_place):
+    if len(judged) != len(by_index):
         raise PreferoError(
             f"{judged[0].model if judged else 'the model'} has {len(judged)} judgements; there are "
-            f"difficulties of {len(of_place)} instructions. Give a judgement for each, in their order."
+            f"difficulties of {len(by_index)} instructions. Give a judgement for each, in their order."
         )
-    return [replace(one, difficulty=of_place[place]) for place, one in enumerate(judged)]
+    return [replace(judgement, difficulty=by_index[index]) for index, judgement in enumerate(judged)]
 
 
 def by_model(judged: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     """The judgements of each model, in their order."""
-    found: dict[str, list[Judgement]] = {}
-    for one in judged:
-        found.setdefault(one.model, []).append(one)
-    return found
+    models: dict[str, list[Judgement]] = {}
+    for judgement in judged:
+        models.setdefault(judgement.model, []).append(judgement)
+    return models
 
 
 FEWEST = 10
@@ -151,7 +150,7 @@ def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict
     """A row of ``evaluation.json`` for one model: ``win_rate``, ``length_controlled_win_rate`` where lengths
     are known, ``characters`` and ``score``, with their 95 % intervals, over prompts.
 
-    Several responses to a prompt count as one comparison, their mean; in the length control each is one.
+    Several responses to a prompt count as one comparison, their mean; in the length control each counts.
     """
     prompts = [one.prompt if isinstance(one.prompt, str) else repr(one.prompt) for one in judged]
     rate = win_rate_of([one.preference for one in judged], prompts=prompts)
@@ -172,7 +171,7 @@ def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict
     for name, values in (("characters", ours), ("score", [one.score for one in judged])):
         known = [value for value in values if value is not None]
         if len(known) == len(values) > 1:
-            found = mean(known)
-            row[name] = found.value
-            interval[name] = [found.interval.low, found.interval.high]
+            estimate = mean(known)
+            row[name] = estimate.value
+            interval[name] = [estimate.interval.low, estimate.interval.high]
     return {**row, "wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "interval": interval}

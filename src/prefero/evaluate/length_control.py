@@ -1,13 +1,14 @@
-"""Length-controlled win rates: what a judge would say if both responses were equally long.
+"""Length-controlled win rates: how often a judge would prefer the model if both responses were equally long.
 
 Dubois et al., 2024, "Length-controlled AlpacaEval", arXiv 2404.04475. The judge's preference is modelled as
 
     logit P(model ≻ baseline) = θ + φ · tanh(ΔL / s) + ψ · difficulty,
 
-ΔL being the baseline's length less the model's and s its standard deviation over the prompts (n − 1 in the
-denominator; ΔL is not centred). The win rate is the mean over prompts of the fitted probability with the
-length term left out. The fit is that of the leaderboard: an L1 penalty on all three coefficients, its
-strength among ten by five-fold cross-validation, judged probabilities as targets.
+where ΔL is the baseline's length minus the model's and s its standard deviation over the prompts (n − 1 in
+the denominator; ΔL is not centred). The win rate is the mean over prompts of the fitted probability without
+the length term. The fit is that of the leaderboard: scikit-learn's logistic regression with an L1 penalty on
+all three coefficients, its strength chosen among ten by five-fold cross-validation, judged probabilities as
+targets.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Interval, bootstrap
-from prefero.evaluate.logistic import STRENGTHS, Array, Rows, cross_validated, fit
 from prefero.evaluate.win_rate import win_rate_of
 
-Places = NDArray[np.int64]
+Array = NDArray[np.float64]
+
+STRENGTHS: tuple[float, ...] = tuple(np.logspace(-4, 4, 10).tolist())
+"""The inverse penalties that cross-validation chooses among: scikit-learn's ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Coefficients:
 
     def predictions(self, difficulty: Sequence[float] | Array) -> Array:
         """P(model ≻ baseline) on each prompt at equal lengths."""
-        return np.exp(-np.logaddexp(0, -(self.model + self.difficulty * np.asarray(difficulty, np.float64))))
+        return expit(self.model + self.difficulty * np.asarray(difficulty, np.float64))
 
     def against(self, other: Coefficients, difficulty: Sequence[float]) -> float:
         """The predicted length-controlled win rate against another model measured with the same baseline, on
@@ -53,7 +57,7 @@ class Coefficients:
 @dataclass(frozen=True, slots=True)
 class LengthControlled:
     """``rate`` is the win rate at equal lengths, ``raw`` the plain one, ``strength`` the inverse penalty that
-    was chosen. ``interval`` is a bootstrap over prompts with everything fitted again but the strength."""
+    was chosen. ``interval`` is a bootstrap over prompts that refits everything except the strength."""
 
     rate: float
     interval: Interval
@@ -68,17 +72,32 @@ class LengthControlled:
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Comparisons of the baseline with itself, told to be short or long, that keep φ from being fitted to one
-    model's habits: θ is 0 in them.
+    """Comparisons of the baseline with short and long versions of itself, which keep φ from being fitted to
+    the habits of one model: θ is 0 in them.
 
     AlpacaEval's are those of its two gamed baselines, in ``df_gamed.csv`` of its data set. ``length`` is
-    already ΔL / s. All of them together count ``weight / 2`` each (λ = 0.2 over two baselines).
+    already ΔL / s. Each counts ``weight / 2`` of a comparison (λ = 0.2 over two baselines).
     """
 
     preferences: Sequence[float]
     length: Sequence[float]
     difficulty: Sequence[float]
     weight: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """``features`` (row, feature), the probability to be predicted in each row, and the row's weight."""
+
+    features: Array
+    targets: Array
+    weights: Array
+
+    def __getitem__(self, rows: Any) -> Rows:
+        return Rows(self.features[rows], self.targets[rows], self.weights[rows])
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 def length_controlled_win_rate(
@@ -94,7 +113,7 @@ def length_controlled_win_rate(
     resamples: int = 200,
     seed: int = 0,
 ) -> LengthControlled:
-    """The length-controlled win rate of one model against a baseline, one comparison a prompt.
+    """The length-controlled win rate of one model against a baseline, one comparison per prompt.
 
     With AlpacaEval's ``difficulty`` and ``anchors``, its judge and its baseline, the number is that of its
     leaderboard (``length_controlled_v1``); without anchors it is its ``length_controlled_noreg``, without
@@ -106,40 +125,48 @@ def length_controlled_win_rate(
         lengths: of the model's responses, in any one unit; AlpacaEval counts characters.
         baseline_lengths: of the baseline's.
         difficulty: of each prompt, in logits: AlpacaEval's are fitted over its whole leaderboard.
-        anchors: what the length term is tied to.
+        anchors: comparisons that the length term is tied to.
         strengths: the inverse penalties to choose among.
         folds: of the cross-validation.
         resamples: of the bootstrap.
 
     Raises:
-        PreferoError: numbers of different lengths, a preference that is no probability, or fewer than two
-            comparisons a fold.
+        PreferoError: numbers of different lengths, a preference that is not a probability, or fewer than two
+            comparisons per fold.
     """
     raw = win_rate_of(preferences, confidence=confidence).rate
     _check(len(preferences), folds, lengths=lengths, baseline_lengths=baseline_lengths, difficulty=difficulty)
     hardness = np.zeros(len(preferences)) if difficulty is None else np.asarray(difficulty, np.float64)
     gap = np.asarray(baseline_lengths, np.float64) - np.asarray(lengths, np.float64)
     target = np.asarray(preferences, np.float64)
-    anchored = _anchor_rows(anchors)
+    columns = 2 if difficulty is None and anchors is None else 3
 
-    def rows(chosen: Places) -> Rows:
-        return _joined(anchored, _rows(target[chosen], gap[chosen], hardness[chosen]))
+    def rows(prompts: NDArray[np.int64]) -> Rows:
+        """The rows of some prompts, with the columns length, model, difficulty; anchors first."""
+        some = gap[prompts]
+        deviation = some.std(ddof=1)
+        length = np.tanh(some / deviation) if deviation > 0 else np.zeros_like(some)
+        features = np.stack([length, np.ones_like(some), hardness[prompts]], axis=1)
+        targets, weights = target[prompts], np.ones_like(some)
+        if anchors is not None and anchors.weight:
+            length = np.tanh(np.asarray(anchors.length, np.float64))
+            anchored = np.stack([length, np.zeros_like(length), np.asarray(anchors.difficulty)], axis=1)
+            features = np.concatenate([anchored, features])
+            targets = np.concatenate([np.asarray(anchors.preferences, np.float64), targets])
+            weights = np.concatenate([np.full_like(length, anchors.weight / 2), weights])
+        return Rows(features[:, :columns], targets, weights)
 
-    everything = np.arange(len(target))
-    used = slice(None) if difficulty is not None or anchors is not None else slice(0, 2)
-    coefficients, strength = cross_validated(_only(rows(everything), used), strengths=strengths, folds=folds)
-    start = coefficients
+    def rate(prompts: NDArray[np.int64]) -> float:
+        refitted = _named(fit(rows(prompts), strength))
+        return float(refitted.predictions(hardness[prompts]).mean())
 
-    def rate(chosen: Places) -> float:
-        again = _named(fit(_only(rows(chosen), used), strength, start))
-        return float(again.predictions(hardness[chosen]).mean())
-
-    found = _named(coefficients)
+    fitted, strength = cross_validated(rows(np.arange(len(target))), strengths=strengths, folds=folds)
+    coefficients = _named(fitted)
     return LengthControlled(
-        float(found.predictions(hardness).mean()),
+        float(coefficients.predictions(hardness).mean()),
         bootstrap(rate, len(target), confidence=confidence, resamples=resamples, seed=seed),
         raw,
-        found,
+        coefficients,
         strength,
         len(target),
     )
@@ -151,9 +178,9 @@ def _check(count: int, folds: int, **columns: Sequence[float] | None) -> None:
             continue
         if len(values) != count:
             raise PreferoError(f"there are {count} preferences and {len(values)} {name}; give one for each.")
-        if not np.isfinite(np.asarray(values, np.float64)).all():
-            place = int(np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))[0]) + 1
-            raise PreferoError(f"{name}, number {place}, is not a number.")
+        wrong = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
+        if len(wrong):
+            raise PreferoError(f"{name}, number {wrong[0] + 1}, is not a number.")
     if count < 2 * folds:
         raise PreferoError(
             f"a length-controlled win rate with {folds} folds needs at least {2 * folds} comparisons; got "
@@ -161,37 +188,55 @@ def _check(count: int, folds: int, **columns: Sequence[float] | None) -> None:
         )
 
 
-def _rows(target: Array, gap: Array, difficulty: Array) -> Rows:
-    """Rows with the columns length, model, difficulty."""
-    deviation = gap.std(ddof=1)
-    length = np.tanh(gap / deviation) if deviation > 0 else np.zeros_like(gap)
-    return Rows(np.stack([length, np.ones_like(gap), difficulty], axis=1), target, np.ones_like(gap))
-
-
-def _anchor_rows(anchors: Anchors | None) -> Rows | None:
-    if anchors is None or not anchors.weight:
-        return None
-    length = np.tanh(np.asarray(anchors.length, np.float64))
-    difficulty = np.asarray(anchors.difficulty, np.float64)
-    features = np.stack([length, np.zeros_like(length), difficulty], axis=1)
-    weights = np.full_like(length, anchors.weight / 2)
-    return Rows(features, np.asarray(anchors.preferences, np.float64), weights)
-
-
-def _joined(first: Rows | None, second: Rows) -> Rows:
-    if first is None:
-        return second
-    return Rows(
-        np.concatenate([first.features, second.features]),
-        np.concatenate([first.targets, second.targets]),
-        np.concatenate([first.weights, second.weights]),
-    )
-
-
-def _only(rows: Rows, columns: slice) -> Rows:
-    return Rows(rows.features[:, columns], rows.targets, rows.weights)
-
-
 def _named(coefficients: Array) -> Coefficients:
     length, model, *rest = coefficients.tolist()
     return Coefficients(model, length, rest[0] if rest else 0.0)
+
+
+def fit(rows: Rows, strength: float) -> Array:
+    """The coefficients that minimise ‖w‖₁ + strength · Σ weight · cross entropy, without an intercept.
+
+    Each row enters once with either label, weighted by the probability of that label.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(
+        C=strength, l1_ratio=1, solver="liblinear", fit_intercept=False, tol=1e-10, max_iter=1000,
+        random_state=0,
+    )  # fmt: skip
+    features = np.concatenate([rows.features, rows.features])
+    labels = np.repeat([1, 0], len(rows))
+    # liblinear leaves out rows of weight 0, and fits nothing where that leaves one label.
+    targets = np.clip(rows.targets, 1e-12, 1 - 1e-12)
+    weights = np.concatenate([targets * rows.weights, (1 - targets) * rows.weights])
+    return regression.fit(features, labels, sample_weight=weights).coef_[0]
+
+
+def cross_entropies(rows: Rows, coefficients: Array) -> Array:
+    """−t log p − (1 − t) log(1 − p) of each row, unweighted."""
+    margins = rows.features @ coefficients
+    return np.logaddexp(0, -margins) + (1 - rows.targets) * margins
+
+
+def cross_validated(
+    rows: Rows, *, strengths: Sequence[float] = STRENGTHS, folds: int = 5
+) -> tuple[Array, float]:
+    """The coefficients on all rows at the strength that predicts held-out rows best, and that strength.
+
+    Strengths are compared by the mean over the folds of the weighted cross entropy per row; of equal ones the
+    smallest is chosen. Rows are assigned to the folds in turn, from the last row on, as scikit-learn's
+    ``GroupKFold`` does.
+
+    Raises:
+        PreferoError: there are fewer rows than folds.
+    """
+    if len(rows) < folds:
+        raise PreferoError(f"{folds}-fold cross-validation needs at least {folds} rows; got {len(rows)}.")
+    fold = np.arange(len(rows))[::-1] % folds
+    losses = np.zeros((folds, len(strengths)))
+    for held_out in range(folds):
+        train, test = rows[fold != held_out], rows[fold == held_out]
+        for place, strength in enumerate(strengths):
+            losses[held_out, place] = np.mean(test.weights * cross_entropies(test, fit(train, strength)))
+    best = strengths[int(losses.mean(0).argmin())]
+    return fit(rows, best), best

@@ -1,8 +1,10 @@
-"""How often a reward, or the policy's own likelihood, orders held-out pairs as their annotators did.
+"""Ranking accuracy: how often a reward, or the policy's own likelihood, orders pairs as their annotators did.
 
 The reward of a method (its margins, :func:`ranking_accuracy`) and the policy's likelihood
 (:func:`policy_ranking`) are different rankings, and a method that orders nearly all pairs by its reward may
-leave the policy's ranking where it was: Chen et al., 2024, arXiv 2405.19534.
+leave the policy's ranking where it was: Chen et al., 2024, arXiv 2405.19534. Preferences that depend on a
+context are measured with it, without it and against it (:func:`reversal_accuracy`, :func:`context_error`):
+Pitis et al., 2024, arXiv 2407.14916.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -40,7 +43,7 @@ class RankingAccuracy:
 
 
 def ranking_accuracy(margins: Sequence[float], *, confidence: float = 0.95) -> RankingAccuracy:
-    """From the rewards' margins, chosen minus rejected, one a pair, with Wilson's interval over pairs.
+    """The accuracy of rewards, from their margins, chosen minus rejected, one per pair; Wilson's interval.
 
     The margins of an objective's implicit reward are ``"rewards/margins"`` of
     :meth:`~prefero.training.trainer.PreferenceTrainer.evaluate_examples`; any other reward serves as well.
@@ -64,7 +67,7 @@ def ranking_accuracy(margins: Sequence[float], *, confidence: float = 0.95) -> R
 
 @dataclass(frozen=True, slots=True)
 class PairLogps:
-    """log-probabilities of the chosen and the rejected response of each pair, summed over tokens, and their
+    """Log-probabilities of the chosen and the rejected response of each pair, summed over tokens, and their
     numbers of tokens."""
 
     chosen: Float[Tensor, " pair"]
@@ -76,15 +79,14 @@ class PairLogps:
         """Chosen minus rejected; of the means over each response's own tokens if ``per_token``."""
         if not per_token:
             return self.chosen - self.rejected
-        return self.chosen / self.chosen_length.clamp(min=1) - self.rejected / self.rejected_length.clamp(
-            min=1
-        )
+        chosen_length, rejected_length = self.chosen_length.clamp(min=1), self.rejected_length.clamp(min=1)
+        return self.chosen / chosen_length - self.rejected / rejected_length
 
 
 def pair_logps(
     model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_row: int = 4096
 ) -> PairLogps:
-    """What a language model gives (chosen, rejected) pairs.
+    """Log-probabilities of (chosen, rejected) pairs under a language model.
 
     Raises:
         PreferoError: there are no pairs.
@@ -111,8 +113,8 @@ def ideal_margin(
     """log π*(y_w)/π*(y_l) of the policy that a perfect optimiser of DPO or RLHF reaches: the reference's
     margin plus logit(p)/β, where p is the share of annotators who prefer the chosen response.
 
-    Where all annotators agree (p is 0 or 1), the share of the others is taken for a thousandth, as the paper
-    does.
+    Where all annotators agree (p is 0 or 1), the share of the others is set to a thousandth, as in the
+    paper.
     """
     rate, other = preference_rate, 1 - preference_rate
     rate, other = (torch.where(share == 0, 1e-3, share) for share in (rate, other))
@@ -144,12 +146,12 @@ class Difficulty:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRanking:
-    """How the policy's likelihood orders pairs, beside what it could be.
+    """How the policy's likelihood orders pairs, and how it could.
 
     ``accuracy`` is the share of the pairs whose chosen response is at least as likely, ``per_token`` the same
     by means over tokens, ``reference`` the reference's share, ``implicit`` that of the implicit reward
     (positive margins of log π/π_ref: what trainers log). ``ideal`` is the share that a perfect optimiser
-    reaches, by β. ``by_difficulty`` has the pairs in order of how wrong the reference is.
+    reaches, by β. ``by_difficulty`` groups the pairs by how wrong the reference is.
     """
 
     accuracy: float
@@ -182,7 +184,7 @@ def policy_ranking(
     """The ranking accuracy of a policy, observed and idealised. Chen et al., 2024, arXiv 2405.19534.
 
     ``preference_rate`` is the share of annotators who prefer the chosen response, in [0, 1]; without such
-    data the paper takes 0.75.
+    data the paper uses 0.75.
 
     Raises:
         PreferoError: there are no pairs, or a log-probability is not a number.
@@ -211,7 +213,7 @@ def policy_ranking(
 def difficulties(
     margin: Float[Tensor, " pair"], reference_margin: Float[Tensor, " pair"], quantiles: int
 ) -> tuple[Difficulty, ...]:
-    """Accuracy and flips among pairs of like difficulty, in groups of nearly equal size."""
+    """Accuracy and flips of pairs of similar difficulty, in groups of nearly equal size."""
     wrongness, order = (-reference_margin).sort(stable=True)
     right, was_right = ordered(margin)[order], ordered(reference_margin)[order]
     groups = []
@@ -230,4 +232,79 @@ def difficulties(
 
 
 def share(of: Bool[Tensor, " pair"]) -> float:
+    """The share of the pairs for which something is true."""
     return float(of.double().mean())
+
+
+Scores = Sequence[Sequence[float]]
+"""The scores of the two responses of each pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReversalAccuracy:
+    """On pairs whose first response is preferred under context a, the second under b.
+
+    ``context_specific`` is the mean of the two accuracies, ``both`` the share of pairs that are right under
+    both contexts. ``no_context`` is exactly ½ for a scorer without ties.
+    """
+
+    under_a: float
+    under_b: float
+    context_specific: float
+    both: float
+    no_context: float | None
+
+
+def reversal_accuracy(under_a: Scores, under_b: Scores, without: Scores | None = None) -> ReversalAccuracy:
+    """The accuracy under contexts that reverse the preference. A tie counts as wrong."""
+    right_a = [first > second for first, second in under_a]
+    right_b = [second > first for first, second in under_b]
+    both = [a and b for a, b in zip(right_a, right_b, strict=True)]
+    decided = None if without is None else [first != second for first, second in without]
+    accuracy_a, accuracy_b = fmean(right_a), fmean(right_b)
+    return ReversalAccuracy(
+        accuracy_a,
+        accuracy_b,
+        (accuracy_a + accuracy_b) / 2,
+        fmean(both),
+        None if decided is None else fmean(decided) / 2,
+    )
+
+
+Table = Float[Tensor, "prompt context"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextError:
+    """A preference averaged over contexts, its estimate, and a bound on their difference: the mean error of
+    the preference in each context (``specific``) plus the total variation between the contexts'
+    probabilities (``inference``)."""
+
+    preference: Tensor
+    estimate: Tensor
+    specific: Tensor
+    inference: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        return (self.preference - self.estimate).abs()
+
+    @property
+    def bound(self) -> Tensor:
+        return self.specific + self.inference
+
+
+def context_error(
+    contexts: Table, estimated_contexts: Table, preference: Table, estimate: Table
+) -> ContextError:
+    """|Σ_z p(z) f(z) − Σ_z p̂(z) f̂(z)| ≤ Σ_z p(z) |f − f̂| + TV(p, p̂), for each prompt.
+
+    The tables are the probabilities of contexts and of the first response being preferred in them. The bound
+    is derived here; the paper states a similar one.
+    """
+    return ContextError(
+        (contexts * preference).sum(-1),
+        (estimated_contexts * estimate).sum(-1),
+        (contexts * (preference - estimate).abs()).sum(-1),
+        (contexts - estimated_contexts).abs().sum(-1) / 2,
+    )

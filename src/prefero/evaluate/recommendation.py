@@ -1,4 +1,4 @@
-"""Recommendations: whether they hit, and whom and what they leave out.
+"""Metrics of recommendations: hit rate, NDCG, fairness over genres, diversity.
 
 Gao et al., 2024, arXiv 2412.09243 (SPRec), and its released evaluation.
 """
@@ -42,7 +42,7 @@ def _discounted(gains: Sequence[float]) -> float:
 
 
 def genre_shares(items: Sequence[int], genres_of: Sequence[Sequence[int]], genres: int) -> list[float]:
-    """Each genre's share of the recommended items; one of several genres counts a part for each."""
+    """Each genre's share of the recommended items; an item of k genres counts 1/k for each."""
     totals = [0.0] * genres
     for item in items:
         for genre in genres_of[item]:
@@ -53,8 +53,8 @@ def genre_shares(items: Sequence[int], genres_of: Sequence[Sequence[int]], genre
 
 @dataclass(frozen=True, slots=True)
 class GenreFairness:
-    """How the genres' shares in what is recommended differ from those in the users' histories: the range of
-    the differences (DGU) and the mean of their sizes (MGU), 0 at best."""
+    """The differences between the genres' shares in the recommendations and in the users' histories: their
+    range (DGU) and the mean of their absolute values (MGU), 0 at best."""
 
     shares: tuple[float, ...]
     range: float
@@ -66,12 +66,12 @@ def genre_fairness(
     genres_of: Sequence[Sequence[int]],
     history_shares: Sequence[float],
 ) -> GenreFairness:
-    """Over the first k items of every user, all lists cut to k already.
+    """The fairness of the first k items of every user; the lists are already cut to k.
 
     Raises:
-        PreferoError: a genre that the histories do not know.
+        PreferoError: an item has a genre that the histories do not have.
     """
-    if any(genre >= len(history_shares) for of in genres_of for genre in of):
+    if any(genre >= len(history_shares) for genres in genres_of for genre in genres):
         raise PreferoError(f"an item has a genre beyond the {len(history_shares)} of the histories.")
     shares = genre_shares([item for items in recommended for item in items], genres_of, len(history_shares))
     gaps = [ours - theirs for ours, theirs in zip(shares, history_shares, strict=True)]
@@ -79,12 +79,12 @@ def genre_fairness(
 
 
 def distinct_share(recommended: Sequence[Sequence[Hashable]]) -> float:
-    """Different items over all that are recommended (DivRatio)."""
-    items = [item for of in recommended for item in of]
+    """Distinct items over all recommended items (DivRatio)."""
+    items = [item for of_user in recommended for item in of_user]
     return len(set(items)) / len(items)
 
 
 def over_recommended_share(recommended: Sequence[Sequence[Hashable]], most: int = 3) -> float:
     """The share of the ``most`` items recommended most often (ORRatio): 1 where everyone gets the same."""
-    counts = Counter(item for of in recommended for item in of)
+    counts = Counter(item for of_user in recommended for item in of_user)
     return sum(count for _, count in counts.most_common(most)) / counts.total()

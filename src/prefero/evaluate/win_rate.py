@@ -37,12 +37,12 @@ def win_rate(
 ) -> WinRate:
     """``samples`` against ``baseline``, one to one, with Wilson's interval over prompts.
 
-    Several samples of a prompt stand in a row, as :func:`~prefero.generate.sampling.sample` gives them; their
-    mean is what the prompt counts.
+    Several samples of a prompt are adjacent, as :func:`~prefero.generate.sampling.sample` returns them; they
+    count as one comparison, their mean.
 
-    The two should be drawn independently: common noise makes near-equal models produce equal texts, and their
-    ties pull the rate towards ½. The interval speaks of new prompts and new samples, not of models trained
-    again with another seed.
+    Draw the two independently: common noise makes near-equal models produce equal texts, and their ties pull
+    the rate towards ½. The interval covers new prompts and new samples, not models trained again with another
+    seed.
 
     Raises:
         PreferoError: the two do not answer the same prompts in the same order, or there are none.
@@ -54,10 +54,10 @@ def win_rate(
             raise PreferoError(
                 f"samples {i + 1} answer different prompts: {ours.prompt!r} and {theirs.prompt!r}."
             )
-    places = list(accumulate((a.prompt != b.prompt for a, b in pairwise(samples)), initial=0))
+    prompts = list(accumulate((a.prompt != b.prompt for a, b in pairwise(samples)), initial=0))
     return win_rate_of(
         [judge(a.prompt, a.text, b.text) for a, b in zip(samples, baseline, strict=True)],
-        prompts=places,
+        prompts=prompts,
         confidence=confidence,
     )
 
@@ -70,16 +70,16 @@ def win_rate_of(
 ) -> WinRate:
     """The win rate of comparisons that are judged already: probabilities of being preferred, 0 to 1.
 
-    ``prompts`` says which comparisons share a prompt: they count as one, their mean, as they are no
-    independent evidence. Without it every comparison has a prompt of its own.
+    ``prompts`` says which comparisons share a prompt: they are not independent, and count as one, their mean.
+    Without it every comparison has a prompt of its own.
 
     Raises:
-        PreferoError: there are none, or one is no probability.
+        PreferoError: there are no comparisons, or a number is not a probability.
     """
-    for i, preference in enumerate(preferences):
+    for index, preference in enumerate(preferences):
         if not 0 <= preference <= 1:
             raise PreferoError(
-                f"comparison {i + 1} was judged {preference}; expected a probability from 0 to 1."
+                f"comparison {index + 1} was judged {preference}; expected a probability from 0 to 1."
             )
     if not preferences:
         raise PreferoError("a win rate needs at least one comparison; got none.")
@@ -98,9 +98,9 @@ def win_rate_of(
 
 @dataclass(frozen=True, slots=True)
 class BothOrders:
-    """A judge asked in both orders, and the mean of what it says: its liking for one place drops out.
+    """A judge asked in both orders, and the mean of its answers, which cancels its position bias.
 
-    Zheng et al., 2023, arXiv 2306.05685. A judge that only looks at the place becomes a tie.
+    Zheng et al., 2023, arXiv 2306.05685. A judge that looks only at the position says tie.
     """
 
     judge: Judge
@@ -110,12 +110,9 @@ class BothOrders:
 
 
 def place_bias(judge: Judge, comparisons: Sequence[tuple[Text, str, str]]) -> float:
-    """By how much the judge prefers what it sees first: ½ less than the mean it gives to the first place,
-    over both orders of each comparison. 0 for a judge that does not mind, ½ for one that looks at nothing
-    else."""
-    first = [
-        (judge(prompt, one, other) + judge(prompt, other, one)) / 2 for prompt, one, other in comparisons
-    ]
+    """Position bias: the mean preference for the response shown first, over both orders of each comparison,
+    minus ½. 0 for an unbiased judge, ½ for a judge that looks at nothing else."""
+    first = [(judge(prompt, a, b) + judge(prompt, b, a)) / 2 for prompt, a, b in comparisons]
     if not first:
         raise PreferoError("a bias needs at least one comparison; got none.")
     return fmean(first) - 0.5

@@ -25,8 +25,8 @@ from prefero.data.images import Arrays, ImageBatch, ImagePrompts, Pictures
 from prefero.data.tokenize import tokenize
 from prefero.data.trie import Cell
 from prefero.errors import PreferoError
-from prefero.models.loading import innermost
-from prefero.models.vision_language.images import own_inputs
+from prefero.models.causal.images import own_inputs
+from prefero.models.loading import evaluating, innermost
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def cell(self) -> Cell:
-        """The sample as what a model scores."""
+        """The sample as a model scores it."""
         return Cell(self.context, self.tokens)
 
 
@@ -64,7 +64,7 @@ def sample(
     images: ImagePrompts | None = None,
     shown: Sequence[Pictures] | None = None,
 ) -> list[Sample]:
-    """``count`` responses to each prompt, in the order of the prompts, those to one prompt in a row.
+    """``count`` responses to each prompt, in the order of the prompts, those to one prompt side by side.
 
     ``temperature`` 0 takes the likeliest token. Nothing is inherited from the model's generation settings but
     its end tokens. The same generator state and ``batch_size`` give the same samples; the model's modes and
@@ -87,8 +87,8 @@ def sample(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             draw = _Draw(generator, temperature, top_p)
-            some = [read[i] for i in rows]
-            tokens, logps = _generate(model, some, ends[0], draw, max_new_tokens, arrays)
+            batch = [read[i] for i in rows]
+            tokens, logps = _generate(model, batch, ends[0], draw, max_new_tokens, arrays)
             drawn |= {i: (tokens[row], logps[row]) for row, i in enumerate(rows)}
 
     records = []
@@ -188,8 +188,8 @@ def _generate(
 
 
 class _Draw(LogitsProcessor):
-    """Adds Gumbel noise to the scores, so that the greedy choice which follows is a draw, and keeps its
-    log-probability."""
+    """Adds Gumbel noise to the scores, so that the greedy choice after it is a draw, and keeps the
+    log-probability of what is drawn."""
 
     def __init__(self, generator: torch.Generator, temperature: float, top_p: float) -> None:
         self.generator, self.temperature = generator, temperature
@@ -212,9 +212,9 @@ class _Draw(LogitsProcessor):
 
 @contextmanager
 def _sampling_mode(model: nn.Module, inner: Any, ends: list[int]) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+    """Evaluation mode, and generation settings with these end tokens and nothing else of the model's own
+    but the tokens that a decoder begins with; all restored."""
     settings = inner.generation_config
-    model.eval()
     inner.generation_config = GenerationConfig(
         do_sample=False,
         eos_token_id=ends,
@@ -223,8 +223,7 @@ def _sampling_mode(model: nn.Module, inner: Any, ends: list[int]) -> Iterator[No
         forced_bos_token_id=settings.forced_bos_token_id,
     )
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         inner.generation_config = settings
-        for module in training:
-            module.training = True

@@ -1,4 +1,9 @@
-"""A setting of the C allocator that large temporary tensors on the CPU profit from."""
+"""The language-model head: log-probabilities of the targets, without keeping the logits.
+
+The head runs only on rows that are read, chunk by chunk. A plain linear head has its own forward and
+backward, which need one buffer of rows × vocabulary or none; every other head is called as the module that it
+is, recomputed in backward where its logits would not fit.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from prefero.models.signals import Meter
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-
-
-def keep_freed_memory() -> bool:
-    """Keep freed memory in the process instead of giving it back to the system; returns whether it was set.
-
-    By default every buffer above some megabytes is a fresh mapping, and faulting its pages in costs as much
-    as the arithmetic on it: between 1 and 10 % of a training step on the CPU, by how the system sets up
-    pages. The price is that memory, once used, stays with the process until it ends. Only glibc on Linux has
-    the setting; call it before the first large tensor.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
-
-
 KEPT_BYTES = 512 * 2**20
 """Largest probability buffer that is kept from forward to backward."""
 
@@ -40,19 +28,20 @@ CHUNK_BYTES = 128 * 2**20
 """Largest block of float32 logits that is made at once where nothing is kept …"""
 
 FEWEST_ROWS = 256
-"""… unless it has fewer rows than this: every chunk reads the whole weight."""
+"""… unless it would have fewer rows than this: every chunk reads the whole weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogitRule:
-    """What a family does to ``head(hidden)``: first a factor, then a soft-cap ``c · tanh(z / c)``."""
+    """The logits as a family makes them of ``head(hidden)``: times a factor, then a soft-cap
+    ``c · tanh(z / c)``."""
 
     factor: float = 1.0
     softcap: float | None = None
 
     @classmethod
     def of(cls, config: Any) -> LogitRule:
-        """Read from the text configuration, where families name the same thing differently."""
+        """The rule in a text configuration, where families name the same thing differently."""
         factor = 1.0
         for name in ("logit_scale", "lm_head_multiplier", "output_multiplier"):
             factor *= getattr(config, name, None) or 1.0
@@ -91,9 +80,15 @@ def read_head(
     meter: Meter,
 ) -> tuple[Float[Tensor, "scored"], list[Float[Tensor, "readout"]]]:
     """Log-probability of each ``target`` under the row ``slot``, and the meter's signals of each row."""
-    if _is_plain(head, rule) and not (meter.differentiable and torch.is_grad_enabled()):
-        return _read_plain(head, rule, hidden, slot, target, meter)
-    return _read_module(head, rule, hidden, slot, target, meter)
+    if not _is_plain(head, rule) or (meter.differentiable and torch.is_grad_enabled()):
+        return _read_module(head, rule, hidden, slot, target, meter)
+    plain: Any = head
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else plain.weight.dtype
+    weight, bias = plain.weight.to(dtype), None if plain.bias is None else plain.bias.to(dtype)
+    with torch.autocast(device, enabled=False):
+        logps, *signals = _PlainLogps.apply(hidden.to(dtype), weight, bias, rule.factor, slot, target, meter)
+    return logps, signals
 
 
 def _is_plain(head: nn.Module, rule: LogitRule) -> bool:
@@ -154,21 +149,8 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _read_plain(
-    head: nn.Module, rule: LogitRule, hidden: Tensor, slot: Tensor, target: Tensor, meter: Meter
-) -> tuple[Tensor, list[Tensor]]:
-    weight, bias = head.weight, head.bias
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    hidden, weight = hidden.to(dtype), weight.to(dtype)  # type: ignore[arg-type]
-    bias = None if bias is None else bias.to(dtype)  # type: ignore[arg-type]
-    with torch.autocast(device, enabled=False):
-        logps, *signals = _PlainLogps.apply(hidden, weight, bias, rule.factor, slot, target, meter)
-    return logps, signals
-
-
 class _PlainLogps(torch.autograd.Function):
-    """``log softmax(factor · (h W + b))`` at the targets, and what the meter reads without a gradient."""
+    """``log softmax(factor · (h W + b))`` at the targets, and the meter's signals, which have no gradient."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, factor: float,
@@ -261,3 +243,21 @@ def _at_targets(
     gathered = gradient.new_zeros(len(pairs)).index_add_(0, place, gradient)
     probability = torch.empty_like(gathered).index_copy_(0, place, logps.exp())
     return row, pairs % vocabulary, gathered - total[row] * probability
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's ``mallopt``."""
+
+
+def keep_freed_memory() -> bool:
+    """Keep freed memory in the process instead of giving it back to the system; returns whether it was set.
+
+    By default every buffer above some megabytes, logits first of all, is a fresh mapping, and faulting its
+    pages in costs as much as the arithmetic on it: between 1 and 10 % of a training step on the CPU, by how
+    the system sets up pages. The price is that memory, once used, stays with the process until it ends. Only
+    glibc on Linux has the setting; call it before the first large tensor.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

@@ -1,4 +1,9 @@
-"""What rows of several examples cost, and how the examples of a step are dealt to rows."""
+"""The protocol of a kind of model: all that a trainer asks of one, and the types that go back and forth.
+
+In the order of the datum: a :class:`Kind` reads preference data into a :class:`Dataset` of :class:`Item`; its
+:class:`Batching` says what a micro-batch of items costs and deals a step to micro-batches; it collates one
+into :class:`Inputs`; and it scores these with a model.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from pydantic import BaseModel, ValidationError
@@ -21,107 +25,15 @@ from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes
 
+Packing = Literal["trees", "dense", "flex", "padded"]
+"""How examples share a micro-batch of a language model: as token trees (by one of three kernels for the
+attention mask), or with every response in a padded row of its own."""
 
-class Rows(Protocol):
-    """What a row of several examples costs, and how a step is dealt to rows."""
-
-    def cost(self, members: Sequence[int]) -> int:
-        """Tokens that go through the network for a row of these examples."""
-        ...
-
-    def deal(self, members: Sequence[int], rows: int) -> list[list[int]]:
-        """The examples of one step in at most ``rows`` rows, the largest cost as small as can be."""
-        ...
+PackingChoice = Packing | Literal["auto"]
+"""What ``training.layout`` takes; ``auto`` is the fastest packing that gives right numbers."""
 
 
-class PackedRows:
-    """Rows without padding: the cost of a row is the sum of its examples' ``sizes`` (unique tokens)."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.sizes = np.asarray(sizes, dtype=np.int64)
-
-    def cost(self, members: Sequence[int]) -> int:
-        return int(self.sizes[list(members)].sum())
-
-    def deal(self, members: Sequence[int], rows: int) -> list[list[int]]:
-        """The longest first into the emptiest (Graham's rule: at most 4/3 of the best possible)."""
-        emptiest = [(0, row) for row in range(rows)]
-        dealt: list[list[int]] = [[] for _ in range(rows)]
-        for member in sorted(members, key=lambda member: (-self.sizes[member], member)):
-            load, row = emptiest[0]
-            dealt[row].append(member)
-            heapq.heapreplace(emptiest, (load + int(self.sizes[member]), row))
-        return [row for row in dealt if row]
-
-
-class PaddedRows:
-    """Rows in which every response is padded to the longest: responses × longest is the cost of a row."""
-
-    def __init__(self, responses: Sequence[int], longest: Sequence[int]) -> None:
-        self.responses = np.asarray(responses, dtype=np.int64)
-        self.longest = np.asarray(longest, dtype=np.int64)
-
-    def cost(self, members: Sequence[int]) -> int:
-        chosen = list(members)
-        return int(self.responses[chosen].sum() * self.longest[chosen].max()) if chosen else 0
-
-    def deal(self, members: Sequence[int], rows: int) -> list[list[int]]:
-        """The step sorted by length and cut into neighbours, so that little is padded."""
-        ordered = sorted(members, key=lambda member: (-self.longest[member], member))
-        low, high = max(self.cost([member]) for member in ordered), self.cost(ordered)
-        while low < high:
-            middle = (low + high) // 2
-            if len(self._cut(ordered, middle)) <= rows:
-                high = middle
-            else:
-                low = middle + 1
-        return self._cut(ordered, low)
-
-    def _cut(self, ordered: Sequence[int], budget: int) -> list[list[int]]:
-        rows: list[list[int]] = []
-        longest = responses = 0
-        for member in ordered:
-            responses += int(self.responses[member])
-            if rows and responses * longest <= budget:
-                rows[-1].append(member)
-            else:
-                rows.append([member])
-                longest, responses = int(self.longest[member]), int(self.responses[member])
-        return rows
-
-
-Options = TypeVar("Options", bound=BaseModel)
-
-
-def parsed(options: type[Options], given: Mapping[str, Any] | None, kind: str) -> Options:
-    """What was given, as a model that forbids what it does not know.
-
-    Raises :class:`PreferoError` naming the option.
-    """
-    for name in given or {}:
-        if name not in options.model_fields:
-            known = ", ".join(options.model_fields)
-            raise PreferoError(
-                f"model.options has no {name!r} for a model of kind {kind}"
-                f"{nearest(name, options.model_fields)}. Its options: {known}."
-            )
-    try:
-        return options(**(given or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PreferoError(f"model.options.{where} of kind {kind}: {first['msg']}") from None
-
-
-def no_options(kind: str, given: Mapping[str, Any] | None) -> None:
-    """For kinds that have none."""
-    if given:
-        raise PreferoError(
-            f"a model of kind {kind} has no options, but model.options gives {', '.join(given)}"
-        )
-
-
-Layout = Literal["auto", "trees", "dense", "flex", "padded"]
+# Data
 
 
 class Item(Protocol):
@@ -144,7 +56,7 @@ class Item(Protocol):
 
 
 class Summary(Protocol):
-    """What there is to say of a data set: ``notes`` for the reader, and everything as JSON holds it."""
+    """A description of a data set: ``notes`` for the reader, and everything as JSON holds it."""
 
     @property
     def notes(self) -> Sequence[str]: ...
@@ -152,7 +64,11 @@ class Summary(Protocol):
     def as_dict(self) -> dict[str, Any]: ...
 
 
-class Dataset(Protocol):
+AnyItem = TypeVar("AnyItem", bound=Item)
+ItemOut = TypeVar("ItemOut", bound=Item, covariant=True)
+
+
+class Dataset(Protocol[ItemOut]):
     """Items in their order; ``roles`` names the response axis, ``()`` for candidates."""
 
     @property
@@ -163,17 +79,20 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> ItemOut: ...
 
-    def __iter__(self) -> Iterator[Any]: ...
+    def __iter__(self) -> Iterator[ItemOut]: ...
 
 
 class Inputs(Protocol):
-    """A row of items, collated; its length is its cost, in the unit in which rows are budgeted."""
+    """What a model is given of a micro-batch; its length is its cost, in the unit of the token budget."""
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self: ...
+
+
+AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +106,128 @@ class Reading:
     method: str = ""
 
 
-class Kind(ABC):
+# Micro-batches
+
+
+class Batching(Protocol):
+    """What a micro-batch of some examples costs, and how a step is dealt to micro-batches."""
+
+    def cost(self, members: Sequence[int]) -> int:
+        """Tokens that go through the network for a micro-batch of these examples."""
+        ...
+
+    def deal(self, members: Sequence[int], count: int) -> list[list[int]]:
+        """The examples of one step in at most ``count`` micro-batches, the largest cost as small as can
+        be."""
+        ...
+
+
+@dataclass(frozen=True)
+class PackedBatching:
+    """Micro-batches without padding: one costs the sum of its examples' ``sizes`` (unique tokens)."""
+
+    sizes: Sequence[int]
+
+    def cost(self, members: Sequence[int]) -> int:
+        return sum(self.sizes[member] for member in members)
+
+    def deal(self, members: Sequence[int], count: int) -> list[list[int]]:
+        """The longest first into the emptiest (Graham's rule: at most 4/3 of the best possible)."""
+        emptiest = [(0, place) for place in range(count)]
+        dealt: list[list[int]] = [[] for _ in range(count)]
+        for member in sorted(members, key=lambda member: (-self.sizes[member], member)):
+            load, place = emptiest[0]
+            dealt[place].append(member)
+            heapq.heapreplace(emptiest, (load + self.sizes[member], place))
+        return [batch for batch in dealt if batch]
+
+
+@dataclass(frozen=True)
+class PaddedBatching:
+    """Micro-batches whose responses are all padded to the longest: one costs ``responses`` × ``longest``."""
+
+    responses: Sequence[int]
+    longest: Sequence[int]
+
+    def cost(self, members: Sequence[int]) -> int:
+        responses = sum(self.responses[member] for member in members)
+        return responses * max((self.longest[member] for member in members), default=0)
+
+    def deal(self, members: Sequence[int], count: int) -> list[list[int]]:
+        """The step sorted by length and cut into neighbours, so that little is padded."""
+        ordered = sorted(members, key=lambda member: (-self.longest[member], member))
+        low, high = max(self.cost([member]) for member in ordered), self.cost(ordered)
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._cut(ordered, middle)) <= count:
+                high = middle
+            else:
+                low = middle + 1
+        return self._cut(ordered, low)
+
+    def _cut(self, ordered: Sequence[int], budget: int) -> list[list[int]]:
+        batches: list[list[int]] = []
+        longest = responses = 0
+        for member in ordered:
+            responses += self.responses[member]
+            if batches and responses * longest <= budget:
+                batches[-1].append(member)
+            else:
+                batches.append([member])
+                longest, responses = self.longest[member], self.responses[member]
+        return batches
+
+
+# Kinds
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def parsed(options: type[Options], given: Mapping[str, Any] | None, kind: str) -> Options:
+    """The given options as a model that forbids unknown ones.
+
+    Raises :class:`PreferoError` naming the option.
+    """
+    for name in given or {}:
+        if name not in options.model_fields:
+            known = ", ".join(options.model_fields)
+            raise PreferoError(
+                f"model.options has no {name!r} for a model of kind {kind}"
+                f"{nearest(name, options.model_fields)}. Its options: {known}."
+            )
+    try:
+        return options(**(given or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PreferoError(f"model.options.{where} of kind {kind}: {first['msg']}") from None
+
+
+def no_options(kind: str, given: Mapping[str, Any] | None) -> None:
+    """Raise :class:`PreferoError` for options of a kind that has none."""
+    if given:
+        raise PreferoError(
+            f"a model of kind {kind} has no options, but model.options gives {', '.join(given)}"
+        )
+
+
+class Kind(ABC, Generic[AnyItem, AnyInputs]):
     """One kind of model, for one run: made of a model or of where it is to be loaded from, by :meth:`of`.
 
-    ``processor`` is what belongs to the model and is saved beside it: a tokenizer, a processor, a scheduler.
+    ``AnyItem`` is what it reads examples into and ``AnyInputs`` what it collates; whoever handles a kind
+    without knowing which writes ``Kind``. ``processor`` is what belongs to the model and is saved beside it:
+    a tokenizer, a processor, a scheduler.
     """
 
     name: ClassVar[str]
     task_type: ClassVar[str | None] = None
-    """What PEFT calls it."""
+    """PEFT's name for it."""
     lora_targets: ClassVar[str | tuple[str, ...]] = "all-linear"
     """The layers that low-rank adapters go to by default."""
     redrawn: ClassVar[str] = ""
-    """Why what is scored cannot be looked up in a disk cache, for kinds that draw it anew."""
+    """Why its scores cannot be looked up in a disk cache, for kinds that draw what is scored anew. A kind
+    without a reason reads :class:`~prefero.data.trie.TokenExample`, whose cells the cache knows."""
     monitors: ClassVar[frozenset[str]] = frozenset()
     """The signals of tokens that it gives besides log-probabilities, although no objective needs them."""
 
@@ -211,14 +239,14 @@ class Kind(ABC):
     def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
         """For a loaded model, or a :class:`~prefero.models.loading.ModelSource` that is loaded later.
 
-        Raises :class:`~prefero.errors.PreferoError` for a model of another kind, a processor that is not
-        there, and options that the kind does not have.
+        Raises :class:`~prefero.errors.PreferoError` for a model of another kind, a processor that is missing,
+        and options that the kind does not have.
         """
 
     # Data
 
     @abstractmethod
-    def read(self, source: Any, needs: Needs, reading: Reading) -> Dataset:
+    def read(self, source: Any, needs: Needs, reading: Reading) -> Dataset[AnyItem]:
         """Preference data in any form that is known, as an objective reads them.
 
         ``source`` is a path, a hub name, a ``datasets.Dataset``, rows,
@@ -227,17 +255,17 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def rows(self, data: Any, layout: str) -> Rows:
-        """What rows of these items cost."""
+    def batching(self, data: Dataset[AnyItem], packing: str) -> Batching:
+        """What micro-batches of these items cost."""
 
     @abstractmethod
-    def budget(self, layout: str, device: torch.device) -> int:
-        """What a row may cost, by default."""
+    def budget(self, packing: str, device: torch.device) -> int:
+        """What a micro-batch may cost, by default."""
 
     @abstractmethod
-    def collate(self, items: Sequence[Any], seeds: Sequence[int]) -> Inputs:
-        """One row. What is drawn for an item (times, noise) depends on its seed alone, so it is the same
-        whichever row it is in, and all models are scored on it."""
+    def collate(self, items: Sequence[AnyItem], seeds: Sequence[int]) -> AnyInputs:
+        """One micro-batch. What is drawn for an item (times, noise) depends on its seed alone, so it is the
+        same whichever micro-batch it is in, and all models are scored on it."""
 
     # Models
 
@@ -250,24 +278,24 @@ class Kind(ABC):
         """Another model of the same kind, ready to score."""
 
     @abstractmethod
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
-        """Make the model score rows; returns the layout that it will use."""
+    def adapt(self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
+        """Make the model score micro-batches; returns the packing that it will use."""
 
     @abstractmethod
     def score(
         self,
         model: nn.Module,
-        inputs: Any,
+        inputs: AnyInputs,
         signals: frozenset[Signal] = frozenset(),
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
-        """What a model gives the views of a row (``""``: the items themselves), in one call of the possibly
-        wrapped model. Gradients follow the caller's grad mode; the ``others``, which signals compare with,
-        never have one."""
+        """What a model gives the views of a micro-batch (``""``: the items themselves), in one call of the
+        possibly wrapped model. Gradients follow the caller's grad mode; the ``others``, which signals compare
+        with, never have one."""
 
     @abstractmethod
-    def masks(self, inputs: Any) -> Mapping[str, Bool[Tensor, "example response token"]]:
+    def masks(self, inputs: AnyInputs) -> Mapping[str, Bool[Tensor, "example response token"]]:
         """Where :meth:`score` will give numbers, by view; no model runs for it."""
 
     @abstractmethod

@@ -1,93 +1,141 @@
-"""Where models and what belongs to them are loaded from: a hub name or a folder, and how."""
+"""Loading and unwrapping: from a name to a model, to its kind, and to what is inside its wrappers.
+
+A :class:`ModelSource` says where a model is; its configuration tells which kind of model it is
+(:func:`kind_of`). A loaded model may be wrapped in PEFT adapters, data parallelism or compilation, and its
+weights may be shards: whoever has to see through that does it with the functions at the end of this file.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import transformers
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from prefero.errors import PreferoError, nearest
-from prefero.models.discrete_diffusion.sampling import TimedMaskedConfig
 from prefero.models.kind import Kind
-from prefero.models.tabular.policy import TabularConfig
+from prefero.sections import STRICT, Spec
+
+KINDS: Mapping[str, str] = {
+    "language": "prefero.models.causal.scoring:Language",
+    "encoder_decoder": "prefero.models.encoder_decoder.kind:EncoderDecoder",
+    "diffusion": "prefero.models.diffusion.kind:Diffusion",
+    "discrete_diffusion": "prefero.models.discrete_diffusion.kind:DiscreteDiffusion",
+    "tabular": "prefero.models.tabular.kind:Tabular",
+    "vision_language": "prefero.models.vision_language.kind:VisionLanguage",
+}
+"""Where the class of each kind is; it is imported when it is asked for."""
+
+OWN_ARCHITECTURES = ("prefero.models.tabular.policy", "prefero.models.discrete_diffusion.sampling")
+"""Modules whose import registers architectures of this library with transformers' ``Auto`` classes. Their
+configurations name their kind themselves, as ``prefero_kind``."""
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that is not loaded yet: a hub name or a folder, and how to load it.
+# From a name to a model
 
-    ``quantization`` is ``"4bit"`` (NF4) or ``"8bit"``, which needs bitsandbytes. ``processor_name`` is where
-    its tokenizer or processor is, if not beside it. Every method raises :class:`PreferoError` for what is not
-    there or not what it should be.
+
+@dataclass(frozen=True, config=STRICT)
+class Lora(Spec):
+    """Low-rank adapters (Hu et al., 2021) in place of full fine-tuning."""
+
+    r: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
+
+    def config(self, kind: Kind) -> LoraConfig:
+        """For PEFT, on the layers that are usual for the kind of model unless others are named."""
+        targets = self.target_modules or kind.lora_targets
+        return LoraConfig(
+            task_type=kind.task_type,
+            r=self.r,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            modules_to_save=self.modules_to_save,
+        )
+
+
+def _lora(given: Any) -> Any:
+    return ({} if given else None) if isinstance(given, bool) else given
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelSource(Spec):
+    """A hub name or a folder, and how to load the model. ``kind`` is which kind of model it is
+    (:data:`prefero.models.loading.KINDS`), by default what its configuration tells, and ``options`` are those
+    of the kind. ``tokenizer`` is where its tokenizer or processor is, if not beside it. ``dtype`` is what the
+    weights are kept in. ``quantization`` is ``4bit`` (NF4) or ``8bit``, which needs bitsandbytes. ``lora``
+    trains adapters in place of the weights; ``true`` is those by default.
+
+    Every method raises :class:`PreferoError` for what is missing or is not what it should be.
     """
 
     name: str
-    processor_name: str | None = None
+    kind: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
     revision: str | None = None
-    dtype: str = "float32"
-    attention: str | None = None
-    quantization: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32"
+    attention: Literal["sdpa", "eager", "flex_attention"] | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
+    lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
     trust_remote_code: bool = False
-
-    @property
-    def hub(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` is told."""
-        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-
-    def processor(self, loader: str = "AutoTokenizer") -> Any:
-        """By one of transformers' loaders."""
-        name = self.processor_name or self.name
-        what = loader.removeprefix("Auto").lower()
-        try:
-            return getattr(transformers, loader).from_pretrained(name, **self.hub)
-        except (OSError, ValueError, KeyError) as error:
-            raise PreferoError(
-                f"no {what} can be loaded from {name!r} ({first_line(error)}); name one with model.{what}"
-            ) from None
 
     def config(self) -> Any:
         """Its configuration, as transformers has it."""
-        try:
-            return transformers.AutoConfig.from_pretrained(self.name, **self.hub)
-        except (OSError, ValueError, KeyError) as error:
-            raise PreferoError(
-                f"no model can be loaded from {self.name!r}: it is neither a folder with a config.json nor a "
-                f"model of the hub ({first_line(error)})"
-            ) from None
+        hint = "; a model is a folder with a config.json, or a name on the hub"
+        return self._from_pretrained("AutoConfig", "model", self.name, hint)
+
+    def processor(self, loader: str = "AutoTokenizer") -> Any:
+        """Its tokenizer or processor, by one of transformers' loaders."""
+        what = loader.removeprefix("Auto").lower()
+        hint = "; name one with model.tokenizer"
+        return self._from_pretrained(loader, what, self.tokenizer or self.name, hint)
 
     def load(self, loader: str = "AutoModelForCausalLM", what: str = "causal language model") -> nn.Module:
-        """By one of transformers' loaders; ``what`` it is, for messages."""
-        options = self.hub
+        """The model, by one of transformers' loaders; ``what`` names it in messages."""
+        options: dict[str, Any] = {"dtype": self.dtype}
         if self.quantization is not None:
             options["quantization_config"] = _quantized(self.quantization)
         if self.attention is not None:
             options["attn_implementation"] = self.attention
+        return self._from_pretrained(loader, what, self.name, **options)
+
+    def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
+        for module in OWN_ARCHITECTURES:
+            import_module(module)
+        options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         try:
-            return getattr(transformers, loader).from_pretrained(self.name, dtype=self.dtype, **options)
+            return getattr(transformers, loader).from_pretrained(name, **options)
         except (OSError, ValueError, KeyError) as error:
-            raise PreferoError(f"no {what} can be loaded from {self.name!r}: {first_line(error)}") from None
+            raise PreferoError(f"no {what} can be loaded from {name!r}: {first_line(error)}{hint}") from None
 
 
-def _quantized(kind: str) -> Any:
+def _quantized(bits: str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise PreferoError(f"model.quantization={kind} needs bitsandbytes: pip install bitsandbytes")
+        raise PreferoError(
+            f"model.quantization={bits} needs bitsandbytes: pip install 'prefero[quantization]'"
+        )
     from transformers import BitsAndBytesConfig
 
-    if kind == "8bit":
+    if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -98,19 +146,11 @@ def _quantized(kind: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first."""
+    """The first line of an error's message, or the error's name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-KINDS: Mapping[str, str] = {
-    "language": "prefero.models.causal.scoring:Language",
-    "encoder_decoder": "prefero.models.encoder_decoder.kind:EncoderDecoder",
-    "diffusion": "prefero.models.diffusion.kind:Diffusion",
-    "discrete_diffusion": "prefero.models.discrete_diffusion.kind:DiscreteDiffusion",
-    "tabular": "prefero.models.tabular.kind:Tabular",
-    "vision_language": "prefero.models.vision_language.kind:VisionLanguage",
-}
-"""Where each kind is; loaded when it is asked for."""
+# From a model to its kind
 
 
 def kind_of(
@@ -125,28 +165,42 @@ def kind_of(
     """
     if isinstance(kind, Kind):
         return kind
-    name = _told(model) if kind == "auto" else kind
+    if isinstance(model, ModelSource):
+        kind, options = model.kind if kind == "auto" else kind, options or model.options
+    name = _kind_told_by(model) if kind == "auto" else kind
     if name not in KINDS:
         raise PreferoError(f"model.kind {name!r} is not known{nearest(name, KINDS)}: {', '.join(KINDS)}")
-    module, _, found = KINDS[name].partition(":")
-    chosen: type[Kind] = getattr(import_module(module), found)
-    return chosen.of(model, processor, options)
+    module, _, class_name = KINDS[name].partition(":")
+    kind_class: type[Kind] = getattr(import_module(module), class_name)
+    return kind_class.of(model, processor, options)
 
 
-def _told(model: ModelSource | nn.Module) -> str:
+def _kind_told_by(model: ModelSource | nn.Module) -> str:
+    """The name of the kind that a model's configuration and class tell."""
     if isinstance(model, ModelSource):
-        return "diffusion" if _is_diffusers(model) else _of_transformers(model.config())
-    while not isinstance(model, PreTrainedModel):
-        if isinstance(model, PeftModel):
-            model = model.get_base_model()
-        elif type(model).__module__.startswith("diffusers."):
+        if _is_diffusers(model):
             return "diffusion"
-        else:
+        config = model.config()
+        architecture = next(iter(getattr(config, "architectures", None) or ()), "")
+    else:
+        inner = unwrapped(model)
+        if type(inner).__module__.startswith("diffusers."):
+            return "diffusion"
+        if not isinstance(inner, PreTrainedModel):
             raise PreferoError(
-                f"{type(model).__name__} is neither a model of transformers nor of diffusers: say which kind "
+                f"{type(inner).__name__} is neither a model of transformers nor of diffusers: say which kind "
                 f"of model it is, kind=… ({', '.join(KINDS)})"
             )
-    return _of_transformers(model.config, type(model).__name__)
+        config, architecture = inner.config, type(inner).__name__
+    if own := getattr(config, "prefero_kind", None):
+        return own
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder_decoder"
+    if architecture.endswith("ForMaskedLM") or architecture == "LLaDAModelLM":  # masked, despite its name
+        return "discrete_diffusion"
+    if getattr(config, "vision_config", None) is not None:
+        return "vision_language"
+    return "language"
 
 
 def _is_diffusers(source: ModelSource) -> bool:
@@ -161,36 +215,68 @@ def _is_diffusers(source: ModelSource) -> bool:
     try:
         return file_exists(source.name, "model_index.json", revision=source.revision)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
-        return False  # whoever loads it says better what is wrong
+        return False  # loading it gives a better message
 
 
-def _of_transformers(config: Any, name: str | None = None) -> str:
-    architecture = name or next(iter(getattr(config, "architectures", None) or ()), "")
-    if isinstance(config, TabularConfig):
-        return "tabular"
-    if getattr(config, "is_encoder_decoder", False):
-        return "encoder_decoder"
-    if architecture.endswith("ForMaskedLM") or isinstance(config, TimedMaskedConfig):
-        return "discrete_diffusion"
-    if architecture == "LLaDAModelLM":  # a masked language model, whatever it calls itself
-        return "discrete_diffusion"
-    if getattr(config, "vision_config", None) is not None:
-        return "vision_language"
-    return "language"
+# Inside the wrappers
+
+PEFT_PREFIX = "base_model.model."
+"""The prefix of parameter names in a model that PEFT wraps."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside PEFT adapters, data parallelism and compilation.
+
+    Raises :class:`PreferoError` for prompt tuning, whose virtual tokens have no place in a shared prompt.
+    """
+    while not isinstance(model, PreTrainedModel):
+        if isinstance(model, PeftModel):
+            if model.active_peft_config.is_prompt_learning:
+                raise PreferoError(
+                    f"{model.active_peft_config.peft_type.value} adapters put virtual tokens before the "
+                    "prompt, which a shared prompt has no place for: use LoRA or another weight adapter"
+                )
+            model = model.get_base_model()
+        elif isinstance(inside := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+            model = inside
+        else:
+            break
+    return model
+
+
+def innermost(model: nn.Module) -> PreTrainedModel:
+    """The transformers language model inside adapters and wrappers.
+
+    Raises :class:`PreferoError` where there is none, and as :func:`unwrapped` does.
+    """
+    inner = unwrapped(model)
+    if not isinstance(inner, PreTrainedModel):
+        raise PreferoError(f"{type(inner).__name__} is not a transformers model, nor a wrapper of one")
+    if inner.get_output_embeddings() is None:
+        raise PreferoError(
+            f"{type(inner).__name__} has no language-model head: load it with AutoModelForCausalLM"
+        )
+    return inner
+
+
+def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    """The layers that PEFT put adapters on."""
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters, for forwards inside this context.
+    """Switch the adapters of a model off, for forwards inside this context.
 
     Only the flag that the layers read is set. PEFT's own ``disable_adapter`` also freezes the parameters,
     which sharded training remembers: adapters on the head would then not train.
 
     Raises:
-        PreferoError: where the adapters cannot be taken off by the flag: merged ones, and whole modules that
-            are trained beside them (``modules_to_save``). A cached or frozen reference serves both.
+        PreferoError: where the flag does not reach all that was adapted: adapters that are merged, and whole
+            modules that are trained beside them (``modules_to_save``). A cached or frozen reference serves
+            both.
     """
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = adapter_layers(model)
     if any(layer.merged for layer in layers):
         raise PreferoError("the adapters are merged into the weights: use a cached or a frozen reference")
     if any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()):
@@ -208,48 +294,40 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = flag
 
 
-def local_parts(model: nn.Module) -> dict[str, Tensor]:
-    """The weights; of a sharded model this process's parts, also where a forward has left them whole."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-    return dict(model.named_parameters())
-
-
-def fill_parts(weight: Tensor, whole: Tensor) -> None:
-    """``whole`` into a weight, or into this process's part of it."""
-    whole = whole.to(weight.device, weight.dtype)
-    if isinstance(weight, DTensor):
-        whole = distribute_tensor(whole, weight.device_mesh, weight.placements)
-    weight.copy_(whole)
-
-
-def innermost(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside adapters and wrappers."""
-    while not isinstance(model, PreTrainedModel):
-        if isinstance(model, PeftModel):
-            if model.active_peft_config.is_prompt_learning:
-                raise PreferoError(
-                    f"{model.active_peft_config.peft_type.value} adapters put virtual tokens before the "
-                    f"prompt, which a shared prompt has no place for: use LoRA or another weight adapter"
-                )
-            model = model.get_base_model()
-        elif isinstance(inside := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
-            model = inside
-        else:
-            raise PreferoError(f"{type(model).__name__} is not a transformers model, nor a wrapper of one")
-    if model.get_output_embeddings() is None:
-        raise PreferoError(
-            f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM"
-        )
-    return model
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards each of its modules has the mode that it had before."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def zero_dropout(model: nn.Module) -> None:
-    """No dropout from here on, in modules and where a forward reads its rate."""
+    """Set dropout to 0, in modules and wherever a forward reads its rate from an attribute."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+
+
+def local_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights by name; of a sharded model this process's shards, also where a forward has gathered
+    them."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return dict(model.named_parameters())
+
+
+def fill_weight(weight: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into a weight, or its share of it into this process's shard."""
+    whole = whole.to(weight.device, weight.dtype)
+    if isinstance(weight, DTensor):
+        whole = distribute_tensor(whole, weight.device_mesh, weight.placements)
+    weight.copy_(whole)

@@ -1,5 +1,4 @@
-"""Many examples scored by a language model, encoder–decoder or not, for looking at: without a gradient, in
-rows of a token budget."""
+"""Many examples scored for looking at: without a gradient, in rows of a token budget."""
 
 from __future__ import annotations
 
@@ -9,12 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefero.data.packing import next_fit, pack, unique_tokens
-from prefero.data.trie import TokenExample
-from prefero.models.causal import scoring as language
-from prefero.models.encoder_decoder import scoring as encoder_decoder_rows
-from prefero.models.encoder_decoder import scoring as seq2seq
-from prefero.models.loading import innermost
+from prefero.data.packing import next_fit
+from prefero.data.trie import TokenExample, unique_tokens
+from prefero.models.causal.scoring import Language
+from prefero.models.encoder_decoder.kind import EncoderDecoder
+from prefero.models.loading import evaluating, innermost
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 
@@ -27,26 +25,19 @@ def scored_rows(
     others: Mapping[str, nn.Module | SecondModel] | None = None,
     tokens_per_row: int = 4096,
 ) -> Iterator[tuple[list[int], TokenLogps]]:
-    """The numbers of some examples, and what :func:`~prefero.models.causal.scoring.score` says of them, until
-    all have had their turn, longest first.
+    """Score examples with a causal or an encoder–decoder language model, the longest first, a row at a time:
+    the indices of the row's examples, and their numbers as the kind's ``score`` gives them.
 
-    The model's mode is eval meanwhile, and then what it was.
+    The examples are tokenised already, so the model's tokenizer is not needed: the kind's class does without.
+    The model is in evaluation mode meanwhile, and then in the mode that it had.
     """
-    sizes = [unique_tokens(example) for example in examples]
+    kind: Any = EncoderDecoder if innermost(model).config.is_encoder_decoder else Language
+    sizes = [unique_tokens(example.all_cells) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
     device = next(model.parameters()).device
-    encodes = innermost(model).config.is_encoder_decoder
-    arranged: Any = encoder_decoder_rows.arrange if encodes else pack
-    score: Any = seq2seq.score if encodes else language.score
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with evaluating(model):
         for row in next_fit(order, sizes, tokens_per_row):
+            inputs = kind.collate([examples[i] for i in row]).to(device)
             with torch.no_grad():
-                scored = score(
-                    model, arranged([examples[i] for i in row]).to(device), signals, others=others
-                )[""]
+                scored = kind.score(model, inputs, signals, others=others)[""]
             yield row, scored
-    finally:
-        for module in training:
-            module.training = True

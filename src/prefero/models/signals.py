@@ -1,7 +1,9 @@
-"""Divergences of next-token distributions: p, the model that is measured, against q, the second one.
+"""Signals: what a scoring pass gives besides log-probabilities, measured on next-token distributions.
 
-Both come as log-probabilities over the vocabulary; the results are in nats, or without a unit. All are 0 at
-p = q and positive elsewhere.
+A signal is measured where the logits are, block by block, so that they are never kept. Some need the policy's
+distribution p alone (entropy, the mass of the likeliest tokens), others compare it with the distribution q of
+a second model (divergences, nested risk). Distributions come as log-probabilities over the vocabulary;
+results are in nats or without a unit.
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ from prefero.objectives.batch import Signal
 
 LogDistribution = Float[Tensor, "*rows vocabulary"]
 Rows = Float[Tensor, "*rows"]
+Options = Mapping[str, float | str]
+"""A signal's options, by name."""
+
+
+# Divergences of p and q: 0 at p = q and positive elsewhere
 
 
 def kl(p: LogDistribution, q: LogDistribution) -> Rows:
@@ -83,18 +90,16 @@ DIVERGENCES: Mapping[str, Callable[..., Tensor]] = {
 """The measures by name; ``renyi`` takes an ``order``."""
 
 
-def divergence(p: LogDistribution, q: LogDistribution, options: Mapping[str, float | str]) -> Rows:
-    """The measure that ``options`` name, with their other arguments."""
+def divergence(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
+    """The divergence that ``options`` name as their ``measure``, with the other options as its arguments."""
     arguments = {name: value for name, value in options.items() if name not in ("measure", "detached")}
     return DIVERGENCES[str(options["measure"])](p, q, **arguments)
 
 
-LogProbabilities = Float[Tensor, "*position vocabulary"]
+# Nested risk of x = log q/p under q: how far p falls short of q
 
 
-def released_cvar(
-    logp: LogProbabilities, other: LogProbabilities, confidence: float, split: bool
-) -> Float[Tensor, "*position"]:
+def released_cvar(p: LogDistribution, q: LogDistribution, confidence: float, split: bool) -> Rows:
     """Σ q x over the vocabulary entries whose x exceeds the (1 − confidence) quantile of x.
 
     This is what the code of Zhang et al. computes: the quantile counts every entry once, whatever its
@@ -102,20 +107,17 @@ def released_cvar(
     ``split`` does the same for the first half of the vocabulary and for the rest, and adds.
     """
     if split:
-        half = logp.shape[-1] // 2
-        parts = zip(
-            logp.split([half, logp.shape[-1] - half], -1),
-            other.split([half, logp.shape[-1] - half], -1),
-            strict=True,
+        half = p.shape[-1] // 2
+        return released_cvar(p[..., :half], q[..., :half], confidence, split=False) + released_cvar(
+            p[..., half:], q[..., half:], confidence, split=False
         )
-        return sum((released_cvar(*part, confidence, split=False) for part in parts), logp.new_zeros(()))
-    if not logp.shape[-1]:
-        return logp.sum(-1)
-    ratio = other - logp
-    return torch.where(ratio > _quantile(ratio.detach(), 1 - confidence), other.exp() * ratio, 0).sum(-1)
+    if not p.shape[-1]:
+        return p.sum(-1)
+    ratio = q - p
+    return torch.where(ratio > _quantile(ratio.detach(), 1 - confidence), q.exp() * ratio, 0).sum(-1)
 
 
-def _quantile(values: Tensor, share: float) -> Float[Tensor, "*position 1"]:
+def _quantile(values: Tensor, share: float) -> Float[Tensor, "*rows 1"]:
     """The quantile along the last axis, interpolated; ``torch.quantile`` refuses large vocabularies."""
     place = share * (values.shape[-1] - 1)
     # kthvalue finds two of them faster, but refuses to run deterministically
@@ -124,103 +126,101 @@ def _quantile(values: Tensor, share: float) -> Float[Tensor, "*position 1"]:
     return low.lerp(high, place - math.floor(place))
 
 
-def cvar(logp: LogProbabilities, other: LogProbabilities, tail: float) -> Float[Tensor, "*position"]:
+def cvar(p: LogDistribution, q: LogDistribution, tail: float) -> Rows:
     """The mean of x over the worst ``tail`` of q's probability: where p falls short of q most. At 1 it is
     KL(q ‖ p)."""
-    ratio = other - logp
+    ratio = q - p
     order = ratio.detach().argsort(-1, descending=True)
-    mass = other.exp().gather(-1, order)
+    mass = q.exp().gather(-1, order)
     before = mass.cumsum(-1) - mass
     kept = torch.minimum(mass, (tail - before).clamp(min=0))
     return (kept * ratio.gather(-1, order)).sum(-1) / tail
 
 
-def entropic(logp: LogProbabilities, other: LogProbabilities, mu: float) -> Float[Tensor, "*position"]:
+def entropic(p: LogDistribution, q: LogDistribution, mu: float) -> Rows:
     """(1/μ) log Σ q e^{μ x}: KL(q ‖ p) as μ → 0, growing with μ; the Rényi divergence of order 2 at μ = 1."""
-    return (other + mu * (other - logp)).logsumexp(-1) / mu
+    return (q + mu * (q - p)).logsumexp(-1) / mu
 
 
-def nested_risk(
-    logp: LogProbabilities, other: LogProbabilities, options: Mapping[str, float | str]
-) -> Float[Tensor, "*position"]:
-    """The measure that a signal's options name."""
+def nested_risk(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
+    """The risk that ``options`` name as their ``measure``, with the other options as its arguments."""
     if options["measure"] == "cvar":
-        return cvar(logp, other, float(options["tail"]))
+        return cvar(p, q, float(options["tail"]))
     if options["measure"] == "entropic":
-        return entropic(logp, other, float(options["mu"]))
-    return released_cvar(logp, other, float(options["confidence"]), bool(options["split"]))
+        return entropic(p, q, float(options["mu"]))
+    return released_cvar(p, q, float(options["confidence"]), bool(options["split"]))
 
 
-@dataclass(frozen=True, slots=True)
-class SecondModel:
-    """The model that a two-model signal compares with; ``context`` is entered around each of its forwards:
-    ``SecondModel(policy, partial(adapters_off, policy))`` is the policy without its adapters."""
-
-    model: nn.Module
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+# Measures of p alone
 
 
-TOP_K = 5
-ROWS_AT_ONCE = 128
-
-OtherLogits = Callable[[int, int], Float[Tensor, "readout vocabulary"]]
-"""The logits of a second model for the readout rows from start to stop."""
-
-Measure = Callable[[Float[Tensor, "readout vocabulary"]], Float[Tensor, "readout"]]
+def entropy(p: LogDistribution) -> Rows:
+    """−Σ p log p. Of some entries of a distribution it is their part of its entropy."""
+    p = p.clamp(min=torch.finfo(p.dtype).min / 4)  # a token that is ruled out adds nothing, but 0 · −∞ is NaN
+    return -(p.exp() * p).sum(-1)
 
 
-def _entropy(logp: Tensor) -> Tensor:
-    return -(logp.exp() * logp).sum(-1)
+def top_k_mass(p: LogDistribution, k: int) -> Rows:
+    """The probability of the k likeliest tokens together.
+
+    With :func:`top_k_entropy` it is watched for over-optimisation: Shi et al., 2024, arXiv 2410.11677.
+    """
+    return p.topk(min(k, p.shape[-1]), -1).values.exp().sum(-1)
 
 
-def _log_sum_p_squared(logp: Tensor) -> Tensor:
-    return (2 * logp).logsumexp(-1)
+def top_k_entropy(p: LogDistribution, k: int) -> Rows:
+    """The entropy of the k likeliest tokens, renormalised: how even they are."""
+    return entropy(p.topk(min(k, p.shape[-1]), -1).values.log_softmax(-1))
 
 
-def _log_max_p(logp: Tensor) -> Tensor:
-    return logp.amax(-1)
+def _log_sum_p_squared(p: LogDistribution) -> Rows:
+    return (2 * p).logsumexp(-1)
 
 
-def _forward_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
-    return kl(other, logp)
+def _log_max_p(p: LogDistribution) -> Rows:
+    return p.amax(-1)
 
 
-def _reverse_kl(logp: Tensor, other: Tensor, options: Mapping[str, float | str]) -> Tensor:
-    return kl(logp, other)
+def _forward_kl(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
+    return kl(q, p)
 
 
-def _top_k_mass(logp: Tensor, k: int) -> Tensor:
-    return logp.topk(min(k, logp.shape[-1]), -1).values.exp().sum(-1)
+def _reverse_kl(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
+    return kl(p, q)
 
 
-def _top_k_entropy(logp: Tensor, k: int) -> Tensor:
-    return _entropy(logp.topk(min(k, logp.shape[-1]), -1).values.log_softmax(-1))
+# Signals by name
 
-
-ONE_MODEL: Mapping[str, Measure] = {
-    "entropy": _entropy,
+ONE_MODEL: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "entropy": entropy,
     "log_sum_p_squared": _log_sum_p_squared,
     "log_max_p": _log_max_p,
 }
 TOP: Mapping[str, Callable[[Tensor, int], Tensor]] = {
-    "top_k_mass": _top_k_mass,
-    "top_k_entropy": _top_k_entropy,
+    "top_k_mass": top_k_mass,
+    "top_k_entropy": top_k_entropy,
 }
-TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Mapping[str, float | str]], Tensor]] = {
+"""Signals of the ``k`` likeliest tokens, an option."""
+
+TOP_K = 5
+"""``k`` where a signal gives none."""
+
+TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Options], Tensor]] = {
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
     "nested_risk": nested_risk,
     "divergence": divergence,
 }
 LOG_Z = "log_z"
-"""The one signal that p does not have: the logits' log-sum-exp."""
+"""The one signal that p does not have: the log-sum-exp of the logits."""
 
 STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
-"""Signals that are read off inside the model, not off its logits."""
+"""Signals that are read inside the model, not at its logits."""
 
 
 def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> None:
-    """Raise :class:`PreferoError` for signals that no language model gives, or lack their second model."""
+    """Raise :class:`PreferoError` for signals that no language model gives, or that lack their second
+    model."""
     known = (LOG_Z, *ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
     for signal in signals:
         if signal.name not in known:
@@ -235,47 +235,65 @@ def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> No
             )
 
 
+# Measuring
+
+
+@dataclass(frozen=True, slots=True)
+class SecondModel:
+    """The model that a two-model signal compares with. ``context`` is entered around each of its forwards:
+    ``SecondModel(policy, partial(adapters_off, policy))`` is the policy without its adapters."""
+
+    model: nn.Module
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+OtherLogits = Callable[[int, int], Float[Tensor, "readout vocabulary"]]
+"""The logits of a second model for the readout rows from start to stop."""
+
+ROWS_AT_ONCE = 128
+"""Rows of logits that are measured together: the measures make temporary tensors of this size."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Measures token signals on blocks of logits."""
+    """Measures token signals on blocks of logits; ``others`` are the second models by name."""
 
     signals: tuple[Signal, ...] = ()
     others: Mapping[str, OtherLogits] = field(default_factory=dict)
 
     @property
     def differentiable(self) -> bool:
-        return any(not _detached(signal) for signal in self.signals)
+        """Whether the gradient of any signal is wanted."""
+        return not all(dict(signal.options).get("detached") for signal in self.signals)
 
     def __call__(self, start: int, logits: Tensor, normaliser: Tensor) -> list[Tensor]:
-        """One tensor a signal, for the rows of ``logits``, which stand from ``start`` on in the readout."""
+        """One tensor per signal, for the rows of ``logits``, whose first is row ``start`` of the readout;
+        ``normaliser`` is their log-sum-exp."""
         if not self.signals:
             return []
         others = {
             name: other(start, start + len(logits)).split(ROWS_AT_ONCE) for name, other in self.others.items()
         }
-        blocks = [
-            self._measure(block - scale[:, None], scale, {name: parts[n] for name, parts in others.items()})
-            for n, (block, scale) in enumerate(
-                zip(logits.split(ROWS_AT_ONCE), normaliser.split(ROWS_AT_ONCE), strict=True)
-            )
-        ]
-        return [torch.cat(parts) for parts in zip(*blocks, strict=True)]
-
-    def _measure(self, logp: Tensor, log_z: Tensor, others: Mapping[str, Tensor]) -> list[Tensor]:
-        measured = []
-        for signal in self.signals:
-            block = logp.detach() if _detached(signal) else logp
-            if signal.name == LOG_Z:
-                measured.append(log_z.detach() if _detached(signal) else log_z)
-            elif signal.name in ONE_MODEL:
-                measured.append(ONE_MODEL[signal.name](block))
-            elif signal.name in TOP:
-                measured.append(TOP[signal.name](block, int(dict(signal.options).get("k", TOP_K))))
-            else:
-                other = others[str(signal.against)].log_softmax(-1)
-                measured.append(TWO_MODELS[signal.name](block, other, dict(signal.options)))
-        return measured
+        measured: list[list[Tensor]] = [[] for _ in self.signals]
+        blocks = zip(logits.split(ROWS_AT_ONCE), normaliser.split(ROWS_AT_ONCE), strict=True)
+        for number, (block, log_z) in enumerate(blocks):
+            p = block - log_z[:, None]
+            for signal, values in zip(self.signals, measured, strict=True):
+                other = others[str(signal.against)][number] if signal.name in TWO_MODELS else None
+                values.append(_measured(signal, p, log_z, other))
+        return [torch.cat(values) for values in measured]
 
 
-def _detached(signal: Signal) -> bool:
-    return bool(dict(signal.options).get("detached", 0))
+def _measured(signal: Signal, p: Tensor, log_z: Tensor, other: Tensor | None) -> Tensor:
+    """One signal of a block of rows; ``other`` are the second model's logits, where it compares with one."""
+    options = dict(signal.options)
+    if options.get("detached"):
+        p, log_z = p.detach(), log_z.detach()
+    if signal.name == LOG_Z:
+        return log_z
+    if signal.name in ONE_MODEL:
+        return ONE_MODEL[signal.name](p)
+    if signal.name in TOP:
+        return TOP[signal.name](p, int(options.get("k", TOP_K)))
+    assert other is not None
+    return TWO_MODELS[signal.name](p, other.log_softmax(-1), options)

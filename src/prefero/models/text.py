@@ -1,4 +1,4 @@
-"""What kinds of model have in common that read and write tokens of text."""
+"""Kinds of model that read and write text: what they have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -13,9 +14,10 @@ from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts
 from prefero.data.tokenize import TokenDataset, tokenize
+from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts, sample
-from prefero.models.kind import Kind, Reading, no_options
+from prefero.models.kind import AnyInputs, Kind, Reading, no_options, parsed
 from prefero.models.loading import ModelSource, innermost
 from prefero.objectives.needs import Needs
 
@@ -25,42 +27,47 @@ SAMPLE_TOKENS = 128
 """Longest response of a sample, in tokens."""
 
 
-class TextKind(Kind):
-    """A model of transformers with a tokenizer. ``loader`` is the class of transformers that loads it,
-    ``what`` its name for messages."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Settings of models whose tokens choose among experts, so that a step can pass by some of the weights."""
+
+
+class TextKind(Kind[TokenExample, AnyInputs]):
+    """A model of transformers with a tokenizer.
+
+    ``loader`` is the class of transformers that loads it, ``what`` its name in messages, and ``options_type``
+    checks ``model.options``, for kinds that have some. ``images`` reads prompts that show images, for models
+    that see; ``canvas`` is how many tokens responses are filled up to with end tokens, for models that want
+    it.
+    """
 
     loader: str
     what: ClassVar[str]
     processor_loader: ClassVar[str] = "AutoTokenizer"
+    options_type: ClassVar[type[BaseModel] | None] = None
     usual_length: ClassVar[int] = DEFAULT_MAX_LENGTH
     """``max_length`` where none is given."""
+    tokenizer: PreTrainedTokenizerBase
+    images: ImagePrompts | None = None
+    canvas: int | None = None
 
-    def __init__(self, config: Any, processor: Any, source: ModelSource) -> None:
-        self.config, self.processor, self.source = config, processor, source
+    def __init__(self, config: Any, processor: Any, source: ModelSource, options: Any = None) -> None:
+        self.config, self.source, self.options = config, source, options
+        self.processor = self.tokenizer = processor
         self.model_name = source.name
 
     @classmethod
     def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
-        no_options(cls.name, options)
-        return cls(*parts_of(model, processor, cls.processor_loader))
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.processor
-
-    @property
-    def canvas(self) -> int | None:
-        """How many tokens responses are filled up to with end tokens, if they are."""
-        return None
-
-    @property
-    def images(self) -> ImagePrompts | None:
-        """What reads prompts that show images; None for a model that sees none."""
-        return None
-
-    def prepared(self, examples: Examples, needs: Needs, reading: Reading) -> Examples:
-        """The examples with what the kind adds to them."""
-        return examples
+        chosen = None
+        if cls.options_type is None:
+            no_options(cls.name, options)
+        else:
+            chosen = parsed(cls.options_type, options, cls.name)
+        if isinstance(model, ModelSource):
+            config, source = model.config(), model
+        else:
+            config = innermost(model).config
+            source = ModelSource(str(getattr(config, "_name_or_path", "")))
+        return cls(config, processor or source.processor(cls.processor_loader), source, chosen)
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         limit = length_limit(reading.max_length, self.config, self.usual_length)
@@ -68,9 +75,8 @@ class TextKind(Kind):
             _refuse_other_reading(source, needs, reading.method)
             data = source
         else:
-            examples = source if isinstance(source, Examples) else load_examples(source, split=reading.split)
             data = tokenize(
-                self.prepared(examples, needs, reading),
+                source if isinstance(source, Examples) else load_examples(source, split=reading.split),
                 self.tokenizer,
                 roles=needs.roles,
                 columns=needs.columns,
@@ -81,14 +87,21 @@ class TextKind(Kind):
                 images=self.images,
                 canvas=self.canvas,
             )
-        refuse_long_ids(data, getattr(self.config.get_text_config(), "vocab_size", None))
+        vocabulary = getattr(self.config.get_text_config(), "vocab_size", None)
+        largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
+        if vocabulary is not None and largest >= vocabulary:
+            raise PreferoError(
+                f"the tokenizer gives the token {largest}, but the model has {vocabulary}: they do not "
+                "belong together; name the model's own tokenizer"
+            )
         return data
 
     def load(self) -> nn.Module:
         return self.source.load(self.loader, self.what)
 
     def other(self, name: str, dtype: torch.dtype) -> nn.Module:
-        source = ModelSource(name, dtype=str(dtype).removeprefix("torch."))
+        kept_in: Any = str(dtype).removeprefix("torch.")
+        source = ModelSource(name, dtype=kept_in)
         model = source.load(self.loader, self.what)
         self.adapt(model)
         return model
@@ -96,15 +109,15 @@ class TextKind(Kind):
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
         """The first distinct prompts that leave room for a response."""
         limit = length_limit(max_length, self.config)
-        found: list[Text] = []
+        prompts: list[Text] = []
         for example in examples:
-            if len(found) == count:
+            if len(prompts) == count:
                 break
-            if example.prompt in found:
+            if example.prompt in prompts:
                 continue
             if len(contexts([example.prompt], self.tokenizer)[0]) <= limit - sample_tokens(limit):
-                found.append(example.prompt)
-        return found
+                prompts.append(example.prompt)
+        return prompts
 
     def sample(
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
@@ -113,16 +126,6 @@ class TextKind(Kind):
         longest = sample_tokens(length_limit(max_length, self.config))
         drawn = sample(model, self.tokenizer, prompts, generator=generator, max_new_tokens=longest)
         return [one.text for one in drawn]
-
-
-def parts_of(model: Any, processor: Any, loader: str) -> tuple[Any, Any, ModelSource]:
-    """Configuration, processor and source of a loaded model or of a source."""
-    if isinstance(model, ModelSource):
-        config = model.config()
-        return config, processor or model.processor(loader), model
-    config = innermost(model).config
-    name = str(getattr(config, "_name_or_path", ""))
-    return config, processor or ModelSource(name).processor(loader), ModelSource(name)
 
 
 def context_length(config: Any) -> int | None:
@@ -135,7 +138,7 @@ def context_length(config: Any) -> int | None:
 
 
 def length_limit(wanted: int | None, config: Any, otherwise: int = DEFAULT_MAX_LENGTH) -> int:
-    """``max_length``: as wanted, or ``otherwise``, or the model's context where that is less.
+    """``max_length``: as wanted, or else ``otherwise`` or the model's context, whichever is less.
 
     Raises :class:`PreferoError` for more than the model has positions.
     """
@@ -161,24 +164,6 @@ def _refuse_other_reading(data: TokenDataset, needs: Needs, method: str) -> None
         )
 
 
-def refuse_long_ids(data: TokenDataset, vocabulary: int | None) -> None:
-    """Raise :class:`PreferoError` if the data hold token ids that the model does not have."""
-    if vocabulary is None:
-        return
-    largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
-    if largest >= vocabulary:
-        raise PreferoError(
-            f"the tokenizer gives the token {largest}, but the model has {vocabulary}: they do not belong "
-            "together; name the model's own tokenizer"
-        )
-
-
-def has_experts(config: Any) -> bool:
-    """Whether a step can pass by some of the weights, because tokens choose among experts."""
-    text = config.get_text_config()
-    return any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
-
-
 def sample_tokens(limit: int) -> int:
-    """How long a sample may be: at most half of what prompt and response may have together."""
+    """The longest sample, in tokens: at most half of what prompt and response may have together."""
     return min(SAMPLE_TOKENS, limit // 2)

@@ -27,12 +27,13 @@ class Objective(nn.Module):
     ``key`` and ``arguments`` say how the registry built it; ``arguments`` can be written as JSON. ``update``
     names the rule of an objective whose step is not, or not only, its gradient's. ``trains`` are the models
     that it trains beside the policy, each with the share of the policy's learning rate that it gets unless
-    told.
+    told. ``learning_rate`` is the policy's, where one was published with the settings it is configured with.
     """
 
     key: str | None = None
     update: str | None = None
     trains: Mapping[str, float] = MappingProxyType({})
+    learning_rate: float | None = None
     arguments: Mapping[str, Any]
 
     def __init__(self) -> None:

@@ -23,7 +23,9 @@ def from_config(config: Any) -> Objective:
     the log-ratio of a whole response, a weight multiplies the method's own, a target adds to it, a reduction
     takes the place of a mean. ``coefficient`` multiplies the method (unless it has an argument of that name),
     and ``plus`` maps methods to the coefficients they are added with, or to mappings of ``coefficient`` and
-    the method's own arguments. The objective's ``key`` and ``arguments`` give the configuration back.
+    the method's own arguments. ``settings`` names values that were published for a model or task
+    (:attr:`~prefero.objectives.registry.Method.settings`), which stand in the place of the method's defaults.
+    The objective's ``key`` and ``arguments`` give the configuration back, with the settings spelled out.
 
     Raises :class:`~prefero.errors.PreferoError` for what :func:`method` refuses and for combinations that
     make no sense.
@@ -33,8 +35,10 @@ def from_config(config: Any) -> Objective:
     if not isinstance(config, Mapping) or not isinstance(config.get("method"), str):
         raise PreferoError("an objective is a method's name, or a mapping with a `method` and its arguments")
     scaled = "coefficient" in config and "coefficient" not in find(config["method"]).parameters
-    reserved = ("method", *SLOTS, "plus", *(["coefficient"] if scaled else []))
-    own = {name: value for name, value in config.items() if name not in reserved}
+    reserved = ("method", "settings", *SLOTS, "plus", *(["coefficient"] if scaled else []))
+    own = dict(published_settings(config))
+    learning_rate = own.pop("learning_rate", None)
+    own |= {name: value for name, value in config.items() if name not in reserved}
     base = method(config["method"], **own)
     assert base.key is not None
     objective, arguments = base, dict(base.arguments)
@@ -49,7 +53,25 @@ def from_config(config: Any) -> Objective:
         arguments["plus"] = config["plus"]
         objective = extended(objective, base, config["plus"])
     objective.key, objective.arguments = base.key, arguments
+    objective.learning_rate = learning_rate
     return objective
+
+
+def published_settings(config: Any) -> Mapping[str, Any]:
+    """The published values that ``settings`` of a configuration names, often with a learning rate; empty where
+    it names none.
+
+    Raises :class:`~prefero.errors.PreferoError` for a name that the method has no values of.
+    """
+    name = config.get("settings") if isinstance(config, Mapping) else None
+    if name is None:
+        return {}
+    entry = find(config["method"])
+    if name not in entry.settings:
+        offered = f"it has {', '.join(entry.settings)}" if entry.settings else "it has none"
+        hint = nearest(str(name), entry.settings)
+        raise PreferoError(f"{entry.key} has no published settings for {name!r}{hint} ({offered})")
+    return entry.settings[name]
 
 
 def slotted(objective: Objective, key: str, slot: str, choice: Any) -> Objective:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, SupportsIndex, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -93,17 +94,24 @@ def compared_models(needs: Needs) -> set[str]:
 
 
 def dry_run(objective: Objective) -> Needs:
-    """Run a copy of the objective once on a small made-up batch, in training and in evaluation.
+    """Run a copy of the objective once on a small made-up batch, in training and in evaluation. An objective
+    is not changed once it is made, so another call for the same one gives what was found.
 
     Raises :class:`~prefero.errors.PreferoError` for a column that the schema does not have.
     """
-    recorder = Recorder()
-    exact = True
-    with torch.no_grad():
-        for training in (True, False):
-            terms = unfitted(copy.deepcopy(objective)).train(training)(recorder.batch())
-            exact = exact and all(term.exact for term in terms)
-    return recorder.needs(exact)
+    if objective not in _NEEDS:
+        recorder = Recorder()
+        exact = True
+        with torch.no_grad():
+            for training in (True, False):
+                terms = unfitted(copy.deepcopy(objective)).train(training)(recorder.batch())
+                exact = exact and all(term.exact for term in terms)
+        _NEEDS[objective] = recorder.needs(exact)
+    return _NEEDS[objective]
+
+
+_NEEDS: WeakKeyDictionary[Objective, Needs] = WeakKeyDictionary()
+"""The needs of the objectives that there are, as far as they were asked for."""
 
 
 def unfitted(objective: Objective) -> Objective:

@@ -1,32 +1,40 @@
-"""Where the log-probabilities of a model beside the policy come from while the policy trains."""
+"""Who the policy is measured against: where the log-probabilities of auxiliary models come from.
+
+A :class:`ReferenceSpec` says who a model is, a :class:`Demand` what the objective reads of it. From both,
+:func:`resolve` chooses for every model a provider, which scores each micro-batch, or the disk cache.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.models.kind import Kind
-from prefero.models.loading import adapters_off, fill_parts, local_parts
+from prefero.models.loading import adapter_layers, adapters_off, evaluating, fill_weight, local_weights
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.reference.cache import CachedLogps, CacheShare, Progress, model_fingerprint, open_store
+from prefero.sections import STRICT, Spec
+
+# Providers
 
 
 class Provider(Protocol):
-    """Scores a row as the policy was, or as another model is."""
+    """An auxiliary model that scores every micro-batch."""
 
     @property
     def model(self) -> nn.Module | SecondModel:
@@ -34,7 +42,7 @@ class Provider(Protocol):
         ...
 
     def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        """What the model gives the row, by view; without gradients, unless the model is trained."""
+        """The model's numbers for a micro-batch, by view; without gradients, unless the model is trained."""
         ...
 
 
@@ -62,13 +70,13 @@ class AdaptersOff:
 
     @torch.no_grad()
     def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
-        with adapters_off(self.policy), _evaluating(self.policy):
+        with adapters_off(self.policy), evaluating(self.policy):
             return self.kind.score(self.policy, inputs, signals)
 
 
 class Changing:
-    """A copy of the policy as it starts, whose weights go their own way where the policy's are trained; the
-    others are shared."""
+    """A copy of the policy as it starts, with its own weights where the policy's are trained; the others are
+    shared."""
 
     def __init__(self, kind: Kind, policy: nn.Module) -> None:
         self.kind = kind
@@ -77,14 +85,14 @@ class Changing:
 
     @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`moved` gave, whole tensors."""
-        mine = local_parts(self.model)
+        """Put back the weights that :meth:`moved` gave, as whole tensors."""
+        mine = local_weights(self.model)
         for name in self._own:
-            fill_parts(mine[name], weights[name])
+            fill_weight(mine[name], weights[name])
 
     def moved(self) -> Mapping[str, Tensor]:
         """The weights that differ from the start's, for a checkpoint."""
-        mine = local_parts(self.model)
+        mine = local_weights(self.model)
         return {name: mine[name].detach() for name in self._own}
 
 
@@ -113,7 +121,7 @@ class Moving(Changing):
         """Update after optimizer step ``step`` (from 1), if it is one of those; returns whether it was."""
         if step % self.every:
             return False
-        theirs, mine = local_parts(policy), local_parts(self.model)
+        theirs, mine = local_weights(policy), local_weights(self.model)
         for name in self._own:
             now = theirs[name]
             if isinstance(now, DTensor) and not isinstance(mine[name], DTensor):
@@ -123,7 +131,7 @@ class Moving(Changing):
 
 
 class Trained(Changing):
-    """A model that the objective trains beside the policy: its score carries a gradient.
+    """A second policy that the objective trains: its score carries a gradient.
 
     ``learning_rate`` is its own, None the objective's choice. ``every`` is after how many optimizer steps an
     objective with taking turns compares it with the policy; None or 0 is never.
@@ -144,7 +152,7 @@ class Trained(Changing):
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained, under the names that it has in the policy."""
+        """The weights that are trained, under the names that they have in the policy."""
         own = set(self._own)
         return {name: weight for name, weight in self.model.named_parameters() if name in own}
 
@@ -159,15 +167,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, fixed).eval().requires_grad_(False)
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was)
-
+# Who a model is
 
 ReferenceKind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
 
@@ -175,8 +175,8 @@ Load = Callable[[str], nn.Module]
 """Loads and adapts the model of that name."""
 
 
-@dataclass(frozen=True)
-class ReferenceSpec:
+@pydantic_dataclass(frozen=True, config=STRICT)
+class ReferenceSpec(Spec):
     """Who a model other than the policy is.
 
     ``auto`` is the policy as it starts: its log-probabilities from the disk cache, or with new adapters the
@@ -184,59 +184,51 @@ class ReferenceSpec:
     that needs both models at once); the copy shares all weights that are not trained. ``model`` names another
     checkpoint. ``alpha`` and ``every`` belong to ``moving`` (:class:`~prefero.reference.providers.Moving`),
     ``learning_rate`` and ``every`` to ``trained`` (:class:`~prefero.reference.providers.Trained`), which is a
-    second policy for objectives that train two; ``cache`` is the folder of the disk cache.
+    second policy for objectives that train two. ``every`` counts optimizer steps: between updates of a moving
+    reference, and between comparisons of a trained model with the policy (0 is never). ``cache`` is the
+    folder of the disk cache.
     """
 
     kind: ReferenceKind = "auto"
     model: str | None = None
-    alpha: float = 0.6
-    every: int | None = 512
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.6
+    every: Annotated[int, Field(ge=0)] | None = 512
     cache: Path | None = None
-    learning_rate: float | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     @classmethod
-    def named(cls, name: str | None) -> ReferenceSpec:
-        """A kind by its name, or the checkpoint of that name."""
-        if name is None:
-            return cls("none")
-        return cls(name) if name in get_args(ReferenceKind) else cls("checkpoint", model=name)  # type: ignore[arg-type]
+    def named(cls, given: str | Mapping[str, Any] | ReferenceSpec | None) -> ReferenceSpec:
+        """A reference as a recipe gives it: a kind or a checkpoint by its name alone, or keys and values."""
+        return given if isinstance(given, ReferenceSpec) else cls(**cls._short_forms(given))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, given: Any) -> Any:
+        if given is None or given is False:
+            return {"kind": "none"}
+        if isinstance(given, str):
+            is_kind = given in get_args(ReferenceKind)
+            return {"kind": given} if is_kind else {"kind": "checkpoint", "model": given}
+        return given
 
-@dataclass(frozen=True)
-class CachedModel:
-    """Log-probabilities out of the cache; ``opened`` gives the model that fills it, for as long as that
-    takes."""
-
-    logps: CachedLogps
-    opened: Callable[[], AbstractContextManager[nn.Module]]
-    is_policy: bool
-
-
-@dataclass
-class References:
-    """Every model besides the policy: those that are scored, and those that are looked up."""
-
-    providers: dict[str, Provider] = field(default_factory=dict)
-    cached: dict[str, CachedModel] = field(default_factory=dict)
-
-    @property
-    def moving(self) -> dict[str, Moving]:
-        return {name: one for name, one in self.providers.items() if isinstance(one, Moving)}
-
-    @property
-    def trained(self) -> dict[str, Trained]:
-        return {name: one for name, one in self.providers.items() if isinstance(one, Trained)}
-
-    @property
-    def changing(self) -> dict[str, Changing]:
-        return {name: one for name, one in self.providers.items() if isinstance(one, Changing)}
+    @model_validator(mode="after")
+    def _consistent(self) -> ReferenceSpec:
+        if self.kind == "moving" and not self.every:
+            raise ValueError("a moving reference is updated every so many optimizer steps, at least 1")
+        if self.model and self.kind in ("auto", "cached"):
+            return self
+        if (self.kind == "checkpoint") != bool(self.model):
+            raise ValueError(
+                "'model' names the checkpoint to measure against, and only kind: checkpoint or cached has one"
+            )
+        return self
 
 
 @dataclass(frozen=True)
 class Demand:
     """What an objective asks of a model: ``signals`` of its own, or to be ``compared`` with the policy by one
     of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
-    examples, ``redrawn`` says why a model of this kind is scored anew each time, if it is."""
+    examples, ``redrawn`` says why a model of this kind is scored again in every epoch, if it is."""
 
     signals: frozenset = frozenset()
     compared: bool = False
@@ -265,18 +257,18 @@ class Adapters:
 
 def adapters_of(policy: nn.Module) -> Adapters:
     """Adapters are known to be neutral if they are new low-rank ones: their second factor is 0."""
-    if not any(isinstance(module, BaseTunerLayer) for module in policy.modules()):
+    if not adapter_layers(policy):
         return Adapters()
     trained = [(name, weight) for name, weight in policy.named_parameters() if weight.requires_grad]
     low_rank = all("lora_" in name for name, _ in trained)
-    second = [weight for name, weight in trained if "lora_B" in name or "lora_embedding_B" in name]
+    factors = [weight for name, weight in trained if "lora_B" in name or "lora_embedding_B" in name]
     whole = any(isinstance(module, ModulesToSaveWrapper) for module in policy.modules())
-    return Adapters(True, low_rank and not whole and all(not weight.any() for weight in second))
+    return Adapters(True, low_rank and not whole and all(not factor.any() for factor in factors))
 
 
 def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapters) -> ReferenceKind:
-    """What ``auto`` stands for. Raises :class:`PreferoError` for a choice that cannot serve the objective; no
-    model has to be loaded to know."""
+    """The kind that serves a model, also where it is ``auto``. Raises :class:`PreferoError` for a kind that
+    cannot serve the objective; no model has to be loaded to know."""
     where = "reference" if name == "reference" else f"models.{name}"
     if spec.kind == "none":
         raise PreferoError(f"{where} is none, but the objective reads the log-probabilities of {name!r}")
@@ -321,6 +313,30 @@ def _refuse_to_train(name: str, where: str, demand: Demand) -> None:
         )
 
 
+# Who serves it
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """Log-probabilities out of the cache, and how to get the model that fills it; ``context`` is entered
+    while it does."""
+
+    logps: CachedLogps
+    load: Callable[[], nn.Module]
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass
+class References:
+    """The auxiliary models by name: ``providers`` are scored, those of ``cached`` are looked up. Some
+    providers change during training: ``moving`` and ``trained``."""
+
+    providers: dict[str, Provider] = field(default_factory=dict)
+    cached: dict[str, CachedModel] = field(default_factory=dict)
+    moving: dict[str, Moving] = field(default_factory=dict)
+    trained: dict[str, Trained] = field(default_factory=dict)
+
+
 def resolve(
     demands: Mapping[str, Demand],
     specs: Mapping[str, ReferenceSpec],
@@ -339,21 +355,36 @@ def resolve(
             case "cached" if spec.model is not None:
                 result.cached[name] = _cached_checkpoint(spec, spec.model, load, precision)
             case "cached":
-                result.cached[name] = _cached_policy(spec, policy, precision, kind.model_name)
+                result.cached[name] = _cached_policy(spec, policy, adapters, precision, kind.model_name)
             case "adapters_off":
                 result.providers[name] = AdaptersOff(kind, policy)
             case "moving":
-                result.providers[name] = Moving(kind, policy, alpha=spec.alpha, every=spec.every)
+                moving = Moving(kind, policy, alpha=spec.alpha, every=spec.every)
+                result.providers[name] = result.moving[name] = moving
             case "trained":
-                result.providers[name] = Trained(
-                    kind, policy, learning_rate=spec.learning_rate, every=spec.every
-                )
+                trained = Trained(kind, policy, learning_rate=spec.learning_rate, every=spec.every)
+                result.providers[name] = result.trained[name] = trained
             case "checkpoint":
                 assert spec.model is not None
                 result.providers[name] = Frozen(kind, load(spec.model))
             case _:
                 result.providers[name] = Frozen(kind, frozen_copy(policy))
     return result
+
+
+def _cached_policy(
+    spec: ReferenceSpec, policy: nn.Module, adapters: Adapters, precision: str, name: str
+) -> CachedModel:
+    fingerprint = model_fingerprint(policy, adapters=not adapters.neutral, precision=precision)
+    store = open_store(fingerprint, spec.cache, {"model": name})
+    context = partial(adapters_off, policy) if adapters.neutral else nullcontext
+    return CachedModel(CachedLogps(store), lambda: policy, context)
+
+
+def _cached_checkpoint(spec: ReferenceSpec, name: str, load: Load, precision: str) -> CachedModel:
+    held = [load(name)]  # from the look at its weights until it has filled the cache
+    store = open_store(model_fingerprint(held[0], precision=precision), spec.cache, {"model": name})
+    return CachedModel(CachedLogps(store), lambda: held.pop() if held else load(name))
 
 
 def fill_cache(
@@ -366,43 +397,16 @@ def fill_cache(
     share: CacheShare,
     progress: Progress | None = None,
 ) -> None:
-    """Score what the caches lack of the cells of ``examples``, with the models that they belong to."""
+    """Score the cells of ``examples`` that the caches lack, with the models that the caches belong to."""
     for name, cached in references.cached.items():
         if cached.logps.lacking(examples):
-            bar = None if progress is None else partial(progress, desc=f"scoring with the {name}")
-            with cached.opened() as model:
+            with cached.context():
                 cached.logps.fill(
                     kind,
-                    model,
+                    cached.load(),
                     examples,
                     tokens_per_row=tokens_per_row,
                     device=device,
                     share=share,
-                    progress=bar,
+                    progress=None if progress is None else partial(progress, desc=f"scoring with the {name}"),
                 )
-
-
-def _cached_policy(spec: ReferenceSpec, policy: nn.Module, precision: str, name: str) -> CachedModel:
-    adapters = adapters_of(policy)
-    fingerprint = model_fingerprint(policy, adapters=not adapters.neutral, precision=precision)
-
-    @contextmanager
-    def opened() -> Iterator[nn.Module]:
-        with adapters_off(policy) if adapters.neutral else nullcontext():
-            yield policy
-
-    store = open_store(fingerprint, spec.cache, {"model": name})
-    return CachedModel(CachedLogps(store), opened, is_policy=True)
-
-
-def _cached_checkpoint(spec: ReferenceSpec, name: str, load: Load, precision: str) -> CachedModel:
-    # Held between looking at its weights and filling the cache, then let go.
-    held = [load(name)]
-    store = open_store(model_fingerprint(held[0], precision=precision), spec.cache, {"model": name})
-
-    @contextmanager
-    def opened() -> Iterator[nn.Module]:
-        model = held.pop() if held else load(name)
-        yield model
-
-    return CachedModel(CachedLogps(store), opened, is_policy=False)

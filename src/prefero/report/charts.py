@@ -22,7 +22,8 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``colour`` is a CSS class. ``held_out``: few exact values, drawn as joined dots; else many noisy."""
+    """A line. ``colour`` is a CSS class. ``held_out`` values are few and exact, and drawn as joined dots;
+    others are many and noisy."""
 
     label: str
     colour: str
@@ -32,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The plotting area: what the axes span, in data units."""
+    """The plotting area: the ranges of the axes in data units."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -49,11 +50,11 @@ class Frame:
 
 
 def span(values: Sequence[float], *, include: Sequence[float] = ()) -> tuple[float, float]:
-    """Lowest and highest of the finite values, with a little room; a constant gets room around it."""
-    there = [value for value in [*values, *include] if math.isfinite(value)]
-    if not there:
+    """The lowest and highest finite values, with some margin; a constant gets a margin around it."""
+    finite = [value for value in [*values, *include] if math.isfinite(value)]
+    if not finite:
         return 0.0, 1.0
-    low, high = min(there), max(there)
+    low, high = min(finite), max(finite)
     room = 0.06 * (high - low) or max(abs(high) * 0.1, 1e-6)
     return low - room, high + room
 
@@ -66,9 +67,9 @@ def line_chart(
     baseline: tuple[float, str] | None = None,
     x_label: str = "optimizer step",
 ) -> Markup:
-    """Lines over steps, labelled at their ends. ``baseline``: a value worth marking, and its name."""
+    """Lines over steps, labelled at their ends. ``baseline`` is a value to be marked, and its name."""
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for y in _telling(line)]
+    ys = [y for line in lines for y in _without_outliers(line)]
     low, high = span(ys, include=[baseline[0]] if baseline else [])
     frame = Frame((min(xs), max(max(xs), min(xs) + 1)), (low, high))
     parts = [_grid(frame, form, x_label)]
@@ -80,8 +81,8 @@ def line_chart(
     return svg(parts, describe)
 
 
-def _telling(line: Line) -> list[float]:
-    """The values an axis must show: a single outlier among hundreds must not flatten the rest."""
+def _without_outliers(line: Line) -> list[float]:
+    """The values that the axis must show: one outlier in hundreds must not flatten the rest."""
     values = [y for _, y in line.points if math.isfinite(y)]
     if line.held_out or len(values) < 40:
         return values
@@ -91,18 +92,18 @@ def _telling(line: Line) -> list[float]:
 
 
 def smoothed(points: Points) -> list[tuple[float, float]]:
-    """Means over as many neighbours before each point as after: a fifteenth of the line, less at its ends."""
-    there = [(x, y) for x, y in points if math.isfinite(y)]
-    last = len(there) - 1
+    """Centred moving means over a fifteenth of the line to either side, fewer at its ends."""
+    finite = [(x, y) for x, y in points if math.isfinite(y)]
+    last = len(finite) - 1
     means = []
-    for i, (x, _) in enumerate(there):
-        reach = min(max(1, len(there) // 15), i, last - i)
-        means.append((x, fmean(y for _, y in there[i - reach : i + reach + 1])))
+    for i, (x, _) in enumerate(finite):
+        reach = min(max(1, len(finite) // 15), i, last - i)
+        means.append((x, fmean(y for _, y in finite[i - reach : i + reach + 1])))
     return means
 
 
 def thinned(points: Points) -> Points:
-    """At most ``MOST_POINTS`` of the points, the last one among them."""
+    """At most ``MOST_POINTS`` of the points, including the last."""
     stride = math.ceil(len(points) / MOST_POINTS)
     return [point for i, point in enumerate(points) if (len(points) - 1 - i) % stride == 0]
 
@@ -128,7 +129,7 @@ def _group(line: Line, *parts: Markup) -> Markup:
 
 
 def path(frame: Frame, points: Points, name: str) -> Markup:
-    """A path through the points, kept inside the frame and broken where a value is missing."""
+    """A path through the points, clipped to the frame and broken where a value is missing."""
     strokes = []
     for finite, stretch in groupby(points, key=lambda point: math.isfinite(point[1])):
         if not finite:
@@ -164,13 +165,13 @@ def _baseline(frame: Frame, value: float, name: str) -> Markup:
 
 
 def _end_labels(frame: Frame, lines: Sequence[Line], form: Format) -> Markup:
-    """The lines' names beside their last values, moved apart where they would overlap."""
+    """The names of the lines at their last values, moved apart where they would overlap."""
     places = []
     for line in lines:
-        there = [y for _, y in (line.points if line.held_out else smoothed(line.points)) if math.isfinite(y)]
-        if there:
-            _, y = frame.at(frame.x[1], min(max(there[-1], frame.y[0]), frame.y[1]))
-            places.append((y, line, there[-1]))
+        values = [y for _, y in (line.points if line.held_out else smoothed(line.points)) if math.isfinite(y)]
+        if values:
+            _, y = frame.at(frame.x[1], min(max(values[-1], frame.y[0]), frame.y[1]))
+            places.append((y, line, values[-1]))
     heights = spread([y for y, _, _ in places], TOP + 4, HEIGHT - BOTTOM)
     return Markup().join(
         Markup('<text class="end {}" x="{}" y="{:.1f}">{}<title>{}</title></text>').format(
@@ -218,7 +219,7 @@ def histogram(
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point of a scatter chart with the intervals of both coordinates, where they are known."""
+    """A point of a scatter chart with the intervals of its coordinates, where they are known."""
 
     label: str
     colour: str

@@ -1,4 +1,4 @@
-"""The other parts of the page: findings, samples, data, settings."""
+"""The sections of the page: monitors that fired, samples, data, settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from prefero.report.charts import histogram
 from prefero.report.curves import Figure
 from prefero.report.folder import Run, section
-from prefero.report.names import GROUPS
-from prefero.report.numbers import date, duration, number, percent
+from prefero.report.numbers import GROUPS, date, duration, number, percent
 from prefero.training.monitors import MONITORS
 
 MOST_SAMPLES = 12
@@ -18,7 +17,7 @@ MOST_SAMPLES = 12
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A monitor that fired, ready to be shown; ``method`` says in which run of a comparison."""
+    """A monitor that fired, as shown; ``method`` names the run of a comparison."""
 
     title: str
     message: str
@@ -35,30 +34,30 @@ class Finding:
 def findings(run: Run, method: str = "", colour: str = "") -> list[Finding]:
     return [
         Finding(
-            title=str(found.get("title") or found.get("monitor") or "Monitor"),
-            message=str(found.get("message", "")),
-            step=number(found.get("step")),
-            value=number(found.get("value")),
-            threshold=number(found.get("threshold")),
-            advice=str(found.get("advice", "")),
-            paper=str(found.get("paper", "")),
-            remedies=tuple(str(key) for key in found.get("remedies") or ()),
+            title=str(fired.get("title") or fired.get("monitor") or "Monitor"),
+            message=str(fired.get("message", "")),
+            step=number(fired.get("step")),
+            value=number(fired.get("value")),
+            threshold=number(fired.get("threshold")),
+            advice=str(fired.get("advice", "")),
+            paper=str(fired.get("paper", "")),
+            remedies=tuple(str(key) for key in fired.get("remedies") or ()),
             method=method,
             colour=colour,
         )
-        for found in run.findings
+        for fired in run.findings
     ]
 
 
 def watching(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
-    """Titles of the monitors that could watch all these runs, and of those that could not."""
-    able = [monitor.title for monitor in MONITORS if all(monitor.watches(run.history) for run in runs)]
-    return able, [monitor.title for monitor in MONITORS if monitor.title not in able]
+    """The titles of the monitors that could watch all these runs, and of the others."""
+    watching = [monitor.title for monitor in MONITORS if all(monitor.watches(run.history) for run in runs)]
+    return watching, [monitor.title for monitor in MONITORS if monitor.title not in watching]
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A response to a sample's prompt: by whom, and how it was scored; text, or the address of an image."""
+    """A response to a sample's prompt with its author and its scores; text, or the address of an image."""
 
     label: str
     text: str
@@ -74,9 +73,9 @@ class Sample:
 
 
 def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
-    """Prompts with the responses before and after, those of several runs together; and how many there are.
+    """Prompts with their responses before and after training, over all runs; and the number of prompts.
 
-    ``runs`` are each with the label of its responses and its CSS class.
+    ``runs`` are given with the label of their responses and their CSS class.
     """
     by_prompt: dict[str, Sample] = {}
     for run, label, colour in runs:
@@ -98,7 +97,7 @@ def _version(
 
 
 def drawn(response: object) -> str:
-    """The address of an image that the file itself holds; empty for everything else."""
+    """The address of an image that is embedded in the file; empty for everything else."""
     address = response.get("image") if isinstance(response, Mapping) else None
     return address if isinstance(address, str) and address.startswith("data:image/png;base64,") else ""
 
@@ -113,7 +112,8 @@ def said(text: object) -> str:
 
 
 def _scores(scores: Mapping[str, Any], when: str) -> tuple[str, ...]:
-    """Of one version, from ``{"before": 1}``, ``{"before": {"gold": 1}}`` or ``{"gold": {"before": 1}}``."""
+    """The scores of one version, from ``{"before": 1}``, ``{"before": {"gold": 1}}`` or ``{"gold": {"before":
+    1}}``."""
     inner = scores.get(when)
     if isinstance(inner, int | float):
         return (number(inner),)
@@ -127,8 +127,8 @@ def _scores(scores: Mapping[str, Any], when: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class DataPart:
-    """A data set as the page shows it: facts, a picture of its lengths, notes."""
+class DataSection:
+    """A data set as the page shows it: facts, a histogram of lengths, notes."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -137,26 +137,26 @@ class DataPart:
     notes: tuple[str, ...]
 
 
-def data_parts(run: Run) -> list[DataPart]:
+def data_sections(run: Run) -> list[DataSection]:
     data = section(run.record, "data")
     titles = {"train": "Training data", "eval": "Held-out data"}
-    parts = []
+    sections = []
     for name, title in titles.items():
         summary = section(data, name)
-        several = {
-            key: part for key, part in summary.items() if isinstance(part, Mapping) and "examples" in part
+        by_name = {
+            key: inner for key, inner in summary.items() if isinstance(inner, Mapping) and "examples" in inner
         }
-        for key, part in several.items():
-            parts.append(_data_part(f"{title}, {key}", part))
-        if summary and not several:
-            parts.append(_data_part(title, summary))
-    return parts
+        for key, inner in by_name.items():
+            sections.append(_data_section(f"{title}, {key}", inner))
+        if summary and not by_name:
+            sections.append(_data_section(title, summary))
+    return sections
 
 
-def _data_part(title: str, summary: Mapping[str, Any]) -> DataPart:
+def _data_section(title: str, summary: Mapping[str, Any]) -> DataSection:
     lengths, legend = _lengths(summary)
     notes = summary.get("notes")
-    return DataPart(
+    return DataSection(
         title,
         tuple(_data_facts(summary)),
         lengths,
@@ -190,8 +190,8 @@ def _data_facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, table in section(summary, "lengths").items():
         if isinstance(table, Mapping) and {"median", "p90", "max"} <= set(table):
             what = "prompt and response" if name == "all" else f"{name} length"
-            told = ", ".join(f"{label} {number(round(table[key]))}" for label, key in _QUANTILES)
-            yield what, f"{told} tokens"
+            quantiles = ", ".join(f"{label} {number(round(table[key]))}" for label, key in _QUANTILES)
+            yield what, f"{quantiles} tokens"
     if isinstance(summary.get("longer_chosen"), int | float):
         yield "chosen is longer", f"in {percent(summary['longer_chosen'])} of the pairs"
     if isinstance(summary.get("sharing"), int | float):
@@ -211,17 +211,17 @@ def _lengths(summary: Mapping[str, Any]) -> tuple[Figure | None, tuple[tuple[str
     colours = {"prompt": "prompt", "response": "train"}
     for better, worse in GROUPS:
         colours |= {better: "better", worse: "worse"}
-    there = {colours[name]: counts for name, counts in table.items() if name in colours and counts}
-    if not isinstance(edges, list) or len(edges) < 2 or not there:
+    drawn_counts = {colours[name]: counts for name, counts in table.items() if name in colours and counts}
+    if not isinstance(edges, list) or len(edges) < 2 or not drawn_counts:
         return None, ()
     legend = tuple((name, colours[name]) for name in table if name in colours)
     names = ", ".join(name for name, _ in legend)
-    chart = histogram(edges, there, describe=f"Histogram of the lengths in tokens: {names}")
+    chart = histogram(edges, drawn_counts, describe=f"Histogram of the lengths in tokens: {names}")
     return Figure("Lengths", "responses, by number of tokens", chart), legend
 
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The facts about a run, by group: method, model, run, machine, and the whole recipe."""
+    """The settings of a run by group: method, model, run, machine."""
     record = run.record
     method, model = section(record, "method"), section(record, "model")
     groups = {
@@ -240,11 +240,12 @@ def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         ],
         "Machine": list(flat(section(record, "machine"))),
     }
-    told = [(title, [fact for fact in facts if fact[1]]) for title, facts in groups.items()]
-    return [(title, facts) for title, facts in told if facts]
+    known = [(title, [fact for fact in facts if fact[1]]) for title, facts in groups.items()]
+    return [(title, facts) for title, facts in known if facts]
 
 
 def recipe(run: Run) -> list[tuple[str, str]]:
+    """The whole recipe under dotted keys."""
     return list(flat(section(run.record, "config")))
 
 

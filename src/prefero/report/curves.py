@@ -1,7 +1,8 @@
-"""Which curves tell the course of a run, or of several side by side."""
+"""The curves of a run, or of several runs side by side."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,7 @@ from markupsafe import Markup
 
 from prefero.report.charts import Line, Points, line_chart
 from prefero.report.folder import Run
-from prefero.report.names import GROUPS, METRICS, SKIPPED, metric
-from prefero.report.numbers import Format, number, percent
+from prefero.report.numbers import GROUPS, METRICS, SKIPPED, Format, metric, number, percent
 from prefero.training.series import EVAL
 
 Curve = Callable[[Run, str], Points]
@@ -19,7 +19,7 @@ Curve = Callable[[Run, str], Points]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart, and what stands above and below it."""
+    """A chart with its title, unit and note."""
 
     title: str
     unit: str
@@ -28,7 +28,7 @@ class Figure:
 
 
 def of_run(run: Run) -> tuple[list[Figure], list[Figure]]:
-    """The charts that tell the course of one run, and those of everything else that it logged."""
+    """The main charts of a run, and charts of everything else that it logged."""
     better, worse = groups_of([run])
     main = [
         _single(run, "loss"),
@@ -40,9 +40,9 @@ def of_run(run: Run) -> tuple[list[Figure], list[Figure]]:
         _single(run, "entropy"),
         _single(run, "top_k_mass"),
     ]
-    told = {"loss", "rewards/accuracies", "rewards/margins", "entropy", "top_k_mass", *SKIPPED}
-    told |= {f"{name}/{group}" for name in ("rewards", "logps", "log_ratios") for group in (better, worse)}
-    rest = [_single(run, name) for name in run.metric_names() if name not in told]
+    drawn = {"loss", "rewards/accuracies", "rewards/margins", "entropy", "top_k_mass", *SKIPPED}
+    drawn |= {f"{name}/{group}" for name in ("rewards", "logps", "log_ratios") for group in (better, worse)}
+    rest = [_single(run, name) for name in run.metric_names() if name not in drawn]
     return [figure for figure in main if figure], [figure for figure in rest if figure]
 
 
@@ -79,7 +79,7 @@ def of_comparison(runs: Sequence[Run]) -> list[Figure]:
 
 
 def groups_of(runs: Sequence[Run]) -> tuple[str, str]:
-    """What these runs call their better and worse responses."""
+    """The names of the better and the worse responses in these runs."""
     names = {name for run in runs for name in run.metric_names()}
     return next((pair for pair in GROUPS if f"logps/{pair[0]}" in names), GROUPS[0])
 
@@ -149,12 +149,12 @@ def figure(
     baseline: tuple[float, str] | None = None,
     note: str = "",
 ) -> Figure | None:
-    """A line chart with its heading, or None if nothing of it was logged."""
-    there = [line for line in lines if any(y == y for _, y in line.points)]
-    if not there:
+    """A line chart with its heading, or None if none of its values was logged."""
+    logged = [line for line in lines if not all(math.isnan(y) for _, y in line.points)]
+    if not logged:
         return None
-    told = "; ".join(
-        f"{line.label} from {form(line.points[0][1])} to {form(line.points[-1][1])}" for line in there
+    courses = "; ".join(
+        f"{line.label} from {form(line.points[0][1])} to {form(line.points[-1][1])}" for line in logged
     )
-    chart = line_chart(there, describe=f"{title}: {told}", form=form, baseline=baseline)
+    chart = line_chart(logged, describe=f"{title}: {courses}", form=form, baseline=baseline)
     return Figure(title, unit, chart, note)

@@ -1,4 +1,4 @@
-"""What was measured of the models: a table with intervals, and reward against distance."""
+"""The measurements of the models: a table with intervals, and reward against divergence."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from prefero.report.charts import Dot, scatter, span, whisker
 from prefero.report.curves import Figure
-from prefero.report.names import EVALUATION, Named, evaluated
-from prefero.report.numbers import alike, number
+from prefero.report.numbers import EVALUATION, Named, alike, evaluated, number
 
 Row = Mapping[str, object]
 
 REWARDS = ("gold_reward", "reward", "score", "win_rate")
-"""What may stand on the frontier's vertical axis, best first."""
+"""The measurements that the frontier's vertical axis can show, in order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
-class CellOf:
+class Cell:
+    """A number as shown, with a picture of its interval; ``best`` among its column."""
+
     text: str
     picture: str = ""
     interval: str = ""
@@ -26,21 +27,21 @@ class CellOf:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``rows`` are a name, a CSS class for its swatch, and the cells."""
+    """A table of measurements. ``rows`` are a name, a CSS class for its swatch, and the cells."""
 
     columns: tuple[Named, ...]
-    rows: tuple[tuple[str, str, tuple[CellOf, ...]], ...]
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
 
 
 def table(rows: Sequence[Row], colours: Mapping[str, str]) -> Table | None:
     """All numbers of the rows, each with its interval where it has one."""
-    there = [
+    measured = [
         name
         for name in dict.fromkeys(name for row in rows for name in row)
         if any(_number(row, name) is not None for row in rows)
     ]
     names = sorted(
-        there, key=lambda name: list(EVALUATION).index(name) if name in EVALUATION else len(EVALUATION)
+        measured, key=lambda name: list(EVALUATION).index(name) if name in EVALUATION else len(EVALUATION)
     )
     if not names:
         return None
@@ -54,20 +55,20 @@ def table(rows: Sequence[Row], colours: Mapping[str, str]) -> Table | None:
     )
 
 
-def _cell(row: Row, name: str, rows: Sequence[Row]) -> CellOf:
+def _cell(row: Row, name: str, rows: Sequence[Row]) -> Cell:
     value, named = _number(row, name), evaluated(name)
     if value is None:
-        return CellOf("–")
+        return Cell("–")
     interval = interval_of(row, name)
-    others = [other for other in (_number(one, name) for one in rows) if other is not None]
-    ends = [end for one in rows for end in interval_of(one, name) or ()]
+    others = [other for each in rows if (other := _number(each, name)) is not None]
+    ends = [end for each in rows for end in interval_of(each, name) or ()]
     form = alike([*others, *ends]) if named.form is number else named.form
     best = named.better is not None and len(others) > 1 and value == (max if named.better else min)(others)
     if interval is None:
-        return CellOf(form(value), best=best)
+        return Cell(form(value), best=best)
     scale = span([*others, *ends])
     text = f"{form(interval[0])} to {form(interval[1])}"
-    return CellOf(form(value), whisker(value, interval, scale, "plain"), text, best)
+    return Cell(form(value), whisker(value, interval, scale, "plain"), text, best)
 
 
 def frontier(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure | None:
@@ -83,11 +84,11 @@ def frontier(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure | None:
             dots.append(Dot(label, colour, x, y, interval_of(row, "kl"), interval_of(row, reward)))
     if len(dots) < 2:
         return None
-    told = "; ".join(f"{dot.label}: {named.form(dot.y)} at KL {dot.x:.3g}" for dot in dots)
+    points = "; ".join(f"{dot.label}: {named.form(dot.y)} at KL {dot.x:.3g}" for dot in dots)
     distance = evaluated("kl")
     chart = scatter(
         dots,
-        describe=f"{named.title} against {distance.title}: {told}",
+        describe=f"{named.title} against {distance.title}: {points}",
         x_label=f"{distance.title}, {distance.unit}",
         form=named.form,
     )

@@ -1,4 +1,4 @@
-"""What lies in the folder of a run or of a comparison, read forgivingly: a run may have been interrupted."""
+"""The folder of a run or of a comparison, read tolerantly: a run may have been interrupted."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from prefero.errors import PreferoError
-from prefero.report.names import LOGPS
+from prefero.report.numbers import LOGPS
 from prefero.storage import read_lines
 from prefero.training.series import EVAL, History
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training run. ``record`` is its ``run.json``; what the run did not write is empty."""
+    """A training run. ``record`` is its ``run.json``; files that the run did not write are empty."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """What log-probabilities are measured in."""
+        """The unit of log-probabilities."""
         return LOGPS.get(str(section(self.record, "model").get("kind")), "nats per token")
 
     @property
@@ -47,13 +47,13 @@ class Run:
         return self.history.series.get(name, [])
 
     def metric_names(self) -> list[str]:
-        """Names of the logged metrics in their order, held-out ones under the name of their training twin."""
+        """The names of the logged metrics in their order; held-out metrics under their name in training."""
         return list(dict.fromkeys(name.removeprefix(EVAL) for name in self.history.series))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Several runs side by side, and what was measured of them all."""
+    """Several runs side by side, with the measurements of all of them."""
 
     folder: Path
     runs: tuple[Run, ...]
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def read(folder: str | Path) -> Run | Comparison:
-    """What the folder holds. Raises :class:`PreferoError` if that is neither a run nor a comparison."""
+    """The run or comparison in a folder. Raises :class:`PreferoError` if it holds neither."""
     folder = Path(folder)
     if not folder.is_dir():
         raise PreferoError(f"there is no folder {folder} to report on")
@@ -78,7 +78,7 @@ def read(folder: str | Path) -> Run | Comparison:
 
 
 def section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of a record, empty where it is missing or something else."""
+    """A section of a record; empty where it is missing or not a mapping."""
     part = record.get(name)
     return part if isinstance(part, Mapping) else {}
 
@@ -128,7 +128,7 @@ def _rows(evaluation: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 
 def _numbers(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A loss that was no number is null in the file; the history knows it as NaN."""
+    """The logged lines. A loss that is not a number is null in the file, and NaN in the history."""
     for line in lines:
         if isinstance(line.get("step"), int):
             yield {name: float("nan") if value is None else value for name, value in line.items()}

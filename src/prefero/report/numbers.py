@@ -1,9 +1,13 @@
-"""Numbers as people read them: few digits, thin spaces between thousands, a real minus sign."""
+"""Numbers, units and names of metrics as the pages write them.
+
+Numbers have few digits, thin spaces between thousands and a real minus sign.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 MINUS, THIN = "−", "\u2009"
@@ -31,7 +35,8 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def alike(values: Sequence[float], digits: int = 3) -> Format:
-    """The form that gives the largest of the values ``digits`` digits, and all the same decimals."""
+    """The format that gives the largest of the values ``digits`` digits, and all the same number of
+    decimals."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0)
     if largest == 0 or not 1e-3 <= largest < 1e4:
         return number
@@ -58,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def date(iso: object) -> str:
-    """An ISO 8601 time for people; what is none, as it is."""
+    """An ISO 8601 time in words; any other text unchanged."""
     try:
         moment = datetime.fromisoformat(str(iso))
     except ValueError:
@@ -79,7 +84,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def tick_labels(marks: Sequence[float], form: Format = number) -> list[str]:
-    """The marks of one axis with the same number of decimals, no more than it takes to tell them apart."""
+    """The ticks of an axis with the same number of decimals, no more than are needed to tell them apart."""
     factor, sign = (100, THIN + "%") if form is percent else (1, "")
     largest = max((abs(mark) * factor for mark in marks), default=0)
     if largest and not 1e-3 <= largest < 1e6:
@@ -90,3 +95,66 @@ def tick_labels(marks: Sequence[float], form: Format = number) -> list[str]:
 
 def _whole(value: float) -> bool:
     return abs(value - round(value)) < 1e-6
+
+
+GROUPS: tuple[tuple[str, str], ...] = (
+    ("chosen", "rejected"),
+    ("desirable", "undesirable"),
+    ("best", "worst"),
+)
+"""The names of the better and the worse responses in pairs, labelled responses and lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The title, unit and format of a metric. ``better``: whether a higher value is better (None:
+    neither)."""
+
+    title: str
+    unit: str = ""
+    form: Callable[[float], str] = number
+    better: bool | None = None
+
+
+METRICS: dict[str, Named] = {
+    "loss": Named("Loss", better=False),
+    "rewards/accuracies": Named("Reward accuracy", "share of pairs ordered as the data do", percent, True),
+    "rewards/margins": Named("Reward margin", "better minus worse response", better=True),
+    "entropy": Named("Next-token entropy", "nats, whole vocabulary, mean over response tokens"),
+    "top_k_mass": Named("Mass of the likeliest tokens", "mean over response tokens", percent),
+    "kl": Named(
+        "Log-ratio of all responses", "nats per response; KL only where responses are the policy's own"
+    ),
+    "grad_norm": Named("Gradient norm", "before clipping"),
+    "learning_rate": Named("Learning rate"),
+    "tokens_per_second": Named("Throughput", "tokens per second"),
+}
+
+LOGPS: dict[str, str] = {"diffusion": "units of error per time step"}
+"""The unit of log-probabilities by kind of model; nats per token for all others."""
+
+SKIPPED = {"epoch", "progress", "step", "total_flos", "num_input_tokens_seen"}
+"""Logged numbers that are not drawn."""
+
+EVALUATION: dict[str, Named] = {
+    "gold_reward": Named("Gold reward", better=True),
+    "gain": Named("Gain", "gold reward over the start model", better=True),
+    "reward": Named("Reward", better=True),
+    "win_rate": Named("Win rate", "against the start model", percent, True),
+    "length_controlled_win_rate": Named("Length-controlled win rate", "at equal lengths", percent, True),
+    "kl": Named("KL to the start model", "nats per response"),
+    "length": Named("Length", "tokens per response"),
+    "valid": Named("Valid", "texts in the requested form", percent, True),
+    "accuracy": Named("Reward accuracy", "held-out pairs", percent, True),
+    "seconds": Named("Training time", form=duration),
+}
+
+
+def metric(name: str) -> Named:
+    """The title, unit and format of a logged metric."""
+    return METRICS.get(name) or Named(name.replace("_", " ").replace("/", ", "))
+
+
+def evaluated(name: str) -> Named:
+    """The title, unit and format of a measurement in ``evaluation.json``."""
+    return EVALUATION.get(name) or Named(name.replace("_", " ").capitalize())

@@ -1,22 +1,23 @@
-"""The page itself: everything the folder holds in one HTML file that needs nothing else."""
+"""The report page: the contents of a run's folder in one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
-import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
+from prefero.errors import PreferoError
 from prefero.report import contents, curves, evaluation, summary
-from prefero.report.equations import typeset
 from prefero.report.folder import Comparison, Run, read, section
+from prefero.storage import write_text
 
 
 def render(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of a run or a comparison, and say where.
+    """Write the report of a run or a comparison, and return its path.
 
     ``output`` is by default ``report.html`` in the folder. The page loads nothing from anywhere, works
     without JavaScript, and escapes all text that comes from data.
@@ -29,25 +30,33 @@ def render(folder: str | Path, output: str | Path | None = None) -> Path:
     if target.is_dir():
         target = target / "report.html"
     page = _of_run(subject) if isinstance(subject, Run) else _of_comparison(subject)
-    text = environment().get_template("page.html").render(page, prefero=version("prefero"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, target)
+    write_page(environment().get_template("page.html").render(page, prefero=version("prefero")), target)
     return target
 
 
-def environment() -> Environment:
-    loader = PackageLoader("prefero", "report")
-    made = Environment(
-        loader=loader,
+def environment(package: str = "report") -> Environment:
+    """The templates of a package and of this one: strict, and with everything escaped."""
+    report = PackageLoader("prefero", "report")
+    templates = Environment(
+        loader=ChoiceLoader([PackageLoader("prefero", package), report]),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["source"] = lambda name: Markup(loader.get_source(made, name)[0])
-    return made
+    templates.globals["source"] = lambda name: Markup(report.get_source(templates, name)[0])
+    return templates
+
+
+def write_page(text: str, file: Path) -> None:
+    """Write a page whole or not at all.
+
+    Raises :class:`PreferoError` if the file cannot be written.
+    """
+    try:
+        write_text(file, text)
+    except OSError as error:
+        raise PreferoError(f"{file}: the page cannot be written: {error}") from error
 
 
 def _of_run(run: Run) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     main, rest = curves.of_run(run)
     method = section(run.record, "method")
     samples, sample_count = contents.samples([(run, "after", "better")])
-    able, unable = contents.watching([run])
+    watching, unwatched = contents.watching([run])
     return {
         "kind": "run",
         "title": str(method.get("title") or run.method),
@@ -66,8 +75,8 @@ def _of_run(run: Run) -> dict[str, Any]:
         "tiles": tiles,
         "equations": [("", "", typeset(str(method["equation"])))] if method.get("equation") else [],
         "findings": contents.findings(run),
-        "watching": able,
-        "unwatched": unable,
+        "watching": watching,
+        "unwatched": unwatched,
         "frontier": None,
         "figures": main,
         "more_figures": rest,
@@ -75,7 +84,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "note": "",
         "samples": samples,
         "sample_count": sample_count,
-        "data": contents.data_parts(run),
+        "data": contents.data_sections(run),
         "settings": [("", "", contents.settings(run), contents.recipe(run))],
     }
 
@@ -85,7 +94,7 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
     colours = {run.method: f"method-{index % 8}" for index, run in enumerate(runs)}
     headline, tiles = summary.of_comparison(runs, comparison.evaluation)
     samples, sample_count = contents.samples([(run, run.method, colours[run.method]) for run in runs])
-    able, unable = contents.watching(runs)
+    watching, unwatched = contents.watching(runs)
     return {
         "kind": "comparison",
         "title": " · ".join(run.method for run in runs),
@@ -103,10 +112,10 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
             for run in runs
         ],
         "findings": [
-            found for run in runs for found in contents.findings(run, run.method, colours[run.method])
+            finding for run in runs for finding in contents.findings(run, run.method, colours[run.method])
         ],
-        "watching": able,
-        "unwatched": unable,
+        "watching": watching,
+        "unwatched": unwatched,
         "frontier": evaluation.frontier(comparison.evaluation, colours),
         "figures": curves.of_comparison(runs),
         "more_figures": [],
@@ -114,7 +123,7 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
         "note": str(comparison.record.get("note") or ""),
         "samples": samples,
         "sample_count": sample_count,
-        "data": contents.data_parts(runs[0]),
+        "data": contents.data_sections(runs[0]),
         "settings": [
             (run.method, colours[run.method], contents.settings(run), contents.recipe(run)) for run in runs
         ],
@@ -122,6 +131,18 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _model_name(run: Run) -> str:
-    """A hub name in full, the last part of a path."""
+    """A hub name in full; the last part of a path."""
     name = str(section(run.record, "model").get("name") or "")
     return name if name.count("/") == 1 and not name.startswith(("/", ".")) else name.rpartition("/")[2]
+
+
+_INDEX = r"(?:\{([^{}]*)\}|([A-Za-z0-9Α-ω]+))"
+
+
+def typeset(equation: str) -> Markup:
+    """An equation of the registry, such as ``π_ref(y_w)`` or ``Σ_{t≤p} e^{r_k}``, in HTML with its indices
+    and exponents."""
+    text = str(escape(equation))
+    for mark, tag in (("_", "sub"), (r"\^", "sup")):
+        text = re.sub(mark + _INDEX, rf"<{tag}>\1\2</{tag}>", text)
+    return Markup(text)

@@ -1,4 +1,4 @@
-"""The top of the page: one sentence, and the numbers a reader looks for first."""
+"""The top of the page: a headline, and tiles with the numbers that a reader looks for first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from prefero.evaluate.intervals import wilson
 from prefero.report.curves import groups_of
 from prefero.report.evaluation import interval_of
 from prefero.report.folder import Run, section
-from prefero.report.names import evaluated
-from prefero.report.numbers import THIN, duration, number, percent, signed
+from prefero.report.numbers import THIN, duration, evaluated, number, percent, signed
 from prefero.training.monitors import MONITORS
 from prefero.training.series import EVAL, window
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """``tone`` is ``good``, ``warn``, ``bad`` or nothing; ``colour`` a CSS class for a swatch."""
+    """A number with its label. ``tone`` is ``good``, ``warn``, ``bad`` or empty; ``colour`` is the CSS class
+    of a swatch."""
 
     label: str
     value: str
@@ -47,16 +47,17 @@ def of_run(run: Run) -> tuple[str, list[Tile]]:
 
 
 def state_of(run: Run) -> str:
+    """Whether the run finished, and how the held-out accuracy changed."""
     held_out = run.history.values(f"{EVAL}rewards/accuracies")
     if run.finished:
-        begun = "Finished."
+        state = "Finished."
     elif run.metrics:
-        begun = f"Not finished: this page shows what the run had logged by step {number(run.last_step)}."
+        state = f"Not finished: this page shows what the run had logged by step {number(run.last_step)}."
     else:
-        begun = "Not finished: nothing was logged yet."
+        state = "Not finished: nothing was logged yet."
     if len(held_out) > 1:
-        begun += f" Held-out reward accuracy went from {percent(held_out[0])} to {percent(held_out[-1])}."
-    return begun
+        state += f" Held-out reward accuracy went from {percent(held_out[0])} to {percent(held_out[-1])}."
+    return state
 
 
 def accuracy_tile(run: Run) -> Tile | None:
@@ -75,7 +76,7 @@ def accuracy_tile(run: Run) -> Tile | None:
 
 
 def likelihood_tile(run: Run) -> Tile | None:
-    """How the likelihood of the better responses changed, per token."""
+    """The change of the likelihood of the better responses, per token."""
     better, _ = groups_of([run])
     for prefix in (EVAL, ""):
         ratios = run.history.quotient(f"{prefix}log_ratios/{better}", f"{prefix}lengths/{better}")
@@ -108,9 +109,9 @@ def loss_tile(run: Run) -> Tile | None:
 def monitors_tile(run: Run) -> Tile:
     watching = [monitor for monitor in MONITORS if monitor.watches(run.history)]
     if run.findings:
-        return Tile("Monitors", f"{len(run.findings)} fired", "see what they found, and what helps", "warn")
+        return Tile("Monitors", f"{len(run.findings)} fired", "see the findings and remedies below", "warn")
     if not watching:
-        return Tile("Monitors", "none watching", "the metrics that they read were not logged")
+        return Tile("Monitors", "none watching", "the metrics that they need were not logged")
     return Tile("Monitors", "all quiet", f"{counted(len(watching), 'monitor')} watching", "good")
 
 
@@ -124,7 +125,7 @@ def time_tile(run: Run) -> Tile | None:
 
 
 def of_comparison(runs: Sequence[Run], rows: Sequence[Mapping[str, object]]) -> tuple[str, list[Tile]]:
-    """The headline and one tile a method."""
+    """The headline and one tile per method."""
     unfinished = [run.method for run in runs if not run.finished]
     fired = sum(len(run.findings) for run in runs)
     parts = [f"{counted(len(runs), 'method')} on the same data."]
@@ -154,5 +155,6 @@ def _method_tile(run: Run, row: Mapping[str, object], colour: str) -> Tile:
 
 
 def counted(count: int, noun: str) -> str:
+    """``Two monitors``: the number in words up to nine, and the noun in its number."""
     words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
     return f"{words[count] if count < len(words) else count} {noun}{'' if count == 1 else 's'}"

@@ -1,63 +1,75 @@
-"""Which examples meet in which optimizer step, and how a step is dealt to rows and ranks."""
+"""From examples to micro-batches: which meet in which optimizer step, and what goes through the network.
+
+A :class:`StepPlan` fixes the examples of every step and deals them to micro-batches and ranks;
+:class:`RankBatches` hands one rank its share; a :class:`Collator` makes a :class:`MicroBatch` of the items
+drawn. Once scored, micro-batches are :class:`~prefero.objectives.batch.PreferenceBatch`, which :func:`joined`
+puts together again and :func:`mapped` moves.
+"""
 
 from __future__ import annotations
 
 import math
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from prefero.data.schema import SCHEMA, ColumnSpec
-from prefero.data.trie import Cell
-from prefero.models.kind import Dataset, Item, Kind, Rows
+from prefero.data.trie import Cell, TokenExample
+from prefero.models.kind import Batching, Dataset, Inputs, Item, Kind
 from prefero.objectives.batch import PreferenceBatch, TokenLogps
-from prefero.objectives.needs import Needs
-from prefero.reference.providers import References
-from prefero.training.config import PreferenceArguments
+
+# Which examples meet in a step
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One example as one row takes it. ``ghost``: a copy that keeps an empty row busy and counts nothing."""
+    """One example as one micro-batch takes it. A ``dummy`` is a copy that keeps a micro-batch from being
+    empty and counts nothing."""
 
     index: int
     epoch: int
-    ghost: bool = False
+    dummy: bool = False
 
 
+@dataclass(eq=False)
 class StepPlan:
-    """The examples of every optimizer step, dealt to ``rows`` rows on each of ``world`` ranks.
+    """The examples of every optimizer step, dealt to ``micro_batches`` on each of ``world`` ranks.
 
-    Every step takes ``examples_per_step`` examples of a seeded shuffle; the last, smaller one of an epoch is
-    kept. ``rows`` is the smallest number for which every row of every step of ``epochs`` epochs fits
-    ``tokens_per_row`` (an example larger than that has a row of its own). The plan is a pure function of its
-    arguments: each rank computes it alone, and makes the same number of forward passes.
+    Every step takes ``examples_per_step`` of ``count`` examples, of a seeded shuffle; the last, smaller one
+    of an epoch is kept. ``micro_batches`` is the smallest number for which every micro-batch of every step of
+    ``epochs`` epochs fits ``tokens_per_row`` (an example larger than that has one of its own). The plan is a
+    pure function of its arguments: each rank computes it alone, and makes the same number of forward passes.
     """
 
-    def __init__(
-        self,
-        count: int,
-        layout: Rows,
-        *,
-        examples_per_step: int,
-        tokens_per_row: int,
-        world: int = 1,
-        epochs: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
-    ) -> None:
-        self.count, self.layout, self.world = count, layout, world
-        self.examples_per_step, self.seed, self.shuffle = examples_per_step, seed, shuffle
-        self.steps_per_epoch = math.ceil(count / examples_per_step)
-        self.rows = self._smallest_rows(tokens_per_row, epochs if shuffle else 1)
+    count: int
+    batching: Batching
+    examples_per_step: int
+    tokens_per_row: int
+    world: int = 1
+    epochs: int = 1
+    seed: int = 0
+    shuffle: bool = True
+    steps_per_epoch: int = field(init=False)
+    micro_batches: int = field(init=False, default=1)
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = math.ceil(self.count / self.examples_per_step)
+        cost, deal = self.batching.cost, self.batching.deal
+        budget = max(self.tokens_per_row, *(cost([index]) for index in range(self.count)))
+        for epoch in range(self.epochs if self.shuffle else 1):
+            for step in self.steps(epoch):
+                while any(cost(batch) > budget for batch in deal(step, self.micro_batches * self.world)):
+                    self.micro_batches += 1
 
     def steps(self, epoch: int) -> list[list[int]]:
         """The examples of each step of an epoch."""
@@ -68,64 +80,67 @@ class StepPlan:
         return [order[start : start + size].tolist() for start in range(0, self.count, size)]
 
     def deal(self, step: Sequence[int], epoch: int) -> list[list[Draw]]:
-        """The rows of one step, ``rows × world`` of them, the largest first; neighbours run side by side."""
-        dealt = sorted(self.layout.deal(step, self.rows * self.world), key=self.layout.cost, reverse=True)
-        rows = [[Draw(index, epoch) for index in row] for row in dealt]
-        smallest = min(step, key=lambda index: (self.layout.cost([index]), index))
-        rows += [[Draw(smallest, epoch, ghost=True)] for _ in range(self.rows * self.world - len(rows))]
-        return rows
-
-    def rank_rows(self, epoch: int, rank: int) -> Iterator[list[Draw]]:
-        """The rows that one rank scores in an epoch, ``rows`` of them a step."""
-        for step in self.steps(epoch):
-            yield from self.deal(step, epoch)[rank :: self.world]
-
-    def _smallest_rows(self, tokens_per_row: int, epochs: int) -> int:
-        largest = max(self.layout.cost([index]) for index in range(self.count))
-        budget = max(tokens_per_row, largest)
-        rows = 1
-        for epoch in range(epochs):
-            for step in self.steps(epoch):
-                while any(
-                    self.layout.cost(row) > budget for row in self.layout.deal(step, rows * self.world)
-                ):
-                    rows += 1
-        return rows
+        """The micro-batches of one step, ``micro_batches × world`` of them, the largest first; neighbours run
+        side by side."""
+        count, cost = self.micro_batches * self.world, self.batching.cost
+        dealt = sorted(self.batching.deal(step, count), key=cost, reverse=True)
+        batches = [[Draw(index, epoch) for index in batch] for batch in dealt]
+        smallest = min(step, key=lambda index: (cost([index]), index))
+        return batches + [[Draw(smallest, epoch, dummy=True)] for _ in range(count - len(batches))]
 
 
-class RankRows(Sampler[list[Draw]]):
-    """One rank's rows of the epoch that ``set_epoch`` named last: a batch sampler for a ``DataLoader``."""
+@dataclass(eq=False)
+class RankBatches(Sampler[list[Draw]]):
+    """One rank's micro-batches of an epoch, as draws: a batch sampler for a ``DataLoader``."""
 
-    def __init__(self, plan: StepPlan, rank: int = 0) -> None:
-        self.plan, self.rank, self.epoch = plan, rank, 0
-        # Looked up by transformers and accelerate on anything that yields batches.
-        self.batch_size, self.drop_last = None, False
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    plan: StepPlan
+    rank: int = 0
+    epoch: int = 0
+    # Looked up by transformers and accelerate on anything that yields batches.
+    batch_size: int | None = None
+    drop_last: bool = False
 
     def __len__(self) -> int:
-        return self.plan.steps_per_epoch * self.plan.rows
+        return self.plan.steps_per_epoch * self.plan.micro_batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return self.plan.rank_rows(self.epoch, self.rank)
+        for step in self.plan.steps(self.epoch):
+            yield from self.plan.deal(step, self.epoch)[self.rank :: self.plan.world]
 
 
-Cached = Callable[[Sequence[Sequence[Cell]]], NDArray[np.float32]]
-"""The stored log-probabilities of the cells of some examples, [example response token]."""
-
-_FILL: Mapping[str, float | int | bool] = {"float": float("nan"), "int": -1, "bool": False}
-"""What stands in a column where an example has fewer responses than others."""
-
-_DTYPES = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
+# What goes through the network
 
 
-class DrawnItems(torch.utils.data.Dataset):
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatch:
+    """A collated micro-batch: some examples of an optimizer step, as they go through the network at once.
+
+    ``inputs`` are scored; ``columns`` are the annotations that the objective reads; ``cached`` has the
+    log-probabilities of models that are not scored, by model and view (``""``: the examples themselves).
+    ``examples`` are places in the data set. ``weight`` is 0 for a dummy, whose numbers count nothing.
+    """
+
+    inputs: Inputs
+    columns: Mapping[str, Tensor]
+    cached: Mapping[str, Mapping[str, Float[Tensor, "example response token"]]]
+    examples: Int[Tensor, " example"]
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MicroBatch:
+        """The same micro-batch with its tensors on a device."""
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return MicroBatch(**send_to_device(values, device, non_blocking))
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnItems(torch.utils.data.Dataset[tuple[Draw, Item]]):
     """Items looked up by :class:`Draw`, so that epoch and weight travel with them, into worker processes
     too."""
 
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
+    data: Dataset[Item]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -134,40 +149,45 @@ class DrawnItems(torch.utils.data.Dataset):
         return draw, self.data[draw.index]
 
 
+CachedScores = Callable[[Sequence[Sequence[Cell]]], NDArray[np.float32]]
+"""The stored log-probabilities of the cells of some examples, [example response token]."""
+
+
+@dataclass(frozen=True, eq=False)
 class Collator:
-    """Makes one row of drawn items.
+    """Makes one micro-batch of drawn items.
 
     ``columns`` are those that the objective reads; drawn ones, and what the ``kind`` of model draws, are made
     here from (``seed``, epoch, example), so they depend on no generator's state. ``cached`` gives the
     log-probabilities of models that are not scored.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        columns: Collection[str] = (),
-        *,
-        views: Collection[str] = (),
-        cached: Mapping[str, Cached] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.kind, self.columns, self.views = kind, sorted(columns), sorted(views)
-        self.cached, self.seed = cached or {}, seed
+    kind: Kind
+    columns: Collection[str] = ()
+    views: Collection[str] = ()
+    cached: Mapping[str, CachedScores] = field(default_factory=dict)
+    seed: int = 0
 
-    def __call__(self, drawn: Sequence[tuple[Draw, Any]]) -> dict[str, Any]:
+    def __call__(self, drawn: Sequence[tuple[Draw, Item]]) -> MicroBatch:
         draws, items = [draw for draw, _ in drawn], [item for _, item in drawn]
-        return {
-            "inputs": self.kind.collate(items, [self._seed(draw) for draw in draws]),
-            "columns": {name: self._column(name, draws, items) for name in self.columns},
-            "cached": {model: self._looked_up(read, items) for model, read in self.cached.items()},
-            "example": torch.tensor([draw.index for draw in draws]),
-            "weight": torch.tensor(0.0 if draws[0].ghost else 1.0),
-        }
-
-    def _looked_up(self, read: Cached, items: Sequence[Any]) -> dict[str, Tensor]:
-        cells = {"": [item.cells for item in items]}
-        cells |= {view: [item.views[view] for item in items] for view in self.views}
-        return {view: torch.from_numpy(read(rows)) for view, rows in cells.items()}
+        sequences = [np.random.SeedSequence([self.seed, draw.epoch, draw.index]) for draw in draws]
+        # a torch seed is signed
+        seeds = [int(sequence.generate_state(1, np.uint64)[0] >> 1) for sequence in sequences]
+        cells: dict[str, list[tuple[Cell, ...]]] = {}
+        if self.cached:  # so items are of cells, see Kind.redrawn
+            examples = cast("list[TokenExample]", items)
+            cells = {view: [one.views[view] for one in examples] for view in sorted(self.views)}
+            cells[""] = [one.cells for one in examples]
+        return MicroBatch(
+            inputs=self.kind.collate(items, seeds),
+            columns={name: self._column(name, draws, items) for name in sorted(self.columns)},
+            cached={
+                model: {view: torch.from_numpy(read(given)) for view, given in cells.items()}
+                for model, read in self.cached.items()
+            },
+            examples=torch.tensor([draw.index for draw in draws]),
+            weight=0.0 if draws[0].dummy else 1.0,
+        )
 
     def _column(self, name: str, draws: Sequence[Draw], items: Sequence[Item]) -> Tensor:
         spec = SCHEMA[name]
@@ -185,120 +205,83 @@ class Collator:
             return _open_uniform(generator, len(item.lengths))
         return tuple(_open_uniform(generator, length) for length in item.lengths)
 
-    def _seed(self, draw: Draw) -> int:
-        sequence = np.random.SeedSequence([self.seed, draw.epoch, draw.index])
-        return int(sequence.generate_state(1, np.uint64)[0] >> 1)  # a torch seed is signed
-
 
 def _open_uniform(generator: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Uniform on (0, 1) with neither end, which a logarithm of it could not bear."""
+    """Uniform on (0, 1) with neither end, whose logarithms are infinite or 0."""
     return ((generator.integers(0, 1 << 23, size) + 0.5) / (1 << 23)).astype(np.float32)
 
 
+# Columns and batches of different sizes put together
+
+_DTYPES = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
+
+_FILL: Mapping[str, float | int | bool] = {"float": float("nan"), "int": -1, "bool": False}
+"""What stands in a column where an example has fewer responses than others; missing tokens are 0."""
+
+
 def collated(values: Sequence[Any], spec: ColumnSpec) -> Tensor:
-    """One column of several examples; shorter ones are filled up: NaN, -1 or False for responses, 0 for
-    tokens."""
+    """One column of several examples, filled up where an example has fewer responses or tokens."""
     dtype = _DTYPES[spec.dtype]
-    if spec.axes == "example":
-        return torch.tensor(np.asarray(values), dtype=dtype)
-    if spec.axes == "example hidden":
-        return torch.from_numpy(np.stack([np.asarray(value) for value in values])).to(dtype)
-    if spec.axes == "example response":
-        result = torch.full(
-            (len(values), max(len(value) for value in values)), _FILL[spec.dtype], dtype=dtype
-        )
-        for example, value in enumerate(values):
-            result[example, : len(value)] = torch.as_tensor(np.asarray(value)).to(dtype)
-        return result
-    responses = max(len(value) for value in values)
-    tokens = max((len(row) for value in values for row in value), default=0)
-    result = torch.zeros((len(values), responses, tokens), dtype=dtype)
-    for example, value in enumerate(values):
-        for response, row in enumerate(value):
-            result[example, response, : len(row)] = torch.as_tensor(np.asarray(row)).to(dtype)
-    return result
+    of_tokens = spec.axes.endswith("token")
+    tensors = [
+        _concatenated([torch.as_tensor(row)[None] for row in value], 0)
+        if of_tokens
+        else torch.as_tensor(np.asarray(value))
+        for value in values
+    ]
+    return _concatenated(
+        [tensor[None].to(dtype) for tensor in tensors], 0 if of_tokens else _FILL[spec.dtype]
+    )
 
 
 def joined(batches: Sequence[PreferenceBatch]) -> PreferenceBatch:
     """The examples of all batches, one after the other. Gradients flow back to each."""
     first = batches[0]
-    responses = max(batch.mask.shape[1] for batch in batches)
+    columns = {}
+    for name in first.columns:
+        fill = 0 if SCHEMA[name].axes.endswith("token") else _FILL[SCHEMA[name].dtype]
+        columns[name] = _concatenated([batch.columns[name] for batch in batches], fill)
     return PreferenceBatch(
-        models={name: _joined_logps([b.models[name] for b in batches], responses) for name in first.models},
-        columns={name: _joined_column(name, [b.columns[name] for b in batches]) for name in first.columns},
+        models={name: _joined_logps([batch.models[name] for batch in batches]) for name in first.models},
+        columns=columns,
         roles=first.roles,
-        views={view: joined([b.views[view] for b in batches]) for view in first.views},
+        views={view: joined([batch.views[view] for batch in batches]) for view in first.views},
         progress=first.progress,
     )
 
 
-def taken(batch: PreferenceBatch, examples: Tensor) -> PreferenceBatch:
-    """Some of a batch's examples, in the order given."""
-
-    def of(logps: TokenLogps) -> TokenLogps:
-        signals = {signal: values[examples] for signal, values in logps.signals.items()}
-        return TokenLogps(logps.logps[examples], logps.mask[examples], signals)
-
-    return PreferenceBatch(
-        models={name: of(logps) for name, logps in batch.models.items()},
-        columns={name: values[examples] for name, values in batch.columns.items()},
-        roles=batch.roles,
-        views={view: taken(inner, examples) for view, inner in batch.views.items()},
-        progress=batch.progress,
-    )
-
-
-def _joined_logps(parts: Sequence[TokenLogps], responses: int) -> TokenLogps:
-    tokens = max(part.mask.shape[2] for part in parts)
-
-    def of(values: Sequence[Tensor], per_token: bool) -> Tensor:
-        return torch.cat([_filled(value, responses, tokens if per_token else None, 0) for value in values])
-
-    signals: Mapping = {
-        signal: of([part.signals[signal] for part in parts], signal.axes == "example response token")
-        for signal in parts[0].signals
-    }
+def _joined_logps(parts: Sequence[TokenLogps]) -> TokenLogps:
     return TokenLogps(
-        of([part.logps for part in parts], True), of([part.mask for part in parts], True), signals
+        _concatenated([part.logps for part in parts], 0),
+        _concatenated([part.mask for part in parts], 0),
+        {signal: _concatenated([p.signals[signal] for p in parts], 0) for signal in parts[0].signals},
     )
 
 
-def _joined_column(name: str, parts: Sequence[Tensor]) -> Tensor:
-    spec = SCHEMA[name]
-    if not spec.axes.startswith("example response"):
-        return torch.cat(list(parts))
-    per_token = spec.axes.endswith("token")
-    responses = max(part.shape[1] for part in parts)
-    tokens = max(part.shape[2] for part in parts) if per_token else None
-    return torch.cat(
-        [_filled(part, responses, tokens, 0 if per_token else _FILL[spec.dtype]) for part in parts]
-    )
+def _concatenated(tensors: Sequence[Tensor], fill: float) -> Tensor:
+    """Tensors one after the other on their first axis, widened to the largest of them on all others."""
+    shapes = [tensor.shape[1:] for tensor in tensors]
+    widest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    widened = []
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        missing = [size - own for size, own in zip(widest, shape, strict=True)]
+        padding = [number for size in reversed(missing) for number in (0, size)]
+        widened.append(F.pad(tensor, padding, value=fill) if any(missing) else tensor)
+    return torch.cat(widened)
 
 
-def _filled(values: Tensor, responses: int, tokens: int | None, fill: float) -> Tensor:
-    """``values`` [example response token …] widened to that many responses, and tokens unless None."""
-    widen = [0, 0] * (values.dim() - 3) if values.dim() > 2 else []
-    if values.dim() > 2:
-        widen += [0, 0 if tokens is None else tokens - values.shape[2]]
-    widen += [0, responses - values.shape[1]]
-    return F.pad(values, widen, value=fill) if any(widen) else values
-
-
-def rows_of(
-    kind: Kind,
-    data: Dataset,
-    rows: RankRows,
-    needs: Needs,
-    references: References,
-    args: PreferenceArguments,
-) -> DataLoader:
-    """One rank's rows, with the columns that are needed and the log-probabilities that are cached."""
-    cached = {name: model.logps for name, model in references.cached.items()}
-    return DataLoader(
-        DrawnItems(data),
-        batch_sampler=rows,
-        collate_fn=Collator(kind, needs.columns, views=needs.views, cached=cached, seed=rows.plan.seed),
-        num_workers=args.dataloader_num_workers,
-        persistent_workers=args.dataloader_persistent_workers,
-        prefetch_factor=args.dataloader_prefetch_factor,
+def mapped(batch: PreferenceBatch, change: Callable[[Tensor], Tensor]) -> PreferenceBatch:
+    """The batch with every tensor changed: moved to a device, detached, or cut down to some examples."""
+    return replace(
+        batch,
+        models={
+            name: TokenLogps(
+                change(logps.logps),
+                change(logps.mask),
+                {signal: change(values) for signal, values in logps.signals.items()},
+            )
+            for name, logps in batch.models.items()
+        },
+        columns={name: change(values) for name, values in batch.columns.items()},
+        views={view: mapped(inner, change) for view, inner in batch.views.items()},
     )

@@ -1,145 +1,327 @@
-"""The recipe of a run, typed: what a YAML file or a mapping may say, and what it says by default."""
+"""The settings of a run: one typed model for a recipe in YAML, ``key=value`` and the trainer in Python.
+
+:class:`PreferenceArguments` holds name, type, range, default and text of each setting of the trainer. The
+section ``training`` of a recipe (:data:`Settings`) and the documentation are made of it.
+:mod:`prefero.training.vocabulary` says which names of transformers it takes, and what other names are here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+import difflib
+import warnings
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import SchedulerType
+from transformers.utils import is_torch_bf16_gpu_available
 
 from prefero.errors import PreferoError, nearest
+from prefero.models.loading import ModelSource
+from prefero.reference.providers import ReferenceSpec
+from prefero.sections import Section, fields_of, problems, sections_in
+from prefero.training.vocabulary import (
+    FORMER_NAMES,
+    OLD_NAMES,
+    RECIPE_PLACES,
+    REFUSED,
+    REPLACED,
+    TAKEN,
+    TRAINER_REFUSED,
+    TRL_NAMES,
+    current_names,
+)
 
-ReferenceKind = Literal["auto", "none", "frozen", "cached", "adapters_off", "checkpoint", "moving", "trained"]
+FULL_LEARNING_RATE = 5e-7
+ADAPTER_LEARNING_RATE = 1e-5
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Steps = Count | Annotated[float, Field(gt=0, lt=1)]
+"""A number of optimizer steps, or below 1 a share of all."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
-class Section(BaseModel):
-    """A part of a recipe; keys that it does not know are refused."""
+@dataclass
+class PreferenceArguments(TrainingArguments):
+    """:class:`transformers.TrainingArguments` with settings and defaults of ours.
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    A step takes ``examples_per_step`` examples, whatever the number of micro-batches and processes;
+    micro-batches and gradient accumulation follow from ``tokens_per_row``.
 
+    ``extrapolation`` is the momentum α of accelerated preference optimization (He et al., 2024, arXiv
+    2410.06293, reported with 0.3): after each round of ``extrapolation_every`` optimizer steps, by default an
+    epoch, θ ← θ̂ + α (θ̂ − θ̂_previous), between iterates before extrapolation. It goes with a reference of
+    ``kind: moving, alpha: 1`` and the same ``every``, which is then the extrapolated policy.
 
-class LoraSection(Section):
-    """Low-rank adapters (Hu et al., 2021) in place of full fine-tuning."""
+    Raises :class:`PreferoError` for a value out of range, and for a setting of transformers that another one
+    stands for here or that cannot be set (:data:`~prefero.training.vocabulary.REPLACED`,
+    :data:`~prefero.training.vocabulary.REFUSED`).
+    """
 
-    r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | list[str] | None = None
-    modules_to_save: list[str] | None = None
+    examples_per_step: Count = field(
+        default=32,
+        metadata={"help": "Examples in an optimizer step."},
+    )
+    tokens_per_row: Count | None = field(
+        default=None,
+        metadata={"help": "Most tokens in one forward pass; by default what suits device and layout."},
+    )
+    layout: Literal["auto", "trees", "dense", "flex", "padded"] = field(
+        default="auto",
+        metadata={
+            "help": "How examples share a forward pass: trees share prompts, padded is one response a row."
+        },
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="float32",
+        metadata={
+            "help": "Of the arithmetic, by autocast; auto is bfloat16 on a GPU that has it, else float32."
+        },
+    )
+    parallel: Literal["auto", "fsdp"] = field(
+        default="auto",
+        metadata={
+            "help": "fsdp shards the model over the processes; auto is what the launcher says, or DDP."
+        },
+    )
+    dropout: bool = field(
+        default=False,
+        metadata={"help": "Keep the model's dropout on during training."},
+    )
+    max_length: Annotated[int, Field(ge=2)] | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of a prompt with its response; by default 1024, or the context if less."
+        },
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace a run that the output folder holds."},
+    )
+    objective_learning_rate: Positive | None = field(
+        default=None,
+        metadata={"help": "Of what the objective itself learns, such as a head; by default the policy's."},
+    )
+    objective_weight_decay: NotNegative = field(
+        default=0.0,
+        metadata={"help": "Of what the objective itself learns."},
+    )
+    extrapolation: Share | None = field(
+        default=None,
+        metadata={"help": "Momentum between rounds; by default there is none."},
+    )
+    extrapolation_every: Count | None = field(
+        default=None,
+        metadata={"help": "Optimizer steps of a round of extrapolation; by default an epoch."},
+    )
 
+    seed: Seed = field(
+        default=0,
+        metadata={"help": "Of shuffling, of noise, and of weights that are drawn."},
+    )
+    num_train_epochs: Positive = field(
+        default=1.0,
+        metadata={"help": "Times that each example is trained on."},
+    )
+    max_steps: Literal[-1] | Count = field(
+        default=-1,
+        metadata={"help": "Optimizer steps; -1 is as many as the epochs have."},
+    )
+    learning_rate: Positive | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
+        },
+    )
+    lr_scheduler_type: SchedulerType = field(
+        default=SchedulerType.COSINE,
+        metadata={"help": "The schedule of the learning rate."},
+    )
+    warmup_steps: Count | Share = field(
+        default=0.1,
+        metadata={"help": "Steps of warm-up; below 1, a share of all steps."},
+    )
+    weight_decay: NotNegative = field(
+        default=0.0,
+        metadata={"help": "Of the policy's weights, except biases and norms."},
+    )
+    max_grad_norm: NotNegative = field(
+        default=1.0,
+        metadata={"help": "Gradients are clipped to this norm; 0 is not at all."},
+    )
+    logging_steps: Steps = field(
+        default=10,
+        metadata={"help": "Steps between two logs; below 1, a share of all steps."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Leave losses out of the log that are no numbers."},
+    )
+    eval_steps: Steps | None = field(
+        default=None,
+        metadata={"help": "Steps between two evaluations; below 1, a share of all steps."},
+    )
+    save_steps: Steps = field(
+        default=500,
+        metadata={"help": "Steps between two checkpoints; below 1, a share of all steps."},
+    )
+    save_total_limit: Count | None = field(
+        default=2,
+        metadata={"help": "Checkpoints to keep; null is all."},
+    )
+    resume_from_checkpoint: bool | str | Path | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "true: the latest whole checkpoint; auto: that or the start; or a checkpoint's folder."
+        },
+    )
 
-class ModelSection(Section):
-    """``name`` is a hub name or a folder. ``dtype`` is what the weights are kept in. ``kind`` is which kind
-    of model it is (:mod:`prefero.kinds`), by default what its configuration tells, and ``options`` are those
-    of the kind."""
+    # Not to be set: a step is planned, and the objective decides which columns are read.
+    remove_unused_columns: bool = False
+    per_device_train_batch_size: int = 1
+    per_device_eval_batch_size: int = 1
 
-    name: str
-    kind: str = "auto"
-    options: dict[str, Any] = Field(default_factory=dict)
-    tokenizer: str | None = None
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    attention: Literal["sdpa", "eager", "flex_attention"] | None = None
-    quantization: Literal["4bit", "8bit"] | None = None
-    lora: LoraSection | None = None
-    trust_remote_code: bool = False
-
-    @model_validator(mode="before")
     @classmethod
-    def _lora_by_name(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("lora"), bool):
-            return {**value, "lora": {} if value["lora"] else None}
-        return value
+    def given(cls, args: PreferenceArguments | None, settings: Mapping[str, Any]) -> PreferenceArguments:
+        """The arguments, given whole or one by one. Raises :class:`PreferoError` for unknown ones."""
+        settings = read_settings(settings)
+        if args is not None and settings:
+            raise PreferoError(f"{', '.join(settings)}: give either args or single settings, not both")
+        if args is not None:
+            return args
+        known = [field.name for field in fields(cls) if field.init]
+        for name in settings:
+            if name not in known:
+                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{nearest(name, known)}")
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.accelerator_config, AcceleratorConfig):  # else a copy of what was checked
+            refuse_foreign({name: getattr(self, name, None) for name in (*REPLACED, *REFUSED)})
+        try:
+            checked = _Checked.model_validate({name: getattr(self, name) for name in _CHECKED})
+        except ValidationError as error:
+            raise PreferoError("; ".join(problems(error, _Checked))) from None
+        for name in _CHECKED:
+            setattr(self, name, getattr(checked, name))
+        if self.extrapolation_every is not None and self.extrapolation is None:
+            raise PreferoError(
+                "extrapolation_every says how long a round is, but there is no extrapolation: set it too"
+            )
+        if not torch.accelerator.is_available():
+            # Unless the CPU is asked for, processes on it do not see each other, and bfloat16 is refused.
+            self.use_cpu = True
+        wide = self.use_cpu or not is_torch_bf16_gpu_available()
+        self.bf16 = self.precision == "bfloat16" or (self.precision == "auto" and not wide)
+        self.fp16 = self.precision == "float16"
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError, ImportError) as error:
+            raise PreferoError(f"training: {error}") from None
+        if self.save_strategy == "best" and not self.metric_for_best_model:
+            raise PreferoError(
+                "save_strategy='best' needs metric_for_best_model, such as 'rewards/accuracies'"
+            )
+
+
+OWN = frozenset(PreferenceArguments.__annotations__) - REPLACED.keys() - REFUSED.keys()
+"""Settings that transformers does not have, or has with another default."""
+
+_DEFAULTS = dict.fromkeys(TRAINER_REFUSED) | {
+    item.name: item.default if item.default_factory is MISSING else item.default_factory()
+    for item in fields(PreferenceArguments)
+}
+_TYPES = get_type_hints(PreferenceArguments, include_extras=True)
+_FIELDS: dict[str, Any] = {
+    field.name: (_TYPES[field.name], Field(default=field.default, description=field.metadata.get("help")))
+    for field in sorted(fields(PreferenceArguments), key=lambda field: field.name not in OWN)
+    if field.name in TAKEN | OWN and field.name != "output_dir"
+}
+_CHECKED = tuple(_FIELDS)
+
+Settings: Any = create_model(
+    "Settings",
+    __base__=Section,
+    __doc__="How to train, by the names of ``transformers.TrainingArguments`` and a few of our own.",
+    **{name: definition for name, definition in _FIELDS.items() if name not in RECIPE_PLACES},
+    samples=(
+        Annotated[int, Field(ge=0)],
+        Field(default=4, description="Prompts that are answered before and after training, for the report."),
+    ),
+)
+"""The section ``training`` of a recipe."""
+
+_Checked: Any = create_model("Checked", __base__=Section, **_FIELDS)
+
+
+def read_settings(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Settings by their names of now. ``place`` stands before a name in messages. A null leaves a setting at
+    its default, unless it can be null.
+
+    Raises :class:`PreferoError` for a setting that is given twice, and as :func:`refuse_foreign` does.
+    """
+
+    def warn(message: str) -> None:
+        warnings.warn(message, FutureWarning, stacklevel=4)
+
+    settings = current_names(given, warn, place)
+    refuse_foreign(settings, place)
+    known = Settings.model_fields
+    for name, value in list(settings.items()):
+        if value is None and name in known and type(None) not in get_args(known[name].annotation):
+            del settings[name]
+        elif value is False and name.endswith("_strategy"):
+            settings[name] = "no"  # which YAML reads as false
+        elif name in REPLACED or name in REFUSED or name in TRAINER_REFUSED:
+            del settings[name]  # its default, or it would have been refused
+    return settings
+
+
+def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
+    """Raise :class:`PreferoError` for a setting of transformers or TRL that is another one here, or none;
+    those at their default are passed over."""
+    for name, value in settings.items():
+        if name in _DEFAULTS and value == _DEFAULTS[name]:
+            continue
+        if name in REPLACED:
+            setting, reason = REPLACED[name]
+            raise PreferoError(f"{place}{name} is {setting} here: {reason}")
+        if name in REFUSED or name in TRAINER_REFUSED:
+            raise PreferoError(f"{place}{name} cannot be set: {(REFUSED | TRAINER_REFUSED)[name]}")
+        if place and name in RECIPE_PLACES:
+            raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
+        if name in TRL_NAMES or name in FORMER_NAMES:
+            raise PreferoError(
+                f"no setting is called {place}{name}: it is {(TRL_NAMES | FORMER_NAMES)[name]}"
+            )
+
+
+def _is_share(value: Any) -> Any:
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError("a number here is the share of the examples to hold out, between 0 and 1")
+    return value
 
 
 class DataSection(Section):
     """``train`` and ``eval`` are files, folders or hub names; a number as ``eval`` holds out that share."""
 
     train: str
-    eval: str | float | None = None
+    eval: Annotated[str | float, AfterValidator(_is_share)] | None = None
     split: str = "train"
     eval_split: str = "test"
     format: str = "auto"
-    max_length: int | None = Field(default=None, ge=2)
+    max_length: Annotated[int, Field(ge=2)] | None = None
     skip_bad_rows: bool = False
-    limit: int | None = Field(default=None, ge=1)
-    eval_limit: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _share(self) -> DataSection:
-        if isinstance(self.eval, float) and not 0 < self.eval < 1:
-            raise ValueError("a number here is the share of the examples to hold out, between 0 and 1")
-        return self
-
-
-class ReferenceSection(Section):
-    """Who the policy is measured against; ``cache`` names the folder of the disk cache. ``every`` counts
-    optimizer steps: between updates of a moving reference, and between comparisons of a trained model with
-    the policy (0 is never)."""
-
-    kind: ReferenceKind = "auto"
-    model: str | None = None
-    alpha: float = Field(default=0.6, ge=0, le=1)
-    every: int | None = Field(default=512, ge=0)
-    cache: Path | None = None
-    learning_rate: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _moves(self) -> ReferenceSection:
-        if self.kind == "moving" and not self.every:
-            raise ValueError("a moving reference is updated every so many optimizer steps, at least 1")
-        return self
-
-    @model_validator(mode="after")
-    def _checkpoint_has_a_model(self) -> ReferenceSection:
-        if self.model and self.kind in ("auto", "cached"):
-            return self
-        if (self.kind == "checkpoint") != bool(self.model):
-            raise ValueError(
-                "'model' names the checkpoint to measure against, and only kind: checkpoint or cached has one"
-            )
-        return self
-
-
-class TrainingSection(Section):
-    """How to train. ``learning_rate`` is by default 5e-7, with adapters 1e-5; ``objective_learning_rate``, by
-    default the same, is that of what the objective learns (heads), which often wants a larger one;
-    ``extrapolation`` is the momentum between rounds of ``extrapolation_every`` optimizer steps, by default
-    an epoch (:class:`~prefero.training.config.PreferenceArguments`);
-    ``warmup`` below 1 is a share of all steps; ``samples`` prompts are answered before and after;
-    ``arguments`` are handed to :class:`transformers.TrainingArguments` as they are."""
-
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    objective_learning_rate: float | None = Field(default=None, gt=0)
-    objective_weight_decay: float = Field(default=0.0, ge=0)
-    extrapolation: float | None = Field(default=None, ge=0, lt=1)
-    extrapolation_every: int | None = Field(default=None, ge=1)
-    schedule: str = "cosine"
-    warmup: float = Field(default=0.1, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    optimizer: str | None = None
-    examples_per_step: int = Field(default=32, ge=1)
-    tokens_per_row: int | None = Field(default=None, ge=1)
-    layout: Literal["auto", "trees", "dense", "flex", "padded"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    activation_checkpointing: bool = False
-    dropout: bool = False
-    parallel: Literal["auto", "fsdp"] = "auto"
-    logging_steps: int = Field(default=10, ge=1)
-    eval_steps: int | None = Field(default=None, ge=1)
-    save_steps: int | None = Field(default=500, ge=1)
-    save_total_limit: int | None = Field(default=2, ge=1)
-    samples: int = Field(default=4, ge=0)
-    resume: bool | str = False
-    overwrite: bool = False
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    limit: Count | None = None
+    eval_limit: Count | None = None
 
 
 class TrainConfig(Section):
@@ -148,14 +330,14 @@ class TrainConfig(Section):
     ``models`` are further models that the objective names (``previous``, ``guide``), each as ``reference``.
     """
 
-    model: ModelSection
-    data: DataSection
+    model: ModelSource = Field(description="a hub name or the folder of a model")
+    data: DataSection = Field(description="a file, a folder or a hub name of preference data")
     objective: dict[str, Any] = Field(default_factory=lambda: {"method": "dpo"})
-    reference: ReferenceSection = ReferenceSection()
-    models: dict[str, ReferenceSection] = Field(default_factory=dict)
-    training: TrainingSection = TrainingSection()
-    output: Path
-    seed: int = Field(default=0, ge=0)
+    reference: ReferenceSpec = ReferenceSpec()
+    models: dict[str, ReferenceSpec] = Field(default_factory=dict)
+    training: Settings = Settings()
+    output: Path = Field(description="the folder that the run is written to")
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -168,10 +350,8 @@ class TrainConfig(Section):
                 long[name] = {key: str(long[name])}
         if isinstance(long.get("objective"), Mapping):
             long["objective"] = {"method": "dpo", **long["objective"]}
-        if "reference" in long:
-            long["reference"] = _long_reference(long["reference"])
-        if isinstance(long.get("models"), Mapping):
-            long["models"] = {name: _long_reference(one) for name, one in long["models"].items()}
+        if isinstance(long.get("training"), Mapping):
+            long["training"] = read_settings(long["training"], "training.")
         return long
 
     @classmethod
@@ -182,213 +362,25 @@ class TrainConfig(Section):
         of the wrong kind or out of range, naming its place.
         """
         try:
-            config = cls.model_validate(settings)
+            return cls.model_validate(settings)
         except ValidationError as error:
-            raise PreferoError("; ".join(_explained(error))) from None
-        _refuse_unknown_arguments(config.training.arguments)
-        return config
+            raise PreferoError("; ".join(problems(error, cls, home=_home))) from None
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe in full, as JSON has it."""
-        return self.model_dump(mode="json")
+        """The recipe in full, as JSON has it; of ``training`` what is given or has a default of ours."""
+        record = self.model_dump(mode="json")
+        kept = OWN | self.training.model_fields_set | {"samples"}
+        record["training"] = {name: value for name, value in record["training"].items() if name in kept}
+        return record
 
 
-def _long_reference(value: Any) -> Any:
-    if value is None or value is False:
-        return {"kind": "none"}
-    if isinstance(value, str):
-        return {"kind": value} if value in get_args(ReferenceKind) else {"kind": "checkpoint", "model": value}
-    return value
-
-
-def _explained(error: ValidationError) -> Iterator[str]:
-    problems = error.errors(include_url=False)
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    for problem in unknown or problems:  # a misspelled key is often what another key is missing for
-        place = [str(part) for part in problem["loc"]]
-        given = problem["input"]
-        match problem["type"]:
-            case "extra_forbidden":
-                yield _unknown_key(place)
-            case "missing":
-                key = ".".join(place)
-                yield f"the recipe lacks {key}: {_MISSING.get(key, 'it has no default')}"
-            case _:
-                message = problem["msg"].removeprefix("Value error, ")
-                yield f"{'.'.join(place)} is {given!r}: {message[0].lower()}{message[1:]}"
-
-
-_MISSING = {
-    "model": "a hub name or the folder of a model",
-    "data": "a file, a folder or a hub name of preference data",
-    "output": "the folder that the run is written to",
-}
-
-
-def _unknown_key(place: list[str]) -> str:
-    section: type[Section] = TrainConfig
-    for part in place[:-1]:
-        section = _sections(section).get(part, section)
-    key, known = place[-1], section.model_fields
-    here = ".".join(place[:-1]) or "a recipe"
-    hint = nearest(key, known)
-    if not hint:
-        sections = _sections(TrainConfig)
-        # most keys without a place are meant for the run
-        home = next((name for name in ("training", *sections) if key in sections[name].model_fields), None)
-        hint = f"; it belongs in {home}: {home}.{key}" if home else f" (it knows {', '.join(known)})"
-    return f"{here} has no key {key!r}{hint}"
-
-
-def _sections(section: type[Section]) -> dict[str, type[Section]]:
-    """The sections inside one, by key."""
-    found = {}
-    for name, info in section.model_fields.items():
-        for option in (info.annotation, *get_args(info.annotation)):
-            if isinstance(option, type) and issubclass(option, Section):
-                found[name] = option
-    return found
-
-
-def _refuse_unknown_arguments(arguments: Mapping[str, Any]) -> None:
-    if not arguments:
-        return
-    known = {field.name for field in fields(PreferenceArguments)}
-    for name in arguments:
-        if name not in known:
-            raise PreferoError(
-                f"training.arguments has {name!r}, which is no argument of transformers.TrainingArguments"
-                f"{nearest(name, known)}"
-            )
-
-
-FULL_LEARNING_RATE = 5e-7
-ADAPTER_LEARNING_RATE = 1e-5
-
-
-@dataclass
-class PreferenceArguments(TrainingArguments):
-    """:class:`transformers.TrainingArguments` and how steps are planned.
-
-    A step takes ``examples_per_step`` examples, whatever the number of rows and processes; rows and gradient
-    accumulation follow from ``tokens_per_row``. ``learning_rate`` is by default 5e-7 for full fine-tuning and
-    1e-5 for adapters; ``objective_learning_rate``, the same by default, is that of what the objective itself
-    learns, such as a head, which starts from nothing and mostly wants a larger one.
-
-    ``extrapolation`` is the momentum α of accelerated preference optimization (He et al., 2024, arXiv
-    2410.06293, reported with 0.3): after each round of ``extrapolation_every`` optimizer steps, by default an
-    epoch, θ ← θ̂ + α (θ̂ − θ̂_previous), between iterates before extrapolation. It goes with a reference of
-    ``kind: moving, alpha: 1`` and the same ``every``, which is then the extrapolated policy.
-
-    Raises :class:`PreferoError` for batch sizes and accumulation steps in the manner of other trainers.
-    """
-
-    examples_per_step: int = field(default=32, metadata={"help": "Examples in an optimizer step."})
-    tokens_per_row: int | None = field(
-        default=None,
-        metadata={"help": "Most tokens in one forward pass; by default what suits device and layout."},
-    )
-    layout: Literal["auto", "trees", "dense", "flex", "padded"] = field(
-        default="auto", metadata={"help": "How examples share a row; 'padded' is one response a row."}
-    )
-    max_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Most tokens of a prompt with its response; by default 1024, or the context if less."
-        },
-    )
-    dropout: bool = field(default=False, metadata={"help": "Keep the model's dropout on during training."})
-    parallel: Literal["auto", "fsdp"] = field(
-        default="auto",
-        metadata={
-            "help": "'fsdp' shards the model over the processes; 'auto' is what the launcher says, or DDP."
-        },
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a run that the output folder holds."})
-
-    objective_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Of what the objective itself learns; by default the policy's learning_rate."},
-    )
-    objective_weight_decay: float = field(
-        default=0.0, metadata={"help": "Of what the objective itself learns."}
-    )
-
-    extrapolation: float | None = field(
-        default=None,
-        metadata={"help": "Momentum between rounds, from 0 to below 1; by default there is none."},
-    )
-    extrapolation_every: int | None = field(
-        default=None, metadata={"help": "Optimizer steps of a round; by default an epoch."}
-    )
-
-    learning_rate: float | None = None  # type: ignore[assignment]
-    num_train_epochs: float = 1.0
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all."})
-    logging_steps: float = 10
-    save_total_limit: int | None = 2
-    seed: int = 0
-    logging_nan_inf_filter: bool = False
-    remove_unused_columns: bool = False
-    per_device_train_batch_size: int = 1
-    per_device_eval_batch_size: int = 1
-
-    @property
-    def rounds(self) -> list[float | None] | None:
-        """What a run and one that goes on from it share of the extrapolation."""
-        return None if self.extrapolation is None else [self.extrapolation, self.extrapolation_every]
-
-    @classmethod
-    def given(cls, args: PreferenceArguments | None, settings: Mapping[str, Any]) -> PreferenceArguments:
-        """The arguments, given whole or one by one. Raises :class:`PreferoError` for unknown ones."""
-        known = {field.name for field in fields(cls) if field.init}
-        for name in settings:
-            if name not in known:
-                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{nearest(name, known)}")
-        if args is None:
-            return cls(**settings)
-        if settings:
-            raise PreferoError(f"{', '.join(settings)}: give either args or single settings, not both")
-        return args
-
-    def __post_init__(self) -> None:
-        for name in (
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-        ):
-            if getattr(self, name) != 1:
-                raise PreferoError(
-                    f"{name}={getattr(self, name)} cannot be set: a step is planned from examples_per_step "
-                    f"(now {self.examples_per_step}) and tokens_per_row, on any number of processes"
-                )
-        for name, least in (
-            ("examples_per_step", 1),
-            ("tokens_per_row", 1),
-            ("max_length", 2),
-            ("extrapolation_every", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise PreferoError(f"{name} is {value}, it has to be at least {least}")
-        if self.objective_learning_rate is not None and self.objective_learning_rate <= 0:
-            raise PreferoError(
-                f"objective_learning_rate is {self.objective_learning_rate}, it has to be greater than 0"
-            )
-        if self.extrapolation is not None and not 0 <= self.extrapolation < 1:
-            raise PreferoError(
-                f"extrapolation is {self.extrapolation}, it has to be at least 0 and less than 1"
-            )
-        if self.extrapolation_every is not None and self.extrapolation is None:
-            raise PreferoError(
-                "extrapolation_every says how long a round is, but there is no extrapolation: set it too"
-            )
-        if not torch.accelerator.is_available():
-            # Unless the CPU is asked for, processes on it do not see each other, and bfloat16 is refused.
-            self.use_cpu = True
-        super().__post_init__()
-        if self.save_strategy == "best" and not self.metric_for_best_model:
-            raise PreferoError(
-                "save_strategy='best' needs metric_for_best_model, such as 'rewards/accuracies'"
-            )
+def _home(key: str) -> str:
+    """Where a key belongs that its section does not know."""
+    if key in TRL_NAMES or key in FORMER_NAMES:
+        return f": it is {(TRL_NAMES | FORMER_NAMES)[key]}"
+    sections = sections_in(TrainConfig)
+    for section in ("training", *sections):
+        if key in fields_of(sections[section]):
+            return f"; it belongs in {section}: {section}.{key}"
+    old = difflib.get_close_matches(key, OLD_NAMES, n=1)
+    return f"; did you mean training.{OLD_NAMES[old[0]]}?" if old else ""

@@ -16,7 +16,8 @@ from prefero.models.loading import innermost
 from prefero.objectives.batch import PreferenceBatch, Signal
 from prefero.objectives.presets.oracle import ComparisonOracle
 from prefero.objectives.signals import TOKEN_STATE
-from prefero.training.step import Ranks, Row, Scorer, Share
+from prefero.training.batches import MicroBatch
+from prefero.training.step import Ranks, Scorer, Share
 
 Sides = tuple[Tensor, Tensor]
 """Log-probabilities of a chosen and of a rejected response; a leading axis compares several models."""
@@ -72,22 +73,22 @@ class ComparisonOracleStep:
         self.objective, self.scorer = objective, scorer
         self.examples = 1
 
-    def begin(self, rows: Sequence[Row]) -> None:
-        self.examples = max(sum(int(row["weight"]) * len(row["example"]) for row in rows), 1)
+    def begin(self, batches: Sequence[MicroBatch]) -> None:
+        self.examples = max(sum(int(batch.weight) * len(batch) for batch in batches), 1)
 
     @torch.no_grad()
-    def share(self, policy: nn.Module, row: Row, extra: frozenset[Signal], progress: float) -> Share:
-        batch = self.scorer(policy, row, extra=extra | {TOKEN_STATE}, progress=progress)
-        terms = [(term.total * row["weight"], term.count * row["weight"]) for term in self.objective(batch)]
+    def share(self, policy: nn.Module, batch: MicroBatch, extra: frozenset[Signal], progress: float) -> Share:
+        scored = self.scorer(policy, batch, extra=extra | {TOKEN_STATE}, progress=progress)
+        terms = [(term.total * batch.weight, term.count * batch.weight) for term in self.objective(scored)]
         loss = sum(total / self.examples for total, _ in terms)
         head, rule = output_layer(policy)
         gradient = torch.zeros_like(head.weight)
-        if row["weight"] > 0:
-            for question in questions(batch, _forest(row), head, rule):
+        if batch.weight > 0:
+            for question in questions(scored, _forest(batch), head, rule):
                 gradient += self.answer(question) / self.examples
         with torch.enable_grad():
             pull = (head.weight * gradient).sum()
-            return Share(pull + (loss - pull.detach()), batch, terms)
+            return Share(pull + (loss - pull.detach()), scored, terms)
 
     def answer(self, question: Question) -> Float[Tensor, "vocabulary hidden"]:
         """The direction of one pair; 0 where the oracle leaves the pair out."""
@@ -126,12 +127,12 @@ class Question:
         return logps[: self.chosen].sum(), logps[self.chosen :].sum()
 
 
-def _forest(row: Row) -> Forest:
-    if not isinstance(row["inputs"], Forest):
+def _forest(batch: MicroBatch) -> Forest:
+    if not isinstance(batch.inputs, Forest):
         raise PreferoError(
             "compo moves the output layer of a causal language model, and this is another kind"
         )
-    return row["inputs"]
+    return batch.inputs
 
 
 def questions(batch: PreferenceBatch, forest: Forest, head: nn.Linear, rule: LogitRule) -> list[Question]:

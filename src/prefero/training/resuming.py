@@ -1,13 +1,16 @@
-"""Stopping in order: what Ctrl-C or a scheduler's SIGTERM asks for is done when the optimizer step ends."""
+"""Stopping in order on a signal, and resuming exactly: the part of the trainer that saves and loads."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,29 +33,31 @@ from transformers.trainer_utils import rotate_checkpoints
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.reference.providers import References
-from prefero.training import auxiliary as second_policies
-from prefero.training import checkpoints, sharding
-from prefero.training.checkpoints import load_state, save_objective
+from prefero.training import auxiliary, checkpoints, sharding
+from prefero.training.batches import StepPlan
+from prefero.training.preparation import Prepared
 from prefero.training.run_folder import clear, refuse_finished_run, refuse_other_run
 from prefero.training.sharding import saved_weights
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@dataclass(eq=False)
 class StopInOrder(TrainerCallback):
     """On the first signal, lets the step end, writes a checkpoint and stops; the second one stops at once.
 
-    ``sum`` adds a tensor up over ranks: all stop after the same step, whichever of them was told.
+    ``sum_over_ranks`` adds up a tensor on ``device``: all ranks stop after the same step, whichever of them
+    was told.
     """
 
-    def __init__(self, sum: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        self._sum, self._device = sum, device
-        self.asked = False
-        self.stopped = False
+    sum_over_ranks: Callable[[Tensor], Tensor]
+    device: torch.device
+    asked: bool = False
+    stopped: bool = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals are heard in the main thread alone; elsewhere nothing changes."""
+        """Handle signals in the main thread; in another one nothing changes."""
         self.asked = self.stopped = False
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -76,7 +81,7 @@ class StopInOrder(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        asked = self._sum(torch.tensor(float(self.asked), device=self._device))
+        asked = self.sum_over_ranks(torch.tensor(float(self.asked), device=self.device))
         if asked > 0 and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = control.should_training_stop = True
@@ -86,12 +91,14 @@ _SHARDED_ADAPTERS = "sharded-adapters.safetensors"
 
 
 class ResumingTrainer(Trainer):
-    """A trainer that goes on exactly where a killed one stopped.
+    """A trainer that resumes exactly where a killed one stopped.
 
     A checkpoint counts once its marker is written, which happens last. Besides what transformers saves, it
-    holds the objective's state and what is ``kept``: the models beside the policy that change, and what
-    update rules and callbacks remember. A model that :meth:`shard` has sharded is saved
-    in whole tensors, and its optimizer too.
+    holds the objective's state and what is ``kept``: the auxiliary models that change, and the state of
+    update rules and callbacks. A model that :meth:`shard` has sharded is saved in whole tensors, and so is
+    its optimizer. ``objective_weights`` are those that the objective itself learns; the optimizer holds them
+    with the policy's. ``launcher_shards`` says whether FSDP or DeepSpeed was asked of accelerate, which
+    places the policy when training begins.
     """
 
     args: Any
@@ -100,29 +107,40 @@ class ResumingTrainer(Trainer):
     lr_scheduler: Any
     train_dataset: Any
     eval_dataset: Any
+    prepared: Prepared
+    plan: StepPlan | None
     objective: Objective
+    objective_weights: list[nn.Parameter]
     references: References
     kept: dict[str, checkpoints.Kept]
+    launcher_shards: bool
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a run has to share with a checkpoint to go on from it."""
-        raise NotImplementedError
-
-    @property
-    def objective_weights(self) -> list[nn.Parameter]:
-        """What the objective itself learns; it stands in the optimizer beside the policy."""
-        return [weight for weight in self.objective.parameters() if weight.requires_grad]
-
-    @property
-    def launcher_shards(self) -> bool:
-        """Whether FSDP or DeepSpeed was asked of accelerate, which places the policy when training begins."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        """What two runs share exactly if one can resume from a checkpoint of the other."""
+        plan, args = self.plan, self.args
+        assert plan is not None
+        # all that is scored and all annotations, in their order
+        digest = hashlib.sha256(repr(self.train_dataset.roles).encode())
+        for item in self.train_dataset:
+            digest.update(item.fingerprint())
+        cached = self.references.cached.items()
+        rounds = None if args.extrapolation is None else [args.extrapolation, args.extrapolation_every]
+        return {
+            "data": digest.hexdigest()[:32],
+            "seed": plan.seed,
+            "examples per step": plan.examples_per_step,
+            "rows": plan.micro_batches,
+            "processes": plan.world,
+            "objective": {"method": self.objective.key, **self.objective.arguments},
+            "references": {name: reference.logps.store.fingerprint for name, reference in cached},
+            "extrapolation": rounds,
+        }
 
     def _starting_point(self, wanted: bool | str | Path | None) -> Path | None:
-        """The checkpoint to go on from, or None with an output folder that is free for a new run."""
+        """The checkpoint to resume from, or None with an output folder that is free for a new run."""
         folder = Path(self.args.output_dir)
-        checkpoint = checkpoints.to_resume_from(folder, wanted or False)
+        checkpoint = checkpoints.to_resume_from(folder, wanted)
         if checkpoint is not None:
             checkpoints.refuse_other_identity(checkpoint, self.identity)
         elif self.args.overwrite or wanted == "auto":
@@ -135,13 +153,31 @@ class ResumingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         return checkpoint
 
+    def refuse_optimizer_that_lacks_weights(self) -> None:
+        """Raise :class:`PreferoError` for an optimizer that was given and cannot hold all that is trained."""
+        held = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
+        if not any(id(weight) in held for weight in self.model.parameters() if weight.requires_grad):
+            raise PreferoError(
+                "the optimizer in optimizers holds no weight that is trained: load the model, make the "
+                "optimizer of its parameters, and give both"
+            )
+        trained = [f"models.{name} is trained" for name in self.references.trained]
+        if self.objective_weights:
+            trained.append("the objective has weights of its own")
+        if self.args.parallel == "fsdp":
+            trained.append("training.parallel=fsdp replaces the weights by shards")
+        if trained:
+            raise PreferoError(
+                f"optimizers cannot be given, because {trained[0]}: set learning_rate and optim"
+            )
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         for name, second in self.references.trained.items() if new else ():
             base = self.args.learning_rate
             rate = second.learning_rate or base * self.objective.trains.get(name, 1.0)
-            second_policies.join_optimizer(optimizer, self.model, second, rate=rate, base=base)
+            auxiliary.join_optimizer(optimizer, self.model, second, rate=rate, base=base)
         if new and self.objective_weights:
             rate = self.args.objective_learning_rate or self.args.learning_rate
             decay = self.args.objective_weight_decay
@@ -151,8 +187,10 @@ class ResumingTrainer(Trainer):
     def _prepare_references(self) -> None:
         raise NotImplementedError
 
-    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume: str | None) -> Any:
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume)
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._prepare_references()
         return prepared
 
@@ -180,20 +218,21 @@ class ResumingTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = keep
-        kept = {
-            name: {key: sharding.whole(tensor) for key, tensor in one.moved().items()}
+        # every rank has to take part in making tensors whole
+        files = {
+            f"{name}.safetensors": {key: sharding.whole(tensor) for key, tensor in one.moved().items()}
             for name, one in self.kept.items()
         }
-        adapters = None
-        if self._shards and isinstance(self.model, PeftModel):
-            adapters = sharding.whole_trained(self.model)  # under their own names, whole
+        if isinstance(self.model, PeftModel) and sharding.is_sharded(self.model):
+            files[_SHARDED_ADAPTERS] = sharding.whole_trained(self.model)  # under their own names
         if self.args.should_save:
-            checkpoints.save_kept(checkpoint, kept)
-            if adapters is not None:
-                save_file(adapters, checkpoint / _SHARDED_ADAPTERS)
+            for name, tensors in files.items():
+                whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
+                save_file(whole, checkpoint / name)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoints.mark_complete(checkpoint, self.state.global_step, self.identity)
+            if not self.args.save_only_model:  # which cannot be resumed from
+                checkpoints.mark_complete(checkpoint, self.state.global_step, self.identity)
             rotate_checkpoints(
                 output_dir=self.args.output_dir,
                 save_total_limit=keep,
@@ -204,11 +243,13 @@ class ResumingTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._prepare_references()  # by the policy as it started
         checkpoint = Path(resume_from_checkpoint)
-        if self.launcher_shards or (isinstance(self.model, PeftModel) and not self._shards):
+        if self.launcher_shards or (
+            isinstance(self.model, PeftModel) and not sharding.is_sharded(self.model)
+        ):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(checkpoint)
-        load_state(self.objective, checkpoint)
+        checkpoints.load_state(self.objective, checkpoint)
         checkpoints.load_kept(checkpoint, self.kept)
 
     def _load_best_model(self) -> None:
@@ -218,22 +259,18 @@ class ResumingTrainer(Trainer):
             super()._load_best_model()
         else:
             self._load_weights(best)
-        load_state(self.objective, best)
+        checkpoints.load_state(self.objective, best)
 
     def _load_weights(self, checkpoint: Path) -> None:
         adapters = checkpoint / _SHARDED_ADAPTERS
         state = load_file(adapters) if adapters.is_file() else saved_weights(checkpoint, self.model)
-        if self._shards:
+        if sharding.is_sharded(self.model):
             sharding.load_whole_state(self.model, state)
         else:
             self.model.load_state_dict(state, strict=False)
 
-    @property
-    def _shards(self) -> bool:
-        return sharding.is_sharded(self.model)
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._shards:
+        if not sharding.is_sharded(self.model):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         main, folder = self.args.should_save, Path(output_dir)
@@ -242,7 +279,7 @@ class ResumingTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self._shards:
+        if checkpoint is None or not sharding.is_sharded(self.model):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         folder = Path(checkpoint)
@@ -250,25 +287,21 @@ class ResumingTrainer(Trainer):
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        folder = output_dir or self.args.output_dir
-        if not self._shards:
-            if isinstance(self.model, PreTrainedModel | PeftModel):
-                super().save_model(output_dir, _internal_call)
-            elif self.args.should_save:
-                self._save_pretrained(folder)
+        folder, sharded = Path(output_dir or self.args.output_dir), sharding.is_sharded(self.model)
+        if isinstance(self.model, PreTrainedModel | PeftModel) and not sharded:
+            super().save_model(output_dir, _internal_call)
+        else:
+            state = {"state_dict": sharding.whole_state(self.model)} if sharded else {}
             if self.args.should_save:
-                save_objective(self.objective, folder)
-            return
-        state = sharding.whole_state(self.model)
+                self.model.save_pretrained(folder, **state)
+                if self.processing_class is not None:
+                    self.processing_class.save_pretrained(folder)
         if self.args.should_save:
-            self._save_pretrained(folder, state_dict=state)
-            save_objective(self.objective, folder)
-        self.accelerator.wait_for_everyone()
-
-    def _save_pretrained(self, folder: str, **state: Any) -> None:
-        self.model.save_pretrained(folder, **state)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+            checkpoints.save_objective(self.objective, folder)
+            if not _internal_call:
+                self.prepared.kind.save_beside(self.model, folder)
+        if sharded:
+            self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import platform
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +18,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefero import storage as records
 from prefero.errors import PreferoError
-from prefero.models.kind import Dataset
 from prefero.objectives.registry import methods
-from prefero.training.ingredients import HeldOut, Ingredients
-from prefero.training.monitors import metric_names
+from prefero.storage import line, read_lines, write_json, write_lines
+from prefero.training.monitors import Monitors
+from prefero.training.preparation import Prepared
+from prefero.training.series import metric_names
 
 OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "evaluation.json", "report.html")
 
@@ -30,13 +32,13 @@ def refuse_other_run(folder: Path) -> None:
     """Raise :class:`PreferoError` if ``folder`` holds a run."""
     if (folder / "run.json").is_file():
         raise PreferoError(
-            f"{folder} holds another run: name another output folder, continue that run with "
-            "training.resume=true, or replace it with training.overwrite=true"
+            f"{folder} holds another run: name another output folder, resume that run with "
+            "training.resume_from_checkpoint=true, or replace it with training.overwrite=true"
         )
 
 
 def refuse_finished_run(folder: Path) -> None:
-    """Raise :class:`PreferoError` if ``folder`` holds a run that came to its end."""
+    """Raise :class:`PreferoError` if ``folder`` holds a run that is finished."""
     try:
         finished = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("finished")
     except (OSError, ValueError):
@@ -55,101 +57,79 @@ def clear(folder: Path) -> None:
             shutil.rmtree(inner)
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Written whole or not at all."""
-    _write(file, json.dumps(records.finite(content), indent=2, ensure_ascii=False) + "\n")
-
-
-def write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line; written whole or not at all."""
-    _write(file, "".join(map(records.line, rows)))
-
-
-def _write(file: Path, text: str) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)
-
-
-def machine() -> dict[str, Any]:
-    """Where a run was made, as far as its numbers and times depend on it."""
-    cuda = torch.cuda.is_available()
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if cuda
-        else ["cpu"],
-        "threads": torch.get_num_threads(),
-    }
-
-
-def described(made: Ingredients, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``run.json`` says of a run before it begins."""
-    method = methods().get(made.objective.key or "")
-    held_out = {name: data.summary.as_dict() for name, data in _named(made.eval).items()}
+def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``run.json`` that is known before training: method, settings, data, model and machine."""
+    method = methods().get(prepared.objective.key or "")
+    held_out = {name: data.summary.as_dict() for name, data in prepared.held_out.items()}
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "method": {
-            "key": made.method,
+            "key": prepared.method,
             "title": method.title if method else "",
-            "arguments": dict(made.objective.arguments),
+            "arguments": dict(prepared.objective.arguments),
             "paper": method.paper if method else "",
             "citation": method.citation if method else "",
             "equation": method.equation if method else "",
         },
+        "learning_rate": prepared.args.learning_rate,
         "config": dict(config),
         "data": {
-            "train": made.train.summary.as_dict() if made.train is not None else None,
-            "eval": held_out if isinstance(made.eval, dict) else held_out.get(""),
+            "train": prepared.train.summary.as_dict() if prepared.train is not None else None,
+            "eval": held_out[""] if list(held_out) == [""] else held_out or None,
         },
         "model": {
-            "name": made.kind.model_name,
-            "kind": made.kind.name,
-            "class": type(made.policy).__name__,
-            "parameters": sum(weight.numel() for weight in made.policy.parameters()),
+            "name": prepared.kind.model_name,
+            "kind": prepared.kind.name,
+            "class": type(prepared.policy).__name__,
+            "parameters": sum(weight.numel() for weight in prepared.policy.parameters()),
         },
-        "layout": made.layout,
-        "machine": {**machine(), "processes": made.args.world_size},
+        "layout": prepared.packing,
+        "machine": {
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "devices": gpus or ["cpu"],
+            "threads": torch.get_num_threads(),
+            "processes": prepared.args.world_size,
+        },
     }
 
 
-def _named(held_out: HeldOut) -> dict[str, Dataset]:
-    if held_out is None:
-        return {}
-    return held_out if isinstance(held_out, dict) else {"": held_out}
-
-
+@dataclass(eq=False)
 class RunFolder(TrainerCallback):
-    """Keeps ``run.json`` and ``metrics.jsonl`` while a run goes on; the main process writes.
+    """Keeps ``run.json`` and ``metrics.jsonl`` during a run; the main process writes.
 
     ``description`` is what ``run.json`` says besides ``created``, ``finished`` and ``seconds``. A run that is
-    resumed loses the lines behind its checkpoint, and its seconds add up.
+    resumed loses the lines after its checkpoint, and its seconds add up.
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
-        self.folder, self.description = folder, description
-        self._content: dict[str, Any] = {}
-        self._began = 0.0
+    folder: Path
+    description: Mapping[str, Any]
+    content: dict[str, Any] = field(default_factory=dict)
+    began: float = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        earlier = self._earlier() if state.global_step else {}
-        self._content = {
+        try:
+            earlier = json.loads((self.folder / "run.json").read_text("utf-8")) if state.global_step else {}
+        except (OSError, ValueError):
+            earlier = {}
+        self.content = {
             "prefero": version("prefero"),
             "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
             **self.description,
             "finished": False,
             "seconds": earlier.get("seconds", 0.0),
         }
-        self._began = time.monotonic()
-        self._keep_lines_until(state.global_step)
-        write_json(self.folder / "run.json", self._content)
+        self.began = time.monotonic()
+        metrics = self.folder / "metrics.jsonl"
+        lines = read_lines(metrics) if state.global_step else ()
+        write_lines(metrics, [one for one in lines if one.get("step", math.inf) <= state.global_step])
+        write_json(self.folder / "run.json", self.content)
 
     def on_log(
         self,
@@ -159,48 +139,66 @@ class RunFolder(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        if not state.is_world_process_zero or not logs or not self._content:
-            return
-        if "train_runtime" in logs:
+        if not state.is_world_process_zero or not logs or not self.content or "train_runtime" in logs:
             return
         progress = state.global_step / max(state.max_steps, 1)
-        line = {"step": state.global_step, "epoch": state.epoch, "progress": progress, **metric_names(logs)}
+        record = {"step": state.global_step, "epoch": state.epoch, "progress": progress, **metric_names(logs)}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(records.line(line))
+            file.write(line(record))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._update(state, finished=False)
+        if state.is_world_process_zero and self.content:
+            now = time.monotonic()
+            self.content["seconds"] = round(self.content["seconds"] + now - self.began, 3)
+            self.content["finished"] = state.global_step >= state.max_steps
+            self.began = now
+            write_json(self.folder / "run.json", self.content)
 
-    def on_train_end(
+    on_train_end = on_save
+
+
+@dataclass(eq=False)
+class MonitorCallback(TrainerCallback):
+    """Watches what the trainer logs, writes ``monitors.jsonl``, and prints one line when a monitor fires.
+
+    Each monitor fires at most once in a run, also across a resume: what an earlier part of the run logged and
+    found is read back from ``folder``; lines past the checkpoint that is resumed from are dropped. Only the
+    main process watches.
+    """
+
+    folder: Path
+    monitors: Monitors = field(default_factory=Monitors)
+
+    def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._update(state, finished=state.global_step >= state.max_steps)
+        self.monitors = Monitors(methods=methods())
+        if not state.is_world_process_zero:
+            return
+        before = state.global_step or -1  # a run that starts at 0 has no past, whatever lies there
+        metrics, findings = (
+            [one for one in read_lines(self.folder / name) if one.get("step", math.inf) <= before]
+            for name in ("metrics.jsonl", "monitors.jsonl")
+        )
+        for record in metrics:
+            self.monitors.history.record(record)
+        self.monitors.fired.update(str(finding["monitor"]) for finding in findings)
+        write_lines(self.folder / "monitors.jsonl", findings)
 
-    def _update(self, state: TrainerState, *, finished: bool) -> None:
-        if state.is_world_process_zero and self._content:
-            now = time.monotonic()
-            self._content["seconds"] = round(self._content["seconds"] + now - self._began, 3)
-            self._began = now
-            self._content["finished"] = finished
-            write_json(self.folder / "run.json", self._content)
-
-    def _earlier(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-    def _keep_lines_until(self, step: int) -> None:
-        file = self.folder / "metrics.jsonl"
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines() if step and file.is_file() else ():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # cut off when the run was killed
-        draft = file.with_name(".metrics.jsonl")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, file)
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        for finding in self.monitors.observe({"step": state.global_step, **metric_names(logs)}):
+            with (self.folder / "monitors.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line(finding.as_dict()))
+            helps = f" Methods that address it: {', '.join(finding.remedies)}." if finding.remedies else ""
+            print(f"step {finding.step}: {finding.title}. {finding.message}{helps}", file=sys.stderr)

@@ -26,13 +26,14 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from prefero.errors import PreferoError
+from prefero.models.loading import unwrapped
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
     """Shard ``model`` in place over all processes."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    inner: Any = unwrapped(model)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     layers = set(getattr(inner, "_no_split_modules", None) or ())
     units = [module for module in inner.modules() if type(module).__name__ in layers]

@@ -5,44 +5,61 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback
+from tqdm.auto import tqdm
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    set_seed,
+)
 from transformers.trainer_utils import EvalLoopOutput
 
+from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
-from prefero.models.kind import Dataset, Kind
+from prefero.models.kind import Kind
 from prefero.models.loading import ModelSource
-from prefero.objectives.batch import Signal
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
-from prefero.reference.providers import resolve
-from prefero.training import checkpoints
+from prefero.reference.cache import CacheShare
+from prefero.reference.providers import fill_cache
 from prefero.training.auxiliary import (
-    Following,
-    between_steps,
-    fill_gaps,
-    loaded,
-    refuse_impossible,
-    update_rule,
+    Extrapolation,
+    FastSlowStep,
+    FollowPolicy,
+    TakingTurns,
+    UnwrappedWeights,
+    auxiliary_models,
 )
-from prefero.training.batches import RankRows, rows_of
+from prefero.training.batches import Collator, DrawnItems, RankBatches
 from prefero.training.config import PreferenceArguments as PreferenceArguments
-from prefero.training.ingredients import Reference, all_of, prepared
 from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate
-from prefero.training.monitors import MonitorCallback
+from prefero.training.oracle import ComparisonOracleStep
+from prefero.training.preparation import Reference, prepare
 from prefero.training.resuming import ResumingTrainer, StopInOrder
-from prefero.training.run_folder import RunFolder, described
-from prefero.training.step import Ranks, Scorer, UpdateRule, to_device
+from prefero.training.run_folder import MonitorCallback, RunFolder, described
+from prefero.training.step import BackwardAndStep, Ranks, Scorer, UpdateRule, WholeStep
+from prefero.training.trainer_surface import require_surface
 
 logger = logging.getLogger(__name__)
+
+RULES: Mapping[str, Callable[[Any, Scorer, Ranks], UpdateRule]] = {
+    "comparison_oracle": ComparisonOracleStep,
+    "fast_slow": FastSlowStep,
+}
+"""The update rules of objectives that name one."""
 
 
 class PreferenceTrainer(ResumingTrainer):
@@ -67,18 +84,26 @@ class PreferenceTrainer(ResumingTrainer):
             :class:`~prefero.reference.providers.ReferenceSpec`.
         models: other models that the objective reads, by name.
         peft_config: a configuration of PEFT adapters, to train them alone.
+        model_init: a function that makes the model, in place of ``model``; it is called once, after the seed
+            is set.
+        compute_metrics: called at each evaluation with an :class:`transformers.EvalPrediction` whose
+            ``predictions`` are arrays over the held-out examples, ``reward``, ``logps`` and ``length``, each
+            by role (NaN where an example has no such response), and whose ``label_ids`` are None. Its results
+            join the metrics.
+        optimizers: an optimizer of the weights that are trained and its schedule, in place of ``optim`` and
+            ``lr_scheduler_type``; either may be None.
         recipe: what ``run.json`` records as the configuration; by default the arguments.
 
     Raises:
         PreferoError: for everything that the user has to change, before anything is trained.
     """
 
-    # The loss is divided by what the whole step counts, not once more by the number of rows.
+    # The loss is divided by what the whole step counts, not once more by the number of micro-batches.
     loss_is_scaled_for_ga = True
 
     def __init__(
         self,
-        model: str | ModelSource | nn.Module,
+        model: str | ModelSource | nn.Module | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         objective: str | Mapping[str, Any] | Objective = "dpo",
@@ -89,12 +114,21 @@ class PreferenceTrainer(ResumingTrainer):
         reference: Reference = "auto",
         models: Mapping[str, Reference] | None = None,
         peft_config: Any = None,
+        model_init: Callable[[], nn.Module] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
         callbacks: list[TrainerCallback] | None = None,
         recipe: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        require_surface(PreferenceTrainer)
         args = PreferenceArguments.given(args, settings)
-        self.made = made = prepared(
+        if model is None and model_init is not None:
+            set_seed(args.seed)
+            model = model_init()
+        elif model is None or model_init is not None:
+            raise PreferoError("give either model or model_init, a function that makes the model")
+        self.prepared = prepared = prepare(
             model,
             train_dataset,
             eval_dataset,
@@ -106,96 +140,164 @@ class PreferenceTrainer(ResumingTrainer):
             models=models,
             peft_config=peft_config,
         )
-        self.objective = made.objective
-        self.plan = made.plan(made.train, shuffle=True) if made.train is not None else None
+        self.objective = prepared.objective
+        self.plan = None if prepared.train is None else prepared.plan(prepared.train, shuffle=True)
         if self.plan is not None:
-            args.gradient_accumulation_steps = self.plan.rows
+            args.gradient_accumulation_steps = self.plan.micro_batches
+        held_out = dict(prepared.held_out)
         super().__init__(
-            model=made.policy,
+            model=prepared.policy,
             args=args,
-            train_dataset=made.train,
-            eval_dataset=made.eval,
-            processing_class=made.kind.processor,
+            train_dataset=prepared.train,
+            eval_dataset=held_out[""] if list(held_out) == [""] else held_out or None,
+            processing_class=prepared.kind.processor,
+            compute_metrics=compute_metrics,
             callbacks=callbacks,
+            optimizers=optimizers,
         )
-        self.references = resolve(
-            made.demands,
-            made.specs,
-            made.kind,
-            self.model,
-            partial(loaded, kind=made.kind, policy=made.policy, args=args),
-            precision=self.accelerator.mixed_precision,
-        )
-        for provider in self.references.providers.values():
-            if isinstance(provider.model, nn.Module):
-                provider.model.to(args.device)
-        refuse_impossible(
-            self.references, self.accelerator, sharded=args.parallel == "fsdp" or self.launcher_shards
-        )
+        sum_over_ranks = partial(self.accelerator.reduce, reduction="sum")
+        self._ranks = Ranks(self.accelerator.num_processes, sum_over_ranks, gather_object, args.device)
+        self._prepare_models()
+        self._monitored = frozenset(MONITORED[name] for name in prepared.kind.monitors)
+        self._steps = StepLog(sum_over_ranks, args.device)
+        self._latest: tuple[int, Evaluated | None] = (0, None)
+        self._stop = StopInOrder(sum_over_ranks, args.device)
+        self._add_callbacks(recipe)
+
+    # What a step is made of
+
+    def _prepare_models(self) -> None:
+        """Make the auxiliary models, the objective's weights, the scorer and the update rule."""
+        prepared, args = self.prepared, self.args
+        self.launcher_shards = bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        sharded = args.parallel == "fsdp" or self.launcher_shards
+        self.references = auxiliary_models(prepared, self.accelerator, sharded=sharded)
         self._references_ready = not self.references.cached
         materialise(self.objective, self._state_sizes, seed=args.seed).to(args.device)
+        self.objective_weights = [weight for weight in self.objective.parameters() if weight.requires_grad]
+        if self.optimizer is not None:
+            self.refuse_optimizer_that_lacks_weights()
         if args.parallel == "fsdp":
             self._prepare_references()
             self.shard()
         self.scorer = Scorer(
-            made.kind,
-            made.needs,
+            prepared.kind,
+            prepared.needs,
             self.references.providers,
             sizes=self._state_sizes,
             around=self.accelerator.autocast,
         )
-        self._ranks = Ranks(self.accelerator.num_processes, self._sum_over_ranks, gather_object, args.device)
-        self.update: UpdateRule = update_rule(self.objective, made.needs.exact, self.scorer, self._ranks)
-        self.rows: RankRows | None = None
-        self._steps = StepLog(self._sum_over_ranks, args.device)
-        self._latest: tuple[int, Evaluated | None] = (0, None)
-        self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
-        if self.is_world_process_zero():
-            for data in (made.train, *all_of(made.eval)):
-                for note in data.summary.notes if data is not None else ():
-                    logger.warning(note)
-        self._stop = StopInOrder(self._sum_over_ranks, args.device)
-        self.kept, between = between_steps(self)
-        folder = Path(self.args.output_dir)
-        for callback in (
-            *between,
-            Following(self),
-            RunFolder(folder, described(made, self.args.to_dict() if recipe is None else recipe)),
-            MonitorCallback(folder),
-            self._stop,
-        ):
-            self.add_callback(callback)
+        self.update = self._update_rule()
 
     def _state_sizes(self, name: str) -> Sizes:
         """How wide and how many the states of the model of that name are."""
         provider = self.references.providers.get(name)
-        return self.made.kind.state_sizes(self.made.policy if provider is None else provider.model)
+        return self.prepared.kind.state_sizes(self.prepared.policy if provider is None else provider.model)
+
+    def _update_rule(self) -> UpdateRule:
+        """The rule that the objective names; else its gradient, of each micro-batch alone or, unless it is a
+        sum over examples, of the whole step.
+
+        Raises :class:`PreferoError` for a sum with a part that names a rule: a sum steps by its gradient.
+        """
+        objective = self.objective
+        if objective.update is not None:
+            return RULES[objective.update](objective, self.scorer, self._ranks)
+        for part in objective.modules():
+            if isinstance(part, Objective) and part.update is not None:
+                raise PreferoError(
+                    f"{part.key or type(part).__name__} steps by a rule of its own ({part.update}), so it "
+                    "cannot be added to another objective"
+                )
+        rule = BackwardAndStep if self.prepared.needs.exact else WholeStep
+        return rule(objective, self.scorer, self._ranks)
+
+    def _add_callbacks(self, recipe: Mapping[str, Any] | None) -> None:
+        """Add what acts between steps, in its order: models change first, then references follow them. What
+        these remember is kept in checkpoints, each in a file of its name."""
+        args, references = self.args, self.references
+        trained, moving = references.trained, references.moving
+        self.kept = {f"moving-{name}": reference for name, reference in moving.items()}
+        self.kept |= {f"trained-{name}": auxiliary for name, auxiliary in trained.items()}
+        callbacks: list[TrainerCallback] = []
+        if isinstance(self.update, FastSlowStep):
+            self.kept["fast-slow"] = self.update
+            callbacks.append(TakingTurns(self.update, trained.get("slow")))
+        if args.extrapolation is not None and self.plan is not None:
+            if self.launcher_shards:
+                raise PreferoError(
+                    "training.extrapolation does not reach weights that a launcher shards: use "
+                    "training.parallel=fsdp"
+                )
+            every = args.extrapolation_every or self.plan.steps_per_epoch
+            extrapolation = Extrapolation(self.model, references, args.extrapolation, every)
+            self.kept["extrapolation"] = extrapolation
+            callbacks.append(extrapolation)
+        if moving:
+            callbacks.append(FollowPolicy(list(moving.values())))
+        if trained or self.objective_weights:
+            unwrapped = UnwrappedWeights(self.objective_weights, list(trained.values()), self.accelerator)
+            callbacks.append(unwrapped)
+        if self.plan is not None:
+            self._batches = RankBatches(self.plan, args.process_index)
+            callbacks.append(FollowPlan(self._batches))
+        folder = Path(args.output_dir)
+        description = described(self.prepared, args.to_dict() if recipe is None else recipe)
+        self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
+        for callback in (*callbacks, RunFolder(folder, description), MonitorCallback(folder), self._stop):
+            self.add_callback(callback)
 
     # What is trained and measured on
 
-    def _loader(self, rows: RankRows, data: Dataset) -> DataLoader:
-        return rows_of(self.made.kind, data, rows, self.made.needs, self.references, self.args)
+    def _loader(self, batches: RankBatches, data: Any) -> DataLoader:
+        """Micro-batches with the columns that are needed and the log-probabilities that are cached."""
+        needs, args = self.prepared.needs, self.args
+        cached = {name: model.logps for name, model in self.references.cached.items()}
+        return DataLoader(
+            DrawnItems(data),
+            batch_sampler=batches,
+            collate_fn=Collator(self.prepared.kind, needs.columns, needs.views, cached, batches.plan.seed),
+            num_workers=args.dataloader_num_workers,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context
+            if args.dataloader_num_workers
+            else None,
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         if self.plan is None:
             raise PreferoError("there is nothing to train on: give a train_dataset")
-        self.rows = RankRows(self.plan, self.args.process_index)
-        return self._loader(self.rows, self.train_dataset)
+        return self._loader(self._batches, self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         data = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         data = self.eval_dataset if data is None else data
-        if not any(data is one for one in (self.train_dataset, *all_of(self.made.eval))):
+        if not any(data is known for known in (self.train_dataset, *self.prepared.held_out.values())):
             raise PreferoError("held-out data are given as eval_dataset when the trainer is made")
-        return self._loader(RankRows(self.made.plan(data, shuffle=False), self.args.process_index), data)
+        plan = self.prepared.plan(data, shuffle=False)
+        return self._loader(RankBatches(plan, self.args.process_index), data)
 
     # Models that are not trained
 
     def _prepare_references(self) -> None:
-        """Fill the disk cache where it has gaps, by models as they were at the start."""
-        if self._references_ready or (self.launcher_shards and self.model_wrapped is self.made.policy):
+        """Fill the disk cache where it has gaps, by models as they were at the start; the processes share the
+        work."""
+        if self._references_ready or (self.launcher_shards and self.model_wrapped is self.prepared.policy):
             return  # what the launcher shards is in place once training has begun
-        fill_gaps(self.references, self.made, self.accelerator)
+        prepared, args, accelerator = self.prepared, self.args, self.accelerator
+        items = [item for data in (prepared.train, *prepared.held_out.values()) for item in data or ()]
+        shows = accelerator.is_local_main_process and not args.disable_tqdm
+        with accelerator.autocast():
+            fill_cache(
+                self.references,
+                prepared.kind,
+                cast("list[TokenExample]", items),  # whose cells the cache knows, see Kind.redrawn
+                tokens_per_row=prepared.tokens_per_row,
+                device=args.device,
+                share=CacheShare(args.process_index, args.world_size, accelerator.wait_for_everyone),
+                progress=partial(tqdm, leave=False) if shows else None,
+            )
         self._references_ready = True
 
     # Optimizer steps
@@ -207,14 +309,14 @@ class PreferenceTrainer(ResumingTrainer):
 
         ``resume_from_checkpoint`` is True for the latest whole checkpoint of the output folder, ``"auto"``
         for that or the start, or a checkpoint's folder. Ctrl-C (or SIGTERM) lets the optimizer step end,
-        writes a checkpoint and raises :class:`KeyboardInterrupt` saying how to go on.
+        writes a checkpoint and raises :class:`KeyboardInterrupt` saying how to resume.
 
         Raises:
             PreferoError: where the output folder holds another run, or the checkpoint is another run's.
         """
         checkpoint = self._starting_point(resume_from_checkpoint or self.args.resume_from_checkpoint)
         self._prepare_references()
-        self._steps.start()
+        self._steps.since = time.monotonic()
         # transformers would look at these by itself, and take a checkpoint that was cut off.
         self.args.resume_from_checkpoint = None
         with self._stop.listening():
@@ -222,63 +324,45 @@ class PreferenceTrainer(ResumingTrainer):
         if self._stop.stopped:
             raise KeyboardInterrupt(
                 f"stopped after step {self.state.global_step} of {self.state.max_steps}; the checkpoint is "
-                f"in {self.args.output_dir}: go on with training.resume=true (resume_from_checkpoint=True)"
+                f"in {self.args.output_dir}: resume with training.resume_from_checkpoint=true"
             )
         return result
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        assert self.plan is not None
-        references = {name: cached.logps.store.fingerprint for name, cached in self.references.cached.items()}
-        return checkpoints.identity(
-            self.train_dataset, self.plan, self.objective, references, self.args.rounds
-        )
-
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        rows, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.update.begin(rows)
-        return rows, count
+        batches = list(islice(epoch_iterator, num_batches))
+        self.update.begin(batches)
+        return batches, None
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return to_device(inputs, self.args.device)
+        return inputs.to(self.args.device)
 
     def compute_loss(
-        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
-        extra = self._monitored if self._logs_after_this_step() else frozenset()
+        step, last = self.state.global_step + 1, self.state.max_steps
+        logs = step % (self.state.logging_steps or 1) == 0 or step == last
+        logs = logs or (step == 1 and self.args.logging_first_step)
         self.objective.train()
-        share = self.update.share(model, inputs, extra, self._progress)
+        share = self.update.share(model, inputs, self._monitored if logs else frozenset(), self._progress)
         self._steps.add(inputs, share, self.objective)
         return (share.loss, {}) if return_outputs else share.loss
-
-    @cached_property
-    def _monitored(self) -> frozenset[Signal]:
-        return frozenset(MONITORED[name] for name in self.made.kind.monitors)
 
     @property
     def _progress(self) -> float:
         return self.state.global_step / max(self.state.max_steps, 1)
 
-    def _logs_after_this_step(self) -> bool:
-        step = self.state.global_step + 1
-        if step == self.state.max_steps or (step == 1 and self.args.logging_first_step):
-            return True
-        return step % (self.state.logging_steps or 1) == 0
-
-    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        return (
-            self.accelerator.reduce(tensor, reduction="sum") if self.accelerator.num_processes > 1 else tensor
-        )
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: a micro-batch may go through several models, and more than once."""
+        return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs |= self._steps.drain()
         super().log(logs, start_time)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save and not _internal_call:
-            self.made.kind.save_beside(self.model, Path(output_dir or self.args.output_dir))
 
     # Held-out examples
 
@@ -295,12 +379,16 @@ class PreferenceTrainer(ResumingTrainer):
         **kwargs: Any,
     ) -> EvalLoopOutput:
         began = time.monotonic()
-        found = self._evaluated(dataloader)
-        self._latest = (self.state.global_step, found)
-        self._steps.pause(time.monotonic() - began)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.means().items()}
+        evaluated = self._evaluated(dataloader)
+        self._latest = (self.state.global_step, evaluated)
+        self._steps.since += time.monotonic() - began
+        means = evaluated.means()
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(evaluated.predictions(), None))  # type: ignore[arg-type]
+            means |= {name.removeprefix(f"{metric_key_prefix}_"): value for name, value in own.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         nothing: Any = None
-        return EvalLoopOutput(nothing, nothing, metrics, found.examples)
+        return EvalLoopOutput(nothing, nothing, metrics, evaluated.examples)
 
     def evaluate_examples(self, eval_dataset: Any = None) -> Evaluated:
         """Every metric of every held-out example, in the order of the data; all processes have to ask."""
@@ -309,8 +397,12 @@ class PreferenceTrainer(ResumingTrainer):
 
     def final_evaluation(self) -> Evaluated:
         """The held-out examples after the last step, measured again only if training did not end with it."""
-        step, found = self._latest
-        return found if found is not None and step == self.state.global_step else self.evaluate_examples()
+        step, evaluated = self._latest
+        return (
+            evaluated
+            if evaluated is not None and step == self.state.global_step
+            else self.evaluate_examples()
+        )
 
     def _evaluated(self, dataloader: DataLoader) -> Evaluated:
         with self.accelerator.autocast():
@@ -320,8 +412,23 @@ class PreferenceTrainer(ResumingTrainer):
                 self.objective,
                 self.scorer,
                 self._ranks,
-                rows_per_step=dataloader.batch_sampler.plan.rows,  # type: ignore[union-attr]
-                exact=self.made.needs.exact,
+                batches_per_step=dataloader.batch_sampler.plan.micro_batches,  # type: ignore[union-attr]
+                exact=self.prepared.needs.exact,
                 extra=self._monitored,
                 progress=self._progress,
             )
+
+
+@dataclass(eq=False)
+class FollowPlan(TrainerCallback):
+    """Tells the sampler of training its epoch, and logs the last step."""
+
+    batches: RankBatches
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # transformers reaches the sampler only where it is wrapped
+        self.batches.epoch = state.global_step // self.batches.plan.steps_per_epoch
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_log = True  # a run shorter than the logging interval is seen too

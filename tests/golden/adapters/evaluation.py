@@ -5,10 +5,25 @@ from __future__ import annotations
 import torch
 
 from prefero.data.retrieval import bm25, in_order, mixed, softmax
-from prefero.evaluate.contexts import context_error, reversal_accuracy
-from prefero.evaluate.graphs import LabelledGraph, edit_distance, same_program
-from prefero.evaluate.hypervolume import hypervolume, non_dominated, sparsity
-from prefero.evaluate.pass_at_k import pass_at_k
+from prefero.evaluate.intervals import share, shares_by
+from prefero.evaluate.pareto import hypervolume, non_dominated, sparsity
+from prefero.evaluate.programs import (
+    FAILED,
+    LabelledGraph,
+    RuntimeUtility,
+    edit_distance,
+    efficiency_gain,
+    efficiency_score,
+    expected_utility,
+    hoeffding,
+    memory_time,
+    pass_at_k,
+    pass_reward,
+    percentile,
+    rewrite_reward,
+    same_program,
+)
+from prefero.evaluate.ranking import context_error, reversal_accuracy
 from prefero.evaluate.recommendation import (
     distinct_share,
     genre_fairness,
@@ -17,19 +32,6 @@ from prefero.evaluate.recommendation import (
     ndcg,
     over_recommended_share,
 )
-from prefero.evaluate.runtime import (
-    FAILED,
-    RuntimeUtility,
-    efficiency_gain,
-    efficiency_score,
-    expected_utility,
-    hoeffding,
-    memory_time,
-    pass_reward,
-    percentile,
-    rewrite_reward,
-)
-from prefero.evaluate.shares import share, shares_by
 from prefero.feedback.yes_no import expected_score
 from tests.golden.adapters import adapter
 

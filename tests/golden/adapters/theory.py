@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from prefero.doctor.displacement import ches, least_displacing
+from prefero.doctor.policy import ches, least_displacing
 from prefero.evaluate.ranking import PairLogps, ideal_margin, loss_that_orders, ordered, policy_ranking
-from prefero.models.top_tokens import top_tokens
+from prefero.models.signals import entropy, top_k_entropy, top_k_mass
 from prefero.objectives import log_ratio, method
 from prefero.objectives.contrasts import Pair
-from prefero.theory import games, optima
 from prefero.theory import distributions as information
+from prefero.theory import games, optima
 from prefero.theory import games as proximal
 from prefero.theory.misspecified import LogLinearBandit
 from prefero.theory.token_trees import ROOT, TokenTree, response_logps, soft_optimum
@@ -301,11 +301,12 @@ def hidden_similarity(params, inputs):
 
 @adapter("p147", "topk_indicators")
 def top_k(params, inputs):
-    found = top_tokens(torch.tensor(inputs["logits"], dtype=torch.float64), params["k"])
+    logps, k = torch.tensor(inputs["logits"], dtype=torch.float64).log_softmax(-1), params["k"]
+    mass, part = top_k_mass(logps, k), entropy(logps.topk(k, -1).values)
     return {
-        "topk_mass": found.mass,
-        "topk_entropy": found.entropy,
-        "topk_entropy_renormalised": found.renormalised_entropy,
-        "mean_topk_mass": found.mass.mean(),
-        "mean_topk_entropy": found.entropy.mean(),
+        "topk_mass": mass,
+        "topk_entropy": part,
+        "topk_entropy_renormalised": top_k_entropy(logps, k),
+        "mean_topk_mass": mass.mean(),
+        "mean_topk_entropy": part.mean(),
     }

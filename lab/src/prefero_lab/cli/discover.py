@@ -26,16 +26,14 @@ class World(StrEnum):
 
 def discover(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the search.")] = Path("discovery"),
-    rounds: Annotated[
-        int, typer.Option(min=0, help="Proposals to try, beside the losses that people know.")
-    ] = 40,
-    seed: Annotated[int, typer.Option(help="What world, training and mutations are drawn from.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Proposals to try, besides the known losses.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of world, training and mutations.")] = 0,
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="Ask a language model for losses: an OpenAI-compatible address, such as "
-            "http://localhost:8000/v1. A key is read from PREFERO_API_KEY. Without it, known losses are "
-            "mutated.",
+            help="Ask a language model for losses, at an OpenAI-compatible address such as "
+            "http://localhost:8000/v1; a key is read from PREFERO_API_KEY. Without an endpoint, known losses "
+            "are mutated.",
             show_default=False,
         ),
     ] = None,
@@ -43,27 +41,25 @@ def discover(
         str | None, typer.Option(help="The model to ask at the endpoint.", show_default=False)
     ] = None,
     world: Annotated[
-        World, typer.Option(help="What is trained: a small language model, or a table that takes a moment.")
+        World, typer.Option(help="Train a small language model (reviews), or a table, which is faster.")
     ] = World.REVIEWS,
     pairs: Annotated[int, typer.Option(min=2, help="Preference pairs to train on.")] = 1024,
-    epochs: Annotated[float, typer.Option(help="Times that each training sees them (reviews).")] = 3.0,
+    epochs: Annotated[float, typer.Option(help="Passes over the pairs in each training (reviews).")] = 3.0,
     prompts: Annotated[
-        int, typer.Option(min=2, help="Held-out prompts to be measured on; all prompts of the bandit.")
+        int, typer.Option(min=2, help="Held-out prompts of the measurements; all prompts of the bandit.")
     ] = 512,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search in the output folder.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the search in the output folder.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Search for a loss that aligns better: propose, screen, train on a small world, keep what it gains.
+    """Search for a loss that aligns better: propose, screen, train on a small world, record the gain.
 
-    What is proposed is read as a formula and never run as code. Every attempt stands in archive.jsonl, with
-    its score or the reason why it was rejected; the best is measured once more on data that it was not chosen
-    on. A loss that was found is a method: prefero train --method expression objective.loss=…
+    A proposal is read as a formula and never run as code. archive.jsonl has every attempt with its score or
+    the reason why it was rejected; the best is measured again on data that it was not chosen on. The method
+    expression trains with a loss of the search: prefero train --method expression objective.loss=…
     """
     if (endpoint is None) != (model is None):
-        raise PreferoError("give --endpoint and --model together: an address, and whom to ask there")
-    with work(resume="--resume goes on from the last attempt") as console:
+        raise PreferoError("give --endpoint and --model together: an address, and the model to ask there")
+    with work(resume="--resume continues from the last attempt") as console:
         from prefero_lab.discovery import BanditFitness, Endpoint, Fitness, Mutation, TextFitness, confirm
         from prefero_lab.discovery import discover as search
 
@@ -120,7 +116,7 @@ def outcome(archive: Archive, confirmed: list[tuple[Entry, Score]]) -> dict[str,
 
 
 def table(archive: Archive, confirmed: list[tuple[Entry, Score]]) -> RenderableType:
-    """The fittest, with what became of two of them on data that they were not chosen on."""
+    """The best attempts, and the two that were measured again on data that they were not chosen on."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``prefero reproduce``: watch a paper's claim hold, or not."""
+"""``prefero reproduce``: measure what papers claim."""
 
 from __future__ import annotations
 
@@ -32,28 +32,30 @@ def reproduce(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for results, which a later call takes up.")
+        Path, typer.Option("--output", "-o", help="Folder for results, from which a later call resumes.")
     ] = Path("reproduced"),
     report: Annotated[
         bool, typer.Option("--report", help="Write OUTPUT/report.html, one page about these papers.")
     ] = False,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Choose step sizes anew, on seeds that are not judged.")
+        bool, typer.Option("--tune", help="Choose the step sizes again, on seeds that are not judged.")
     ] = False,
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, help="Processes that measure at once.", show_default="one a core"
+            "--jobs", "-j", min=1, help="Processes that measure at once.", show_default="one per core"
         ),
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Update FILE, the survey's results as data.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Update FILE, the results of the survey as data.", show_default=False
+        ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is in OUTPUT already.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what papers claim, in small worlds; without KEY, --area or --all list them.
+    """Measure what papers claim, in small worlds; without KEY, --area or --all list the papers.
 
     The verdict (holds, does not hold here, too small to tell) is measured each time, over several seeds.
     """
@@ -64,8 +66,8 @@ def reproduce(
     if not wanted:
         if report or tune or fresh or seeds or record:
             raise PreferoError("name the papers to measure: keys, --area or --all (alone, it lists them)")
-        there = list(papers().values())
-        show([listed(one) for one in there], lambda: listing(there), as_json=as_json)
+        every = list(papers().values())
+        show([listed(paper) for paper in every], lambda: listing(every), as_json=as_json)
         return
 
     from prefero.machine import cores
@@ -88,24 +90,24 @@ def reproduce(
     failed = {key: f"{type(error).__name__}: {error}" for key, error in survey.failed.items()}
     for key, why in failed.items():
         complain(f"{key}: {why}")
-    found = survey.found
-    payload: dict[str, Any] = {"papers": [one.as_dict() for one in found], "not_measured": failed}
+    measured = survey.found
+    payload: dict[str, Any] = {"papers": [outcome.as_dict() for outcome in measured], "not_measured": failed}
     if report:
         from prefero_lab.papers.page import render
 
-        payload["report"] = str(render(found, failed, output / "report.html"))
+        payload["report"] = str(render(measured, failed, output / "report.html"))
     if record:
         from prefero_lab.papers.record import update
 
-        update(record, found)
-    show(payload, lambda: outcomes(found, failed, report=payload.get("report")), as_json=as_json)
+        update(record, measured)
+    show(payload, lambda: outcomes(measured, failed, report=payload.get("report")), as_json=as_json)
     if failed:
         raise typer.Exit(NOT_ALL_MEASURED)
 
 
 @contextmanager
 def _progress(console: Console, label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal, a line a result elsewhere."""
+    """A bar on a terminal, elsewhere a line for each result."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

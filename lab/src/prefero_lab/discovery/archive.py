@@ -1,4 +1,4 @@
-"""What a search has tried: one JSON line a proposal, in their order, readable and safe against a kill."""
+"""The archive of a search: one JSON line per proposal, in their order, complete even after a kill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from prefero.errors import PreferoError
 from prefero.objectives.expressions import parse
-from prefero.storage import line, read_lines
+from prefero.storage import line, read_lines, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of a proposal. ``fitness`` is None where it was rejected, for the ``reason``."""
+    """The result of a proposal. ``fitness`` is None where it was rejected, for the ``reason``."""
 
     number: int
     origin: str
@@ -62,9 +62,8 @@ class Archive:
         self.entries = [entry_of(record, file, place) for place, record in enumerate(read_lines(file))]
         text = file.read_bytes() if file.is_file() else b""
         if text and not text.endswith(b"\n"):
-            whole = file.with_suffix(".tmp")
-            whole.write_bytes(text[: text.rfind(b"\n") + 1])
-            whole.replace(file)
+            with replacing(file) as draft:
+                draft.write_bytes(text[: text.rfind(b"\n") + 1])
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -106,7 +106,7 @@ def instructions() -> str:
 
 
 def history(entries: Sequence[Entry]) -> str:
-    """What was tried, as the model reads it: one JSON line an entry."""
+    """Earlier attempts as the model reads them: one JSON line per entry."""
     best = ranked(entries)[:SHOWN]
     rejected = [entry for entry in entries if entry.fitness is None][-SHOWN_REJECTED:]
     lines = ["The fittest so far (higher is better):"]

@@ -1,4 +1,4 @@
-"""How good an objective is: a small world, a training run, and the gold reward that it gained."""
+"""The fitness of an objective: the gold reward that training with it gains on a small world."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TextFitness:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a search must not change while it lasts."""
+        """Settings that must stay the same throughout a search."""
         return {
             "world": self.world.name,
             "pairs": self.pairs,

@@ -69,7 +69,7 @@ def parent_of(scored: Sequence[Entry], numbers: random.Random) -> Entry:
 
 
 Change = Callable[[Mapping[str, Any], Mapping[str, Any], random.Random], tuple[Mapping[str, Any], str, int]]
-"""Of two parents: the child's objective, what was done, and how many parents it has."""
+"""Two parents → the child's objective, a description of the change, the number of its parents."""
 
 
 def written(objective: Mapping[str, Any]) -> Expression:

@@ -1,4 +1,4 @@
-"""What an objective must show on made-up pairs before anything is trained with it."""
+"""Checks that an objective must pass on invented pairs before anything is trained with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefero.objectives.needs import Needs, dry_run, materialise, trailing_sizes
 
 ROLES = ("chosen", "rejected")
 COLUMNS = {"score", "pair_noise"}
-"""What the pairs of a text world carry."""
+"""Columns that the pairs of a text world have."""
 
 TOKENS = 2
 SIZES = (3.0, 30.0, 300.0)

@@ -63,7 +63,7 @@ def discover(
 ) -> Archive:
     """Try the ``known`` objectives and ``rounds`` proposals; the archive is ``archive.jsonl`` in ``output``.
 
-    Every proposal is drawn from a generator of its own, so a search that was killed and goes on with
+    Every proposal is drawn from a generator of its own, so a search that was killed and resumes with
     ``resume`` ends with the archive that it would have had; with more ``rounds`` it goes further. A rejected
     proposal takes up a round, and its reason stands in the archive.
 
@@ -110,7 +110,7 @@ def opened(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Archiv
     record = output / SETTINGS
     if record.is_file():
         if not resume:
-            raise PreferoError(f"{output} holds a search; go on with --resume, or name another folder")
+            raise PreferoError(f"{output} holds a search; continue it with --resume, or name another folder")
         before = json.loads(record.read_text(encoding="utf-8"))
         if before != json.loads(json.dumps(settings)):
             raise PreferoError(

@@ -13,7 +13,7 @@ from prefero_lab.papers.paper import Arm, Check, Experiment, Trained
 from prefero_lab.papers.results import Measured, fingerprint, library
 
 KEPT = 4
-"""How many starts and data a process keeps: the arms of a seed have them in common, and so have papers."""
+"""Number of starts and data sets that a process keeps, since arms of a seed and papers share them."""
 
 
 @dataclass(frozen=True)

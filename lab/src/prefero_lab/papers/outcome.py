@@ -94,7 +94,7 @@ class Outcome:
 
     @property
     def outdated(self) -> int:
-        """How many results are of a time when the library's code was another."""
+        """How many results are of a time when the code of the library or the worlds was another."""
         return sum(result.library != library() for one in self.evidence for result in one.results)
 
     def as_dict(self) -> dict[str, Any]:

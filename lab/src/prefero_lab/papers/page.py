@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -14,9 +13,9 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from prefero.report.charts import Line, line_chart, span, whisker
-from prefero.report.names import evaluated, metric
-from prefero.report.numbers import duration, number, signed
+from prefero.report.numbers import duration, evaluated, metric, number, signed
 from prefero.report.page import environment
+from prefero.storage import write_text
 from prefero_lab.papers.outcome import CheckOutcome, ClaimOutcome, Comparison, Outcome
 from prefero_lab.papers.survey import find
 from prefero_lab.papers.table import interval, kind, mean_and_spread, outdated
@@ -48,10 +47,7 @@ def render(found: Sequence[Outcome], failed: Mapping[str, str], output: str | Pa
         prefero=version("prefero"),
     )
     target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, target)
+    write_text(target, text)
     return target
 
 

@@ -1,4 +1,4 @@
-"""What a paper is to the survey: a citation, and evidence that is measured each time it is asked for.
+"""A paper of the survey: a citation, and evidence that is measured each time it is asked for.
 
 A module of a paper holds one :class:`Paper`, called ``PAPER``::
 
@@ -35,7 +35,7 @@ Made = TypeVar("Made")
 Model = TypeVar("Model")
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-"""What was logged while a model trained: names of metrics → (optimizer step, value)."""
+"""The log of a training run: names of metrics → (optimizer step, value)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Trained(Generic[Model]):
 
 
 class Experiment(Protocol[Made, Model]):
-    """How something is made, trained and measured. The runner calls, for every seed that is not on disk yet::
+    """An experiment: start and data are made, a model is trained and measured. The runner calls, for every
+    seed that is not on disk yet::
 
         made = experiment.make(seed)
         model = experiment.train(made, arm.settings, seed).model   # or experiment.start(made)

@@ -1,20 +1,22 @@
 """The survey's results as data: one file with a verdict and its numbers for every paper, to be committed.
 
-It says on which commit and machine each was measured, and is brought up to date paper by paper.
+It says on which commit and machine each was measured, and is brought up to date paper by paper. Each entry
+has the digest of the evidence that it was measured by (:func:`~prefero_lab.papers.results.evidence_digest`):
+once the paper has another one, the entry is out of date.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefero.errors import PreferoError
-from prefero.storage import finite
+from prefero.storage import write_json
 from prefero_lab.papers.outcome import CheckOutcome, ClaimOutcome, Outcome
+from prefero_lab.papers.results import evidence_digest
 from prefero_lab.papers.survey import papers
 
 DIGITS = 4
@@ -43,10 +45,7 @@ def update(file: str | Path, found: Sequence[Outcome]) -> None:
     entries = read(target) if target.exists() else {}
     entries |= {one.paper.key: entry(one) for one in found}
     content = {"papers": {key: entries[key] for key in papers() if key in entries}}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_text(json.dumps(finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, target)
+    write_json(target, content, indent=1)
 
 
 def entry(outcome: Outcome) -> dict[str, Any]:
@@ -54,6 +53,7 @@ def entry(outcome: Outcome) -> dict[str, Any]:
     results = [result for one in outcome.evidence for result in one.results]
     return {
         "verdict": outcome.verdict,
+        "digest": evidence_digest(outcome.paper),
         "evidence": [
             _claim(one) if isinstance(one, ClaimOutcome) else _check(one) for one in outcome.evidence
         ],

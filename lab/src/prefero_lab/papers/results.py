@@ -1,18 +1,17 @@
-"""What was measured, on disk: a JSON file for every arm and seed, written whole, used again while it counts.
+"""Results on disk: a JSON file for every arm and seed, written whole, and used again while it is valid.
 
-A file's name has a fingerprint of what its numbers depend on: the module of the experiment's class, the
-experiment's settings, the arm's, and the seed. The rest of the library's code is not in it, or no result
-would outlive an edit; each file records a digest of that code, so that a table can say that it has changed.
+A file's name has a fingerprint of what its numbers follow from: the code of the experiment or check, by its
+syntax tree, the experiment's settings, the arm's, and the seed (:mod:`prefero_lab.papers.syntax` says what
+counts as a change). The code of worlds and of the library is not in it, or no result would outlive an edit;
+each file records a digest of that code, so that a table can say that it has changed.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import prefero
-from prefero.storage import finite
-from prefero_lab.papers.paper import Arm, Check, Experiment
+import prefero_lab
+from prefero.storage import write_json
+from prefero_lab.papers.paper import Arm, Check, Evidence, Experiment, Paper
+from prefero_lab.papers.syntax import digest, digest_of_files
 
 HARNESS = ("papers", "cli", "report")
-"""Parts of the library that no number depends on."""
+"""Parts of library and laboratory that :func:`library` leaves out: they run and show, or are in the
+fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -45,35 +47,55 @@ class Measured:
 
 def fingerprint(subject: Experiment[Any, Any] | Check, arm: Arm | None, seed: int) -> str:
     """Of everything that an arm's numbers of one seed follow from, in 16 digits."""
+    return _hashed({**_measurement(subject, arm), "seed": seed})
+
+
+def evidence_digest(paper: Paper) -> str:
+    """Of everything that a paper's recorded results follow from, in 16 digits: how its claims and checks are
+    measured, on which seeds, and what is expected. How they are worded does not count."""
+    return _hashed([_evidence(one) for one in paper.evidence])
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    seeds = {"judged_from": evidence.judged_from, "seeds": evidence.seeds}
+    if isinstance(evidence, Check):
+        return {**seeds, "check": _measurement(evidence, None)}
+    arms = {arm.name: _measurement(evidence.experiment, arm) for arm in evidence.arms}
+    return {**seeds, "arms": arms, "expected": [asdict(one) for one in evidence.expected]}
+
+
+def _measurement(subject: Experiment[Any, Any] | Check, arm: Arm | None) -> dict[str, Any]:
+    """How a number is measured: everything but the seed."""
     if isinstance(subject, Check):
-        code, settings = [subject.run], {"check": subject.statement}
-    else:
-        code = [one for one in type(subject).__mro__ if one.__module__ != "builtins"]
-        settings = {"experiment": type(subject).__qualname__, **subject.settings}
-    content = {
-        "code": [_source(sys.modules[one.__module__].__file__) for one in code],
-        "settings": settings,
+        run = subject.run.func if isinstance(subject.run, functools.partial) else subject.run
+        name = run.__qualname__
+        # Functions that are defined inside another have the code of that one in common.
+        told_apart = {"check": subject.statement} if run is not subject.run or "<" in name else {}
+        return {"code": digest(run), "settings": {"function": name, **told_apart}}
+    packages = {one: one.__module__.partition(".")[0] for one in type(subject).__mro__}
+    classes = [one for one, package in packages.items() if package not in sys.stdlib_module_names]
+    return {
+        "code": digest(*classes),
+        "settings": {"experiment": type(subject).__qualname__, **subject.settings},
         "arm": None if arm is None else arm.settings,
-        "seed": seed,
     }
+
+
+def _hashed(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache
-def _source(file: str | None) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
-
-
-@functools.cache
 def library() -> str:
-    """A digest of the library's code, without what only runs and shows."""
-    root = Path(inspect.getfile(prefero)).parent
-    digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        place = file.relative_to(root)
-        if place.parts[0] not in HARNESS:
-            digest.update(str(place).encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
+    """A digest of the syntax trees of the library and the worlds, without what only runs and shows. Moved and
+    reworded code has the same."""
+    roots = [Path(str(package.__file__)).parent for package in (prefero, prefero_lab)]
+    return digest_of_files(
+        file
+        for root in roots
+        for file in root.rglob("*.py")
+        if file.relative_to(root).parts[0] not in HARNESS
+    )
 
 
 class Results:
@@ -105,15 +127,7 @@ class Results:
         """Written whole or not at all."""
         file = self.place(found.seed, mark)
         self._written.add(file)
-        write(file, asdict(found))
-
-
-def write(file: Path, content: Mapping[str, Any]) -> None:
-    """JSON that appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(finite(content), ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, file)
+        write_json(file, asdict(found), indent=None)
 
 
 def _number(value: float | None) -> float:

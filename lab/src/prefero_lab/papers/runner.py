@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from prefero.errors import PreferoError
+from prefero.storage import write_json
 from prefero_lab.papers import workers
 from prefero_lab.papers.measure import Task
 from prefero_lab.papers.outcome import (
@@ -23,7 +24,7 @@ from prefero_lab.papers.outcome import (
     claim_outcome,
 )
 from prefero_lab.papers.paper import Arm, Check, Claim, Evidence, Paper
-from prefero_lab.papers.results import Measured, Results, write
+from prefero_lab.papers.results import Measured, Results
 from prefero_lab.papers.survey import find
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ WORTH_A_PROCESS = 20
 
 @dataclass(frozen=True)
 class Survey:
-    """What became of several papers: their outcomes, and by key why some have none."""
+    """Outcomes of several papers, and by key the errors of those that could not be measured."""
 
     found: tuple[Outcome, ...]
     failed: dict[str, Exception]
@@ -58,7 +59,7 @@ def reproduce(
     ``seeds`` is how many (from :data:`~prefero_lab.papers.paper.FIRST_JUDGED_SEED` on), by default as many as
     the evidence says. Each result is kept in the folder ``output`` once it is there, and not measured again
     unless ``fresh``; ``output/KEY.json`` has the numbers and verdicts of the last time. ``tune`` chooses step
-    sizes and the like anew, on seeds that are not judged. ``jobs`` is how many processes measure at once:
+    sizes and the like again, on seeds that are not judged. ``jobs`` is how many processes measure at once:
     with more than one, a script that calls this has to be importable, as for :mod:`multiprocessing`.
 
     Raises:
@@ -102,12 +103,12 @@ def reproduce_all(
         whose = papers[0].key if len(papers) == 1 else f"{len(papers)} papers"
         raise KeyboardInterrupt(
             f"interrupted; {run.done} of {run.total} results of {whose} are in {results.folder}: the same "
-            "command goes on from there"
+            "command resumes from there"
         ) from None
     evidence, unjudged = _each(plans, lambda plan: plan.outcome(run.result))
     found = tuple(Outcome(paper, tuple(evidence[paper.key])) for paper in papers if paper.key in evidence)
     for outcome in found:
-        write(results.folder / f"{outcome.paper.key}.json", outcome.as_dict())
+        write_json(results.folder / f"{outcome.paper.key}.json", outcome.as_dict(), indent=None)
     return Survey(found, failed | unjudged)
 
 

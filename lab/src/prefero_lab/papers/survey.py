@@ -1,4 +1,4 @@
-"""Which papers there are: every module in the folder of an area, by itself."""
+"""The papers of the survey: every module in the folder of an area."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of papers, as JSON and as tables for a terminal."""
+"""Outcomes of papers as JSON, and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -172,12 +172,12 @@ def _subject(outcome: ClaimOutcome | CheckOutcome) -> Any:
 
 
 def outdated(outcome: Outcome) -> str:
-    """Whether the library has changed since, in words."""
+    """A note if the library or the worlds have changed since the results were measured."""
     if not outcome.outdated:
         return ""
     return (
-        f"{outcome.outdated} of the results were measured before the library's code changed; --fresh "
-        "measures them again."
+        f"{outcome.outdated} of the results were measured with other code of the library or the worlds; "
+        "--fresh measures them again."
     )
 
 

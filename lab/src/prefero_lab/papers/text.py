@@ -31,7 +31,7 @@ class TextExperiment:
     ``world`` is its name (:func:`prefero_lab.worlds.text_world`); a seed has a start model of its own.
     ``pairs`` training prompts are answered twice by the start model and labelled by the world's annotators,
     with sureness ``label_scale`` and, if one of the world's is named, of that ``taste``; ``labels``
-    (:mod:`prefero_lab.worlds.noisy`) label them anew, one after the other, and may give them columns that
+    (:mod:`prefero_lab.worlds.noisy`) relabel them, one after the other, and may give them columns that
     methods read. Arms are settings of :func:`prefero_lab.papers.training.trained`: an ``objective``, a
     ``learning_rate``.
 
@@ -57,7 +57,7 @@ class TextExperiment:
         return {**asdict(self), **names}
 
     @property
-    def made_of(self) -> TextWorld:
+    def text_world(self) -> TextWorld:
         from prefero_lab.worlds import text_world
 
         return text_world(self.world)
@@ -66,7 +66,7 @@ class TextExperiment:
         from prefero.demo.start import one_thread
         from prefero.demo.text import HeldOut
 
-        world = self.made_of
+        world = self.text_world
         with one_thread():
             start = world.start_model(seed=seed)
             rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale, taste=self.taste)

@@ -13,7 +13,7 @@ from torch import nn
 from prefero.demo.start import one_thread, quiet
 from prefero.reference.providers import ReferenceSpec
 from prefero.storage import read_lines
-from prefero.training.monitors import MonitorCallback
+from prefero.training.run_folder import MonitorCallback
 from prefero.training.trainer import PreferenceTrainer
 from prefero_lab.papers.paper import Trained
 
@@ -25,7 +25,7 @@ CURVES = (
     "log_ratios/rejected",
     "grad_norm",
 )
-"""What is kept of a training run's log."""
+"""Metrics kept from the log of a training run."""
 
 
 def trained(

@@ -1,4 +1,4 @@
-"""Whether quality turns while something else goes on in one direction.
+"""A test for a turning point: quality turns while another measure keeps its direction.
 
 Shi et al., 2024, arXiv 2410.11677: win rates over the chosen responses' likelihood are fitted better by a
 parabola than by a line, so the highest likelihood is not the best.

@@ -39,7 +39,7 @@ Values = Sequence[float]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the treatment is, over seeds; ``seeds`` has an entry a seed."""
+    """Advantage of the treatment over seeds; ``seeds`` has an entry per seed."""
 
     value: float
     low: float
@@ -85,7 +85,7 @@ def judged(found: Difference, by: float = 0.0) -> Verdict:
 
 
 def weakest(verdicts: Iterable[Verdict]) -> Verdict:
-    """What several verdicts come to, if all has to hold."""
+    """The verdict of several comparisons that must all hold."""
     there = set(verdicts)
     return next((one for one in (FAILS, UNCLEAR) if one in there), HOLDS)
 
@@ -105,7 +105,7 @@ def summary(values: Sequence[Values]) -> Summary:
 
 
 def _variance(values: Values) -> float:
-    """Of a sample; NaN where a value is not finite."""
+    """Variance of a sample; NaN where a value is not finite."""
     return variance(values) if all(map(math.isfinite, values)) else math.nan
 
 

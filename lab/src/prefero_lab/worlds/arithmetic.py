@@ -32,9 +32,9 @@ from prefero.generate.sampling import Sample, sample
 MODULUS = 7
 OPERATIONS = tuple(f"{sign}{operand}" for sign in "+-*" for operand in range(1, MODULUS))
 LENGTHS = (3, 4)
-"""How many operations a problem has."""
+"""Number of operations of a problem."""
 TRAINING, HELD_OUT = 12_000, 3_000
-"""How many problems there are on either side of the split."""
+"""Number of problems on either side of the split."""
 CONNECTIVES = ("so", "then", "now", "next", "thus", "hence")
 
 HABITS, HABIT, SLIP = 0.2, 0.65, 0.03
@@ -111,7 +111,7 @@ class Checked:
 
 
 def check(prompt: str, text: str) -> Checked:
-    """Whether the answer is right, and which step is the first wrong one."""
+    """Correctness of the answer, and the first wrong step."""
     steps, places, at = [], [], 0
     while at < len(text) and (found := STEP.match(text, at)):
         steps.append(found[1])
@@ -253,7 +253,7 @@ def grouped(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def outcome_pairs(samples: Iterable[Sample], seed: int, *, most: int = 2) -> list[Row]:
-    """Of each problem with right and wrong samples, as many pairs of a right and a wrong one, drawn."""
+    """Random pairs of a right and a wrong sample, from each problem that has both."""
     rng, rows = random.Random(f"arithmetic pairs {seed}"), list[Row]()
     for prompt, own in grouped(samples).items():
         sides: dict[bool, list[str]] = {True: [], False: []}

@@ -159,7 +159,7 @@ class Bandit:
         ]
 
     def _met(self, sampling: Probabilities | None) -> Float[Tensor, "prompt response response"]:
-        """How often two different responses meet."""
+        """Weight of each comparison of two different responses."""
         drawn = torch.ones_like(self.reference) if sampling is None else sampling
         met = drawn[..., :, None] * drawn[..., None, :]
         return met * (1 - torch.eye(met.shape[-1], dtype=met.dtype))
@@ -178,7 +178,7 @@ class Bandit:
     # What policies are worth
 
     def win_rates(self, opponent: Probabilities) -> Float[Tensor, "prompt response"]:
-        """How likely each response beats one of the opponent's."""
+        """Probability that each response beats a response of the opponent."""
         return (self.preference @ opponent[..., None])[..., 0]
 
     def optimum(self, beta: float) -> Probabilities:

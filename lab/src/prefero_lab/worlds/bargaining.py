@@ -34,23 +34,23 @@ FEATURES = {
     **{"lamp": "shade", "chair": "seat", "violin": "strings", "kettle": "handle"},
     **{"coat": "lining", "clock": "chime", "mirror": "frame", "basket": "weave"},
 }
-"""What is for sale → what is to be praised of it."""
+"""Item for sale → the qualities to praise."""
 PRICES = tuple(range(3, 10))
 BELOW = 2
-"""How much below the price the fair offer is."""
+"""Difference between the price and the fair offer."""
 TOPICS = ("rain", "music", "news", "football", "gardens", "cooking")
 FAREWELLS = ("soon", "kindly", "briefly", "gladly", "quietly", "slowly")
 
 KINDS = ("greet", "praise", "offer", "answer", "talk", "talk", "part")
-"""What the buyer does in each turn; an answer is ``accept`` or ``refuse``."""
+"""The buyer's act in each turn; an answer is ``accept`` or ``refuse``."""
 DECISIVE = 4
-"""How many turns, from the first, the outcome depends on."""
+"""Number of turns, from the first, on which the outcome depends."""
 SAYS_RIGHT = 0.75
-"""How often the corpus says the right thing in a turn that decides."""
+"""Share of decisive turns in which the corpus is right."""
 
 REPLIES = {"good": ("smiles", "nods"), "bad": ("frowns", "grumbles"), "any": ("laughs", "shrugs", "listens")}
 NOTHING = "say nothing."
-"""What a turn that is not of the grammar counts as."""
+"""The act of a turn outside the grammar."""
 
 Row = dict[str, Any]
 
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def right(self) -> tuple[bool, ...]:
-        """Of each decisive turn there is, whether it was right as things stood."""
+        """Correctness of each decisive turn, given the turns before it."""
         return tuple(said == self.best(turn) for turn, said in enumerate(self.said[:DECISIVE]))
 
     @property
@@ -205,7 +205,7 @@ def repaired(
     start: StartModel, count: int, seed: int, *, tries: int = 5
 ) -> list[tuple[Session, Session, int]]:
     """Sessions of the start model that failed, each with a better one and the turn at which it first went
-    wrong: the best of ``tries`` goes on from before that turn (Kong et al., 2025, arXiv 2501.01821)."""
+    wrong: the best of ``tries`` continues from before that turn (Kong et al., 2025, arXiv 2501.01821)."""
     generator = stream("bargaining", "sessions", seed)
     asked = random.Random(f"bargaining sessions {seed}").choices(prompts(held_out=False), k=count)
     played = play(start.model, start.tokenizer, [Session(prompt) for prompt in asked], generator)

@@ -33,11 +33,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prefero.demo.start import default_folder, one_thread, quiet, save_whole
+from prefero.demo.start import one_thread, quiet, save_whole
 from prefero.demo.text import stream
 from prefero.models.discrete_diffusion.kind import DiscreteDiffusion
 from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM
 from prefero.models.discrete_diffusion.scoring import Sequences
+from prefero.storage import cache_folder
 from prefero_lab.worlds import WorldParser
 
 BITS = 8
@@ -55,7 +56,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class StringsRecipe:
-    """How the start model is made. Under uniform noise it is told the time."""
+    """Settings of the start model, which is told the time under uniform noise."""
 
     noise: Literal["masking", "uniform"] = "masking"
     bits: int = BITS
@@ -78,13 +79,13 @@ class Start:
 
     @property
     def kind(self) -> DiscreteDiffusion:
-        """How a trainer reads and scores with it."""
+        """The kind of model with which a trainer reads and scores."""
         return _kind(self.model, self.tokenizer, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Of a model's strings: how many are odd, valid, and both (the gold reward)."""
+    """Shares of a model's strings that are odd, valid, and both (the gold reward)."""
 
     odd: float
     valid: float
@@ -112,7 +113,7 @@ def start_model(
     """The model to start from: trained once per recipe and seed, then read from disk."""
     content = json.dumps([asdict(recipe), TOKENS, seed], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    folder = (cache or default_folder()) / f"binary_strings-{key}"
+    folder = (cache or cache_folder("worlds")) / f"binary_strings-{key}"
     if not folder.is_dir():
         with one_thread():
             trained = _train(recipe, seed)
@@ -149,7 +150,8 @@ def preference_pairs(start: Start, count: int, seed: int) -> list[Row]:
 def measure(
     start: Start, model: torch.nn.Module | None = None, count: int = 4096, *, seed: int = 0
 ) -> Shares:
-    """What share of a model's strings has what is wanted, under noise that is the same for every model."""
+    """Shares of a model's strings with the wanted properties, under noise that is the same for every
+    model."""
     strings = draw_strings(start, count, stream("binary_strings", "held-out", seed).initial_seed(), model)
     found = [(odd(one), valid(one, start.recipe.bits)) for one in strings]
     both = [all(one) for one in found]

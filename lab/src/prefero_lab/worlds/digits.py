@@ -26,10 +26,11 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from prefero.demo.start import Report, default_folder, one_thread
+from prefero.demo.start import Report, one_thread
 from prefero.errors import PreferoError
 from prefero.models.diffusion.drawing import as_image, drawn
 from prefero.models.diffusion.scoring import DiffusionAdapter, Images
+from prefero.storage import cache_folder
 from prefero_lab.worlds import WorldParser
 
 SIZE, CLASSES = 16, 10
@@ -61,8 +62,8 @@ def scans() -> tuple[Pixels, Labels]:
 
 
 def slant(images: Pixels) -> Float[Tensor, " image"]:
-    """How far the ink moves to the right for every pixel upwards: 1 for a line at 45°, 0 for an upright one,
-    negative for what leans to the left; 0 without ink.
+    """Slant of each image, the movement of the ink to the right per pixel upwards: 1 for a line at 45°, 0 for
+    an upright one, negative for what leans to the left; 0 without ink.
 
     The regression of columns on height, weighted by ink.
     """
@@ -96,7 +97,7 @@ def schedule() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class DigitsRecipe:
-    """How a start model is made: a U-Net with attention at 8×8, trained with AdamW on a cosine."""
+    """Settings of a start model: a U-Net with attention at 8×8, trained with AdamW on a cosine."""
 
     channels: tuple[int, int] = (16, 32)
     steps: int = 1600
@@ -127,12 +128,12 @@ def start_folder(
     cache: Path | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Where the start model lies with its scheduler, made if it is not there."""
+    """Folder of the start model and its scheduler, trained if it is not there."""
     chosen = recipe or DigitsRecipe()
     noise = {name: value for name, value in schedule().config.items() if not name.startswith("_")}
     content = json.dumps([asdict(chosen), noise, seed], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    folder = (cache or default_folder()) / f"digits-{key}"
+    folder = (cache or cache_folder("worlds")) / f"digits-{key}"
     if not folder.is_dir():
         with one_thread():
             save(trained(chosen, seed, report), folder)
@@ -224,7 +225,7 @@ def labelled_pairs(
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Of fresh images, one number each: their slant, and 1 where they are read as the digit asked for."""
+    """Per fresh image: its slant, and 1 if the classifier reads the digit that was asked for."""
 
     slant: Sequence[float]
     fidelity: Sequence[float]

@@ -54,7 +54,7 @@ FILLERS = tuple(
 )
 
 FILLED, REPEATED, RIGHT_TONE, RIGHT_CATEGORY, RIGHT_FORM, NAMED = 0.35, 0.15, 0.75, 0.9, 0.7, 0.5
-"""How often notes of the corpus do that, a line or a note."""
+"""Rates of these in the corpus, per line or per note."""
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def prompts(*, held_out: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a prompt asks for."""
+    """The instructions of a prompt."""
 
     tone: str
     topic: str
@@ -97,7 +97,7 @@ class Asked:
 
 
 def read_prompt(prompt: str) -> Asked | None:
-    """What is asked for; None if it is no prompt of this world."""
+    """The instructions of a prompt; None if it is no prompt of this world."""
     match = re.fullmatch(
         r"write a (\w+) note on (\w+) for \w+ in (\w+) with (\w+) facts, mention (\w+)\.", prompt.strip()
     )

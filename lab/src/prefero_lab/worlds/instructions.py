@@ -29,11 +29,11 @@ from prefero_lab.worlds.instruction_grammar import write_note as write
 OBJECTIVES = ("content", "tone", "named", "form")
 SURPLUS_COST, BROKEN_PENALTY = 0.15, 1.0
 PER_TOKEN = 0.025
-"""What an annotator who cares for length gives or takes for a token."""
+"""Score per token of an annotator who cares for length."""
 
 
 def objectives(prompt: str, text: str) -> dict[str, float]:
-    """How well each instruction is followed, 1 being wholly.
+    """Degree to which each instruction is followed, 1 for completely.
 
     ``content``: the share of the facts asked for, distinct and true of the topic, less 0.15 for every other
     line (down to -1); ``tone`` and ``form``: the share of the lines in the one asked for; ``named``: whether
@@ -74,7 +74,7 @@ def words(prompt: str, text: str) -> float:
 
 
 def fillers(prompt: str, text: str) -> float:
-    """How many lines begin with a phrase that says nothing."""
+    """Number of lines that begin with an empty phrase."""
     return float(sum(line.filled for line in read_note(text).lines))
 
 

@@ -43,7 +43,7 @@ class LongerChosen:
 
 
 def surplus(row: Row) -> float:
-    """How many words and marks the chosen response has more than the rejected one."""
+    """Words and punctuation marks of the chosen response minus those of the rejected one."""
     from prefero_lab.worlds.instructions import words
 
     return words(row["prompt"], row["chosen"]) - words(row["prompt"], row["rejected"])

@@ -93,7 +93,7 @@ class LogLinear:
         return replace(whole, **dict(zip(("reference", "preference", "reward"), parts, strict=True)))
 
     def _of(self, *, training: bool) -> Float[Tensor, "prompt response"]:
-        """Where comparisons are drawn from: one side of the split, each response alike."""
+        """Weights of responses in comparisons: 1 on one side of the split, 0 on the other."""
         there = torch.zeros(self.features.shape[:2], dtype=torch.float64)
         there[slice(None, self.training) if training else slice(self.training, None)] = 1
         return there

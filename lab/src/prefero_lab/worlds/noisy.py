@@ -1,7 +1,7 @@
 """Labels as people give them: wrong, undecided, by several annotators, by people of different tastes.
 
 Each of these takes the pairs of any text world, as :meth:`~prefero.demo.text.TextWorld.preference_pairs`
-makes them, and labels them anew: the texts stay, the sides may change, and rows get the columns that methods
+makes them, and relabels them: the texts stay, the sides may change, and rows get the columns that methods
 read. They can follow one another::
 
     rows = Flips(0.2)(world, Ties(0.1)(world, rows, seed), seed)
@@ -34,7 +34,7 @@ class Named(Protocol):
 
 
 class Labels(Protocol):
-    """Pairs of a world, labelled anew."""
+    """Relabels the pairs of a world."""
 
     def __call__(self, world: TextWorld, rows: Sequence[Row], seed: int) -> list[Row]: ...
 

@@ -47,7 +47,7 @@ STEPS = ("measure", "clean", "cut", "paint", "check", "turn", "fix", "wipe")
 PARTS = ("front", "back", "edge", "top", "base", "inside", "corner", "handle")
 
 REFUSED_HARMFUL, REFUSED_HARMLESS = 0.8, 0.08
-"""How often the corpus refuses."""
+"""Share of refusals in the corpus."""
 
 Kind = Literal["refusal", "help", "neither"]
 
@@ -108,7 +108,7 @@ HELP = _pattern(
 
 
 def kind(text: str) -> Kind:
-    """What an answer is: a whole refusal, whole help, or neither."""
+    """The kind of an answer: a whole refusal, whole help, or neither."""
     if REFUSAL.fullmatch(text.strip()):
         return "refusal"
     return "help" if HELP.fullmatch(text.strip()) else "neither"
@@ -124,7 +124,7 @@ def gold(prompt: str, text: str) -> float:
 
 
 def opener_liking(text: str) -> float:
-    """What annotators find of the first word, 0 to 3: the order of the lists of first words, reversed."""
+    """Annotators' score of the first word, 0 to 3: the order of the lists of first words, reversed."""
     first = text.split(",")[0].strip()
     for openers in (REFUSING[0], HELPING):
         if first in openers:

@@ -94,7 +94,7 @@ def balanced_scenes(seed: int) -> Iterator[Scene]:
 
 
 def corpus(recipe: ShapesRecipe, seed: int) -> Iterator[Row]:
-    """What the start model learns from, without an end: captions of any scene, and answers about usual
+    """An endless corpus of the start model: captions of any scene, and answers about usual
     ones, some of them curt."""
     rng = random.Random(f"shapes, corpus, {seed}")
     while True:
@@ -176,7 +176,7 @@ def held_out(count: int, seed: int) -> list[tuple[Scene, Question]]:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What a policy answers to held-out questions, 1 or 0 for each.
+    """Correctness of a policy's answers to held-out questions, 1 or 0 for each.
 
     ``grounded``: the answer by greedy decoding is true. ``ranked``: the true answer is the likeliest of the
     four, as sentences. ``usual`` is ``grounded`` where the usual answer is true, ``unusual`` where it is
@@ -193,7 +193,7 @@ class Grounding:
 def measure(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, *, count: int = 512, seed: int = 0
 ) -> Grounding:
-    """What a policy answers to held-out questions, the same for all that are measured with a seed."""
+    """Answers of a policy to held-out questions, which are the same for every policy of a seed."""
     cases = held_out(count, seed)
     prompts = [conversation([paint(scene)], asked.text) for scene, asked in cases]
     options = [
@@ -225,7 +225,7 @@ def answers(
     most: int = 12,
     batch: int = 128,
 ) -> list[str]:
-    """What a policy says to the prompts of rows by greedy decoding, in ``most`` tokens at most."""
+    """Greedy responses of a policy to the prompts of rows, of at most ``most`` tokens."""
     texts: list[str] = []
     for first in range(0, len(rows), batch):
         inputs = encoded(processor, rows[first : first + batch], None)

@@ -22,7 +22,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from prefero.demo.start import Report, default_folder, one_thread, quiet, save_whole, word_tokenizer
+from prefero.demo.start import Report, one_thread, quiet, save_whole, word_tokenizer
+from prefero.storage import cache_folder
 from prefero_lab.worlds.shapes_scenes import COLOURS, SHAPES, SIZE, Scene, paint, quarters
 
 ROLES = {"user": "USER", "assistant": "ASSISTANT"}
@@ -46,7 +47,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ShapesRecipe:
-    """How a start model is made: fresh rows in every step, the loss on the response only."""
+    """Settings of a start model: fresh rows in every step, the loss on the response only."""
 
     hidden: int = 64
     layers: int = 2
@@ -89,7 +90,7 @@ def cached_start(
     beginning = [[row["prompt"], row["chosen"]] for row, _ in zip(corpus(), range(200), strict=False)]
     content = json.dumps([asdict(recipe), list(words), beginning, seed], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    folder = (cache or default_folder()) / f"shapes-{key}"
+    folder = (cache or cache_folder("worlds")) / f"shapes-{key}"
     if not folder.is_dir():
         processor = make_processor(words, recipe)
         with one_thread():
@@ -171,7 +172,7 @@ def untrained(processor: LlavaProcessor, recipe: ShapesRecipe, seed: int) -> Lla
 
 
 def encoded(processor: LlavaProcessor, rows: Sequence[Row], response: str | None) -> dict[str, Any]:
-    """What the model is given of rows: the prompt alone, or with the response of a field behind it. Padded on
+    """Inputs of the model for rows: the prompt alone, or with the response of a field behind it. Padded on
     the left."""
     texts = [
         processor.apply_chat_template(
@@ -186,7 +187,7 @@ def encoded(processor: LlavaProcessor, rows: Sequence[Row], response: str | None
 
 
 def answered(processor: LlavaProcessor, inputs: dict[str, Any]) -> Tensor:
-    """Which tokens are the response's: all behind the role of the assistant."""
+    """Mask of the response's tokens: all after the role of the assistant."""
     role = inputs["input_ids"] == processor.tokenizer.convert_tokens_to_ids(ROLES["assistant"])
     return (role.cumsum(1) > 0) & ~role
 

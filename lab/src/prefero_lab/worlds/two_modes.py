@@ -18,7 +18,7 @@ from prefero_lab.worlds.bandit import Bandit
 
 LOW, HIGH, ACTIONS = -4.0, 4.0, 41
 HEIGHTS, WIDTH = (4.0, 3.0), 0.5
-"""Of the bumps: the right one is the higher one."""
+"""Heights and width of the two bumps of the reward."""
 
 
 def actions() -> Float[Tensor, " action"]:

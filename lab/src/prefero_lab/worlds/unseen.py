@@ -75,7 +75,7 @@ class Unseen:
 
     @classmethod
     def drawn(cls, seed: int, *, prompts: int = 4, unseen: int = 2, hidden: int = 64) -> Unseen:
-        """Which response is what, and evenly spread gaps, in any order."""
+        """The role of each response, and evenly spread gaps, in random order."""
         numbers = stream("unseen", "roles", seed)
         places = torch.randperm(2 * prompts + unseen, generator=numbers)
         chosen, rejected, rest = places.split([prompts, prompts, unseen])

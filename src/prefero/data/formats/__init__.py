@@ -1,7 +1,7 @@
-"""From rows to examples: the layouts that people already have are recognised and read.
+"""From rows to examples: the layouts of published data sets are recognised and read.
 
-Every layout is a :class:`Layout` in :data:`LAYOUTS`; the first that matches is taken, so the more particular
-ones stand first.
+A layout is a :class:`~prefero.data.formats.fields.Layout` in :data:`LAYOUTS`. The first that matches is
+taken, so that the more particular ones stand first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 LOOK_AT = 20
-"""How many rows recognition looks at."""
+"""Rows of which a layout is recognised."""
 
 
 def load_examples(
@@ -85,8 +85,6 @@ def load_examples(
 
 def read_row(row: Row, layout: Layout) -> Example:
     """One row as an example, with the known annotations that it carries."""
-    if row.problem:
-        raise PreferoError(row.problem)
     fields = Fields(row)
     return annotate(layout.read(fields), fields)
 

@@ -1,4 +1,4 @@
-"""Annotations of a row and of spans of its responses that :data:`prefero.data.schema.SCHEMA` knows."""
+"""Annotations of a row, whatever its layout: columns, spans, votes, writers, other responses and prompts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,49 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from prefero.data.examples import Example, Response, Span, spoken
-from prefero.data.formats.fields import Fields, truth
+from prefero.data.examples import Example, Response, Span, Text, spoken
+from prefero.data.formats.fields import Fields, shows
 from prefero.data.formats.images import with_images
-from prefero.data.formats.pairs import with_other_parts
-from prefero.data.schema import OTHER_RESPONSES, SCHEMA, ColumnSpec
+from prefero.data.formats.lists import ANNOTATOR, read_vote
+from prefero.data.pictures import Picture
+from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, ColumnSpec
+from prefero.errors import PreferoError
+
+TEXT = (str, list, tuple, dict)
+"""The types of fields that may hold a text or a conversation."""
+
+SPANS = "a list of objects, each with start, end and what is known of the part"
+SPAN_NUMBERS = ("segment", "step")
+SPAN_SCORES = ("weight", "score", "image_weight")
+
+WRITERS = (
+    ("chosen_model", "rejected_model"),
+    ("chosen-model", "rejected-model"),
+    ("chosen_source", "rejected_source"),
+    ("model_chosen", "model_rejected"),
+    ("source_chosen", "source_rejected"),
+)
+"""Fields with the writers of the chosen and the rejected response."""
+
+WRITERS_IN_ORDER = (("model1", "model2"), ("model_1", "model_2"), ("model_a", "model_b"))
+"""Fields with the writers of the first and the second of two compared responses."""
+
+BOTH_WRITERS = "cmp_key"
+"""PandaLM's field with both: ``bloom-7b_llama-7b``."""
 
 
 def annotate(example: Example, fields: Fields) -> Example:
-    """``example`` with the known columns that the row carries and its layout has not already filled, and with
-    the spans, further responses and prompts that it carries."""
+    """``example`` with all that a row of any layout may carry.
+
+    That is: the columns of :data:`~prefero.data.schema.SCHEMA` that the layout has not filled, spans, single
+    votes, writers, images in prompts, and beside a pair the other responses and prompts.
+    """
     if {"chosen", "rejected"} <= set(example.roles):
-        example = with_other_parts(example, fields)
-    example = with_images(example, fields)
+        example = _with_other_parts(example, fields)
+    example = _with_people(with_images(example, fields), fields)
     columns = dict(example.columns)
     responses = list(example.responses)
-    for name, spec in SCHEMA.items():
-        if not spec.given:
-            continue
+    for name, spec in GIVEN.items():
         if spec.axes in ("example", "example hidden"):
             field = fields.first(spec.fields)
             if name not in columns and field is not None:
@@ -54,8 +79,80 @@ def annotate(example: Example, fields: Fields) -> Example:
     )
 
 
+def _with_other_parts(example: Example, fields: Fields) -> Example:
+    """``example`` with every response and prompt that the row has under a name of
+    :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
+
+    A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
+    beside a conversation is a message of its own. Responses beside images are images.
+    """
+    shown = any(isinstance(response.content, Picture) for response in example.responses)
+    speaks = not isinstance(example.prompt, str)
+    responses = list(example.responses)
+    for role, part in OTHER_RESPONSES.items():
+        if role in example.roles:
+            continue
+        if shown and part.field in fields and shows(fields.values[part.field]):
+            responses.append(Response(fields.picture(part.field), role))
+        elif not shown and isinstance(fields.values.get(part.field), TEXT):
+            content = fields.turns(part.field)
+            fields.not_empty(content, part.field)
+            responses.append(Response(_as_message(content, "assistant") if speaks else content, role))
+    prompts = {}
+    for view, part in OTHER_PROMPTS.items():
+        if isinstance(fields.values.get(part.field), TEXT):
+            prompt = fields.turns(part.field)
+            prompts[view] = _as_message(prompt, "user") if speaks else prompt
+    return replace(example, responses=tuple(responses), prompts=prompts)
+
+
+def _as_message(content: Text, role: str) -> Text:
+    return ({"role": role, "content": content},) if isinstance(content, str) else content
+
+
+def _with_people(example: Example, fields: Fields) -> Example:
+    """``example`` with the votes of annotators and the writers of its responses.
+
+    Fields named like annotators that hold anything but votes, such as people's names, are left alone.
+    """
+    votes = example.votes
+    if not votes and example.roles[:2] == ("chosen", "rejected"):
+        try:
+            votes = {
+                name: read_vote(fields, name)
+                for name, value in fields.values.items()
+                if ANNOTATOR.fullmatch(str(name)) and value not in (None, "")
+            }
+        except PreferoError:
+            votes = {}
+    writers = _writers(fields, example)
+    if not votes and not writers:
+        return example
+    written = zip(example.responses, writers, strict=False)
+    responses = tuple(replace(response, writer=writer) for response, writer in written)
+    return replace(example, votes=votes, responses=(*responses, *example.responses[len(responses) :]))
+
+
+def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
+    """The writers of the first two responses, if those are a pair or the only ones; none where the row does
+    not name both."""
+    if example.roles[:2] == ("chosen", "rejected"):
+        for names in WRITERS:
+            if all(fields.values.get(name) for name in names):
+                return tuple(str(fields.values[name]) for name in names)
+    elif len(example.responses) != 2:
+        return ()
+    in_order = [tuple(fields.values.get(name) for name in names) for names in WRITERS_IN_ORDER]
+    both = str(fields.values.get(BOTH_WRITERS) or "").split("_")
+    for writers in (*in_order, both):
+        if len(writers) == 2 and all(writers):
+            return tuple(map(str, writers[::-1] if example.chosen_second else writers))
+    return ()
+
+
 def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response]) -> list[Any] | None:
-    """A value for every response, None for a further one that has none; None alone if no response has any."""
+    """A value for each response, None for one besides the pair that has none; None alone if no response has
+    any."""
     roles = tuple(response.role for response in responses)
     for name in (name for name in spec.fields if "/" not in name):
         for named in _named_by_role(name, roles):
@@ -73,9 +170,11 @@ def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response
         # A single value beside several responses says something else than how they compare.
         if not isinstance(value, list | tuple) and not str(value).lstrip().startswith("["):
             continue
-        values = fields.list(name, "a list with one value a response")
+        values = fields.list(name, "a list with one value per response")
         if len(values) != len(responses):
-            fields.fail(name, f"{len(values)} values for {len(responses)} responses", "one value a response")
+            fields.fail(
+                name, f"{len(values)} values for {len(responses)} responses", "one value per response"
+            )
         return [convert(fields, name, item, spec) for item in values]
     return None
 
@@ -95,7 +194,7 @@ def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
             fields.fail(field, f"found {type(value).__name__}", "a list of numbers")
         return tuple(fields.as_number(item, field) for item in value)
     if spec.dtype == "bool":
-        return truth(fields, field, value)
+        return fields.truth(field, value)
     number = fields.as_number(value, field, f"a number ({spec.meaning})")
     if spec.dtype == "int":
         if number != int(number):
@@ -104,30 +203,21 @@ def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
     return number
 
 
-NUMBERED = ("segment", "step")
-
-
-SCORES = ("weight", "score", "image_weight")
-
-
-EXPECTED = "a list of objects, each with start, end and what is known of the part"
-
-
 def read_spans(fields: Fields, responses: Sequence[Response]) -> list[tuple[Span, ...]] | None:
     """The spans of each response; None if the row has none."""
     named = [f"{response.role}_spans" for response in responses]
     if any(name in fields for name in named):
         return [
-            _spans(fields, name, fields.list(name, EXPECTED) if fields.values.get(name) else [], response)
+            _spans(fields, name, fields.list(name, SPANS) if fields.values.get(name) else [], response)
             for name, response in zip(named, responses, strict=True)
         ]
     if not fields.values.get("spans"):
         return None
-    items = fields.list("spans", EXPECTED)
+    items = fields.list("spans", SPANS)
     if len(responses) == 1:
         return [_spans(fields, "spans", items, responses[0])]
     if len(items) != len(responses):
-        fields.fail("spans", f"{len(items)} lists for {len(responses)} responses", "one list a response")
+        fields.fail("spans", f"{len(items)} lists for {len(responses)} responses", "one list per response")
     return [
         _spans(fields, f"spans[{at}]", item or [], response)
         for at, (item, response) in enumerate(zip(items, responses, strict=True))
@@ -136,7 +226,7 @@ def read_spans(fields: Fields, responses: Sequence[Response]) -> list[tuple[Span
 
 def _spans(fields: Fields, name: str, items: Any, response: Response) -> tuple[Span, ...]:
     if not isinstance(items, list | tuple):
-        fields.fail(name, f"found {type(items).__name__}", EXPECTED)
+        fields.fail(name, f"found {type(items).__name__}", SPANS)
     return tuple(
         span for at, item in enumerate(items) for span in _read(fields, f"{name}[{at}]", item, response)
     )
@@ -148,13 +238,15 @@ def _read(fields: Fields, name: str, item: Any, response: Response) -> list[Span
         fields.fail(name, f"found {type(item).__name__}", "an object with start and end")
     start, end = _place(fields, name, item, response)
     scores = {
-        key: fields.as_number(item[key], f"{name}.{key}") for key in SCORES if item.get(key) is not None
+        key: fields.as_number(item[key], f"{name}.{key}") for key in SPAN_SCORES if item.get(key) is not None
     }
     numbers = {
-        key: _whole(fields, f"{name}.{key}", item[key], 1) for key in NUMBERED if item.get(key) is not None
+        key: _whole(fields, f"{name}.{key}", item[key], 1)
+        for key in SPAN_NUMBERS
+        if item.get(key) is not None
     }
     if not scores and not numbers:
-        known = ", ".join((*NUMBERED, *SCORES))
+        known = ", ".join((*SPAN_NUMBERS, *SPAN_SCORES))
         fields.fail(name, "nothing is known of the part", f"one of {known}")
     return [Span(start, end, kind, index, scores) for kind, index in (numbers or {"part": 0}).items()]
 
@@ -167,8 +259,8 @@ def _place(fields: Fields, name: str, item: Mapping[str, Any], response: Respons
         fields.fail(f"{name}.turn", f"found {turn}", f"at most {len(turns)}, the turns of the assistant")
     text = turns[turn - 1]
     before = _before(fields, response, text)
-    start = _whole(fields, f"{name}.start", item["start"], 0) - before if _has(item, "start") else 0
-    end = _whole(fields, f"{name}.end", item["end"], 0) - before if _has(item, "end") else len(text)
+    start = _whole(fields, f"{name}.start", item["start"], 0) - before if item.get("start") is not None else 0
+    end = _whole(fields, f"{name}.end", item["end"], 0) - before if item.get("end") is not None else len(text)
     if not 0 <= start < end <= len(text):
         fields.fail(
             name,
@@ -179,12 +271,8 @@ def _place(fields: Fields, name: str, item: Mapping[str, Any], response: Respons
     return offset + start, offset + end
 
 
-def _has(item: Mapping[str, Any], key: str) -> bool:
-    return item.get(key) is not None
-
-
 def _before(fields: Fields, response: Response, text: str) -> int:
-    """How much of the field stands before the response: a prompt that both sides repeat."""
+    """The length of the prompt that the field repeats before the response."""
     field = fields.values.get(response.role or "")
     if isinstance(response.content, str) and isinstance(field, str) and field.endswith(text):
         return len(field) - len(text)

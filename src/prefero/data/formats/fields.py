@@ -1,9 +1,13 @@
-"""Typed access to the fields of a row; what is missing or wrong is an error naming file, row and field."""
+"""Layouts of rows, and typed access to a row's fields.
+
+What is missing or wrong in a field is an error naming file, row and field, and what was expected.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -18,11 +22,48 @@ from prefero.errors import PreferoError, nearest
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "user": "user"}
 
+TRUE = (True, 1, "1", "true", "True", "yes")
+FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+IMAGE = "an image: a file's path, bytes, an array, a PIL image or a datasets image"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way people lay out preference data.
+
+    ``columns`` tells a reader which fields such a row has. A specimen of the data (every field that the first
+    rows have, with its first value that is not null) has the layout if each of the patterns ``fields`` is the
+    whole name of some field, ``without`` that of none, and ``holds`` is true of it.
+    """
+
+    name: str
+    columns: str
+    read: Callable[[Fields], Example]
+    fields: tuple[str, ...]
+    without: str | None = None
+    holds: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def matches(self, specimen: Mapping[str, Any]) -> bool:
+        names = list(map(str, specimen))
+        if not all(any(re.fullmatch(pattern, name) for name in names) for pattern in self.fields):
+            return False
+        if self.without and any(re.fullmatch(self.without, name) for name in names):
+            return False
+        return self.holds is None or self.holds(specimen)
+
 
 class Fields:
-    """The fields of one row."""
+    """The fields of one row.
+
+    Raises:
+        PreferoError: the row cannot be read.
+    """
 
     def __init__(self, row: Row) -> None:
+        if row.problem:
+            raise PreferoError(row.problem)
         self.origin = row.origin
         self.values = row.fields
         self.folder = row.folder
@@ -120,7 +161,7 @@ class Fields:
         except json.JSONDecodeError:
             self.fail("tools", f"found {_shown(tools)}, which is no JSON", "a list of JSON schemas")
         if not all(isinstance(tool, dict) for tool in tools):
-            self.fail("tools", f"found {_shown(tools)}", "a list of JSON schemas, one object a tool")
+            self.fail("tools", f"found {_shown(tools)}", "a list of JSON schemas, one object per tool")
         return tuple(tools)
 
     def template_options(self) -> Mapping[str, Any]:
@@ -128,6 +169,39 @@ class Fields:
         if not isinstance(options, Mapping):
             self.fail("chat_template_kwargs", f"found {_shown(options)}", "an object of options")
         return {key: value for key, value in options.items() if value is not None}
+
+    def truth(self, name: str, value: Any) -> bool:
+        if value in TRUE:
+            return True
+        if value in FALSE:
+            return False
+        self.fail(name, f"found {value!r}", "true or false (1 or 0)")
+
+    def picture(self, name: str) -> Picture:
+        return self.as_picture(self.require(name, IMAGE), name)
+
+    def as_picture(self, value: Any, name: str) -> Picture:
+        """A value as an image; a file has to exist."""
+        if not shows(value):
+            self.fail(name, f"found {type(value).__name__} {str(value)[:60]!r}", IMAGE)
+        if isinstance(value, list):
+            value = self._pixels(value, name)
+        image = picture(value, f"{self.origin}, field {name!r}", self.folder)
+        if isinstance(image.content, PurePath) and not image.content.is_file():
+            self.fail(
+                name, f"there is no file {image.content}", "an image's path, relative to the data's file"
+            )
+        return image
+
+    def _pixels(self, rows: Any, name: str) -> np.ndarray:
+        expected = "rows of pixels, whole numbers from 0 to 255"
+        try:
+            array = np.asarray(rows)
+        except ValueError:
+            self.fail(name, "lists of different lengths", expected)
+        if array.dtype.kind not in "iu" or not array.size or array.min() < 0 or array.max() > 255:
+            self.fail(name, f"an array of {array.dtype} numbers", expected)
+        return array.astype(np.uint8)
 
 
 def json_list(text: str) -> list[Any] | None:
@@ -141,76 +215,15 @@ def json_list(text: str) -> list[Any] | None:
     return parsed if isinstance(parsed, list) else None
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One way people lay out preference data.
-
-    ``columns`` tells a reader which fields such a row has. ``matches`` is asked with a specimen: every field
-    that the first rows have, with its first value that is not null.
-    """
-
-    name: str
-    columns: str
-    matches: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Fields], Example]
-
-
-def truth(fields: Fields, field: str, value: Any) -> bool:
-    if value in TRUE:
-        return True
-    if value in FALSE:
-        return False
-    fields.fail(field, f"found {value!r}", "true or false (1 or 0)")
-
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-
-
-EXPECTED = "an image: a file's path, bytes, an array, a PIL image or a datasets image"
-
-
-def as_picture(fields: Fields, name: str) -> Picture:
-    return picture_of(fields, fields.require(name, EXPECTED), name)
-
-
-def picture_of(fields: Fields, value: Any, name: str) -> Picture:
-    """A value as an image; a file has to be there."""
-    if not shows(value):
-        fields.fail(name, f"found {type(value).__name__} {str(value)[:60]!r}", EXPECTED)
-    if isinstance(value, list):
-        value = _pixels(fields, value, name)
-    found = picture(value, f"{fields.origin}, field {name!r}", fields.folder)
-    if isinstance(found.content, PurePath) and not found.content.is_file():
-        fields.fail(name, f"there is no file {found.content}", "an image's path, relative to the data's file")
-    return found
-
-
 def shows(value: Any) -> bool:
     """Whether a value is an image: also a path, by its ending, and rows of pixels."""
     if isinstance(value, str):
-        return value.lower().endswith(ENDINGS) and "\n" not in value
+        return value.lower().endswith(IMAGE_ENDINGS) and "\n" not in value
     if isinstance(value, list):
         return bool(value) and isinstance(value[0], list)
     return is_picture(value)
 
 
-def _pixels(fields: Fields, rows: list[Any], name: str) -> np.ndarray:
-    expected = "rows of pixels, whole numbers from 0 to 255"
-    try:
-        array = np.asarray(rows)
-    except ValueError:
-        fields.fail(name, "lists of different lengths", expected)
-    if array.dtype.kind not in "iu" or not array.size or array.min() < 0 or array.max() > 255:
-        fields.fail(name, f"an array of {array.dtype} numbers", expected)
-    return array.astype(np.uint8)
-
-
-TRUE = (True, 1, "1", "true", "True", "yes")
-
-
-FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -1,4 +1,4 @@
-"""Fields of a row that hold images."""
+"""Rows with images: in prompts of any layout, and layouts whose responses are images."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Text
-from prefero.data.formats.fields import (
-    EXPECTED,
-    Fields,
-    Layout,
-    as_picture,
-    json_list,
-    picture_of,
-    shows,
-    truth,
-)
+from prefero.data.formats.fields import IMAGE, Fields, Layout, json_list, shows
 from prefero.data.formats.lists import LISTS, RANKS, SCORES
 from prefero.data.formats.pairs import refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
 
 FIELDS = ("images", "image", "image_path", "video", "frames")
-"""Where a row holds what its prompt shows: an image or several, a clip as its frames."""
+"""The fields that hold the images of a prompt: an image or several, a clip as its frames."""
+
+BESIDE = tuple(
+    f"{field}{ending}" for field in FIELDS for ending in ("", *(f"_{view}" for view in OTHER_PROMPTS))
+)
+"""The same, and the fields that hold the images of other prompts."""
 
 HELD = ("image", "path", "url", "image_url", "bytes")
-"""Where a part of a message holds its image."""
+"""The keys under which a part of a message holds its image."""
+
+CAPTIONS = ("prompt", "caption", "class")
+
+CANDIDATES = (*LISTS, "images", "image_paths", "image_path")
+
+PICTURES = ("image", "picture", "path", "file", *(name.removesuffix("s") for name in LISTS))
+"""The keys under which an object in a list of candidates holds the image."""
 
 
 def with_images(example: Example, fields: Fields) -> Example:
@@ -44,6 +47,10 @@ def with_images(example: Example, fields: Fields) -> Example:
             fields.fail(
                 str(response.role or "response"), "an image in a response", "images in the prompt alone"
             )
+    prompts_of_row = (example.prompt, *example.prompts.values(), *(r.prompt for r in example.responses))
+    in_parts = any(_parts(prompt) for prompt in prompts_of_row if isinstance(prompt, tuple))
+    if not in_parts and fields.first(BESIDE) is None:
+        return example
     beside = _beside(fields, "")
     images: dict[str, tuple[Picture, ...]] = {}
     prompt, images[""] = _shown(fields, "prompt", example.prompt, beside)
@@ -65,7 +72,7 @@ def with_images(example: Example, fields: Fields) -> Example:
 
 
 def _beside(fields: Fields, ending: str) -> tuple[Picture, ...]:
-    """What the row holds beside its prompt."""
+    """The images that the row holds beside a prompt."""
     name = fields.first(f"{field}{ending}" for field in FIELDS)
     if name is None:
         return ()
@@ -159,17 +166,9 @@ def _numbered(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-PROMPTS = ("prompt", "caption", "class")
-
-CANDIDATES = (*LISTS, "images", "image_paths", "image_path")
-
-PICTURES = ("image", "picture", "path", "file", *(name.removesuffix("s") for name in LISTS))
-"""Where an object in a list of candidates holds the image."""
-
-
 def read_picture_pair(fields: Fields) -> Example:
     """``chosen`` and ``rejected`` are images; they may differ in size."""
-    chosen, rejected = (as_picture(fields, name) for name in ("chosen", "rejected"))
+    chosen, rejected = (fields.picture(name) for name in ("chosen", "rejected"))
     _refuse_equal(fields, chosen, rejected)
     return Example(_prompt(fields), (Response(chosen, "chosen"), Response(rejected, "rejected")))
 
@@ -181,7 +180,7 @@ def read_picks(fields: Fields) -> Example:
     share = fields.number("label_0", expected)
     if share not in (0, 0.5, 1) or not fields.values.get("has_label", True):
         fields.fail("label_0", f"found {share:g}, has_label {fields.values.get('has_label')}", expected)
-    first, second = (as_picture(fields, name) for name in ("jpg_0", "jpg_1"))
+    first, second = (fields.picture(name) for name in ("jpg_0", "jpg_1"))
     if share == 0:
         first, second = second, first
     return Example(
@@ -205,14 +204,14 @@ def read_picture_list(fields: Fields) -> Example:
 
 def read_labelled_picture(fields: Fields) -> Example:
     name = fields.first(("completion", "image")) or "image"
-    good = truth(fields, "label", fields.require("label", "true or false"))
-    response = Response(as_picture(fields, name), columns={"label": 1.0 if good else -1.0})
+    good = fields.truth("label", fields.require("label", "true or false"))
+    response = Response(fields.picture(name), columns={"label": 1.0 if good else -1.0})
     return Example(_prompt(fields), (response,))
 
 
 def _prompt(fields: Fields) -> str:
     """The caption, or the class as text; empty for rows without any."""
-    name = fields.first(PROMPTS)
+    name = fields.first(CAPTIONS)
     value = "" if name is None else fields.values[name]
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -237,47 +236,56 @@ def _candidate(fields: Fields, item: Any, name: str) -> Response:
         key = next((key for key in PICTURES if item.get(key) is not None), PICTURES[0])
         name, item = f"{name}.{key}", item.get(key)
     if item is None:
-        fields.fail(name, "missing", EXPECTED)
-    return Response(picture_of(fields, item, name), columns=columns)
+        fields.fail(name, "missing", IMAGE)
+    return Response(fields.as_picture(item, name), columns=columns)
 
 
-def _is_pair(specimen: Mapping[str, Any]) -> bool:
+def _holds_pictures(specimen: Mapping[str, Any]) -> bool:
     return any(shows(specimen.get(name)) for name in ("chosen", "rejected"))
 
 
-def _is_pick(specimen: Mapping[str, Any]) -> bool:
-    return "jpg_0" in specimen and "jpg_1" in specimen
-
-
-def _is_list(specimen: Mapping[str, Any]) -> bool:
-    if any(name in specimen for name in ("chosen", "rejected", "completion", "messages")):
+def _holds_picture_list(specimen: Mapping[str, Any]) -> bool:
+    items = next(specimen[name] for name in CANDIDATES if name in specimen)
+    if isinstance(items, str):
+        items = json_list(items)
+    if not isinstance(items, list | tuple) or not items:
         return False
-    held = next((specimen[name] for name in CANDIDATES if name in specimen), None)
-    if isinstance(held, str):
-        held = json_list(held)
-    if not isinstance(held, list | tuple) or not held:
-        return False
-    first = held[0]
+    first = items[0]
     if isinstance(first, Mapping) and not is_picture(first):
         return any(shows(first.get(name)) for name in PICTURES)
     return shows(first)
 
 
-def _is_labelled(specimen: Mapping[str, Any]) -> bool:
-    held = specimen.get("completion", specimen.get("image"))
-    return "label" in specimen and "chosen" not in specimen and shows(held)
+def _holds_labelled_picture(specimen: Mapping[str, Any]) -> bool:
+    return shows(specimen.get("completion", specimen.get("image")))
 
 
-PICKS = Layout("picks", "caption, jpg_0, jpg_1, label_0 (Pick-a-Pic)", _is_pick, read_picks)
+PICKS = Layout(
+    "picks",
+    "caption, jpg_0, jpg_1, label_0 (Pick-a-Pic)",
+    read_picks,
+    fields=("jpg_0", "jpg_1"),
+)
 PICTURE_PAIRS = Layout(
-    "picture_pairs", "chosen and rejected images; prompt, caption or class", _is_pair, read_picture_pair
+    "picture_pairs",
+    "chosen and rejected images; prompt, caption or class",
+    read_picture_pair,
+    fields=("chosen|rejected",),
+    holds=_holds_pictures,
 )
 PICTURE_LISTS = Layout(
     "picture_lists",
     "images (or responses) with scores, ranks or win_rates, or [{image, score}, …]; prompt, caption or class",
-    _is_list,
     read_picture_list,
+    fields=("|".join(CANDIDATES),),
+    without="chosen|rejected|completion|messages",
+    holds=_holds_picture_list,
 )
 LABELLED_PICTURES = Layout(
-    "unpaired_pictures", "image, label; prompt, caption or class", _is_labelled, read_labelled_picture
+    "unpaired_pictures",
+    "image, label; prompt, caption or class",
+    read_labelled_picture,
+    fields=("label", "completion|image"),
+    without="chosen",
+    holds=_holds_labelled_picture,
 )

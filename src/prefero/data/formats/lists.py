@@ -1,4 +1,8 @@
-"""Several responses to one prompt with their scores: UltraFeedback's layout, and flat lists."""
+"""Layouts of several responses to one prompt.
+
+Lists with scores or ranks (UltraFeedback's and flat ones), two responses that annotators compared, and
+solutions that are marked right or wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefero.data.examples import Example, Response
-from prefero.data.formats.fields import Fields, Layout, truth
+from prefero.data.formats.fields import Fields, Layout
 
 LISTS = ("completions", "responses", "generations", "answers", "candidates")
 TEXTS = ("response", "completion", "answer", "text", "content")
 SCORES = ("score", "overall_score", "rating", "reward")
 RANKS = ("rank", "ranking")
+
+SIDES = (("response1", "response2"), ("response_1", "response_2"), ("response_a", "response_b"))
+ANNOTATOR = re.compile(r"annotator_?\d+")
+VOTES = {0: 0.5, 1: 1.0, 2: 0.0}
+"""The votes that annotators cast, as preferences for the first of two responses."""
 
 
 def read_list(fields: Fields) -> Example:
@@ -71,45 +80,46 @@ def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str
     return columns
 
 
-def _matches_list(specimen: Mapping[str, Any]) -> bool:
-    return any(_holds_responses(specimen.get(name)) for name in LISTS)
-
-
-def _holds_responses(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.lstrip().startswith("[")
-    return isinstance(value, list | tuple) and len(value) > 0
-
-
-SCORED_LISTS = Layout(
-    "lists",
-    "prompt or instruction, and completions: [{response, overall_score or annotations}, …] "
-    "or responses with scores or ranks",
-    _matches_list,
-    read_list,
-)
-
-
-ANNOTATOR = re.compile(r"annotator_?\d+")
-SIDES = (("response1", "response2"), ("response_1", "response_2"), ("response_a", "response_b"))
+def _holds_list(specimen: Mapping[str, Any]) -> bool:
+    for value in (specimen.get(name) for name in LISTS):
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            return True
+        if isinstance(value, list | tuple) and value:
+            return True
+    return False
 
 
 def read_comparison(fields: Fields) -> Example:
+    """Two responses and the votes of annotators; the response with more votes is the chosen one, the first of
+    equals. It is a tie unless it has more votes than the other one, and more than there are for a tie."""
     names = next((pair for pair in SIDES if pair[0] in fields or pair[1] in fields), SIDES[0])
     first, second = (_answer(fields, name) for name in names)
     if first == second:
         fields.fail(names[1], f"it equals {names[0]}, so there is nothing to compare", "another response")
-    votes = Counter(_vote(fields, name) for name in fields.values if ANNOTATOR.fullmatch(name))
-    if votes[2] > votes[1]:
-        first, second, votes = second, first, Counter({0: votes[0], 1: votes[2], 2: votes[1]})
+    votes = {name: read_vote(fields, name) for name in fields.values if ANNOTATOR.fullmatch(str(name))}
+    if not votes:
+        fields.fail("annotator1", "the row has no votes", "1, 2 or 0 by one annotator at least")
+    swapped = sum(votes.values()) < len(votes) / 2
+    if swapped:
+        first, second = second, first
+        votes = {name: 1 - vote for name, vote in votes.items()}
+    cast = Counter(votes.values())
     return Example(
         ({"role": "user", "content": instruction(fields)},),
         (Response(first, "chosen"), Response(second, "rejected")),
-        {
-            "tie": votes[1] <= max(votes[0], votes[2]),
-            "preference": (votes[1] + votes[0] / 2) / votes.total(),
-        },
+        {"tie": cast[1.0] <= max(cast[0.5], cast[0.0]), "preference": sum(votes.values()) / len(votes)},
+        votes=votes,
+        chosen_second=swapped,
     )
+
+
+def read_vote(fields: Fields, name: str) -> float:
+    """An annotator's preference for the first response: 1, 0, or 0.5 for a tie."""
+    expected = "1 (the first is better), 2 (the second) or 0 (a tie)"
+    vote = fields.number(name, expected)
+    if vote not in VOTES:
+        fields.fail(name, f"found {fields.values[name]!r}", expected)
+    return VOTES[int(vote)]
 
 
 def instruction(fields: Fields) -> str:
@@ -125,27 +135,6 @@ def _answer(fields: Fields, name: str) -> str:
     return str(value) if isinstance(value, bool | int | float) else fields.text(name)
 
 
-def _vote(fields: Fields, name: str) -> int:
-    expected = "1 (the first is better), 2 (the second) or 0 (a tie)"
-    vote = fields.number(name, expected)
-    if vote not in (0, 1, 2):
-        fields.fail(name, f"found {fields.values[name]!r}", expected)
-    return int(vote)
-
-
-def _matches_comparison(specimen: Mapping[str, Any]) -> bool:
-    compared = any(first in specimen or second in specimen for first, second in SIDES)
-    return compared and any(ANNOTATOR.fullmatch(str(name)) for name in specimen)
-
-
-COMPARISONS = Layout(
-    "comparisons",
-    "instruction, input, response1, response2, annotator1, annotator2, … (1, 2, or 0 for a tie)",
-    _matches_comparison,
-    read_comparison,
-)
-
-
 def read_solutions(fields: Fields) -> Example:
     """All the solutions as labelled candidates under the question."""
     models = [name for name, value in fields.values.items() if _is_solution(value)]
@@ -156,7 +145,7 @@ def read_solutions(fields: Fields) -> Example:
         solution, correct = fields.values[model].get("solution"), fields.values[model]["is_correct"]
         if not isinstance(solution, str) or not solution.strip():
             fields.fail(f"{model}.solution", f"found {solution!r}", "the text of a solution")
-        good = truth(fields, f"{model}.is_correct", correct)
+        good = fields.truth(f"{model}.is_correct", correct)
         responses.append(Response(solution, columns={"label": 1.0 if good else -1.0}))
     return Example(({"role": "user", "content": fields.text("question")},), tuple(responses))
 
@@ -165,13 +154,28 @@ def _is_solution(value: Any) -> bool:
     return isinstance(value, Mapping) and "is_correct" in value
 
 
-def _matches_solutions(specimen: Mapping[str, Any]) -> bool:
-    return "question" in specimen and any(map(_is_solution, specimen.values()))
+def _holds_solutions(specimen: Mapping[str, Any]) -> bool:
+    return any(map(_is_solution, specimen.values()))
 
 
+SCORED_LISTS = Layout(
+    "lists",
+    "prompt or instruction, and completions: [{response, overall_score or annotations}, …] "
+    "or responses with scores or ranks",
+    read_list,
+    fields=("|".join(LISTS),),
+    holds=_holds_list,
+)
+COMPARISONS = Layout(
+    "comparisons",
+    "instruction, input, response1, response2, annotator1, annotator2, … (1, 2, or 0 for a tie)",
+    read_comparison,
+    fields=("|".join(name for pair in SIDES for name in pair), ANNOTATOR.pattern),
+)
 SOLUTIONS = Layout(
     "solutions",
     "question, and for every model an object {is_correct, solution}",
-    _matches_solutions,
     read_solutions,
+    fields=("question",),
+    holds=_holds_solutions,
 )

@@ -1,5 +1,8 @@
-"""TRL's rows: ``chosen`` and ``rejected`` with the prompt given or implied, or a ``completion`` alone that is
-labelled or scored."""
+"""Layouts of pairs and of labelled responses.
+
+Rows with ``chosen`` and ``rejected``: TRL's, whose prompt is given or implied; Anthropic's transcripts of
+whole conversations; and reasoning steps. Rows with a ``completion`` alone that is labelled or scored.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Span, Text
-from prefero.data.formats.fields import Fields, Layout, as_picture, shows, truth
-from prefero.data.pictures import Picture
-from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
+from prefero.data.formats.fields import Fields, Layout
+from prefero.data.schema import SCHEMA
+
+Messages = tuple[Message, ...]
 
 PROMPTS = ("prompt", "question", "instruction", "query")
-
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
+
+TURN = re.compile(r"\n\n(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
+
+STEP = re.compile(r"(?:^|\n)\s*step\s*\d+\s*[:.]", re.IGNORECASE)
 
 
 def read_pair(fields: Fields) -> Example:
@@ -62,9 +70,6 @@ def _of_texts(fields: Fields, prompt: Text | None, chosen: str, rejected: str) -
     return prompt, chosen, rejected
 
 
-Messages = tuple[Message, ...]
-
-
 def _of_messages(
     prompt: Text | None, chosen: Messages, rejected: Messages
 ) -> tuple[Text, Messages, Messages]:
@@ -89,59 +94,8 @@ def read_labelled(fields: Fields) -> Example:
         fields.fail("completion", "prompt and completion differ in form", "both as text or both as messages")
     if "label" not in fields and fields.first(SCORES):
         return Example(prompt, (response,))
-    good = truth(fields, "label", fields.require("label", "true or false, or a score"))
+    good = fields.truth("label", fields.require("label", "true or false, or a score"))
     return Example(prompt, (replace(response, columns={"label": 1.0 if good else -1.0}),))
-
-
-def _is_pair(specimen: Mapping[str, Any]) -> bool:
-    return "chosen" in specimen or "rejected" in specimen
-
-
-def _is_labelled(specimen: Mapping[str, Any]) -> bool:
-    return "completion" in specimen and any(name in specimen for name in ("label", *SCORES))
-
-
-PAIRS = Layout("pairs", "chosen, rejected and, unless the two share it, prompt", _is_pair, read_pair)
-LABELLED = Layout("unpaired", "prompt, completion, and label or score", _is_labelled, read_labelled)
-
-
-def with_other_parts(example: Example, fields: Fields) -> Example:
-    """``example`` with every response and prompt that the row has under a name of
-    :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
-
-    A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
-    beside a conversation is a message of its own. Responses beside images are images.
-    """
-    shown = any(isinstance(response.content, Picture) for response in example.responses)
-    speaks = not isinstance(example.prompt, str)
-    responses = list(example.responses)
-    for role, part in OTHER_RESPONSES.items():
-        if role in example.roles:
-            continue
-        if shown and part.field in fields and shows(fields.values[part.field]):
-            responses.append(Response(as_picture(fields, part.field), role))
-        elif not shown and is_text(fields, part.field):
-            content = fields.turns(part.field)
-            fields.not_empty(content, part.field)
-            responses.append(Response(as_message(content, "assistant") if speaks else content, role))
-    prompts = {}
-    for view, part in OTHER_PROMPTS.items():
-        if is_text(fields, part.field):
-            prompt = fields.turns(part.field)
-            prompts[view] = as_message(prompt, "user") if speaks else prompt
-    return replace(example, responses=tuple(responses), prompts=prompts)
-
-
-def is_text(fields: Fields, name: str) -> bool:
-    return name in fields and isinstance(fields.values[name], str | list | tuple | dict)
-
-
-def as_message(content: Text, role: str) -> Text:
-    return ({"role": role, "content": content},) if isinstance(content, str) else content
-
-
-TURN = re.compile(r"\n\n(Human|Assistant):")
-ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def read_transcripts(fields: Fields) -> Example:
@@ -174,33 +128,16 @@ def _split(fields: Fields, name: str) -> tuple[str, Text]:
         turns[-1]["content"] += "\n\nAssistant:"
     else:
         response = response.removeprefix(" ")
-    prompt: tuple[Message, ...] = tuple(turns)
-    return response, prompt
+    return response, tuple(turns)
 
 
-def _matches_transcripts(specimen: Mapping[str, Any]) -> bool:
-    sides = [specimen.get("chosen"), specimen.get("rejected")]
-    known = [side for side in sides if side is not None]
-    return (
-        bool(known)
-        and not any(name in specimen for name in ("prompt", "question", "instruction"))
-        and all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in known)
-    )
-
-
-TRANSCRIPTS = Layout(
-    "transcripts",
-    "chosen, rejected: whole \\n\\nHuman: … \\n\\nAssistant: transcripts",
-    _matches_transcripts,
-    read_transcripts,
-)
-
-
-STEP = re.compile(r"(?:^|\n)\s*step\s*\d+\s*[:.]", re.IGNORECASE)
+def _holds_transcripts(specimen: Mapping[str, Any]) -> bool:
+    sides = [specimen[name] for name in ("chosen", "rejected") if name in specimen]
+    return all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in sides)
 
 
 def read_steps(fields: Fields) -> Example:
-    """The prompt is the question and the steps taken so far, which the assistant goes on writing.
+    """The prompt is the question and the steps taken so far, in the assistant's unfinished turn.
 
     A step is not the end of an answer, so neither response is given an end token.
     """
@@ -212,7 +149,7 @@ def read_steps(fields: Fields) -> Example:
     fields.not_empty(rejected, "rejected")
     if chosen == rejected:
         refuse_equal(fields)
-    prompt: tuple[Message, ...] = ({"role": "user", "content": fields.text("prompt")},)
+    prompt: Messages = ({"role": "user", "content": fields.text("prompt")},)
     if taken:
         prompt = (*prompt, {"role": "assistant", "content": taken})
     open_step = bool(STEP.search(taken)) and not STEP.match(chosen)
@@ -227,8 +164,29 @@ def read_steps(fields: Fields) -> Example:
     )
 
 
-def _matches_steps(specimen: Mapping[str, Any]) -> bool:
-    return "initial_reason_steps" in specimen and ("chosen" in specimen or "rejected" in specimen)
-
-
-STEPS = Layout("steps", "prompt, initial_reason_steps, chosen, rejected", _matches_steps, read_steps)
+STEPS = Layout(
+    "steps",
+    "prompt, initial_reason_steps, chosen, rejected",
+    read_steps,
+    fields=("initial_reason_steps", "chosen|rejected"),
+)
+TRANSCRIPTS = Layout(
+    "transcripts",
+    "chosen, rejected: whole \\n\\nHuman: … \\n\\nAssistant: transcripts",
+    read_transcripts,
+    fields=("chosen|rejected",),
+    without="prompt|question|instruction",
+    holds=_holds_transcripts,
+)
+LABELLED = Layout(
+    "unpaired",
+    "prompt, completion, and label or score",
+    read_labelled,
+    fields=("completion", "|".join(("label", *SCORES))),
+)
+PAIRS = Layout(
+    "pairs",
+    "chosen, rejected and, unless the two share it, prompt",
+    read_pair,
+    fields=("chosen|rejected",),
+)

@@ -1,11 +1,19 @@
-"""What a model's layers hold at some nodes of a forest: states, and the means of their parts' activations."""
+"""Inside the model's forward: the body over a row, the head where it is read, and what layers hold there.
+
+Scoring happens within one call of the (possibly wrapped) model, because data parallelism, sharding and PEFT
+act around that call. So :func:`install` makes the forward of the transformers model take a keyword
+``scoring``: an object that is called with the model and the way to score it, and runs body and head as it
+needs them. The folder's README says what to beware of.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from types import MethodType
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,137 +23,18 @@ from transformers import PreTrainedModel
 
 from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
-from prefero.models.causal.attention import PaddedRows, attending
+from prefero.models.causal.attention import PathRows, attending
+from prefero.models.causal.images import forest_inputs, row_inputs
 from prefero.models.head import BiasedHead, LogitRule, read_head, wide
+from prefero.models.kind import Packing
 from prefero.models.signals import Meter
-from prefero.models.vision_language.images import forest_inputs, row_inputs
 from prefero.objectives.batch import Signal
-
-Kind = Literal["last", "layers", "mlp", "attention", "residual"]
-
-_NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "attention")}
-"""What families call the parts of a layer; a child's name contains one of these."""
-
-
-class Arranged(Protocol):
-    """Packed tokens, which know the node whose logits give each scored one's log-probability."""
-
-    @property
-    def parent(self) -> Int[Tensor, "scored"]: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StateRead:
-    """What is wanted at some nodes: the ``last`` hidden state, the states after all ``layers``, or the mean
-    activation of a part of every layer."""
-
-    kind: Kind
-    nodes: Int[Tensor, "*where"]
-    there: Tensor | None = None
-
-    @classmethod
-    def of(cls, signal: Signal, forest: Arranged, cells: CellIndex) -> StateRead:
-        """What a state signal reads for the cells of one view."""
-        if signal.name == "state":
-            return cls("last", cells.last)
-        if signal.name == "prompt_state":
-            return cls("last", cells.prompt_last)
-        predicting = forest.parent[cells.index.clamp(min=0)]
-        kinds: dict[str, Kind] = {"token_state": "last", "token_states": "layers"}
-        kind: Any = kinds.get(signal.name) or dict(signal.options)["part"]
-        return cls(kind, predicting, cells.index >= 0)
-
-    def shaped(self, values: Float[Tensor, "node *trailing"]) -> Float[Tensor, "*where *trailing"]:
-        """The values of the nodes in their places; 0 where no token is scored."""
-        values = values.unflatten(0, self.nodes.shape)
-        if self.there is None:
-            return values
-        return values.masked_fill(~self.there[(...,) + (None,) * (values.dim() - self.there.dim())], 0.0)
-
-
-@contextmanager
-def recorded(body: nn.Module, kinds: Collection[Kind]) -> Iterator[dict[Kind, list[Tensor]]]:
-    """Inside, a forward of the body leaves the mean activations of the wanted parts, layer by layer, one
-    number for every place of its input."""
-    found: dict[Kind, list[Tensor]] = {kind: [] for kind in kinds if kind not in ("last", "layers")}
-    with ExitStack() as hooks:
-        for kind, means in found.items():
-            for module in _parts(body, kind):
-                hook = module.register_forward_hook(partial(_record, means))
-                hooks.callback(hook.remove)
-        yield found
-
-
-def _record(means: list[Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
-    output = output if isinstance(output, Tensor) else output[0]
-    means.append(output.detach().to(torch.promote_types(output.dtype, torch.float32)).mean(-1))
-
-
-def _parts(body: nn.Module, kind: Kind) -> list[nn.Module]:
-    """The part of every layer; raises :class:`PreferoError` where a layer shows none of its names."""
-    layers = next(
-        (
-            module
-            for name, module in body.named_modules()
-            if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layers", "h", "blocks")
-        ),
-        None,
-    )
-    if layers is None:
-        raise PreferoError(f"{type(body).__name__} shows no list of layers to read activations from")
-    if kind == "residual":
-        return list(layers)
-    parts = []
-    for layer in layers:
-        children = dict(layer.named_children())
-        named = [name for name in children if any(part in name for part in _NAMES[kind])]
-        named = [name for name in named if "norm" not in name and "ln" not in name]
-        if not named:
-            raise PreferoError(
-                f"a {type(layer).__name__} of {type(body).__name__} has no part that is called "
-                f"{' or '.join(_NAMES[kind])}; it has {', '.join(children)}"
-            )
-        parts.append(children[named[0]])
-    return parts
-
-
-def last_feed_forward(body: nn.Module) -> nn.Module | None:
-    """The position-wise part of the last layer, where it has the usual name; wrapped layers show none."""
-    layers = getattr(body, "layers", getattr(body, "h", None))
-    if not isinstance(layers, nn.ModuleList) or not len(layers):
-        return None
-    found = dict(layers[-1].named_children()).get("mlp")
-    return found if found is not None and "forward" not in vars(found) else None
-
-
-@contextmanager
-def only_at(feed_forward: nn.Module, places: Int[Tensor, "place"]) -> Iterator[None]:
-    """Inside, ``feed_forward`` works at ``places`` of its flattened input and gives 0 elsewhere; these are
-    distinct."""
-    whole = feed_forward.forward
-
-    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        read = whole(hidden.flatten(0, -2)[None].index_select(1, places), *args, **kwargs)
-        if not isinstance(read, Tensor):
-            raise TypeError("the last feed-forward gives more than its output")
-        rows = hidden.shape[:-1].numel()
-        return (
-            read.new_zeros(rows, read.shape[-1])
-            .index_copy(0, places, read[0])
-            .unflatten(0, hidden.shape[:-1])
-        )
-
-    feed_forward.forward = forward
-    try:
-        yield
-    finally:
-        del feed_forward.forward
-
-
-Packing = Literal["trees", "dense", "flex", "padded"]
 
 FLEX_BLOCK = 128
 """Rows for FlexAttention are multiples of its block."""
+
+ATTRIBUTE = "_prefero_adapted"
+REPLACED = "_prefero_replaced_forward"
 
 
 @dataclass(slots=True)
@@ -157,45 +46,86 @@ class Adapted:
     other. ``sees``: all this was checked with images too.
     """
 
-    layout: Packing
+    packing: Packing
     own_head: bool = False
     trims: bool = False
     blocks: bool = False
     sees: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreForest:
-    """Log-probabilities of the scored nodes, signals of the readout rows, and what ``states`` read."""
+def install(inner: PreTrainedModel) -> None:
+    """Make the forward of this instance take a ``scoring`` keyword, and otherwise be the old one."""
+    own = inspect.signature(inner.forward)
+    vars(inner)[REPLACED] = vars(inner).get("forward")
 
-    forest: Forest
-    signals: tuple[Signal, ...]
-    states: tuple[StateRead, ...]
-    others: Mapping[str, OtherRows]
+    def forward(self: PreTrainedModel, *args: Any, scoring: Any = None, **kwargs: Any) -> Any:
+        if scoring is not None:
+            return scoring(self, vars(self)[ATTRIBUTE])
+        replaced = vars(self)[REPLACED]
+        return type(self).forward(self, *args, **kwargs) if replaced is None else replaced(*args, **kwargs)
+
+    parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = own.replace(parameters=[parameter, *own.parameters.values()])  # type: ignore[attr-defined]
+    inner.forward = MethodType(forward, inner)
+
+
+# What is asked of a forward
+
+
+class Packed(Protocol):
+    """Packed tokens: which are scored, which row of the readout gives each its log-probability, and which
+    cells of which view they belong to."""
+
+    @property
+    def cells(self) -> Mapping[str, CellIndex]: ...
+
+    @property
+    def target(self) -> Int[Tensor, "scored"]: ...
+
+    @property
+    def slot(self) -> Int[Tensor, "scored"]: ...
+
+    @property
+    def parent(self) -> Int[Tensor, "scored"]: ...
+
+
+Run = Callable[[PreTrainedModel, Adapted, Any, Sequence["StateRead"]], list[Tensor]]
+"""A forward of the body over packed tokens: the rows that the head reads, and then what each state reads."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoringPass:
+    """Log-probabilities of the scored tokens, what ``states`` read, and signals of the readout rows."""
+
+    run: Run
+    inputs: Packed
+    signals: tuple[Signal, ...] = ()
+    states: tuple[StateRead, ...] = ()
+    others: Mapping[str, OtherRows] = field(default_factory=dict)
 
     def __call__(self, model: PreTrainedModel, adapted: Adapted) -> tuple[Tensor, ...]:
-        forest = self.forest
-        rows, *states = _run(model, adapted, forest, self.states)
-        meter = Meter(
-            self.signals, {name: other.logits(model, adapted) for name, other in self.others.items()}
-        )
-        logps, signals = read_head(*output_head(model, adapted), rows, forest.slot, forest.target, meter)
+        rows, *states = self.run(model, adapted, self.inputs, self.states)
+        others = {name: other.logits(model, adapted) for name, other in self.others.items()}
+        head, rule = output_head(model, adapted)
+        meter = Meter(self.signals, others)
+        logps, signals = read_head(head, rule, rows, self.inputs.slot, self.inputs.target, meter)
         return logps, *states, *signals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReadoutRows:
-    """What the head reads at the readout nodes: the part of a second model that costs a body forward."""
+class ReadoutPass:
+    """The rows that the head reads: the part of a second model that costs a forward of the body."""
 
-    forest: Forest
+    run: Run
+    inputs: Packed
 
     def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        return _run(model, adapted, self.forest)[0]
+        return self.run(model, adapted, self.inputs, ())[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeadLogits:
-    """Only the head, on rows from :class:`ReadoutRows`."""
+class HeadPass:
+    """The logits of rows that a :class:`ReadoutPass` gave."""
 
     rows: Float[Tensor, "readout hidden"]
 
@@ -220,7 +150,7 @@ class OtherRows:
 
     def logits(self, caller: PreTrainedModel, adapted: Adapted) -> Callable[[int, int], Tensor]:
         def chunk(start: int, stop: int) -> Tensor:
-            head = HeadLogits(self.rows[start:stop])
+            head = HeadPass(self.rows[start:stop])
             with torch.no_grad(), self.context():
                 if self.inner is caller:
                     return head(caller, adapted)
@@ -229,8 +159,75 @@ class OtherRows:
         return chunk
 
 
+def run_forest(
+    model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead] = ()
+) -> list[Float[Tensor, "node *trailing"]]:
+    """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
+    inputs: dict[str, Any]
+    around: AbstractContextManager[Any]
+    if adapted.packing == "padded":
+        paths = PathRows.of(forest)
+        inputs = {"input_ids": paths.ids}
+        if forest.images is not None:
+            inputs |= row_inputs(model, body(model), forest, paths.ids)
+        around = nullcontext()
+        readout = paths.places(forest, forest.readout)
+        places = [paths.places(forest, state.nodes.flatten()) for state in states]
+    else:
+        readout, places = forest.readout, [state.nodes.flatten() for state in states]
+        if adapted.packing == "flex":
+            # At most eight lengths per octave, since each may compile again; padding costs at most an eighth.
+            forest = forest.padded_to(max(FLEX_BLOCK, 2 ** (len(forest).bit_length() - 4)))
+        ids = forest.ids[None]
+        inputs = {
+            "input_ids": ids,
+            "position_ids": forest.depth[None],
+            "attention_mask": torch.ones_like(ids),
+        }
+        if forest.images is not None:
+            inputs |= forest_inputs(model, body(model), forest)
+        around = attending(forest, adapted.packing, blocks=adapted.blocks)
+
+    read = torch.cat((readout, *places)).unique() if states else readout
+    wanted = {state.part for state in states}
+    asked: dict[str, Any] = {"use_cache": False, "return_dict": True}
+    if "layers" in wanted or (adapted.own_head and states):
+        asked["output_hidden_states"] = True
+    with around, trimmed(model, adapted, read), recorded(decoder(model), wanted) as means:
+        if adapted.own_head:
+            output = type(model).forward(model, **inputs, **asked)
+            rows, hidden = output.logits, output.hidden_states[-1] if states else output.logits
+        else:
+            output = body(model)(**inputs, **asked)
+            rows = hidden = output.last_hidden_state
+
+    found = [rows.flatten(0, -2).index_select(0, readout)]
+    for state, at in zip(states, places, strict=True):
+        if state.part == "last":
+            found.append(hidden.flatten(0, -2).index_select(0, at))
+        elif state.part == "layers":
+            layers = [layer.flatten(0, -2).index_select(0, at) for layer in output.hidden_states[1:]]
+            found.append(torch.stack(layers, -2))
+        else:
+            found.append(torch.stack([mean.flatten()[at] for mean in means[state.part]], -1))
+    return found
+
+
+# The parts of a model
+
+
+def body(model: PreTrainedModel) -> nn.Module:
+    """The model without its head; the model itself where a class has no such part."""
+    return model.get_decoder() if model.base_model is model else model.base_model
+
+
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """The body's part that reads text: all of it, unless the model sees or hears too."""
+    return body(model) if model.config.get_text_config() is model.config else model.get_decoder()
+
+
 def output_head(model: PreTrainedModel, adapted: Adapted) -> tuple[nn.Module, LogitRule]:
-    """What makes logits of the rows that a scoring pass hands to the head."""
+    """The module that makes logits of the rows that a run gives, and the rule that follows it."""
     if adapted.own_head:
         return nn.Identity(), LogitRule()
     head = model.get_output_embeddings()
@@ -240,81 +237,119 @@ def output_head(model: PreTrainedModel, adapted: Adapted) -> tuple[nn.Module, Lo
     return head, LogitRule.of(model.config.get_text_config())
 
 
-def _run(
-    model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead] = ()
-) -> list[Float[Tensor, "node *trailing"]]:
-    """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
-    inputs: dict[str, Any]
-    around: AbstractContextManager[Any]
-    if adapted.layout == "padded":
-        padded = PaddedRows.of(forest)
-        inputs = {"input_ids": padded.ids}
-        if forest.images is not None:
-            inputs |= row_inputs(model, body(model), forest, padded.ids)
-        around = nullcontext()
-        readout = padded.places(forest, forest.readout)
-        places = [padded.places(forest, read.nodes.flatten()) for read in states]
-    else:
-        readout, places = forest.readout, [read.nodes.flatten() for read in states]
-        if adapted.layout == "flex":
-            forest = forest.padded_to(_flex_multiple(len(forest)))
-        ids = forest.ids[None]
-        inputs = {
-            "input_ids": ids,
-            "position_ids": forest.depth[None],
-            "attention_mask": torch.ones_like(ids),
-        }
-        if forest.images is not None:
-            inputs |= forest_inputs(model, body(model), forest)
-        around = attending(forest, adapted.layout, blocks=adapted.blocks)
-
-    read = torch.cat((readout, *places)).unique() if states else readout
-    kinds = {read.kind for read in states}
-    asked: dict[str, Any] = {"use_cache": False, "return_dict": True}
-    if "layers" in kinds or (adapted.own_head and states):
-        asked["output_hidden_states"] = True
-    with around, _trimmed(model, adapted, read), recorded(decoder(model), kinds) as means:
-        if adapted.own_head:
-            output = type(model).forward(model, **inputs, **asked)
-            rows = output.logits
-            hidden = output.hidden_states[-1] if states else rows
-        else:
-            output = body(model)(**inputs, **asked)
-            rows = hidden = output.last_hidden_state
-
-    def of(kind: Kind, places: Tensor) -> Tensor:
-        if kind == "last":
-            return _at(hidden, places)
-        if kind == "layers":
-            return torch.stack([_at(layer, places) for layer in output.hidden_states[1:]], -2)
-        return torch.stack([mean.flatten()[places] for mean in means[kind]], -1)
-
-    return [_at(rows, readout), *(of(read.kind, at) for read, at in zip(states, places, strict=True))]
+def last_feed_forward(body: nn.Module) -> nn.Module | None:
+    """The position-wise part of the last layer, where it has the usual name; wrapped layers show none."""
+    layers = getattr(body, "layers", getattr(body, "h", None))
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
+        return None
+    mlp = dict(layers[-1].named_children()).get("mlp")
+    return mlp if mlp is not None and "forward" not in vars(mlp) else None
 
 
-def _flex_multiple(length: int) -> int:
-    """At most eight lengths an octave, since each may compile anew; padding costs an eighth at most."""
-    return max(FLEX_BLOCK, 2 ** (length.bit_length() - 4))
+@contextmanager
+def trimmed(model: PreTrainedModel, adapted: Adapted, places: Int[Tensor, "place"]) -> Iterator[None]:
+    """Make the last feed-forward work at ``places`` of its flattened input and give 0 elsewhere, if the model
+    is scored that way; places are distinct.
+
+    A layer that backward recomputes must do what it did in forward, so checkpointed models run whole.
+    """
+    feed_forward = last_feed_forward(decoder(model)) if adapted.trims else None
+    if feed_forward is None or any(getattr(m, "gradient_checkpointing", False) for m in model.modules()):
+        yield
+        return
+    whole = feed_forward.forward
+
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        read = whole(hidden.flatten(0, -2)[None].index_select(1, places), *args, **kwargs)
+        if not isinstance(read, Tensor):
+            raise TypeError("the last feed-forward gives more than its output")
+        filled = read.new_zeros(hidden.shape[:-1].numel(), read.shape[-1])
+        return filled.index_copy(0, places, read[0]).unflatten(0, hidden.shape[:-1])
+
+    feed_forward.forward = forward
+    try:
+        yield
+    finally:
+        del feed_forward.forward
 
 
-def _at(rows: Tensor, places: Tensor) -> Tensor:
-    return rows.flatten(0, -2).index_select(0, places)
+# States: what layers hold at some nodes
+
+StatePart = Literal["last", "layers", "mlp", "attention", "residual"]
+
+_NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "attention")}
+"""Names that families have for the parts of a layer; a child's name contains one of these."""
 
 
-def _trimmed(model: PreTrainedModel, adapted: Adapted, places: Tensor) -> AbstractContextManager[Any]:
-    """A layer that backward recomputes must do what it did in forward, so checkpointed models run whole."""
-    if not adapted.trims or any(getattr(m, "gradient_checkpointing", False) for m in model.modules()):
-        return nullcontext()
-    feed_forward = last_feed_forward(decoder(model))
-    return nullcontext() if feed_forward is None else only_at(feed_forward, places)
+@dataclass(frozen=True, slots=True, eq=False)
+class StateRead:
+    """What is read at some nodes: the ``last`` hidden state, the states after all ``layers``, or the mean
+    activation of a part of every layer. Where ``there`` is False, no token is scored."""
+
+    part: StatePart
+    nodes: Int[Tensor, "*where"]
+    there: Tensor | None = None
+
+    @classmethod
+    def of(cls, signal: Signal, inputs: Packed, cells: CellIndex) -> StateRead:
+        """What a state signal reads for the cells of one view."""
+        if signal.name == "state":
+            return cls("last", cells.last)
+        if signal.name == "prompt_state":
+            return cls("last", cells.prompt_last)
+        named: dict[str, StatePart] = {"token_state": "last", "token_states": "layers"}
+        part: Any = named.get(signal.name) or dict(signal.options)["part"]
+        return cls(part, inputs.parent[cells.index.clamp(min=0)], cells.index >= 0)
+
+    def shaped(self, values: Float[Tensor, "node *trailing"]) -> Float[Tensor, "*where *trailing"]:
+        """The values of the nodes in their places; 0 where no token is scored."""
+        values = values.unflatten(0, self.nodes.shape)
+        if self.there is None:
+            return values
+        return values.masked_fill(~self.there[(...,) + (None,) * (values.dim() - self.there.dim())], 0.0)
 
 
-def body(model: PreTrainedModel) -> nn.Module:
-    """The model without its head; the model itself where a class has no such part."""
-    found = model.base_model
-    return found if found is not model else model.get_decoder()
+@contextmanager
+def recorded(body: nn.Module, wanted: Collection[StatePart]) -> Iterator[dict[StatePart, list[Tensor]]]:
+    """Let a forward of the body leave the mean activations of the wanted parts, layer by layer, one number
+    for every place of its input."""
+    means: dict[StatePart, list[Tensor]] = {part: [] for part in wanted if part not in ("last", "layers")}
+    with ExitStack() as hooks:
+        for part, of_layers in means.items():
+            for module in _modules(body, part):
+                hook = module.register_forward_hook(partial(_record, of_layers))
+                hooks.callback(hook.remove)
+        yield means
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
-    """The body's part that reads text: all of it, unless the model sees or hears too."""
-    return body(model) if model.config.get_text_config() is model.config else model.get_decoder()
+def _record(means: list[Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
+    output = output if isinstance(output, Tensor) else output[0]
+    means.append(wide(output.detach()).mean(-1))
+
+
+def _modules(body: nn.Module, part: StatePart) -> list[nn.Module]:
+    """The part of every layer; raises :class:`PreferoError` where a layer shows none of its names."""
+    layers = next(
+        (
+            module
+            for name, module in body.named_modules()
+            if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layers", "h", "blocks")
+        ),
+        None,
+    )
+    if layers is None:
+        raise PreferoError(f"{type(body).__name__} shows no list of layers to read activations from")
+    if part == "residual":
+        return list(layers)
+    modules = []
+    for layer in layers:
+        children = dict(layer.named_children())
+        named = [name for name in children if any(known in name for known in _NAMES[part])]
+        named = [name for name in named if "norm" not in name and "ln" not in name]
+        if not named:
+            raise PreferoError(
+                f"a {type(layer).__name__} of {type(body).__name__} has no part that is called "
+                f"{' or '.join(_NAMES[part])}; it has {', '.join(children)}"
+            )
+        modules.append(children[named[0]])
+    return modules

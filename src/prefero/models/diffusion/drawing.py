@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import inspect
 import io
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from prefero.models.diffusion.conditions import Scene, family_of
 from prefero.models.diffusion.process import pixels, shrinks
 from prefero.models.diffusion.scoring import Denoiser, denoise, mapped
-from prefero.models.diffusion.source import bare, denoiser_of
+from prefero.models.diffusion.source import bare, denoiser_of, library
 
 
 @torch.no_grad()
@@ -41,7 +40,7 @@ def drawn(
     if hasattr(scheduler, "scale_noise"):
         walk = kind.from_config(scheduler.config)
     else:
-        walk = importlib.import_module("diffusers").DDIMScheduler.from_config(
+        walk = library().DDIMScheduler.from_config(
             scheduler.config, timestep_spacing="trailing", clip_sample=clip, thresholding=False
         )
     walk.set_timesteps(steps)

@@ -34,7 +34,7 @@ from prefero.models.diffusion.scoring import (
     uniform,
 )
 from prefero.models.diffusion.source import DenoiserSource, LoadedDenoiser, bare, loaded, write_lora
-from prefero.models.kind import Kind, Layout, PackedRows, Reading, Rows, parsed
+from prefero.models.kind import Batching, Dataset, Kind, PackedBatching, PackingChoice, Reading, parsed
 from prefero.models.loading import ModelSource, zero_dropout
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
@@ -86,7 +86,7 @@ NUMBERS_AT_ONCE = 1 << 18
 """How many numbers a row holds by default: 16 images of Stable Diffusion's at 512 pixels."""
 
 
-class Diffusion(Kind):
+class Diffusion(Kind[PictureItem, NoisyRow]):
     """A denoiser of diffusers: U-Nets and transformers, on pixels or latents, for diffusions and flows."""
 
     name = "diffusion"
@@ -184,12 +184,12 @@ class Diffusion(Kind):
             if isinstance(part, nn.Module) and name not in ("unet", "transformer"):
                 part.to(device).eval()
 
-    def rows(self, data: PictureDataset, layout: str) -> Rows:
-        return PackedRows(
+    def batching(self, data: Dataset[PictureItem], packing: str) -> Batching:
+        return PackedBatching(
             [item.draws * (len(item.values) + sum(len(at) for _, at in item.views.values())) for item in data]
         )
 
-    def budget(self, layout: str, device: torch.device) -> int:
+    def budget(self, packing: str, device: torch.device) -> int:
         """In noisy images."""
         vae = self._autoencoder
         channels = self._channels if vae is None else vae.config.latent_channels
@@ -226,13 +226,14 @@ class Diffusion(Kind):
         return self.parts.load()
 
     def other(self, name: str, dtype: torch.dtype) -> nn.Module:
-        model = loaded(ModelSource(name, dtype=str(dtype).removeprefix("torch.")))
+        kept_in: Any = str(dtype).removeprefix("torch.")
+        model = loaded(ModelSource(name, dtype=kept_in))
         self.adapt(model)
         return model
 
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
-        if layout not in ("auto", "padded"):
-            raise PreferoError(f"layout {layout!r} is for language models: images stand side by side")
+    def adapt(self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
+        if packing not in ("auto", "padded"):
+            raise PreferoError(f"layout {packing!r} is for language models: images stand side by side")
         if not keep_dropout:
             zero_dropout(model)
         inner = bare(model)

@@ -1,4 +1,5 @@
-"""Adapters as diffusers' pipelines read them."""
+"""Where a denoiser comes from, with its scheduler and pipeline; its adapters as diffusers' pipelines read
+them."""
 
 from __future__ import annotations
 
@@ -14,10 +15,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from prefero.errors import PreferoError, nearest
-from prefero.models.loading import ModelSource, first_line
-
-WRAPPED = "base_model.model."
-"""What PEFT puts before the names of a model that it wraps."""
+from prefero.models.loading import PEFT_PREFIX, ModelSource, first_line, unwrapped
 
 
 def write_lora(model: PeftModel, pipeline: Any, folder: Path) -> None:
@@ -28,7 +26,9 @@ def write_lora(model: PeftModel, pipeline: Any, folder: Path) -> None:
     if config.peft_type != "LORA" or config.modules_to_save:
         return
     part = denoiser_of(pipeline)
-    layers = {name.removeprefix(WRAPPED): value for name, value in get_peft_model_state_dict(model).items()}
+    layers = {
+        name.removeprefix(PEFT_PREFIX): value for name, value in get_peft_model_state_dict(model).items()
+    }
     pipeline.save_lora_weights(
         folder, **{f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": config.to_dict()}
     )
@@ -155,15 +155,10 @@ class LoadedDenoiser:
 
 def bare(model: nn.Module) -> Any:
     """The denoiser inside adapters and wrappers."""
-    while not hasattr(model, "register_to_config"):
-        inside = getattr(model, "module", getattr(model, "_orig_mod", None))
-        if isinstance(model, PeftModel):
-            model = model.get_base_model()
-        elif isinstance(inside, nn.Module):
-            model = inside
-        else:
-            raise PreferoError(f"{type(model).__name__} is no model of diffusers, nor a wrapper of one")
-    return model
+    inner = unwrapped(model)
+    if not hasattr(inner, "register_to_config"):
+        raise PreferoError(f"{type(inner).__name__} is no model of diffusers, nor a wrapper of one")
+    return inner
 
 
 def loaded(source: ModelSource, variant: str | None = None) -> nn.Module:

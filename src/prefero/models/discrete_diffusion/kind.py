@@ -1,4 +1,4 @@
-"""What a recipe says of discrete diffusion, and the noise that it thereby names."""
+"""Discrete diffusion models: masked language models, and those of uniform noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ from prefero.models.discrete_diffusion.scoring import (
     corrupted_row,
     sequences,
 )
-from prefero.models.kind import Layout, PaddedRows, Reading, Rows, parsed
-from prefero.models.loading import ModelSource, zero_dropout
+from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, Reading
+from prefero.models.loading import ModelSource, evaluating, zero_dropout
 from prefero.models.signals import SecondModel
-from prefero.models.text import SAMPLE_TOKENS, TextKind, length_limit, parts_of
+from prefero.models.text import SAMPLE_TOKENS, TextKind, length_limit
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, signals_of
 
@@ -83,7 +83,7 @@ class DiscreteDiffusionOptions(BaseModel):
 def noise_of(options: DiscreteDiffusionOptions, tokenizer: Any, config: Any) -> Noise:
     """The noise that the options name, with what they leave to the tokenizer and the model.
 
-    Raises :class:`PreferoError` for a mask token that there is not.
+    Raises :class:`PreferoError` for a mask token that is missing or unknown.
     """
     size = config.get_text_config().vocab_size
     if options.noise == "uniform":
@@ -108,10 +108,10 @@ def noise_of(options: DiscreteDiffusionOptions, tokenizer: Any, config: Any) -> 
 
 
 LOADERS = ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel")
-"""What models that bring their own code call themselves, the most fitting first."""
+"""Names under which models that bring their own code register, the most fitting first."""
 
 
-class DiscreteDiffusion(TextKind):
+class DiscreteDiffusion(TextKind[CorruptedRow]):
     """A masked language model of transformers, or one that is called like it (LLaDA, with its own code).
 
     A row costs its sequences at all times, each as long as the longest.
@@ -120,6 +120,7 @@ class DiscreteDiffusion(TextKind):
     name = "discrete_diffusion"
     redrawn = "times and noise of a discrete diffusion model are drawn anew in every epoch"
     loader, what = LOADERS[0], "masked language model"
+    options_type = DiscreteDiffusionOptions
 
     def __init__(
         self,
@@ -128,8 +129,8 @@ class DiscreteDiffusion(TextKind):
         source: ModelSource,
         options: DiscreteDiffusionOptions,
     ) -> None:
-        super().__init__(config, _with_end(processor), source)
-        self.options = options
+        super().__init__(config, _with_end(processor), source, options)
+        self.canvas = options.canvas
         own = getattr(config, "auto_map", None) or {}
         self.loader = next((name for name in LOADERS if name in own), LOADERS[0])
         adapter = DiscreteDiffusionAdapter(
@@ -142,18 +143,9 @@ class DiscreteDiffusion(TextKind):
         self.drawing = Drawing(adapter, options.draws, options.noise_per, options.model_dump_json())
         self.longest = 0
 
-    @classmethod
-    def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
-        chosen = parsed(DiscreteDiffusionOptions, options, cls.name)
-        return cls(*parts_of(model, processor, cls.processor_loader), chosen)
-
     @property
     def adapter(self) -> DiscreteDiffusionAdapter:
         return self.drawing.adapter
-
-    @property
-    def canvas(self) -> int | None:
-        return self.options.canvas
 
     # Data
 
@@ -172,20 +164,17 @@ class DiscreteDiffusion(TextKind):
                     "model.options.tokens, or set it to position"
                 )
 
-    def prepared(self, examples: Examples, needs: Needs, reading: Reading) -> Examples:
-        if self.options.ends:
-            return examples
-        open_ended = [
-            replace(one, responses=tuple(replace(response, ended=False) for response in one.responses))
-            for one in examples
-        ]
-        return replace(examples, items=open_ended)
-
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
-        known = isinstance(source, TokenDataset | Examples)
-        source = source if known else load_examples(source, split=reading.split)
+        if not isinstance(source, TokenDataset | Examples):
+            source = load_examples(source, split=reading.split)
+        if isinstance(source, Examples) and not self.options.ends:
+            open_ended = [
+                replace(example, responses=tuple(replace(one, ended=False) for one in example.responses))
+                for example in source
+            ]
+            source = replace(source, items=open_ended)
         if reading.max_length is None and self.tokenizer.model_max_length < self.usual_length:
-            # less than the model has positions, for RoBERTa
+            # fewer tokens than the model has positions, for RoBERTa
             reading = replace(reading, max_length=self.tokenizer.model_max_length)
         data = super().read(source, needs, reading)
         for item in data:
@@ -199,12 +188,12 @@ class DiscreteDiffusion(TextKind):
         return replace(data, examples=tuple(sequences(item, self.drawing) for item in data))
 
     def _impossible(self, item: TokenExample) -> int | None:
-        """A generated token that the noise has no way to."""
+        """A generated token that the noise has no way to, if there is one."""
         for cell in item.all_cells:
-            made = cell.response if cell.scored is None else cell.response[cell.scored]
-            wrong = ~self.adapter.noise.makes(torch.from_numpy(made)).numpy()
+            generated = cell.response if cell.scored is None else cell.response[cell.scored]
+            wrong = ~self.adapter.noise.makes(torch.from_numpy(generated)).numpy()
             if wrong.any():
-                return int(made[wrong][0])
+                return int(generated[wrong][0])
         return None
 
     def _named(self, token: int) -> str:
@@ -216,26 +205,26 @@ class DiscreteDiffusion(TextKind):
             "model.options.vocabulary, or leave it out"
         )
 
-    def rows(self, data: TokenDataset, layout: str) -> Rows:
+    def batching(self, data: Dataset[TokenExample], packing: str) -> Batching:
         cells = [example.all_cells for example in data]
-        return PaddedRows(
+        return PaddedBatching(
             [len(some) * self.options.draws for some in cells],
             [max(len(cell.context) + len(cell.response) for cell in some) for some in cells],
         )
 
-    def budget(self, layout: str, device: torch.device) -> int:
+    def budget(self, packing: str, device: torch.device) -> int:
         return 4096 if device.type == "cpu" else 16384
 
-    def collate(self, items: Sequence[SequenceExample], seeds: Sequence[int]) -> CorruptedRow:
-        return corrupted_row(items, seeds)
+    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> CorruptedRow:
+        return corrupted_row(cast("Sequence[SequenceExample]", items), seeds)  # which :meth:`read` makes
 
     # Models
 
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
-        if layout not in ("auto", "padded"):
+    def adapt(self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
+        if packing not in ("auto", "padded"):
             raise PreferoError(
-                f"layout is {layout}, but every token of a sequence sees every other here, so that sequences "
-                "are rows of their own: leave training.layout out"
+                f"layout is {packing}, but every token of a sequence sees every other here, so that "
+                "sequences are rows of their own: leave training.layout out"
             )
         if not keep_dropout:
             zero_dropout(model)
@@ -253,7 +242,7 @@ class DiscreteDiffusion(TextKind):
 
     def _called(self, model: nn.Module) -> Callable[..., Any]:
         """The model, giving the logits of every position at its own place."""
-        return model if self.options.predicts == "own" else partial(_moved_on, model)
+        return model if self.options.predicts == "own" else partial(_shifted, model)
 
     def masks(self, inputs: CorruptedRow) -> dict[str, Tensor]:
         return inputs.masks(self.options.tokens)
@@ -285,13 +274,9 @@ class DiscreteDiffusion(TextKind):
             tokens[row, : len(context)] = torch.from_numpy(context)
             there[row, :end], generated[row, len(context) : end] = True, True
         generator = torch.Generator(device).manual_seed(seed)
-        training = model.training
-        model.eval()
-        try:
-            made = self._sampled(model, tokens.to(device), generated.to(device), there.to(device), generator)
-        finally:
-            model.train(training)
-        return [row[len(c) : end].numpy() for row, c, end in zip(made.cpu(), given, ends, strict=True)]
+        with evaluating(model):
+            drawn = self._sampled(model, tokens.to(device), generated.to(device), there.to(device), generator)
+        return [row[len(c) : end].numpy() for row, c, end in zip(drawn.cpu(), given, ends, strict=True)]
 
     def _sampled(
         self, model: nn.Module, tokens: Tensor, generated: Tensor, there: Tensor, generator: torch.Generator
@@ -309,11 +294,11 @@ class DiscreteDiffusion(TextKind):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def _moved_on(model: nn.Module, **given: Any) -> Tensor:
+def _shifted(model: nn.Module, **given: Any) -> Tensor:
     """Logits of models that give them one position early; the first position, which none predicts, is always
     given."""
-    found = model(**given).logits
-    return torch.cat((found[:, :1], found[:, :-1]), 1)
+    logits = model(**given).logits
+    return torch.cat((logits[:, :1], logits[:, :-1]), 1)
 
 
 def _with_end(tokenizer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sequences drawn from discrete diffusion models."""
+"""Sequences drawn from discrete diffusion models, and a masked language model that is told the time."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ class TimedMaskedConfig(PreTrainedConfig):
     waves."""
 
     model_type = "prefero_timed_masked"
+    prefero_kind = "discrete_diffusion"
     sub_configs: ClassVar[dict[str, type]] = {"inner": AutoConfig}
 
     def __init__(

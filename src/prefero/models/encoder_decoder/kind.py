@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -16,24 +16,26 @@ from prefero.data.encode import Encoder
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.encoder_decoder import scoring as seq2seq
-from prefero.models.encoder_decoder.scoring import EncoderDecoderRows, arrange
-from prefero.models.kind import Layout, PaddedRows, Reading, Rows
-from prefero.models.loading import innermost
+from prefero.models.causal.forward import ATTRIBUTE, install
+from prefero.models.causal.scoring import scored_views
+from prefero.models.encoder_decoder.scoring import READABLE, EncoderDecoderRows, arrange, checked, decode
+from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, Reading
+from prefero.models.loading import innermost, zero_dropout
 from prefero.models.signals import STATES, SecondModel, check_signals
-from prefero.models.text import TextKind, has_experts, length_limit
+from prefero.models.text import EXPERTS, TextKind, length_limit
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes, model_names, signals_of
 
 Ids = NDArray[np.int64]
 
 
-class EncoderDecoder(TextKind):
+class EncoderDecoder(TextKind[EncoderDecoderRows]):
     """T5, BART and their like. What their tokenizers put around a text stands around prompts and responses:
     the encoder reads the end token behind a prompt, and a start token that every response begins with (BART)
     is read, but not scored.
 
-    A row costs its prompts and responses, all as long as the longest of them.
+    A row costs its prompts and responses, all as long as the longest of them. As for
+    :class:`~prefero.models.causal.scoring.Language`, a model can be scored with the class alone.
     """
 
     name = "encoder_decoder"
@@ -43,7 +45,7 @@ class EncoderDecoder(TextKind):
 
     @cached_property
     def around(self) -> tuple[Ids, Ids]:
-        """What the tokenizer puts before and behind a text."""
+        """The tokens that the tokenizer puts before and behind a text."""
         encoder = Encoder(self.tokenizer)
         return encoder.start, encoder.finish
 
@@ -74,7 +76,7 @@ class EncoderDecoder(TextKind):
         )
 
     def _columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """Annotations of tokens say nothing of the start token."""
+        """Annotations of tokens, with a 0 for the start token."""
         width = len(self.around[0])
         return {
             name: tuple(np.concatenate([np.zeros(width, row.dtype), row]) for row in values)
@@ -83,37 +85,72 @@ class EncoderDecoder(TextKind):
             for name, values in columns.items()
         }
 
-    def rows(self, data: TokenDataset, layout: str) -> Rows:
+    def batching(self, data: Dataset[TokenExample], packing: str) -> Batching:
         cells = [example.all_cells for example in data]
-        return PaddedRows(
+        return PaddedBatching(
             [len(some) + len({cell.context.tobytes() for cell in some}) for some in cells],
             [max(max(len(cell.context), len(cell.response)) for cell in some) for some in cells],
         )
 
-    def budget(self, layout: str, device: torch.device) -> int:
+    def budget(self, packing: str, device: torch.device) -> int:
         return 4096 if device.type == "cpu" else 16384
 
-    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> EncoderDecoderRows:
+    @staticmethod
+    def collate(items: Sequence[TokenExample], seeds: Sequence[int] = ()) -> EncoderDecoderRows:
         return arrange(items)
 
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
-        if layout not in ("auto", "padded"):
+    @staticmethod
+    def adapt(model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
+        """Make an encoder–decoder language model score rows, and return the name of their packing.
+
+        Call it after adapters are added and before the model is wrapped for distribution or mixed precision.
+        The way it will be scored is checked on the model itself, against its own forward with labels, one
+        response at a time. A second call changes nothing. Dropout is set to 0 unless ``keep_dropout``.
+
+        Raises:
+            PreferoError: for another packing, for a model that is no encoder–decoder language model, and for
+                one that gives other numbers than its own forward.
+        """
+        if packing not in ("auto", "padded"):
             raise PreferoError(
-                f"layout is {layout}, but the prompts and responses of an encoder–decoder are rows of their "
+                f"layout is {packing}, but the prompts and responses of an encoder–decoder are rows of their "
                 "own: leave training.layout out"
             )
-        seq2seq.adapt(model, keep_dropout=keep_dropout)
+        inner = innermost(model)
+        if not inner.config.is_encoder_decoder:
+            raise PreferoError(
+                f"{type(inner).__name__} has no encoder: it reads prompt and response as one text, which "
+                "prefero.models.causal.scoring.Language scores; encoder–decoders are loaded with "
+                "AutoModelForSeq2SeqLM"
+            )
+        if ATTRIBUTE not in vars(inner):
+            if not keep_dropout:
+                zero_dropout(model)
+            adapted = checked(inner)
+            install(inner)
+            vars(inner)[ATTRIBUTE] = adapted
         return "encoder and decoder rows"
 
+    @staticmethod
     def score(
-        self,
         model: nn.Module,
         inputs: EncoderDecoderRows,
         signals: frozenset[Signal] = frozenset(),
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
-        return seq2seq.score(model, inputs, signals, others=others)
+        """Score every view of some rows in one call of the (possibly wrapped) model.
+
+        As :meth:`prefero.models.causal.scoring.Language.score`, with the signals of
+        :mod:`prefero.models.signals` except states after every layer and mean activations. Second models are
+        encoder–decoders with the same vocabulary.
+
+        Raises:
+            PreferoError: for unknown signals, and those that lack their second model.
+        """
+        _refuse_unreadable(signals)
+        adapt = EncoderDecoder.adapt
+        return scored_views(model, inputs, inputs.prompts, decode, adapt, signals, others or {})
 
     def masks(self, inputs: EncoderDecoderRows) -> dict[str, Tensor]:
         return {view: cells.index >= 0 for view, cells in inputs.cells.items()}
@@ -121,16 +158,22 @@ class EncoderDecoder(TextKind):
     def check(self, needs: Needs) -> None:
         signals = sorted(signals_of(needs), key=repr)
         check_signals(signals, dict.fromkeys(model_names(needs)))
-        for signal in signals:
-            if signal.name in STATES and signal.name not in seq2seq.READABLE:
-                raise PreferoError(
-                    f"an encoder–decoder gives no signal {signal.name!r}; of states, there are "
-                    f"{', '.join(seq2seq.READABLE)}"
-                )
+        _refuse_unreadable(signals)
 
     def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
         inner: Any = innermost(model.model if isinstance(model, SecondModel) else model)
         return {"hidden": inner.config.hidden_size, "layer": inner.config.num_hidden_layers}
 
     def leaves_out(self, model: nn.Module) -> bool:
-        return has_experts(self.config)
+        """Experts can be left out of a step."""
+        text = self.config.get_text_config()
+        return any(getattr(text, name, None) for name in EXPERTS)
+
+
+def _refuse_unreadable(signals: Iterable[Signal]) -> None:
+    for signal in signals:
+        if signal.name in STATES and signal.name not in READABLE:
+            raise PreferoError(
+                f"an encoder–decoder gives no signal {signal.name!r}; of states, there are "
+                f"{', '.join(READABLE)}"
+            )

@@ -1,29 +1,27 @@
-"""Examples as rows of an encoder and rows of a decoder: prompts and responses, each once."""
+"""Examples as rows of an encoder and rows of a decoder: prompts and responses, each once.
+
+They are scored as forests are (:mod:`prefero.models.causal.scoring`), inside one call of the model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from prefero.data.packing import CellIndex
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.causal.forward import Adapted, OtherRows, StateRead, output_head
-from prefero.models.causal.scoring import ATTRIBUTE, by_view, install
-from prefero.models.head import read_head
-from prefero.models.loading import innermost, zero_dropout
-from prefero.models.selfcheck import TOLERANCE
-from prefero.models.signals import STATES, Meter, SecondModel, check_signals
-from prefero.objectives.batch import Signal, TokenLogps
+from prefero.models.causal.forward import Adapted, ScoringPass, StateRead
+from prefero.models.causal.selfcheck import FAILURES, TOLERANCE, summary
+from prefero.models.loading import evaluating
 
 IGNORED = -100
 """Stands in labels where there is no token, as transformers has it."""
@@ -47,13 +45,18 @@ class EncoderDecoderRows:
     cells: Mapping[str, CellIndex]
 
     def __len__(self) -> int:
-        """What goes through the network: places of prompts and of responses."""
+        """The places that go through the network, of prompts and of responses."""
         return self.prompts.numel() + self.labels.numel()
 
     @property
     def parent(self) -> Int[Tensor, "scored"]:
-        """Where the log-probability of each scored token is predicted."""
+        """The place at which each scored token is predicted."""
         return self.scored
+
+    @property
+    def slot(self) -> Int[Tensor, "scored"]:
+        """The readout row of each scored token: its own."""
+        return torch.arange(len(self.scored), device=self.scored.device)
 
     @property
     def target(self) -> Int[Tensor, "scored"]:
@@ -94,8 +97,10 @@ def arrange(examples: Sequence[TokenExample]) -> EncoderDecoderRows:
     scored = np.flatnonzero(wanted)
     position = np.full(wanted.size, -1)
     position[scored] = np.arange(len(scored))
-    following = iter(row_of)
-    places = {name: _places(rows, following, position.reshape(labels.shape)) for name, rows in views.items()}
+    rows_in_order = iter(row_of)
+    places = {
+        name: _places(rows, rows_in_order, position.reshape(labels.shape)) for name, rows in views.items()
+    }
 
     width = max(map(len, contexts))
     lengths = np.array([len(context) for context in contexts])
@@ -117,7 +122,7 @@ def _padded(rows: Sequence[Any], width: int, beyond: int) -> Any:
 
 
 def _places(rows: Sequence[tuple[Cell, ...]], row_of: Iterator[int], position: Any) -> CellIndex:
-    """Where the cells of a view are, which are the next in ``row_of``."""
+    """The places of the cells of a view, whose rows are the next in ``row_of``."""
     shape = len(rows), max(len(cells) for cells in rows)
     longest = max(len(cell.response) for cells in rows for cell in cells)
     index = np.full((*shape, longest), -1)
@@ -134,36 +139,6 @@ def _places(rows: Sequence[tuple[Cell, ...]], row_of: Iterator[int], position: A
 
 READABLE = ("state", "prompt_state", "token_state")
 """The states that a decoder gives."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreRows:
-    """Log-probabilities of the scored tokens, what ``states`` read, and signals of the scored places."""
-
-    rows: EncoderDecoderRows
-    signals: tuple[Signal, ...]
-    states: tuple[StateRead, ...]
-    others: Mapping[str, OtherRows]
-
-    def __call__(self, model: PreTrainedModel, adapted: Adapted) -> tuple[Tensor, ...]:
-        rows = self.rows
-        read, *states = decode(model, adapted, rows, self.states)
-        meter = Meter(
-            self.signals, {name: other.logits(model, adapted) for name, other in self.others.items()}
-        )
-        slot = torch.arange(len(read), device=read.device)
-        logps, signals = read_head(*output_head(model, adapted), read, slot, rows.target, meter)
-        return logps, *states, *signals
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredRows:
-    """What the head reads at the scored places: the part of a second model that costs a forward."""
-
-    rows: EncoderDecoderRows
-
-    def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        return decode(model, adapted, self.rows)[0]
 
 
 def decode(
@@ -187,8 +162,8 @@ def decode(
             return_dict=True,
             **({"output_hidden_states": True} if states else {}),
         )
-        found = output.logits
-        hidden = output.decoder_hidden_states[-1] if states else found
+        read = output.logits
+        hidden = output.decoder_hidden_states[-1] if states else read
     else:
         output = model.get_decoder()(
             input_ids=inputs,
@@ -197,17 +172,17 @@ def decode(
             use_cache=False,
             return_dict=True,
         )
-        found = hidden = output.last_hidden_state
+        read = hidden = output.last_hidden_state
 
     def at(values: Tensor, places: Tensor) -> Tensor:
         width = rows.labels.shape[1]
         return values[places.div(width, rounding_mode="floor"), places % width]
 
-    return [at(found, rows.scored), *(at(hidden, read.nodes.flatten()) for read in states)]
+    return [at(read, rows.scored), *(at(hidden, state.nodes.flatten()) for state in states)]
 
 
 def shifted(model: PreTrainedModel, labels: Int[Tensor, "row place"]) -> Int[Tensor, "row place"]:
-    """What the decoder reads where it is to predict the labels, as the model's family has it."""
+    """The decoder's input where it is to predict the labels, as the model's family has it."""
     own: Callable[..., Tensor] | None = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if own is not None:
         return own(labels=labels)
@@ -216,97 +191,29 @@ def shifted(model: PreTrainedModel, labels: Int[Tensor, "row place"]) -> Int[Ten
     return inputs.masked_fill(inputs == IGNORED, model.config.pad_token_id)
 
 
-def adapt(model: nn.Module, *, keep_dropout: bool = False) -> None:
-    """Make an encoder–decoder language model score rows.
+def checked(model: PreTrainedModel) -> Adapted:
+    """How the model's head is read so that it gives the model's own numbers.
 
-    Call it after adapters are added and before the model is wrapped for distribution or mixed precision. The
-    way it will be scored is checked on the model itself, against its own forward with labels, one response at
-    a time. A second call changes nothing. Dropout is set to 0 unless ``keep_dropout``.
-
-    Raises:
-        PreferoError: for what is no encoder–decoder language model, or gives other numbers than its forward.
+    Raises :class:`PreferoError` where its own forward with labels fails, or neither way agrees with it.
     """
-    inner = innermost(model)
-    if not inner.config.is_encoder_decoder:
-        raise PreferoError(
-            f"{type(inner).__name__} has no encoder: it reads prompt and response as one text, which "
-            "prefero.models.causal.scoring scores; encoder–decoders are loaded with AutoModelForSeq2SeqLM"
-        )
-    if ATTRIBUTE in vars(inner):
-        return
-    if not keep_dropout:
-        zero_dropout(model)
-    adapted = _checked(inner)
-    install(inner)
-    vars(inner)[ATTRIBUTE] = adapted
-
-
-def score(
-    model: nn.Module,
-    rows: EncoderDecoderRows,
-    signals: frozenset[Signal] = frozenset(),
-    *,
-    others: Mapping[str, nn.Module | SecondModel] | None = None,
-) -> dict[str, TokenLogps]:
-    """Score every view of some rows in one call of the (possibly wrapped) model.
-
-    As :func:`prefero.models.causal.scoring.score`, with the signals of :mod:`prefero.models.signals` except
-    states after every layer and mean activations. Second models are encoder–decoders with the same
-    vocabulary.
-
-    Raises:
-        PreferoError: for signals that there are not, or that lack their second model.
-    """
-    adapt(model)
-    seconds = {
-        name: other if isinstance(other, SecondModel) else SecondModel(other)
-        for name, other in (others or {}).items()
-    }
-    check_signals(tuple(signals), seconds)
-    ordered = sorted(signals, key=repr)
-    tokens = tuple(signal for signal in ordered if signal.name not in STATES)
-    states = [signal for signal in ordered if signal.name in STATES]
-    if missing := [signal.name for signal in states if signal.name not in READABLE]:
-        raise PreferoError(
-            f"an encoder–decoder gives no signal {missing[0]!r}; of states, there are {', '.join(READABLE)}"
-        )
-    reads = tuple(StateRead.of(signal, rows, cells) for cells in rows.cells.values() for signal in states)
-    wanted = sorted({str(signal.against) for signal in tokens if signal.against})
-    compared = {name: _other_rows(seconds[name], rows) for name in wanted}
-    scoring = ScoreRows(rows, tokens, reads, compared)
-    logps, *given = model(input_ids=rows.prompts, scoring=scoring)
-    inside, measured = given[: len(reads)], given[len(reads) :]
-    shaped = [read.shaped(values) for read, values in zip(reads, inside, strict=True)]
-    return by_view(rows.cells, logps, dict(zip(tokens, measured, strict=True)), states, shaped)
-
-
-def _other_rows(second: SecondModel, rows: EncoderDecoderRows) -> OtherRows:
-    adapt(second.model)
-    with torch.no_grad(), second.context():
-        read = second.model(input_ids=rows.prompts, scoring=ScoredRows(rows))
-    return OtherRows(second.model, innermost(second.model), second.context, rows.prompts, read)
-
-
-def _checked(model: PreTrainedModel) -> Adapted:
-    """How the model's head is to be read, if it then gives the model's own numbers."""
-    examples = _some(model)
+    examples = _sample(model)
     rows = arrange(examples).to(model.device)
     reasons = []
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         try:
-            alone = [_alone(model, cell) for one in examples for cell in one.cells]
-        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+            alone = [_alone(model, cell) for example in examples for cell in example.cells]
+        except FAILURES as error:
             raise PreferoError(
                 f"{type(model).__name__} cannot be scored: its own forward with labels fails: {error}"
             ) from error
         expected = torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
         for adapted in (Adapted("padded"), Adapted("padded", own_head=True)):
             try:
-                logps, *_ = ScoreRows(rows, (), (), {})(model, adapted)
+                logps, *_ = ScoringPass(decode, rows)(model, adapted)
             except torch.OutOfMemoryError:
                 raise
-            except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-                reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            except FAILURES as error:
+                reasons.append(summary(error))
                 continue
             worst = float((rows.cells[""].gather(logps).flatten(0, 1) - expected).abs().max())
             rounding = 8 * torch.finfo(model.dtype).eps * float(expected.abs().max())
@@ -323,7 +230,8 @@ def _alone(model: PreTrainedModel, cell: Cell) -> Float[Tensor, " token"]:
     return logits[0].float().log_softmax(-1).gather(-1, labels[0, :, None])[:, 0]
 
 
-def _some(model: PreTrainedModel) -> list[TokenExample]:
+def _sample(model: PreTrainedModel) -> list[TokenExample]:
+    """Two prompts with two responses each, of random tokens."""
     generator = np.random.default_rng(0)
     vocabulary = model.config.get_text_config().vocab_size
 
@@ -334,15 +242,3 @@ def _some(model: PreTrainedModel) -> list[TokenExample]:
         TokenExample(tuple(Cell(context, text(length)) for length in lengths), {}, number)
         for number, (context, lengths) in enumerate([(text(7), (6, 3)), (text(4), (2, 7))])
     ]
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True

@@ -13,7 +13,7 @@ from prefero.data.formats import load_examples
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError, nearest
-from prefero.models.kind import Kind, Layout, PackedRows, Reading, Rows, no_options
+from prefero.models.kind import Batching, Dataset, Kind, PackedBatching, PackingChoice, Reading, no_options
 from prefero.models.loading import ModelSource
 from prefero.models.signals import SecondModel
 from prefero.models.tabular import policy as tabular
@@ -26,7 +26,7 @@ RESPONSES_AT_ONCE = 65536
 """Far more than a table's row needs: usually a whole optimizer step is one."""
 
 
-class Tabular(Kind):
+class Tabular(Kind[TokenExample, TableRow]):
     """A row is some examples' places in the table, and costs one for every response."""
 
     name = "tabular"
@@ -68,10 +68,10 @@ class Tabular(Kind):
             for_method=reading.method,
         )
 
-    def rows(self, data: TokenDataset, layout: str) -> Rows:
-        return PackedRows([len(example.all_cells) for example in data])
+    def batching(self, data: Dataset[TokenExample], packing: str) -> Batching:
+        return PackedBatching([len(example.all_cells) for example in data])
 
-    def budget(self, layout: str, device: torch.device) -> int:
+    def budget(self, packing: str, device: torch.device) -> int:
         return RESPONSES_AT_ONCE
 
     def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> TableRow:
@@ -81,13 +81,14 @@ class Tabular(Kind):
         return self.source.load("AutoModel", "tabular policy")
 
     def other(self, name: str, dtype: torch.dtype) -> nn.Module:
-        source = ModelSource(name, dtype=str(dtype).removeprefix("torch."))
+        kept_in: Any = str(dtype).removeprefix("torch.")
+        source = ModelSource(name, dtype=kept_in)
         config = source.config()
         if not isinstance(config, TabularConfig) or config.table != self.table:
             raise PreferoError(f"{name} has not the policy's table: of both, every response has a place")
         return source.load("AutoModel", "tabular policy")
 
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
+    def adapt(self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
         return "table"
 
     def score(

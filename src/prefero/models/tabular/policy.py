@@ -42,6 +42,7 @@ class TabularConfig(PreTrainedConfig):
     response; None is a free logit for each."""
 
     model_type = "prefero_tabular"
+    prefero_kind = "tabular"
 
     def __init__(
         self,

@@ -5,43 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from prefero.data.arrange import one_cycle
 from prefero.data.examples import Example, Examples, Text
+from prefero.data.formats import load_examples
 from prefero.data.images import ImageBatch, ImagePrompts, Pictures
 from prefero.data.packing import Forest, pack
 from prefero.data.pictures import Picture, check, corrupted
+from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts, sample
-from prefero.models.causal import scoring as language
+from prefero.models.causal.images import placeholder
 from prefero.models.causal.scoring import Language
-from prefero.models.kind import Layout, Reading, parsed
-from prefero.models.text import length_limit, parts_of, sample_tokens
-from prefero.models.vision_language.images import placeholder, train_parts
+from prefero.models.kind import Packing, PackingChoice, Reading
+from prefero.models.loading import adapter_layers
+from prefero.models.text import length_limit, sample_tokens
 from prefero.objectives.needs import Needs
 
 VIEW = "corrupted"
-"""The view in which the same responses stand under a spoiled image."""
-
+"""The view in which the same responses stand under a corrupted image."""
 
 WHOLE_PROMPTS = ("paligemma",)
 """Families whose prompt tokens see those behind them."""
 
+PROJECTORS = ("projector", "connector", "merger", "embed_vision", "aligner", "resampler")
+TOWERS = ("vision", "visual", "image_tower")
+"""Names that families have for their parts: a parameter's name contains one of these."""
+
 
 class VisionLanguageOptions(BaseModel):
-    """``corruption`` is how images are spoiled for methods that compare with a spoiled one, unless the rows
-    have ``images_corrupted``, and ``strength`` how much (:mod:`prefero.data.pictures`). ``train`` are the
-    parts that learn where there are no adapters: the text's alone, with the projector between the two, or
-    all."""
+    """``model.options`` of a recipe.
+
+    ``corruption`` is how images are corrupted for methods that compare with a corrupted one, unless the rows
+    have ``images_corrupted``, and ``strength`` how much (:mod:`prefero.data.pictures`). ``train`` says which
+    parts learn where there are no adapters: the text model alone, it and the projector, or all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,7 +58,7 @@ class VisionLanguageOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenPrompt:
-    """A prompt with what it shows."""
+    """A prompt with the images that it shows."""
 
     text: Text
     images: Pictures
@@ -63,14 +69,16 @@ class SeenPrompt:
 
 
 class VisionLanguage(Language):
-    """A model of transformers that makes text of images and text; a row costs its unique tokens, those of
-    images among them."""
+    """A model of transformers that writes text about images and text; a row costs its unique tokens, image
+    tokens included."""
 
     name = "vision_language"
     lora_targets = r"(?!.*(vision|visual|projector|connector|merger|resampler|audio)).*_proj"
     loader, what = "AutoModelForImageTextToText", "vision-language model"
     processor_loader = "AutoProcessor"
+    options_type = VisionLanguageOptions
     usual_length = 4096
+    images: ImagePrompts
 
     def __init__(self, config: Any, processor: Any, source: Any, options: VisionLanguageOptions) -> None:
         if (
@@ -86,47 +94,34 @@ class VisionLanguage(Language):
                 f"a model of type {config.model_type!r} reads a prompt in both directions, so that a part "
                 "of one cannot be shared with another: it is not supported. Name one that reads in order"
             )
-        super().__init__(config, processor, source)
-        self.options = options
-        self._images = ImagePrompts(processor, placeholder(config))
-
-    @classmethod
-    def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
-        found = parsed(VisionLanguageOptions, options, cls.name)
-        check(found.corruption, found.strength)
-        return cls(*parts_of(model, processor, cls.processor_loader), found)
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.processor.tokenizer
-
-    @property
-    def images(self) -> ImagePrompts:
-        return self._images
+        check(options.corruption, options.strength)
+        super().__init__(config, processor, source, options)
+        self.tokenizer = processor.tokenizer
+        self.images = ImagePrompts(processor, placeholder(config))
 
     # Data
 
-    def prepared(self, examples: Examples, needs: Needs, reading: Reading) -> Examples:
-        """The examples with spoiled images, where they are asked for and rows have none of their own.
+    def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
+        """Rows as for any language model. Where corrupted images are asked for and rows have none of their
+        own, which image is corrupted how depends on the run's seed and the example's place alone."""
+        if VIEW in needs.views and not isinstance(source, TokenDataset):
+            examples = source if isinstance(source, Examples) else load_examples(source, split=reading.split)
+            lenders = one_cycle(len(examples), reading.seed) if len(examples) > 1 else [0]
+            items = [
+                example
+                if VIEW in example.prompts
+                else self._corrupted(example, examples[int(lender)], (reading.seed, place))
+                for place, (example, lender) in enumerate(zip(examples, lenders, strict=True))
+            ]
+            source = replace(examples, items=items)
+        return super().read(source, needs, reading)
 
-        Which image is spoiled how depends on the run's seed and the example's place alone.
-        """
-        if VIEW not in needs.views:
-            return examples
-        lenders = one_cycle(len(examples), reading.seed) if len(examples) > 1 else [0]
-        items = [
-            example
-            if VIEW in example.prompts
-            else self._spoiled(example, examples[int(lender)], (reading.seed, place))
-            for place, (example, lender) in enumerate(zip(examples, lenders, strict=True))
-        ]
-        return replace(examples, items=items)
-
-    def _spoiled(self, example: Example, lender: Example, seed: tuple[int, ...]) -> Example:
+    def _corrupted(self, example: Example, lender: Example, seed: tuple[int, ...]) -> Example:
+        """The example with a corrupted view of its images; of another example's, if those stand for it."""
         shown = example.images.get("", ())
         if not shown:
             raise PreferoError(
-                f"{example.origin}: the method compares with a spoiled image, and the prompt shows none. "
+                f"{example.origin}: the method compares with a corrupted image, and the prompt shows none. "
                 "Give the row images, or leave it out."
             )
         if self.options.corruption == "other":
@@ -134,27 +129,33 @@ class VisionLanguage(Language):
             if not lent or {one.digest for one in lent} & {one.digest for one in shown}:
                 raise PreferoError(
                     f"{example.origin}: the image of another example ({lender.origin}) was to stand for the "
-                    "spoiled one, and it is the same or there is none. Choose another "
+                    "corrupted one, and it is the same or there is none. Choose another "
                     f"model.options.corruption, such as 'crop', or give the row images_{VIEW}."
                 )
-            spoiled = tuple(lent[place % len(lent)] for place in range(len(shown)))
+            instead = tuple(lent[place % len(lent)] for place in range(len(shown)))
         else:
-            spoiled = corrupted(shown, self.options.corruption, self.options.strength, seed)
+            instead = corrupted(shown, self.options.corruption, self.options.strength, seed)
         return replace(
             example,
             prompts={**example.prompts, VIEW: example.prompt},
-            images={**example.images, VIEW: spoiled},
+            images={**example.images, VIEW: instead},
         )
 
-    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> Forest:
+    def collate(  # type: ignore[override]
+        self, items: Sequence[TokenExample], seeds: Sequence[int] = ()
+    ) -> Forest:
+        """As for any language model, but images take the instance's processor."""
         shown = {key: pictures for item in items for key, pictures in item.images.items()}
         return pack(items, images=self.images.arrays(shown))
 
     # Models
 
-    def adapt(self, model: nn.Module, layout: Layout = "auto", *, keep_dropout: bool = False) -> str:
-        train_parts(model, self.options.train)
-        return language.adapt(model, layout=layout, keep_dropout=keep_dropout, images=self._probe)
+    def adapt(  # type: ignore[override]
+        self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False
+    ) -> Packing:
+        """As for any language model, checked with images; the parts that are not to learn are fixed."""
+        _train_parts(model, self.options.train)
+        return Language.adapt(model, packing, keep_dropout=keep_dropout, images=self._probe)
 
     @cached_property
     def _probe(self) -> ImageBatch | None:
@@ -171,18 +172,18 @@ class VisionLanguage(Language):
 
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         limit = length_limit(max_length, self.config, self.usual_length)
-        found: dict[str, SeenPrompt] = {}
+        prompts: dict[str, SeenPrompt] = {}
         for example in examples:
-            if len(found) == count:
+            if len(prompts) == count:
                 break
             prompt = SeenPrompt(example.prompt, example.images.get("", ()))
             identity = repr((prompt.text, [one.identity for one in prompt.images]))
-            if identity in found:
+            if identity in prompts:
                 continue
             (context,) = contexts([prompt.text], self.tokenizer, self.images, [prompt.images])
             if len(context) <= limit - sample_tokens(limit):
-                found[identity] = prompt
-        return list(found.values())
+                prompts[identity] = prompt
+        return list(prompts.values())
 
     def sample(
         self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None
@@ -197,6 +198,20 @@ class VisionLanguage(Language):
             shown=[prompt.images for prompt in prompts],
         )
         return [one.text for one in drawn]
+
+
+def _train_parts(model: nn.Module, parts: Literal["text", "projector", "all"]) -> None:
+    """Fix the parts that are not to learn: the vision tower, and what projects its features.
+
+    Adapters are left as they are, and so is everything of a model that has some.
+    """
+    if parts == "all" or adapter_layers(model):
+        return
+    for name, parameter in model.named_parameters():
+        projects = any(mark in name for mark in PROJECTORS)
+        sees = not projects and any(mark in name for mark in TOWERS)
+        if sees or (projects and parts == "text"):
+            parameter.requires_grad_(False)
 
 
 def _written(turn: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Aligned(Made):
-    """What all arms share: a policy too."""
+    """Start, data and policy that all arms share."""
 
     policy: nn.Module
 
@@ -53,7 +53,7 @@ class Decoding(TextExperiment):
         with one_thread():
             if not settings["beams"]:
                 return Trained([one.text for one in made.held_out.measure(model).samples])
-            search = {"num_beams": settings["beams"], "max_new_tokens": self.made_of.max_new_tokens}
+            search = {"num_beams": settings["beams"], "max_new_tokens": self.text_world.max_new_tokens}
             if settings["beams"] > 1:
                 search["length_penalty"] = settings.get("length_penalty", 1.0)
             return Trained(searched(model, made.start.tokenizer, made.held_out.prompts, search))

@@ -1,4 +1,4 @@
-"""The experiment on text worlds with a guide: the reference of a run that starts anew."""
+"""The experiment on text worlds with a guide: the reference of a run from the start model."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TAIL = 0.05
 
 @dataclass(frozen=True)
 class HeldOutPairs(TextExperiment):
-    """A :class:`~prefero_lab.papers.text.TextExperiment` that also measures what became of held-out pairs:
+    """A :class:`~prefero_lab.papers.text.TextExperiment` that also measures held-out pairs:
     the start model's two answers to a prompt, the better one by gold for the chosen one; ties are left out.
 
     Of each response, ``chosen_divergence`` and so on for both: the ``divergence`` KL(start ‖ policy) summed

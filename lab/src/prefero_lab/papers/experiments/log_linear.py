@@ -45,7 +45,7 @@ class LogLinearExperiment:
 
     An arm has an ``objective`` (``beta`` is the experiment's, if it names none) and settings of
     :func:`prefero_lab.papers.training.trained`; with a ``guide``, another objective, a first run by that one
-    gives the reference of a second run, which starts anew. Training takes ``steps`` of ``examples_per_step``
+    gives the reference of a second run, which starts again. Training takes ``steps`` of ``examples_per_step``
     through the trainer. Without ``examples_per_step``, of the arm or of all, these are steps of Adam on all
     pairs at once, or on the arm's first ``pairs``; without ``steps`` their loss is brought to its minimum.
 

@@ -53,7 +53,7 @@ class MeanLogps(TextExperiment):
 
 
 def mean_margin(model: nn.Module, pairs: Sequence[tuple[Cell, Cell]]) -> float:
-    """How much likelier a token of the chosen response is, on average over pairs, in nats."""
+    """Mean over pairs of the chosen minus the rejected mean log-probability per token, in nats."""
     from prefero.evaluate.ranking import pair_logps
 
     return float(pair_logps(model, pairs).margin(per_token=True).mean())

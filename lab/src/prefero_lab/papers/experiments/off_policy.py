@@ -31,7 +31,7 @@ class OffPolicy(TextExperiment):
         from prefero.feedback.pairing import bradley_terry_pairs
         from prefero.generate.sampling import sample
 
-        made, world, numbers = super().make(seed), self.made_of, stream(self.world, "off-policy", seed)
+        made, world, numbers = super().make(seed), self.text_world, stream(self.world, "off-policy", seed)
         own = made.rows[round(self.off * len(made.rows)) :]
         with one_thread():
             samples = sample(

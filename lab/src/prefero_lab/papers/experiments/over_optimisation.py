@@ -59,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs(Made):
-    """What all arms share: runs, and the start model as a checkpoint."""
+    """Runs that all arms share, and the start model as a checkpoint."""
 
     before: Checkpoint
     runs: Sequence[Run]
@@ -101,7 +101,8 @@ class OverOptimisation(TextExperiment):
     def _run(self, made: Made, pairs: Any, beta: float, seed: int) -> Run:
         from transformers import TrainerCallback
 
-        from prefero.training.monitors import Monitors, metric_names
+        from prefero.training.monitors import Monitors
+        from prefero.training.series import metric_names
         from prefero_lab.papers.training import trained
 
         every, monitors = self.every, Monitors()

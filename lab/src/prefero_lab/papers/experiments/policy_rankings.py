@@ -61,7 +61,7 @@ class PolicyRankings(TextExperiment):
         gaps = [abs(a - b) for a, b in zip(gold, other, strict=True) if a != b]
         with one_thread():
             before = [pair_logps(made.start.model, some).margin() for some in (training, pairs)]
-        scale = self.made_of.label_scale if self.label_scale is None else self.label_scale
+        scale = self.text_world.label_scale if self.label_scale is None else self.label_scale
         sureness = scale * torch.tensor(gaps, dtype=torch.float64)
         return Scored(made.start, made.rows, made.held_out, training, before[0], pairs, sureness, before[1])
 

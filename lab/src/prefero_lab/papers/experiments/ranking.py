@@ -61,7 +61,7 @@ class RankingExperiment(TextExperiment):
         from prefero.feedback.pairing import bradley_terry_pairs
         from prefero.generate.sampling import sample
 
-        world, numbers = self.made_of, stream(self.made_of.name, "ranking", seed)
+        world, numbers = self.text_world, stream(self.text_world.name, "ranking", seed)
         samples = sample(
             made.start.model,
             made.start.tokenizer,
@@ -103,14 +103,14 @@ def cells(made: Made, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Cell, Cel
 
 
 def margins(model: nn.Module, pairs: Sequence[tuple[Cell, Cell]]) -> Tensor:
-    """How much likelier the first answer of each pair is, in nats."""
+    """Log-probability of the first answer of each pair minus that of the second, in nats."""
     from prefero.evaluate.ranking import pair_logps
 
     return pair_logps(model, pairs).margin()
 
 
 def orders(moved: Sequence[float], gaps: Sequence[float], equal: float) -> dict[str, list[float]]:
-    """What :class:`RankingExperiment` measures, from the margins' changes and the gaps of gold."""
+    """Measures of :class:`RankingExperiment`, from the margins' changes and the gaps of gold."""
     import numpy as np
 
     change, gap = np.array(moved), np.array(gaps)

@@ -40,7 +40,7 @@ class RationalesExperiment(RankingExperiment):
     equal: float = 0.5
 
     @cached_property
-    def made_of(self) -> TextWorld:
+    def text_world(self) -> TextWorld:
         from prefero.demo.reviews import REVIEWS
 
         return replace(REVIEWS, tastes={"topical": lambda prompt, text: mentions(text, deciding(prompt))})

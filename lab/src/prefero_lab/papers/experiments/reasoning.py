@@ -125,7 +125,7 @@ class ReasoningExperiment:
 
         from prefero.demo.start import one_thread
         from prefero.evaluate.divergence import divergence
-        from prefero.evaluate.pass_at_k import pass_at_k
+        from prefero.evaluate.programs import pass_at_k
         from prefero_lab.papers.text import log_ratios
         from prefero_lab.worlds.arithmetic import check, grouped
 

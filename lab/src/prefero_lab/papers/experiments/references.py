@@ -26,8 +26,8 @@ class References(TextExperiment):
     base_steps: int = 300
 
     @property
-    def made_of(self) -> TextWorld:
-        world = super().made_of
+    def text_world(self) -> TextWorld:
+        world = super().text_world
         return replace(world, recipe=replace(world.recipe, steps=self.base_steps))
 
     def train(self, made: Made, settings: Mapping[str, Any], seed: int) -> Trained[nn.Module]:
@@ -35,9 +35,9 @@ class References(TextExperiment):
         if name is None:
             return super().train(made, settings, seed)
         other = (
-            TextExperiment(self.world).made_of.start_model(seed=seed)
+            TextExperiment(self.world).text_world.start_model(seed=seed)
             if name == "stronger"
-            else astray(self.made_of).start_model(seed=seed + 1000)
+            else astray(self.text_world).start_model(seed=seed + 1000)
         )
         return super().train(made, {**settings, "reference": str(other.folder)}, seed)
 

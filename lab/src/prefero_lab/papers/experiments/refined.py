@@ -46,7 +46,7 @@ class RefinedExperiment(RankingExperiment):
         from prefero.demo.start import one_thread
         from prefero.demo.text import HeldOut
 
-        world = self.made_of
+        world = self.text_world
         with one_thread():
             start = self.taught_start(world.start_model(seed=seed), seed)
             rows = world.preference_pairs(start, self.pairs, seed, scale=self.label_scale, taste=self.taste)
@@ -65,7 +65,7 @@ class RefinedExperiment(RankingExperiment):
         from prefero.data.examples import Example, Examples, Response
         from prefero_lab.papers.training import trained
 
-        world, size = self.made_of, 32 * self.taught
+        world, size = self.text_world, 32 * self.taught
         corpus = world.corpus(3 * size, seed)
         plain, good = corpus[: size // 2], sorted(corpus[size // 2 :], key=lambda one: -world.gold(*one))
         asked = [(f"{ASK} {prompt}", text) for prompt, text in good[: size // 2]]
@@ -90,7 +90,7 @@ class RefinedExperiment(RankingExperiment):
         measured = super().measure(made, model, seed)
         with one_thread():
             moved = (margins(model, made.asked) - made.asked_before).tolist()
-            gold = asked_gold(made, model, self.made_of, seed)
+            gold = asked_gold(made, model, self.text_world, seed)
         found = orders(moved, made.gaps, self.equal)["correlation"]
         return {**measured, "asked_gold": gold, "asked_correlation": found}
 

@@ -33,7 +33,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Both:
-    """What an arm came to on right scores, and on wrong ones."""
+    """Models of an arm, trained on right scores and on noisy ones."""
 
     right: nn.Module
     wrong: nn.Module
@@ -143,7 +143,7 @@ class ScoredTurnsExperiment:
 
 
 def scores(session: Session) -> list[float]:
-    """What each turn of the buyer deserves."""
+    """Score of each turn of the buyer."""
     from prefero_lab.worlds.bargaining import DECISIVE
 
     talk = [SMALL_TALK] * (len(session.said) - DECISIVE)

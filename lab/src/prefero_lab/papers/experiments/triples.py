@@ -26,14 +26,14 @@ class Triples(TextExperiment):
 
     @property
     def base_of(self) -> TextWorld:
-        return replace(self.made_of, recipe=replace(self.made_of.recipe, steps=self.base_steps))
+        return replace(self.text_world, recipe=replace(self.text_world.recipe, steps=self.base_steps))
 
     def make(self, seed: int) -> Made:
         from prefero.demo.start import one_thread
         from prefero.demo.text import HeldOut, stream
         from prefero.generate.sampling import sample
 
-        world = self.made_of
+        world = self.text_world
         with one_thread():
             writer, base = world.start_model(seed=seed), self.base_of.start_model(seed=seed)
             samples = sample(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Demonstrated(Made):
-    """What all arms share, and demonstrations: rows whose chosen response is one."""
+    """Start and data that all arms share, and demonstrations: rows whose chosen response is one."""
 
     demonstrations: list[dict[str, Any]]
 
@@ -54,7 +54,7 @@ class TwoStages(TextExperiment):
     def make(self, seed: int) -> Demonstrated:
         import random
 
-        made, world = super().make(seed), self.made_of
+        made, world = super().make(seed), self.text_world
         rng = random.Random(f"demonstrations {seed}")
 
         def demonstrated(prompt: str) -> str:

@@ -75,7 +75,7 @@ PAPER = Paper(
     title="mDPO: Conditional Preference Optimization for Multimodal Large Language Models",
     citation="Wang et al., 2024, arXiv 2406.11839",
     adds="DPO on pictures may learn from the answers alone; the same answer is preferred under its own "
-    "picture to one under a spoiled picture, and its reward is held above 0.",
+    "picture to one under a corrupted picture, and its reward is held above 0.",
     methods=("mdpo",),
     evidence=(
         Claim(
@@ -115,7 +115,7 @@ PAPER = Paper(
             first_seconds=240,
         ),
     ),
-    note="The spoiled picture is a crop of at most a fifth of the area, as in the paper, drawn once a pair; "
-    "in pictures as plain as these a crop is seen at once to be one. The other arm shows the picture of "
+    note="The corrupted picture is a crop of at most a fifth of the area, as in the paper, drawn once per "
+    "pair; in pictures as plain as these a crop is recognised at once. The other arm shows the picture of "
     "another pair.",
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TAU = 0.3
 PAIRS = ((0, 1), (0, 2), (1, 2))
-"""Which of three actions is preferred to which, each time it is asked."""
+"""Preferred and other action of each pair of three actions; the preferences are deterministic."""
 
 
 def fitted(reference: Tensor, objective: Objective, steps: int = 600, lr: float = 0.1) -> Tensor:

@@ -12,7 +12,7 @@ DPO = {"method": "dpo", "beta": 0.5}
 
 
 def slopes(seed: int) -> Sequence[Number]:
-    """How DPO pulls at probabilities, before training and after it."""
+    """Gradients of DPO with respect to probabilities, before and after training."""
     import torch
 
     from prefero.objectives import from_config

@@ -13,7 +13,7 @@ KERNEL = {"method": "dpo_kernels", "beta": 0.1, "alpha": 0.0, "kernel": "rbf"}
 
 
 def identities(seed: int) -> Sequence[Number]:
-    """What the kernels and divergences have to be to each other, on random embeddings and distributions."""
+    """Relations of the kernels and divergences, on random embeddings and distributions."""
     import torch
     import torch.nn.functional as F
 

@@ -18,7 +18,7 @@ def run(method: str, learning_rate: float) -> dict[str, Any]:
 
 
 def weighed(seed: int) -> Sequence[Number]:
-    """What pairs weigh under the model that training starts from, by whose they are."""
+    """Weights of pairs under the start model, by the model that wrote them."""
     made = PAIRS.make(seed)
     found = PAIRS.measure(made, PAIRS.start(made), seed)
     own, other = fmean(found["own_weight"]), fmean(found["other_weight"])

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNEMBEDDING = ((3.0, 0.3), (3.0, -0.3), (0.0, 4.0), (-1.0, -1.0))
-"""Of the chosen, the rejected, a third and a fourth token: the first two are alike, and their difference
-points to the third."""
+"""Unembeddings of the chosen, the rejected, a third and a fourth token: the first two are alike, and their
+difference points to the third."""
 AWAY = (-1.5, -3.0)
 """The rejected token's, if it is to be unlike the chosen one's."""
 
@@ -48,7 +48,7 @@ def displaced(seed: int) -> Sequence[Number]:
     import torch
 
     from prefero.demo.start import one_thread
-    from prefero.doctor.displacement import displaced_towards
+    from prefero.doctor.policy import displaced_towards
 
     with one_thread():
         first, before = descended(UNEMBEDDING, 1)
@@ -74,7 +74,7 @@ def ranked(seed: int, pairs: int = 200, hidden: int = 8, words: int = 12) -> Seq
 
     from prefero.demo.start import one_thread
     from prefero.demo.text import stream
-    from prefero.doctor.displacement import ches
+    from prefero.doctor.policy import ches
     from prefero.objectives import PreferenceBatch, TokenLogps, method
 
     numbers, objective = stream("ches", seed), method("dpo", beta=0.1)
@@ -120,7 +120,7 @@ def ranked(seed: int, pairs: int = 200, hidden: int = 8, words: int = 12) -> Seq
 
 
 def separated(seed: int) -> Sequence[Number]:
-    """How often a pair of two refusals (or two helpful answers) has a higher score than a pair of unlike
+    """Share of pairs of two refusals (or two helpful answers) with a higher score than a pair of unlike
     ones."""
     import numpy as np
 

@@ -11,7 +11,7 @@ DPO = {"method": "dpo", "beta": 0.5}
 
 
 def field(seed: int) -> Sequence[Number]:
-    """Of the library's DPO at random points, and along a path of small steps."""
+    """Gradients of the library's DPO at random points, and along a path of small steps."""
     import torch
 
     from prefero.demo.text import stream

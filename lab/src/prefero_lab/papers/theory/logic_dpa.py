@@ -19,8 +19,8 @@ CONDITIONS = {
     "orpo": {"condition": "M(y_w) ^ M(y_l)", "both": "false"},
     "ccpo": {"condition": "M(y_w) | M(y_l)", "both": "false"},
 }
-"""What is counted, and what on both sides: ORPO leaves out that both responses are accepted, CPO counts it on
-both sides, and cCPO for the preference."""
+"""Assignments that count, and those that count on both sides: ORPO leaves out that both responses are
+accepted, CPO counts it on both sides, and cCPO for the preference."""
 
 
 def compiled(seed: int) -> Sequence[Number]:

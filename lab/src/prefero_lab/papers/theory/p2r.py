@@ -135,7 +135,7 @@ PAPER = Paper(
                 Expectation("p2r, three times the episodes", "p2r", "comparisons", "lower", by=-400),
             ),
             refuted_by="a reward that is lower by more than a tenth of what there is to gain, or comparisons "
-            "that go on with the episodes",
+            "that continue with the episodes",
             seconds=30,
         ),
         Claim(

@@ -12,7 +12,7 @@ PAPER = Paper(
     "Divergence",
     citation="Lu et al., 2024, arXiv 2406.10957",
     adds="The implicit reward of the longer response is that of as many of its tokens as the shorter one "
-    "has, drawn anew at every step, so that length by itself makes no margin.",
+    "has, drawn again at every step, so that length by itself makes no margin.",
     methods=("sampo", "sampo_averaged"),
     evidence=(
         Claim(

@@ -1,0 +1,194 @@
+"""The interface of a check: it gets a :class:`Look` at the data and yields findings.
+
+A :class:`Finding` has a number with its interval, the reason why it matters, remedies, and the share of the
+training signal that is at stake.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from prefero.data.examples import Response
+from prefero.doctor.commands import Commands
+from prefero.doctor.corpus import Corpus, prompt_text, response_text
+from prefero.evaluate.intervals import Interval, wilson
+
+if TYPE_CHECKING:
+    from prefero.doctor.policy import Policy
+
+T = TypeVar("T")
+
+Level = Literal["act", "look", "fine"]
+"""``act``: fix it before training. ``look``: check whether it is intended. ``fine``: nothing found."""
+
+LEVELS: tuple[Level, ...] = ("act", "look", "fine")
+
+SHOWN = 700
+"""Characters of a text that a specimen shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number and its 95 % interval. ``unit`` is ``share`` for numbers between 0 and 1, else a word.
+
+    ``count`` out of ``of`` are the counted rows, if rows were counted. The interval is about the population
+    that the rows were drawn from; a count itself is exact unless its finding says that rows were sampled.
+    """
+
+    name: str
+    value: float
+    interval: Interval | None = None
+    unit: str = "share"
+    count: int | None = None
+    of: int | None = None
+
+    @classmethod
+    def share(cls, name: str, count: int, of: int) -> Measure:
+        """A share with Wilson's interval."""
+        return cls(name, count / of, wilson(count / of, of), "share", count, of)
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A recommendation, and the command that carries it out, if there is one."""
+
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A row to look at: its origin, and its texts by name."""
+
+    where: str
+    texts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check.
+
+    ``stake`` is the share of the training signal that the fault could mislead, 0 to 1: findings of one level
+    are ordered by it. ``measures`` begin with the finding's main number. ``threshold`` says in words when the
+    check reports a fault. ``sample`` says what was examined if it was not everything. ``rows`` are the
+    positions of the examples that ``--without`` this key removes.
+    """
+
+    key: str
+    title: str
+    level: Level
+    message: str
+    measures: tuple[Measure, ...]
+    stake: float
+    why: str = ""
+    papers: tuple[str, ...] = ()
+    threshold: str = ""
+    remedies: tuple[Remedy, ...] = ()
+    specimens: tuple[Specimen, ...] = ()
+    sample: str = ""
+    rows: tuple[int, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A check that was skipped, and what it would need."""
+
+    title: str
+    reason: str
+
+
+@dataclass
+class Look:
+    """The data that a check examines, and the means to do it.
+
+    ``held_out`` are the evaluation data, if any. ``max_length`` is in tokens. ``policy`` is the model that is
+    to be aligned, if one was named. ``results`` are shared by several checks (:func:`shared`).
+    """
+
+    corpus: Corpus
+    commands: Commands
+    held_out: Corpus | None = None
+    max_length: int | None = None
+    seed: int = 0
+    policy: Policy | None = None
+    results: dict[Callable[[Look], Any], Any] = field(default_factory=dict)
+
+    def some(self, items: Sequence[T], most: int) -> Sequence[T]:
+        """All items, or as many as ``most`` of them drawn at random, in their order."""
+        if len(items) <= most:
+            return items
+        drawn = sorted(random.Random(self.seed).sample(range(len(items)), most))
+        return [items[index] for index in drawn]
+
+    def specimens(
+        self, rows: Sequence[int], most: int = 3, *, beside: Mapping[int, int] = MappingProxyType({})
+    ) -> tuple[Specimen, ...]:
+        """Some of the rows, spread evenly over all of them; ``beside`` maps rows to other rows to mention."""
+        spread = [rows[i * len(rows) // most] for i in range(most)] if len(rows) > most else rows
+        specimens = []
+        for row in spread:
+            shown = specimen(self.corpus, row)
+            if row in beside:
+                shown = replace(shown, where=f"{shown.where}; as {self.corpus.origin(beside[row])}")
+            specimens.append(shown)
+        return tuple(specimens)
+
+
+Check = Callable[[Look], Iterator[Finding | Unasked]]
+"""A check yields findings, or what it would need; nothing where its question makes no sense."""
+
+
+def shared(compute: Callable[[Look], T]) -> Callable[[Look], T]:
+    """Decorate a computation that several checks use: it runs once per :class:`Look`."""
+
+    @wraps(compute)
+    def once(look: Look) -> T:
+        if compute not in look.results:
+            look.results[compute] = compute(look)
+        return look.results[compute]
+
+    return once
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings to act on first; within a level the largest stake first."""
+    return tuple(sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.stake)))
+
+
+def level_of(measure: Measure, look: float, act: float) -> Level:
+    """``act`` where the whole interval lies at ``act`` or above, ``look`` where the value is at ``look`` or
+    above."""
+    low = measure.interval.low if measure.interval else measure.value
+    if low >= act:
+        return "act"
+    return "look" if measure.value >= look and measure.value > 0 else "fine"
+
+
+def specimen(corpus: Corpus, row: int) -> Specimen:
+    """A row with its texts: the end of a long prompt, which the responses answer, and the beginning of long
+    responses."""
+    example = corpus.examples[row]
+    prompt = prompt_text(example.prompt)
+    texts = [("prompt", prompt if len(prompt) <= SHOWN else "…" + prompt[-SHOWN:].lstrip())]
+    for response in example.responses:
+        text = response_text(response)
+        texts.append((_label(response), text if len(text) <= SHOWN else text[:SHOWN].rstrip() + "…"))
+    return Specimen(corpus.origin(row), tuple(texts))
+
+
+def _label(response: Response) -> str:
+    if response.role:
+        return response.role
+    known = [
+        f"{name} {value:g}" for name, value in response.columns.items() if isinstance(value, int | float)
+    ]
+    return ", ".join(known) or "response"

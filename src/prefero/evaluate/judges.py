@@ -1,0 +1,322 @@
+"""Judges of responses: a function, a reward model, or the reward that a run learned.
+
+:func:`judge_named` finds a judge by its name on the command line. :func:`rewards` gives the reward of an
+objective (a head's, or a multiple of log π − log π_ref) for any responses, :func:`values` any quantity.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prefero.data.examples import Content, Example, Examples, Response, Text
+from prefero.data.packing import next_fit
+from prefero.errors import PreferoError, nearest
+from prefero.evaluate.win_rate import BothOrders
+from prefero.models.kind import Kind, Reading
+from prefero.models.loading import ModelSource, first_line, kind_of
+from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
+from prefero.objectives.compare import Objective, primary
+from prefero.objectives.configurations import from_config
+from prefero.objectives.needs import dry_run, model_names
+from prefero.objectives.quantities import Quantity
+from prefero.objectives.reductions import Term
+from prefero.training.batches import Collator, Draw
+from prefero.training.checkpoints import load_objective
+from prefero.training.step import Scorer
+
+
+class ScoringJudge(Protocol):
+    """Scores many responses, one to a prompt each; higher is better."""
+
+    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ByFunction:
+    """A function (prompt, response) → score."""
+
+    function: Callable[[Text, str], float]
+
+    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
+        return [float(self.function(*both)) for both in zip(prompts, responses, strict=True)]
+
+
+def judge_named(name: str) -> ScoringJudge | BothOrders:
+    """The judge called ``module:function``, or the folder (or hub name) of a model.
+
+    A function of two arguments scores (prompt, response); one of three, (prompt, first, second), gives the
+    probability that the first is preferred, and is asked in both orders. A folder with a ``run.json`` is a
+    run, whose reward judges: the implicit one, or its learned head's. Any other model is a reward model, a
+    sequence classifier with one label.
+
+    Raises:
+        PreferoError: there is no such function or model, or it is no judge.
+    """
+    module, colon, function = name.partition(":")
+    if colon and not Path(name).exists() and "/" not in name:
+        return _function(module, function)
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        from prefero.evaluate.judges import learned_reward
+
+        return learned_reward(folder)
+    return RewardModel.load(name)
+
+
+def _function(module: str, name: str) -> ByFunction | BothOrders:
+    sys.path.insert(0, "")  # modules of the current folder, as python -m finds them
+    try:
+        imported = importlib.import_module(module)
+    except ImportError as error:
+        raise PreferoError(f"the judge's module {module!r} cannot be imported: {error}") from None
+    finally:
+        sys.path.remove("")
+    function = getattr(imported, name, None)
+    if not callable(function):
+        raise PreferoError(f"{module} has no function {name!r}{nearest(name, vars(imported))}")
+    count = len(inspect.signature(function).parameters)
+    if count == 2:
+        return ByFunction(function)
+    if count == 3:
+        return BothOrders(function)
+    raise PreferoError(
+        f"{module}:{name} takes {count} arguments; a judge takes (prompt, response) and gives a score, or "
+        "(prompt, first, second) and gives the probability that the first is preferred"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A sequence classifier with one label, whose logit is the score.
+
+    Conversations are rendered with the tokenizer's chat template; a prompt that is text is followed by the
+    response as it is.
+    """
+
+    model: Any
+    tokenizer: Any
+    batch_size: int = 16
+
+    @classmethod
+    def load(cls, name: str) -> RewardModel:
+        source = ModelSource(name)
+        config = source.config()
+        architecture = (getattr(config, "architectures", None) or ["none"])[0]
+        if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
+            raise PreferoError(
+                f"{name} is no judge: a reward model is a sequence classifier with one label, this one is "
+                f"{architecture} with {config.num_labels}. A judge may also be module:function, a run's "
+                "folder, or a file of judgements."
+            )
+        return cls(source.load("AutoModelForSequenceClassification", "reward model"), source.processor())
+
+    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
+        texts = [self._text(*both) for both in zip(prompts, responses, strict=True)]
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        scores = [0.0] * len(texts)
+        tokenizer, model = self.tokenizer, self.model
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model.config.pad_token_id = tokenizer.pad_token_id
+        for start in range(0, len(order), self.batch_size):
+            some = order[start : start + self.batch_size]
+            batch = tokenizer(
+                [texts[index] for index in some],
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+                add_special_tokens=isinstance(prompts[some[0]], str),
+            )
+            with torch.no_grad():
+                inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+                logits = model(**inputs).logits[:, 0].float()
+            for index, score in zip(some, logits.tolist(), strict=True):
+                scores[index] = score
+        return scores
+
+    def _text(self, prompt: Text, response: str) -> str:
+        if isinstance(prompt, str):
+            return prompt + response
+        turns = [*map(dict, prompt), {"role": "assistant", "content": response}]
+        try:
+            return self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except ValueError as error:
+            raise PreferoError(f"the reward model reads no conversations: {first_line(error)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedReward:
+    """The reward of an objective: a head's, or a multiple of log π − log π_ref."""
+
+    objective: Objective
+    policy: nn.Module
+    tokenizer: Any
+    models: Mapping[str, nn.Module]
+
+    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
+        examples = [
+            Example(prompt, (Response(_as_turn(prompt, text)),), origin=f"response {index + 1}")
+            for index, (prompt, text) in enumerate(zip(prompts, responses, strict=True))
+        ]
+        each = rewards(self.objective, self.policy, examples, self.tokenizer, models=self.models)
+        return [float(of_example[0]) for of_example in each]
+
+
+def learned_reward(folder: Path) -> LearnedReward:
+    """The reward that the run in ``folder`` learned, with the run's own reference.
+
+    Raises:
+        PreferoError: the run left no model, its reference was not a fixed model, or its method has no reward.
+    """
+    model = folder / "model"
+    if not model.is_dir():
+        raise PreferoError(f"{folder} holds no model: the run has not finished")
+    config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
+    objective = from_config(config["objective"])
+    if any(True for _ in objective.parameters()):
+        objective = load_objective(model)
+    others = {
+        name: ModelSource(_reference(config, name)).load() for name in sorted(model_names(dry_run(objective)))
+    }
+    source = ModelSource(str(model))
+    return LearnedReward(objective, source.load(), source.processor(), others)
+
+
+def _reference(config: Mapping[str, Any], name: str) -> str:
+    section = config.get("reference", {}) if name == "reference" else config.get("models", {}).get(name, {})
+    return (section or {}).get("model") or config["model"]["name"]
+
+
+def _as_turn(prompt: Text, text: str) -> Content:
+    return text if isinstance(prompt, str) else ({"role": "assistant", "content": text},)
+
+
+def rewards(
+    objective: Objective,
+    model: nn.Module,
+    examples: Sequence[Example],
+    processor: Any,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    max_length: int | None = None,
+    tokens_per_row: int = 4096,
+) -> list[Float[Tensor, " response"]]:
+    """The reward that a method learned, for every response of every example.
+
+    With a head it is the head's: ::
+
+        objective = prefero.load_objective("runs/dph/model")
+        best = rewards(objective, model, examples, tokenizer)[0].argmax()
+
+    Without one it is usually a multiple of the log-ratio to ``models["reference"]``. Arguments as for
+    :func:`values`.
+
+    Raises:
+        PreferoError: as :func:`values` does, and for an objective that compares no rewards.
+    """
+    compared = primary(objective)
+    if compared is None:
+        raise PreferoError(f"{objective.key or 'the objective'} compares no rewards of responses")
+    return values(
+        compared.reward,
+        model,
+        examples,
+        processor,
+        models=models,
+        max_length=max_length,
+        tokens_per_row=tokens_per_row,
+    )
+
+
+def values(
+    quantity: Quantity,
+    model: nn.Module,
+    examples: Sequence[Example],
+    processor: Any,
+    *,
+    models: Mapping[str, nn.Module] | None = None,
+    max_length: int | None = None,
+    tokens_per_row: int = 4096,
+) -> list[Float[Tensor, "response *rest"]]:
+    """The values of a quantity for the responses of each example, in their order, without gradient.
+
+    Responses are tokenised as in training, with the end token, where the state of a whole response is read.
+    The quantity moves to the model's device. A quantity that addresses roles needs examples that have them.
+
+    Args:
+        quantity: a number (or vector) for every response, such as an objective's reward, or for every token.
+        model: the policy.
+        models: other models that the quantity reads, by name.
+        processor: its tokenizer, or the processor of its kind.
+        max_length: most tokens of a prompt with its response, by default as in training.
+        tokens_per_row: most tokens of one forward pass.
+
+    Raises:
+        PreferoError: a model or an annotation that the quantity reads is missing.
+    """
+    needs, others = dry_run(_Reading(quantity)), dict(models or {})
+    if missing := model_names(needs) - set(others):
+        raise PreferoError(
+            f"the quantity reads {' and '.join(sorted(missing))}, besides the policy: give it in "
+            f"models={{{', '.join(f'{name!r}: …' for name in sorted(missing))}}}"
+        )
+    kind = kind_of("auto", model, processor)
+    kind.check(needs)
+    data = kind.read(Examples(examples), needs, Reading(max_length=max_length))
+    batching = kind.batching(data, kind.adapt(model))
+    device = next(model.parameters()).device
+    scorer = Scorer(kind, needs, {name: _Given(kind, others[name]) for name in model_names(needs)})
+    collate = Collator(kind, needs.columns, views=needs.views)
+    by_example: dict[int, Tensor] = {}
+    modules = [model, *others.values(), quantity.to(device)]
+    training = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        costs = [batching.cost([index]) for index in range(len(data))]
+        for members in next_fit(range(len(data)), costs, tokens_per_row):
+            batch = collate([(Draw(index, 0), data[index]) for index in members]).to(device)
+            with torch.no_grad():
+                numbers = quantity(scorer(model, batch)).cpu()
+            for place, index in enumerate(members):
+                by_example[index] = numbers[place, : len(data[index].lengths)]
+    finally:
+        for module, was_training in zip(modules, training, strict=True):
+            module.train(was_training)
+    return [by_example[index] for index in range(len(data))]
+
+
+class _Reading(Objective):
+    """An objective that only touches what a quantity reads."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        super().__init__()
+        self.quantity = quantity
+
+    def forward(self, batch: PreferenceBatch) -> list[Term]:
+        self.quantity(batch)
+        return []
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A model that is scored as it is."""
+
+    kind: Kind
+    model: nn.Module
+
+    def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
+        return self.kind.score(self.model, inputs, signals)

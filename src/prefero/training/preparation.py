@@ -1,0 +1,179 @@
+"""Everything that a trainer needs and that can be had before it is one: mistakes show here, early.
+
+The objective is read first, then the data as it needs them, then the model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from transformers import set_seed
+
+from prefero.errors import PreferoError
+from prefero.models.kind import Dataset, Item, Kind, Reading
+from prefero.models.loading import ModelSource, first_line, kind_of
+from prefero.objectives.compare import Objective
+from prefero.objectives.configurations import from_config
+from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
+from prefero.reference.providers import Demand, ReferenceSpec, adapters_of, chosen_kind
+from prefero.training.batches import StepPlan
+from prefero.training.config import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
+
+logger = logging.getLogger(__name__)
+
+Reference = str | Mapping[str, Any] | ReferenceSpec | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The parts of a training that fit together.
+
+    ``needs`` are the objective's, found by its one dry run. ``held_out`` maps names to data sets; a single
+    one has the name ``""``. ``packing`` is how the policy's examples share a micro-batch. ``demands`` and
+    ``specs`` say of the other models that the objective reads what is asked of them, and who they are.
+    """
+
+    args: PreferenceArguments
+    objective: Objective
+    method: str
+    needs: Needs
+    kind: Kind
+    policy: nn.Module
+    packing: str
+    tokens_per_row: int
+    train: Dataset[Item] | None
+    held_out: Mapping[str, Dataset[Item]]
+    demands: Mapping[str, Demand]
+    specs: Mapping[str, ReferenceSpec]
+
+    def plan(self, data: Dataset[Item], *, shuffle: bool) -> StepPlan:
+        """How these examples meet in steps, on the processes that there are."""
+        args = self.args
+        steps = math.ceil(len(data) / args.examples_per_step)
+        epochs = args.max_steps / steps if args.max_steps > 0 else args.num_train_epochs
+        return StepPlan(
+            len(data),
+            self.kind.batching(data, self.packing),
+            examples_per_step=args.examples_per_step,
+            tokens_per_row=self.tokens_per_row,
+            world=args.world_size,
+            epochs=math.ceil(epochs),
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            shuffle=shuffle,
+        )
+
+
+def prepare(
+    model: str | ModelSource | nn.Module,
+    train_dataset: Any,
+    eval_dataset: Any,
+    objective: str | Mapping[str, Any] | Objective,
+    args: PreferenceArguments,
+    *,
+    kind: str | Kind = "auto",
+    processor: Any = None,
+    reference: Reference = "auto",
+    models: Mapping[str, Reference] | None = None,
+    peft_config: Any = None,
+) -> Prepared:
+    """Build the objective, read the data, and load the model, in this order.
+
+    Raises :class:`PreferoError` for whatever does not fit together.
+    """
+    objective = objective if isinstance(objective, Objective) else from_config(objective)
+    needs = dry_run(objective)
+    given: Any = ModelSource(model) if isinstance(model, str) else model
+    kind = kind_of(kind, given, processor)
+    kind.check(needs)
+    specs = _specs({**(models or {}), "reference": reference}, objective)
+    demands = {
+        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
+        for name in sorted(model_names(needs))
+    }
+
+    def read(source: Any, split: str) -> Dataset[Item]:
+        data = kind.read(source, needs, Reading(split, args.max_length, args.seed, objective.key or ""))
+        for note in data.summary.notes if args.process_index == 0 else ():
+            logger.warning(note)
+        return data
+
+    train = None if train_dataset is None else read(train_dataset, "train")
+    named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    held_out = {name: read(source, "test") for name, source in named.items() if source is not None}
+    policy = kind.load() if isinstance(given, ModelSource) else given
+    if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:
+        peft_config = given.lora.config(kind)
+    if peft_config is not None:
+        policy = _with_adapters(policy, peft_config, args.seed)
+    _check_processes(policy, args)
+    adapters = adapters_of(policy)
+    for name, demand in demands.items():
+        chosen_kind(name, specs.get(name, ReferenceSpec()), demand, adapters)
+    if args.learning_rate is None:
+        published = objective.learning_rate
+        if published is not None and args.process_index == 0:
+            logger.warning("learning_rate is %g, as published with the settings of the method", published)
+        args.learning_rate = published or (ADAPTER_LEARNING_RATE if adapters.there else FULL_LEARNING_RATE)
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = kind.leaves_out(policy)
+    packing = kind.adapt(policy, args.layout, keep_dropout=args.dropout)
+    budget = args.tokens_per_row or kind.budget(packing, args.device)
+    method = objective.key or type(objective).__name__
+    return Prepared(
+        args, objective, method, needs, kind, policy, packing, budget, train, held_out, demands, specs
+    )
+
+
+def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, ReferenceSpec]:
+    """Who the models besides the policy are; one that the objective trains is a trained copy of the policy
+    unless it is said to be another model."""
+    specs = {name: ReferenceSpec.named(given) for name, given in models.items()}
+    for name in objective.trains:
+        spec = specs.get(name, ReferenceSpec())
+        if spec.kind == "auto" and spec.model is None:
+            specs[name] = replace(spec, kind="trained")
+    return specs
+
+
+def _with_adapters(model: nn.Module, adapter: Any, seed: int) -> nn.Module:
+    """The model with new adapters of a PEFT configuration, its own weights fixed."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    set_seed(seed)  # adapters are drawn
+    try:
+        return get_peft_model(model, adapter)
+    except ValueError as error:
+        raise PreferoError(f"the adapters do not fit this model: {first_line(error)}") from None
+
+
+def _check_processes(policy: nn.Module, args: PreferenceArguments) -> None:
+    """Every process has to see micro-batches of its own, and each of them whole."""
+    parallel = args.parallelism_config
+    sizes = (
+        [getattr(parallel, name, 1) or 1 for name in ("tp_size", "cp_size", "sp_size")] if parallel else []
+    )
+    if any(size > 1 for size in sizes) or (getattr(policy, "_tp_size", None) or 1) > 1:
+        raise PreferoError(
+            "tensor, context and sequence parallelism would cut the sequences that examples share: shard the "
+            "model with FSDP or DeepSpeed instead"
+        )
+    if args.parallel == "fsdp" and args.world_size == 1:
+        raise PreferoError(
+            "training.parallel=fsdp shards the model over processes, and there is one: start with "
+            "torchrun --nproc-per-node N -m prefero train …, or leave training.parallel out"
+        )
+    if args.n_gpu > 1:
+        warnings.warn(
+            f"one process uses one GPU, and {args.n_gpu} are visible: start with torchrun or accelerate "
+            "launch to use all of them",
+            stacklevel=3,
+        )
+        args._n_gpu = 1
