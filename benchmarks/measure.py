@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from prefero.machine import cores, processor
+from prefero_lab.machine import cores, processor
 
 MIB = 2**20
 PACKAGES = ("prefero", "torch", "transformers", "accelerate", "trl", "datasets", "numpy")

@@ -122,7 +122,7 @@ def training() -> list[str]:
         f"{taken}.",
         "### Settings of transformers that are another one here",
         table(("there", "here", "why"), [*elsewhere, *replaced]),
-        "### Settings of transformers that cannot be set",
+        "### Settings and arguments of transformers that cannot be set",
         table(("there", "why"), [(f"`{name}`", reason) for name, reason in REFUSED.items()]),
     ]
 

@@ -10,8 +10,9 @@ from prefero.cli.main import app
 from prefero.cli.recipe import load_yaml
 from prefero.data.schema import SCHEMA
 from prefero.objectives import from_config
-from prefero.training.config import TrainingSection
+from prefero.training.config import OWN, Settings
 from prefero.training.monitors import MONITORS
+from prefero.training.vocabulary import REFUSED, REPLACED, TRL_NAMES
 from prefero_lab.papers.record import read
 from prefero_lab.papers.results import evidence_digest
 from prefero_lab.papers.survey import papers
@@ -74,9 +75,14 @@ def test_a_page_of_a_method_is_whole(kept: dict[str, str]) -> None:
 
 def test_every_column_and_setting_has_its_place(kept: dict[str, str]) -> None:
     for name, column in SCHEMA.items():
-        assert (f"### {name}\n" in kept["annotations.md"]) == column.given
-    for name in TrainingSection.model_fields:
-        assert f"| `training.{name}` |" in kept["settings.md"]
+        assert (f"### {name}\n" in kept["annotations.md"]) == bool(column.fields)
+    for name in Settings.model_fields:
+        described = f"| `training.{name}` |" if name in OWN or name == "samples" else f"`{name}`"
+        assert described in kept["settings.md"]
+    for name in (*REPLACED, *REFUSED):
+        assert f"| `{name}` |" in kept["settings.md"]
+    for name in TRL_NAMES:
+        assert f"| `{name}` |" in kept["trl.md"]
     for monitor in MONITORS:
         assert f"## {monitor.title}\n" in kept["monitors.md"]
 

@@ -22,7 +22,6 @@ from prefero.training.vocabulary import (
     REFUSED,
     REPLACED,
     TAKEN,
-    TRAINER_REFUSED,
     TRL_NAMES,
     current_names,
 )
@@ -128,7 +127,7 @@ def test_no_other_name_is_a_setting_here() -> None:
     assert not (TRL_NAMES.keys() | FORMER_NAMES.keys()) & (THEIRS.keys() | Settings.model_fields.keys())
     assert not OLD_NAMES.keys() & Settings.model_fields.keys()
     assert set(OLD_NAMES.values()) <= Settings.model_fields.keys()
-    assert not (TAKEN | OWN) & TRAINER_REFUSED.keys()
+    assert not (TAKEN | OWN) & (REFUSED.keys() | REPLACED.keys())
 
 
 def test_arguments_of_the_trainer_that_a_recipe_has_elsewhere() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM
+from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero_lab.papers.training import trained
 from prefero_lab.worlds import binary_strings
 from prefero_lab.worlds.binary_strings import (

@@ -88,7 +88,7 @@ def inspect(
     )
 
 
-def _source(model: str | None, dtype: str) -> Any:
+def _source(model: str | None, dtype: Any) -> Any:
     if model is None:
         return None
     from prefero.models.loading import ModelSource

@@ -89,7 +89,7 @@ def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *
     show(outcome, lambda: in_words(outcome, folder), as_json=as_json)
 
 
-RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint, =auto also where there is none"
+RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint, auto also starts without one"
 
 
 def train(

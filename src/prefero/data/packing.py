@@ -135,9 +135,11 @@ def pack(
     shift = np.repeat(starts, np.diff([*starts, nodes]))
     parent, end = parent + shift, end + shift
     placed = {name: _placed(rows, paths[name], parent) for name, rows in views.items()}
-    scored = np.unique(np.concatenate([scored_nodes.ravel() for scored_nodes, _, _ in placed.values()]))
-    scored = scored[scored >= 0]
-    # Place of each node among the scored ones; the last entry is read by node -1, which means none.
+    wanted = np.zeros(nodes + 1, bool)
+    for scored_nodes, _, _ in placed.values():
+        wanted[scored_nodes] = True
+    # Node -1 stands for none, and reads and writes the entry behind the last node.
+    scored = np.flatnonzero(wanted[:-1])
     position = np.full(nodes + 1, -1)
     position[scored] = np.arange(len(scored))
     readout, slot = np.unique(parent[scored], return_inverse=True)

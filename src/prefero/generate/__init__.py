@@ -1,0 +1,13 @@
+"""Responses of models, as records with their tokens and probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefero.lazy import lazily
+
+if TYPE_CHECKING:
+    from prefero.generate.sampling import Sample as Sample
+    from prefero.generate.sampling import sample as sample
+
+__getattr__, __dir__, __all__ = lazily(__name__)

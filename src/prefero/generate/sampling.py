@@ -1,6 +1,6 @@
 """Responses of a language model, as records with their tokens and probabilities.
 
-Sampling is transformers' ``generate`` with its cache; only the draw is made here, out of the caller's
+Sampling is transformers' ``generate`` with its cache; only the draw is done here, with the caller's
 generator: the token with the largest log-probability plus Gumbel noise is a sample of the distribution. Two
 models that sample with the same seed see the same noise, so what differs between their responses is due to
 the models (common random numbers).

@@ -60,7 +60,7 @@ class LogitRule:
 
 
 class BiasedHead(nn.Module):
-    """A head with a bias that a family keeps beside it, as BART does."""
+    """A head with a bias that its family keeps as a weight of its own, as BART does."""
 
     def __init__(self, head: nn.Module, bias: Float[Tensor, "1 vocabulary"]) -> None:
         super().__init__()
@@ -80,7 +80,8 @@ def read_head(
     meter: Meter,
 ) -> tuple[Float[Tensor, "scored"], list[Float[Tensor, "readout"]]]:
     """Log-probability of each ``target`` under the row ``slot``, and the meter's signals of each row."""
-    if not _is_plain(head, rule) or (meter.differentiable and torch.is_grad_enabled()):
+    detached = all(dict(signal.options).get("detached") for signal in meter.signals)
+    if not _is_plain(head, rule) or (torch.is_grad_enabled() and not detached):
         return _read_module(head, rule, hidden, slot, target, meter)
     plain: Any = head
     device = hidden.device.type
@@ -128,15 +129,15 @@ def _read_module(
     edges = torch.searchsorted(slot[order], slot.new_tensor([stop for _, stop in spans])).tolist()
     blocks = 1 + 2 * len(meter.signals)
     fits = len(hidden) * _outputs(head) * 4 * blocks <= KEPT_BYTES
-    parts = []
+    chunks = []
     for (start, stop), first, last in zip(spans, [0, *edges], edges, strict=False):
         own = order[first:last]
         arguments = (hidden[start:stop], slot[own] - start, target[own], start)
         if torch.is_grad_enabled() and not fits:
-            parts.append(checkpoint(read, *arguments, use_reentrant=False))
+            chunks.append(checkpoint(read, *arguments, use_reentrant=False))
         else:
-            parts.append(read(*arguments))
-    logps, *signals = (torch.cat(part) for part in zip(*parts, strict=True))
+            chunks.append(read(*arguments))
+    logps, *signals = (torch.cat(chunk) for chunk in zip(*chunks, strict=True))
     return torch.empty_like(logps).index_copy(0, order, logps), signals
 
 
@@ -184,7 +185,7 @@ class _PlainLogps(torch.autograd.Function):
         logps -= normaliser[slot]
         ctx.kept, ctx.factor = kept, factor
         ctx.save_for_backward(hidden, weight, bias, slot, target, normaliser, mass, logps, expected)
-        signals = [torch.cat(parts) for parts in zip(*measured, strict=True)]
+        signals = [torch.cat(chunks) for chunks in zip(*measured, strict=True)]
         ctx.mark_non_differentiable(*signals)
         return logps, *signals
 

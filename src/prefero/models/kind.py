@@ -30,7 +30,7 @@ Packing = Literal["trees", "dense", "flex", "padded"]
 attention mask), or with every response in a padded row of its own."""
 
 PackingChoice = Packing | Literal["auto"]
-"""What ``training.layout`` takes; ``auto`` is the fastest packing that gives right numbers."""
+"""The values of ``training.layout``; ``auto`` is the fastest packing that gives right numbers."""
 
 
 # Data
@@ -85,7 +85,7 @@ class Dataset(Protocol[ItemOut]):
 
 
 class Inputs(Protocol):
-    """What a model is given of a micro-batch; its length is its cost, in the unit of the token budget."""
+    """The input of a model for a micro-batch; its length is its cost, in the unit of the token budget."""
 
     def __len__(self) -> int: ...
 
@@ -110,7 +110,7 @@ class Reading:
 
 
 class Batching(Protocol):
-    """What a micro-batch of some examples costs, and how a step is dealt to micro-batches."""
+    """The cost of a micro-batch of some examples, and the dealing of a step to micro-batches."""
 
     def cost(self, members: Sequence[int]) -> int:
         """Tokens that go through the network for a micro-batch of these examples."""
@@ -256,11 +256,11 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
 
     @abstractmethod
     def batching(self, data: Dataset[AnyItem], packing: str) -> Batching:
-        """What micro-batches of these items cost."""
+        """The costs and the dealing of micro-batches of these items."""
 
     @abstractmethod
     def budget(self, packing: str, device: torch.device) -> int:
-        """What a micro-batch may cost, by default."""
+        """The most that a micro-batch costs, by default."""
 
     @abstractmethod
     def collate(self, items: Sequence[AnyItem], seeds: Sequence[int]) -> AnyInputs:
@@ -290,9 +290,9 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
-        """What a model gives the views of a micro-batch (``""``: the items themselves), in one call of the
-        possibly wrapped model. Gradients follow the caller's grad mode; the ``others``, which signals compare
-        with, never have one."""
+        """Score the views of a micro-batch (``""``: the items themselves), in one call of the possibly
+        wrapped model. Gradients follow the caller's grad mode; the ``others``, which signals compare with,
+        never have one."""
 
     @abstractmethod
     def masks(self, inputs: AnyInputs) -> Mapping[str, Bool[Tensor, "example response token"]]:

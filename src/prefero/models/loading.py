@@ -41,10 +41,6 @@ KINDS: Mapping[str, str] = {
 }
 """Where the class of each kind is; it is imported when it is asked for."""
 
-OWN_ARCHITECTURES = ("prefero.models.tabular.policy", "prefero.models.discrete_diffusion.sampling")
-"""Modules whose import registers architectures of this library with transformers' ``Auto`` classes. Their
-configurations name their kind themselves, as ``prefero_kind``."""
-
 
 # From a name to a model
 
@@ -80,7 +76,7 @@ def _lora(given: Any) -> Any:
 class ModelSource(Spec):
     """A hub name or a folder, and how to load the model. ``kind`` is which kind of model it is
     (:data:`prefero.models.loading.KINDS`), by default what its configuration tells, and ``options`` are those
-    of the kind. ``tokenizer`` is where its tokenizer or processor is, if not beside it. ``dtype`` is what the
+    of the kind. ``tokenizer`` is where its tokenizer or processor is, if elsewhere. ``dtype`` is what the
     weights are kept in. ``quantization`` is ``4bit`` (NF4) or ``8bit``, which needs bitsandbytes. ``lora``
     trains adapters in place of the weights; ``true`` is those by default.
 
@@ -119,8 +115,6 @@ class ModelSource(Spec):
         return self._from_pretrained(loader, what, self.name, **options)
 
     def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
-        for module in OWN_ARCHITECTURES:
-            import_module(module)
         options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         try:
             return getattr(transformers, loader).from_pretrained(name, **options)

@@ -1,4 +1,4 @@
-"""Many examples scored for looking at: without a gradient, in rows of a token budget."""
+"""Many examples scored for looking at: without a gradient, in micro-batches of a token budget."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def scored_rows(
     others: Mapping[str, nn.Module | SecondModel] | None = None,
     tokens_per_row: int = 4096,
 ) -> Iterator[tuple[list[int], TokenLogps]]:
-    """Score examples with a causal or an encoder–decoder language model, the longest first, a row at a time:
-    the indices of the row's examples, and their numbers as the kind's ``score`` gives them.
+    """Score examples with a causal or an encoder–decoder language model, the longest first. Yields, for each
+    micro-batch, the indices of its examples and their numbers as the kind's ``score`` gives them.
 
     The examples are tokenised already, so the model's tokenizer is not needed: the kind's class does without.
     The model is in evaluation mode meanwhile, and then in the mode that it had.
@@ -36,8 +36,8 @@ def scored_rows(
     order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))
     device = next(model.parameters()).device
     with evaluating(model):
-        for row in next_fit(order, sizes, tokens_per_row):
-            inputs = kind.collate([examples[i] for i in row]).to(device)
+        for members in next_fit(order, sizes, tokens_per_row):
+            inputs = kind.collate([examples[i] for i in members]).to(device)
             with torch.no_grad():
                 scored = kind.score(model, inputs, signals, others=others)[""]
-            yield row, scored
+            yield members, scored

@@ -261,11 +261,6 @@ class Meter:
     signals: tuple[Signal, ...] = ()
     others: Mapping[str, OtherLogits] = field(default_factory=dict)
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether the gradient of any signal is wanted."""
-        return not all(dict(signal.options).get("detached") for signal in self.signals)
-
     def __call__(self, start: int, logits: Tensor, normaliser: Tensor) -> list[Tensor]:
         """One tensor per signal, for the rows of ``logits``, whose first is row ``start`` of the readout;
         ``normaliser`` is their log-sum-exp."""

@@ -129,7 +129,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
 
 def context_length(config: Any) -> int | None:
-    """How many positions the model has, where it says so."""
+    """The number of positions that the model has, where its configuration says so."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         if isinstance(value := getattr(text, name, None), int):

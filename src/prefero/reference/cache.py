@@ -37,7 +37,7 @@ Values = NDArray[np.float32]
 """One number for every token of a cell's response, 0 at holes."""
 
 Progress = Callable[..., Iterable[list[TokenExample]]]
-"""Wraps the rows that are to be scored, as :func:`tqdm.tqdm` does."""
+"""Wraps the micro-batches that are to be scored, as :func:`tqdm.tqdm` does."""
 
 _CHUNK = 1 << 24
 """Numbers that are brought to the CPU at a time."""
@@ -48,7 +48,7 @@ _INCIDENTAL = {"_name_or_path", "transformers_version", "use_cache", "dtype", "t
 _KEY_BYTES = 16
 
 _WRITE_SECONDS = 20.0
-"""How much work a killed process may lose."""
+"""Seconds of work that a killed process may lose."""
 
 
 # Names of models and cells
@@ -105,7 +105,7 @@ def cell_key(cell: Cell) -> bytes:
 
 
 class CellStore:
-    """Numbers of cells under ``folder``, made by the model that ``fingerprint`` names.
+    """Numbers of cells under ``folder``, those of the model that ``fingerprint`` names.
 
     Several processes may write to one folder at a time, and one that is killed loses what it had not yet
     passed to :meth:`write`. Raises :class:`PreferoError` for a folder of another model or format.
@@ -246,12 +246,12 @@ class CachedLogps:
     def __call__(self, examples: Sequence[Sequence[Cell]]) -> NDArray[np.float32]:
         """The log-probabilities of the cells of some examples, [example response token], 0 where there is
         none."""
-        found = [[self.store[cell_key(cell)] for cell in cells] for cells in examples]
-        responses = max(len(cells) for cells in found)
-        tokens = max(len(values) for cells in found for values in cells)
-        logps = np.zeros((len(found), responses, tokens), np.float32)
-        for example, cells in enumerate(found):
-            for response, values in enumerate(cells):
+        stored = [[self.store[cell_key(cell)] for cell in cells] for cells in examples]
+        responses = max(len(cells) for cells in stored)
+        tokens = max(len(values) for cells in stored for values in cells)
+        logps = np.zeros((len(stored), responses, tokens), np.float32)
+        for example, of_cells in enumerate(stored):
+            for response, values in enumerate(of_cells):
                 logps[example, response, : len(values)] = values
         return logps
 
@@ -284,20 +284,21 @@ class CachedLogps:
         """Score what is lacking with ``model`` and write it; returns how many cells this process scored.
 
         Every process makes the same number of forward passes, so the model may be sharded over them. What is
-        written stays if the process is killed, and is not scored again. ``progress`` wraps the rows.
+        written stays if the process is killed, and is not scored again. ``progress`` wraps the micro-batches.
         """
         share = share or CacheShare()
         lacking = self.lacking(examples)
         share.wait()  # before anybody writes: all have to see the same gaps
         sizes = [unique_tokens(example.all_cells) for example in lacking]
         longest_first = sorted(range(len(lacking)), key=lambda i: (-sizes[i], i))
-        rows = [[lacking[i] for i in row] for row in next_fit(longest_first, sizes, tokens_per_row)]
-        passes = -(-len(rows) // share.world)
-        mine = [rows[(share.rank + number * share.world) % len(rows)] for number in range(passes)]
+        members = next_fit(longest_first, sizes, tokens_per_row)
+        passes = -(-len(members) // share.world)
+        places = [(share.rank + number * share.world) % len(members) for number in range(passes)]
+        mine = [[lacking[i] for i in members[place]] for place in places]
         scored, pending, written_at = 0, dict[bytes, Values](), time.monotonic()
         with evaluating(model):
-            for row in progress(mine) if progress else mine:
-                pending |= _scored(kind, model, row, device)
+            for examples_at_once in progress(mine) if progress else mine:
+                pending |= _scored(kind, model, examples_at_once, device)
                 if time.monotonic() - written_at > _WRITE_SECONDS:
                     self.store.write(pending)
                     scored, pending, written_at = scored + len(pending), {}, time.monotonic()
@@ -314,13 +315,13 @@ class CachedLogps:
 
 @torch.no_grad()
 def _scored(
-    kind: Kind, model: nn.Module, row: Sequence[TokenExample], device: torch.device | str
+    kind: Kind, model: nn.Module, examples: Sequence[TokenExample], device: torch.device | str
 ) -> dict[bytes, Values]:
-    """The numbers of the cells of some examples, by their keys."""
-    inputs = kind.collate(row, [0] * len(row)).to(device)
+    """The numbers of the cells of a micro-batch of examples, by their keys."""
+    inputs = kind.collate(examples, [0] * len(examples)).to(device)
     logps = kind.score(model, inputs)[""].logps.float().cpu().numpy()
     return {
         cell_key(cell): logps[number, response, : len(cell.response)]
-        for number, example in enumerate(row)
+        for number, example in enumerate(examples)
         for response, cell in enumerate(example.cells)
     }

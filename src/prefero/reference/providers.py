@@ -1,4 +1,4 @@
-"""Who the policy is measured against: where the log-probabilities of auxiliary models come from.
+"""References: the models that the policy is measured against, and where their log-probabilities come from.
 
 A :class:`ReferenceSpec` says who a model is, a :class:`Demand` what the objective reads of it. From both,
 :func:`resolve` chooses for every model a provider, which scores each micro-batch, or the disk cache.
@@ -175,9 +175,19 @@ Load = Callable[[str], nn.Module]
 """Loads and adapts the model of that name."""
 
 
+def _long_form(given: Any) -> Any:
+    """A reference that is given by its name alone, as keys and values."""
+    if given is None or given is False:
+        return {"kind": "none"}
+    if isinstance(given, str):
+        is_kind = given in get_args(ReferenceKind)
+        return {"kind": given} if is_kind else {"kind": "checkpoint", "model": given}
+    return given
+
+
 @pydantic_dataclass(frozen=True, config=STRICT)
 class ReferenceSpec(Spec):
-    """Who a model other than the policy is.
+    """A model other than the policy, as a recipe names it.
 
     ``auto`` is the policy as it starts: its log-probabilities from the disk cache, or with new adapters the
     policy without them, or a frozen copy where neither serves (adapters that are trained already, a signal
@@ -199,17 +209,9 @@ class ReferenceSpec(Spec):
     @classmethod
     def named(cls, given: str | Mapping[str, Any] | ReferenceSpec | None) -> ReferenceSpec:
         """A reference as a recipe gives it: a kind or a checkpoint by its name alone, or keys and values."""
-        return given if isinstance(given, ReferenceSpec) else cls(**cls._short_forms(given))
+        return given if isinstance(given, ReferenceSpec) else cls(**_long_form(given))
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, given: Any) -> Any:
-        if given is None or given is False:
-            return {"kind": "none"}
-        if isinstance(given, str):
-            is_kind = given in get_args(ReferenceKind)
-            return {"kind": given} if is_kind else {"kind": "checkpoint", "model": given}
-        return given
+    _read = model_validator(mode="before")(_long_form)
 
     @model_validator(mode="after")
     def _consistent(self) -> ReferenceSpec:
@@ -226,8 +228,8 @@ class ReferenceSpec(Spec):
 
 @dataclass(frozen=True)
 class Demand:
-    """What an objective asks of a model: ``signals`` of its own, or to be ``compared`` with the policy by one
-    of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
+    """The demand of an objective on a model: ``signals`` of its own, or to be ``compared`` with the policy by
+    one of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
     examples, ``redrawn`` says why a model of this kind is scored again in every epoch, if it is."""
 
     signals: frozenset = frozenset()
@@ -237,7 +239,7 @@ class Demand:
 
     @property
     def live(self) -> str | None:
-        """Why the disk cache cannot serve it, if it cannot."""
+        """The reason why the disk cache cannot serve it, if it cannot."""
         if self.compared:
             return "the objective compares its next-token distributions with the policy's"
         if self.redrawn:
@@ -249,7 +251,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Adapters:
-    """Whether the policy has adapters, and whether it is the same model without them."""
+    """The policy's adapters: whether there are any, and whether it is the same model without them."""
 
     there: bool = False
     neutral: bool = False
@@ -346,7 +348,7 @@ def resolve(
     *,
     precision: str = "",
 ) -> References:
-    """Who serves each model that the objective reads. Called with the policy as it starts."""
+    """Choose what serves each model that the objective reads. Called with the policy as it starts."""
     result = References()
     adapters = adapters_of(policy)
     for name, demand in demands.items():

@@ -122,10 +122,11 @@ def _twins(policy: nn.Module, auxiliary: Trained) -> list[tuple[nn.Parameter, nn
 
 @dataclass(eq=False)
 class UnwrappedWeights(TrainerCallback):
-    """Does for the weights that no wrapper of the trainer's knows of what those do for the policy's: their
-    gradients are averaged over the processes, clipped, and cleared after the step.
+    """Averages gradients over the processes, clips them and clears them after the step, as transformers and
+    data parallelism do for the policy's.
 
-    They are what the objective learns (``learned``) and the ``auxiliary`` models that are trained.
+    The weights are those that they do not know of: what the objective learns (``learned``), and those of the
+    ``auxiliary`` models that are trained.
     """
 
     learned: Sequence[nn.Parameter]

@@ -216,7 +216,7 @@ def _open_uniform(generator: np.random.Generator, size: int) -> NDArray[np.float
 _DTYPES = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
 
 _FILL: Mapping[str, float | int | bool] = {"float": float("nan"), "int": -1, "bool": False}
-"""What stands in a column where an example has fewer responses than others; missing tokens are 0."""
+"""Values of a column where an example has fewer responses than others; missing tokens are 0."""
 
 
 def collated(values: Sequence[Any], spec: ColumnSpec) -> Tensor:
@@ -224,7 +224,7 @@ def collated(values: Sequence[Any], spec: ColumnSpec) -> Tensor:
     dtype = _DTYPES[spec.dtype]
     of_tokens = spec.axes.endswith("token")
     tensors = [
-        _concatenated([torch.as_tensor(row)[None] for row in value], 0)
+        _concatenated([torch.as_tensor(tokens)[None] for tokens in value], 0)
         if of_tokens
         else torch.as_tensor(np.asarray(value))
         for value in values

@@ -26,14 +26,12 @@ from prefero.models.loading import ModelSource
 from prefero.reference.providers import ReferenceSpec
 from prefero.sections import Section, fields_of, problems, sections_in
 from prefero.training.vocabulary import (
-    FORMER_NAMES,
     OLD_NAMES,
+    OTHER_NAMES,
     RECIPE_PLACES,
     REFUSED,
     REPLACED,
     TAKEN,
-    TRAINER_REFUSED,
-    TRL_NAMES,
     current_names,
 )
 
@@ -235,7 +233,7 @@ class PreferenceArguments(TrainingArguments):
 OWN = frozenset(PreferenceArguments.__annotations__) - REPLACED.keys() - REFUSED.keys()
 """Settings that transformers does not have, or has with another default."""
 
-_DEFAULTS = dict.fromkeys(TRAINER_REFUSED) | {
+_DEFAULTS = dict.fromkeys(REFUSED) | {
     item.name: item.default if item.default_factory is MISSING else item.default_factory()
     for item in fields(PreferenceArguments)
 }
@@ -280,7 +278,7 @@ def read_settings(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
             del settings[name]
         elif value is False and name.endswith("_strategy"):
             settings[name] = "no"  # which YAML reads as false
-        elif name in REPLACED or name in REFUSED or name in TRAINER_REFUSED:
+        elif name in REPLACED or name in REFUSED:
             del settings[name]  # its default, or it would have been refused
     return settings
 
@@ -294,14 +292,12 @@ def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
         if name in REPLACED:
             setting, reason = REPLACED[name]
             raise PreferoError(f"{place}{name} is {setting} here: {reason}")
-        if name in REFUSED or name in TRAINER_REFUSED:
-            raise PreferoError(f"{place}{name} cannot be set: {(REFUSED | TRAINER_REFUSED)[name]}")
+        if name in REFUSED:
+            raise PreferoError(f"{place}{name} cannot be set: {REFUSED[name]}")
         if place and name in RECIPE_PLACES:
             raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
-        if name in TRL_NAMES or name in FORMER_NAMES:
-            raise PreferoError(
-                f"no setting is called {place}{name}: it is {(TRL_NAMES | FORMER_NAMES)[name]}"
-            )
+        if name in OTHER_NAMES:
+            raise PreferoError(f"no setting is called {place}{name}: it is {OTHER_NAMES[name]}")
 
 
 def _is_share(value: Any) -> Any:
@@ -376,8 +372,8 @@ class TrainConfig(Section):
 
 def _home(key: str) -> str:
     """Where a key belongs that its section does not know."""
-    if key in TRL_NAMES or key in FORMER_NAMES:
-        return f": it is {(TRL_NAMES | FORMER_NAMES)[key]}"
+    if key in OTHER_NAMES:
+        return f": it is {OTHER_NAMES[key]}"
     sections = sections_in(TrainConfig)
     for section in ("training", *sections):
         if key in fields_of(sections[section]):

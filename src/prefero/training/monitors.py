@@ -1,6 +1,6 @@
 """Monitors: what can go wrong in a run, asked of its logged numbers after every log.
 
-Each monitor is a row of :data:`MONITORS`: a pure function from the history of a run to a number and a
+Each monitor is an entry of :data:`MONITORS`: a pure function from the history of a run to a number and a
 sentence, with its threshold, its paper and the methods that address it. Plain Python, for the report too.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from prefero.training.series import CERTAIN, EVAL, SHORTEST, Drift, History, rolling, window
 
 BETTER = ("chosen", "desirable", "best")
-"""What metrics call the better responses of pairs, of labelled responses and of lists."""
+"""The names in metrics of the better responses of pairs, of labelled responses and of lists."""
 
 WORSE = ("rejected", "undesirable", "worst")
 
@@ -88,7 +88,7 @@ class Monitors:
     fired: set[str] = field(default_factory=set)
 
     def observe(self, metrics: Mapping[str, object]) -> list[Finding]:
-        """What fires upon one more line of ``metrics.jsonl``."""
+        """Read one more line of ``metrics.jsonl``; returns what fires."""
         self.history.record(metrics)
         step = metrics.get("step")
         findings = []

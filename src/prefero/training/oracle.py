@@ -31,7 +31,7 @@ def oracle(before: Sides, after: Sides) -> Float[Tensor, "*model"]:
 
 
 class Direction:
-    """ĝ out of perturbations and what the oracle says of them, added up one block at a time."""
+    """The direction ĝ of perturbations and the oracle's verdicts on them, added up block by block."""
 
     def __init__(self, like: Tensor) -> None:
         self.total = torch.zeros_like(like)
@@ -53,8 +53,8 @@ class Direction:
         return torch.where(unit.abs() < threshold, 0.0, unit)
 
     def gradient(self, threshold: float, least: float) -> Float[Tensor, "*shape"]:
-        """What a plain step subtracts, times its size: the sparse direction by the share of successes; 0 if
-        that is less than ``least``."""
+        """The gradient of a plain step: the sparse direction times the share of successes, or 0 if that is
+        less than ``least``."""
         share = self.successes / max(self.asked, 1)
         return share * self.sparse(threshold) if share >= least else torch.zeros_like(self.total)
 
@@ -136,18 +136,17 @@ def _forest(batch: MicroBatch) -> Forest:
 
 
 def questions(batch: PreferenceBatch, forest: Forest, head: nn.Linear, rule: LogitRule) -> list[Question]:
-    """One a pair."""
-    index, mask = forest.cells[""].index, batch.mask
-    states = batch.models["policy"].signals[TOKEN_STATE]
-    targets = forest.target[index.clamp(min=0)]
-    places = [batch.roles.index(role) for role in ("chosen", "rejected")]
-    found = []
-    for example in range(len(mask)):
-        sides = [(states[example, place][mask[example, place]], targets[example, place][mask[example, place]])
-                 for place in places]  # fmt: skip
-        rows, tokens = (torch.cat(parts) for parts in zip(*sides, strict=True))
-        found.append(Question(head, rule, rows, tokens, len(sides[0][1])))
-    return found
+    """The question of each pair of a scored micro-batch."""
+    mask, states = batch.mask, batch.models["policy"].signals[TOKEN_STATE]
+    targets = forest.target[forest.cells[""].index.clamp(min=0)]
+    chosen, rejected = (batch.roles.index(role) for role in ("chosen", "rejected"))
+    asked = []
+    for pair in range(len(mask)):
+        first, second = mask[pair, chosen], mask[pair, rejected]
+        read = torch.cat((states[pair, chosen][first], states[pair, rejected][second]))
+        tokens = torch.cat((targets[pair, chosen][first], targets[pair, rejected][second]))
+        asked.append(Question(head, rule, read, tokens, int(first.sum())))
+    return asked
 
 
 def output_layer(policy: nn.Module) -> tuple[nn.Linear, LogitRule]:

@@ -20,7 +20,7 @@ noise, 2 % of simulated runs pass four, 13 % pass three."""
 
 @dataclass(slots=True)
 class History:
-    """What a run has logged so far: per metric its steps and values.
+    """The log of a run so far: per metric its steps and values.
 
     ``epochs`` is the last epoch seen, as a real number (1.5: half of the second pass over the data).
     """

@@ -58,8 +58,8 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def whole_state(model: nn.Module) -> dict[str, Any]:
-    """The state with whole tensors, on the main process; all processes have to ask. Tied weights are in it
-    once."""
+    """The state with whole tensors, on the main process; all processes have to call it. Tied weights are in
+    it once."""
     state = get_model_state_dict(model, options=_WHOLE)
     seen: set[int] = set()
     for name, weight in model.named_parameters(remove_duplicate=False):
@@ -70,7 +70,7 @@ def whole_state(model: nn.Module) -> dict[str, Any]:
 
 
 def whole_trained(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that are trained, whole; all processes have to ask."""
+    """The weights that are trained, whole; all processes have to call it."""
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     return {name: whole(weight.detach()).cpu().contiguous() for name, weight in trained.items()}
 
@@ -80,7 +80,7 @@ def load_whole_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def save_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, file: Path, *, main: bool) -> None:
-    """Whole tensors under parameter names; all processes have to take part, the main one writes."""
+    """Save whole tensors under parameter names; all processes have to take part, the main one writes."""
     state = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
     if main:
         torch.save(state, file)
@@ -92,15 +92,15 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, file: Pat
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor in full, wherever its parts are."""
+    """The whole of a tensor that may be sharded; all processes have to call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def saved_weights(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
-    """What ``save_pretrained`` wrote of ``model``, ready for ``load_state_dict``.
+    """The weights that ``save_pretrained`` wrote of ``model``, ready for ``load_state_dict``.
 
     Families whose files have other names and shapes than the model (experts, one file entry each) are read as
-    ``from_pretrained`` reads them. Raises :class:`PreferoError` if a weight of the model is not there.
+    ``from_pretrained`` reads them. Raises :class:`PreferoError` if a weight of the model is missing.
     """
     state: dict[str, Tensor] = {}
     for file in sorted(checkpoint.glob("*model*.safetensors")):

@@ -77,7 +77,7 @@ class PreferenceTrainer(ResumingTrainer):
         eval_dataset: held-out data in any of these forms, or several by name.
         objective: a method's name, its configuration, or an objective.
         args: all arguments; without it ``settings`` are taken as arguments of :class:`PreferenceArguments`.
-        kind: which kind of model it is, by name or with options (:mod:`prefero.kinds`); by default what its
+        kind: which kind of model it is, by name or with options (:mod:`prefero.models`); by default what its
             configuration tells.
         processing_class: the tokenizer, processor or scheduler; by default the one that belongs to ``model``.
         reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, or a

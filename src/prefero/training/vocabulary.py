@@ -117,16 +117,13 @@ REFUSED: Mapping[str, str] = {
     "do_train": _SCRIPT,
     "do_eval": _SCRIPT,
     "do_predict": _SCRIPT,
-}
-"""Fields that may not be set, and why."""
-
-TRAINER_REFUSED: Mapping[str, str] = {
+    # arguments of transformers.Trainer
     "data_collator": "the kind of model packs examples, so that a prompt goes through the network once",
     "preprocess_logits_for_metrics": f"no logits are kept: {_PREDICTIONS}",
     "compute_loss_func": "the objective is the loss: give an objective of your own",
     "optimizer_cls_and_kwargs": "give optimizers=(optimizer, schedule), or set optim and optim_args",
 }
-"""Arguments of :class:`transformers.Trainer` that may not be given, and why."""
+"""Fields, and arguments of the trainer, that may not be set, and why."""
 
 RECIPE_PLACES: Mapping[str, str] = {
     "output_dir": "output",
@@ -193,6 +190,8 @@ FORMER_NAMES: Mapping[str, str] = {
     "logging_dir": "not needed, because trackers choose their folder and metrics.jsonl is in the run's",
 }
 """Names that earlier versions of transformers had."""
+
+OTHER_NAMES: Mapping[str, str] = {**TRL_NAMES, **FORMER_NAMES}
 
 
 def current_names(

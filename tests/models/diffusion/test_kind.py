@@ -590,7 +590,7 @@ def test_a_recipe_trains_a_pipeline_and_shows_what_it_draws(tmp_path: Path, adap
 
 
 def test_a_cache_on_disk_is_refused_for_what_is_drawn_anew(tmp_path: Path) -> None:
-    with pytest.raises(PreferoError, match=r"cannot be cached: noise and time steps .* drawn anew"):
+    with pytest.raises(PreferoError, match=r"cannot be cached: noise and time steps .* drawn again"):
         trainer(tmp_path, reference="cached")
 
 

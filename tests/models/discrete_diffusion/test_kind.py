@@ -1,4 +1,4 @@
-"""Discrete diffusion in the trainer: what is scored, when it is drawn anew, what is refused."""
+"""Discrete diffusion in the trainer: what is scored, when it is drawn again, what is refused."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from transformers import (
 
 from prefero.errors import PreferoError
 from prefero.models.discrete_diffusion.kind import DiscreteDiffusion
-from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM
 from prefero.models.discrete_diffusion.scoring import Sequences
+from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero.models.kind import Reading
 from prefero.models.loading import ModelSource, kind_of
 from prefero.objectives import from_config
@@ -457,8 +457,8 @@ def test_a_response_with_the_mask_is_named() -> None:
         read(kind(noise="uniform", vocabulary=6), rows)
 
 
-def test_a_cache_of_what_is_drawn_anew_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PreferoError, match=r"cannot be cached: times and noise .* drawn anew in every epoch"):
+def test_a_cache_of_what_is_drawn_again_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreferoError, match=r"cannot be cached: times and noise .* drawn again in every"):
         trainer(tmp_path / "run", reference="cached")
 
 

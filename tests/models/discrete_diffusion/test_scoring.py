@@ -13,8 +13,9 @@ from transformers import BertConfig, BertForMaskedLM
 
 from prefero.errors import PreferoError
 from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Uniform, rate_score
-from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM, sample, unmask
+from prefero.models.discrete_diffusion.sampling import sample, unmask
 from prefero.models.discrete_diffusion.scoring import LATEST, DiscreteDiffusionAdapter, Sequences
+from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero.objectives import PreferenceBatch, method
 
 TOKENS = 5

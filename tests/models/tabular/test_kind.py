@@ -118,7 +118,7 @@ def test_a_reference_that_moves_and_one_from_a_folder(trainer: Make, tmp_path: P
         ends.append(policy.theta.detach())
     assert not torch.equal(*ends)
     Bandit.bradley_terry(1, 2).policy().save_pretrained(tmp_path / "small")
-    with pytest.raises(PreferoError, match="has not the policy's table"):
+    with pytest.raises(PreferoError, match="does not have the policy's table"):
         trainer(BANDIT.policy(), rows, "dpo", reference=str(tmp_path / "small"))
 
 

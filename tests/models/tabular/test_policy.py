@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
-from prefero.models.tabular.policy import TableRow, TabularPolicy, arrange, score
+from prefero.models.tabular.policy import TableBatch, TabularPolicy, arrange, score
 from prefero.models.tabular.table import Table, look_up
 from prefero.objectives.signals import (
     ENTROPY,
@@ -32,7 +32,7 @@ def policy(probabilities: torch.Tensor = START) -> TabularPolicy:
     return TabularPolicy.of(TABLE, probabilities)
 
 
-def row(rows: list[dict] = ROWS) -> TableRow:
+def row(rows: list[dict] = ROWS) -> TableBatch:
     return arrange(list(look_up(load_examples(rows), TABLE, roles=("chosen", "rejected"))), TABLE)
 
 

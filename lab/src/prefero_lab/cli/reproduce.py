@@ -70,7 +70,7 @@ def reproduce(
         show([listed(paper) for paper in every], lambda: listing(every), as_json=as_json)
         return
 
-    from prefero.machine import cores
+    from prefero_lab.machine import cores
     from prefero_lab.papers.results import Results
     from prefero_lab.papers.runner import reproduce_all
 

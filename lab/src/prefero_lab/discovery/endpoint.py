@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from prefero.errors import PreferoError
 from prefero.objectives.expressions import FUNCTIONS, VARIABLES
@@ -31,13 +31,6 @@ INSTRUCTIONS = (
     'Answer with one JSON object alone: {{"thought": "why this could be better", "name": "a few words", '
     '"loss": "softplus(-z)", "beta": 0.1}}'
 )
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A key is sent to the host that was named, and to no other."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 class Endpoint:
@@ -80,20 +73,26 @@ class Endpoint:
         return proposal(str(content)[:LONGEST_ANSWER])
 
     def ask(self, body: Mapping[str, Any]) -> str:
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get(KEY):
-            headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
+        """The reply to a request. Redirects are not followed: the key is sent to the named host alone."""
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            with urllib.request.build_opener(NoRedirect).open(request, timeout=self.timeout) as response:
-                return str(response.read(LARGEST_REPLY).decode("utf-8", "replace"))
-        except urllib.error.HTTPError as error:
-            said = shortened(error.read(LARGEST_REPLY).decode("utf-8", "replace"))
-            hint = f" (a key is read from {KEY})" if error.code in (401, 403) else ""
-            raise PreferoError(f"{self.url} refused with {error.code}{hint}: {said}") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
+            with httpx2.stream(
+                "POST", self.url, json=body, headers=headers, timeout=self.timeout
+            ) as response:
+                content = b""
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > LARGEST_REPLY:
+                        break
+        except httpx2.HTTPError as error:
+            reason = str(error) or type(error).__name__
             raise PreferoError(f"{self.url} does not answer ({reason}); is its server running?") from None
+        reply = content[:LARGEST_REPLY].decode("utf-8", "replace")
+        if not response.is_success:
+            hint = f" (a key is read from {KEY})" if response.status_code in (401, 403) else ""
+            raise PreferoError(f"{self.url} refused with {response.status_code}{hint}: {shortened(reply)}")
+        return reply
 
 
 def instructions() -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from prefero.machine import commit, cores, processor
+from prefero_lab.machine import commit, cores, processor
 from prefero_lab.papers.paper import Arm, Check, Experiment, Trained
 from prefero_lab.papers.results import Measured, fingerprint, library
 

@@ -36,8 +36,8 @@ from transformers import (
 from prefero.demo.start import one_thread, quiet, save_whole
 from prefero.demo.text import stream
 from prefero.models.discrete_diffusion.kind import DiscreteDiffusion
-from prefero.models.discrete_diffusion.sampling import TimedForMaskedLM
 from prefero.models.discrete_diffusion.scoring import Sequences
+from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero.storage import cache_folder
 from prefero_lab.worlds import WorldParser
 

@@ -209,7 +209,7 @@ class BranchPlan:
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "1 node head channel"], None]:
-        """The contract of transformers' attention functions, for the row that this plan was made for."""
+        """The contract of transformers' attention functions, for the forest of this plan."""
         for name in ("softcap", "position_bias", "s_aux"):
             if kwargs.get(name) is not None:
                 raise NotImplementedError(f"SDPA takes no {name}")
@@ -222,15 +222,15 @@ class BranchPlan:
             key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         queries = query.split([branch.length for branch in self.branches], 2)
         keys, values = (x.transpose(1, 2).split(self.chains, 1) for x in (key, value))
-        parts = []
+        outputs = []
         with torch.autocast("cpu", enabled=False):
             for branch, own, mask in zip(self.branches, queries, self.masks(query.dtype), strict=True):
                 seen, read = (_joined([x[chain] for chain in branch.chains]) for x in (keys, values))
-                part = F.scaled_dot_product_attention(
+                attended = F.scaled_dot_product_attention(
                     own, seen, read, mask, dropout, mask is None, scale=scaling, enable_gqa=on_cpu
                 )
-                parts.append(part.transpose(1, 2))
-        output = torch.cat(parts, 1)
+                outputs.append(attended.transpose(1, 2))
+        output = torch.cat(outputs, 1)
         return output.to(dtype) if on_cpu else output, None
 
     def masks(self, dtype: torch.dtype) -> list[Tensor | None]:
@@ -293,5 +293,5 @@ class PathRows:
         return cls(ids, torch.searchsorted(leaves, node))
 
     def places(self, forest: Forest, nodes: Int[Tensor, "some"]) -> Int[Tensor, "some"]:
-        """Where nodes stand in the flattened ``ids``."""
+        """The places of nodes in the flattened ``ids``."""
         return self.row[nodes] * self.ids.shape[1] + forest.depth[nodes]

@@ -1,4 +1,4 @@
-"""Inside the model's forward: the body over a row, the head where it is read, and what layers hold there.
+"""Inside the model's forward: the body over a forest, the head where it is read, states of the layers.
 
 Scoring happens within one call of the (possibly wrapped) model, because data parallelism, sharding and PEFT
 act around that call. So :func:`install` makes the forward of the transformers model take a keyword
@@ -39,7 +39,7 @@ REPLACED = "_prefero_replaced_forward"
 
 @dataclass(slots=True)
 class Adapted:
-    """How a model is scored.
+    """The way in which a model is scored.
 
     ``own_head``: its logits come from its own forward, because its head is not what its configuration says.
     ``trims``: the last feed-forward runs only where it is read. ``blocks``: all tokens of an image see each
@@ -136,7 +136,7 @@ class HeadPass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OtherRows:
-    """A second model's readout rows, and how to get its logits chunk by chunk.
+    """A second model's readout rows, whose logits are asked for chunk by chunk.
 
     ``context`` is entered around its head too; where the second model is the first one under another context
     (adapters off), its head is called from within, because a wrapped module must not call itself.
@@ -201,16 +201,16 @@ def run_forest(
             output = body(model)(**inputs, **asked)
             rows = hidden = output.last_hidden_state
 
-    found = [rows.flatten(0, -2).index_select(0, readout)]
+    results = [rows.flatten(0, -2).index_select(0, readout)]
     for state, at in zip(states, places, strict=True):
         if state.part == "last":
-            found.append(hidden.flatten(0, -2).index_select(0, at))
+            results.append(hidden.flatten(0, -2).index_select(0, at))
         elif state.part == "layers":
             layers = [layer.flatten(0, -2).index_select(0, at) for layer in output.hidden_states[1:]]
-            found.append(torch.stack(layers, -2))
+            results.append(torch.stack(layers, -2))
         else:
-            found.append(torch.stack([mean.flatten()[at] for mean in means[state.part]], -1))
-    return found
+            results.append(torch.stack([mean.flatten()[at] for mean in means[state.part]], -1))
+    return results
 
 
 # The parts of a model
@@ -283,7 +283,7 @@ _NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateRead:
-    """What is read at some nodes: the ``last`` hidden state, the states after all ``layers``, or the mean
+    """A read at some nodes: the ``last`` hidden state, the states after all ``layers``, or the mean
     activation of a part of every layer. Where ``there`` is False, no token is scored."""
 
     part: StatePart
@@ -292,7 +292,7 @@ class StateRead:
 
     @classmethod
     def of(cls, signal: Signal, inputs: Packed, cells: CellIndex) -> StateRead:
-        """What a state signal reads for the cells of one view."""
+        """The read of a state signal for the cells of one view."""
         if signal.name == "state":
             return cls("last", cells.last)
         if signal.name == "prompt_state":

@@ -1,8 +1,8 @@
 """Images in a forest: every distinct image goes through the vision tower once, its features to its places.
 
-The model's own body merges features into a row and runs the text decoder. It is given the features in the
-order of the row's image tokens, and positions in the tree: depths, or, for families that place images on a
-grid (M-RoPE), the positions that the model's own rule gives along each path from the root.
+The model's own body merges features into its input and runs the text decoder. It is given the features in
+the order of the input's image tokens, and positions in the tree: depths, or, for families that place images
+on a grid (M-RoPE), the positions that the model's own rule gives along each path from the root.
 """
 
 from __future__ import annotations

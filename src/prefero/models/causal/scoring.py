@@ -37,7 +37,8 @@ from prefero.objectives.needs import Needs, Sizes, model_names, signals_of
 
 
 class Language(TextKind[Forest]):
-    """Any causal language model of transformers; a row is a forest, and costs its unique tokens.
+    """Any causal language model of transformers; a micro-batch is a forest, and costs its unique
+    tokens.
 
     What needs no tokenizer needs no instance, so a model can be scored with the class alone::
 
@@ -60,7 +61,7 @@ class Language(TextKind[Forest]):
         )
 
     def budget(self, packing: str, device: torch.device) -> int:
-        """A dense mask grows with the square of the row; a GPU wants longer rows than a CPU."""
+        """A dense mask grows with the square of the forest; a GPU wants larger ones than a CPU."""
         if packing == "dense":
             return 1024
         return 4096 if device.type == "cpu" else 16384

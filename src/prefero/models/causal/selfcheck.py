@@ -44,7 +44,7 @@ FAILURES = (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeE
 """Errors of a forward that is given something it does not take."""
 
 TREE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layer types whose rule holds along a path as it does along a row."""
+"""Layer types whose rule holds along a path of a tree as it does along a sequence."""
 
 
 def choose(
@@ -109,7 +109,7 @@ def _ways(model: PreTrainedModel, packing: PackingChoice, sees: bool) -> Iterato
 
 
 def _refusal(model: PreTrainedModel) -> str | None:
-    """Why a model is known, without a forward, to run along the row instead of along the tree."""
+    """The reason why a model cannot run along a tree, where one is known without a forward."""
     config = model.config.get_text_config()
     implementation = model.config._attn_implementation
     foreign = set(getattr(config, "layer_types", None) or ()) - TREE_LAYERS
@@ -140,7 +140,7 @@ class _Check:
         self.tolerance: float | None = None
 
     def __call__(self, adapted: Adapted) -> str | None:
-        """Why this way does not agree with the model's own numbers; None where it does."""
+        """The reason why this way is not the model's own numbers; None where it is."""
         forest = self.forest
         try:
             logps, *_ = ScoringPass(run_forest, forest)(self.model, adapted)
@@ -168,7 +168,8 @@ class _Check:
         return torch.where(at >= 0, scored, torch.zeros_like(scored))
 
     def _noise(self) -> float:
-        """How far the model is from itself when rows stand alone, which changes nothing but rounding."""
+        """The tolerance, from how far the model is from itself when rows stand alone, which changes rounding
+        and nothing else."""
         if self.tolerance is None:
             alone = sum(self._own([row]) for row in range(len(self.rows.ids)))
             noise = float((alone - self.expected).abs().max())

@@ -91,7 +91,7 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
 
     name = "diffusion"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    redrawn = "noise and time steps of a diffusion model are drawn anew in every epoch"
+    redrawn = "noise and time steps of a diffusion model are drawn again in every epoch"
 
     def __init__(self, parts: DenoiserSource | LoadedDenoiser, options: DiffusionOptions) -> None:
         self.parts, self.options = parts, options

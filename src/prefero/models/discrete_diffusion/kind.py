@@ -22,15 +22,16 @@ from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts
 from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Noise, Uniform
-from prefero.models.discrete_diffusion.sampling import TimedMaskedConfig, sample, unmask
+from prefero.models.discrete_diffusion.sampling import sample, unmask
 from prefero.models.discrete_diffusion.scoring import (
-    CorruptedRow,
+    CorruptedBatch,
     DiscreteDiffusionAdapter,
     Drawing,
     SequenceExample,
-    corrupted_row,
+    corrupted_batch,
     sequences,
 )
+from prefero.models.discrete_diffusion.timed import TimedMaskedConfig
 from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, Reading
 from prefero.models.loading import ModelSource, evaluating, zero_dropout
 from prefero.models.signals import SecondModel
@@ -50,7 +51,7 @@ class DiscreteDiffusionOptions(BaseModel):
     a response are to a method: its positions, or the times. ``scale`` is a factor on everything.
     ``predicts`` is next for models made of causal ones, which give a position's logits at the one before it
     (Dream). Without ``ends``, responses have no end token: strings that are all of one length. With a
-    ``canvas``, end tokens fill every response up to so many positions, and are scored, as for models that
+    ``canvas``, end tokens fill every response up to that many positions, and are scored, as for models that
     were trained on such (LLaDA); without one nothing stands behind a response's end token, and its length is
     given. ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
     """
@@ -111,14 +112,14 @@ LOADERS = ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel")
 """Names under which models that bring their own code register, the most fitting first."""
 
 
-class DiscreteDiffusion(TextKind[CorruptedRow]):
+class DiscreteDiffusion(TextKind[CorruptedBatch]):
     """A masked language model of transformers, or one that is called like it (LLaDA, with its own code).
 
-    A row costs its sequences at all times, each as long as the longest.
+    A micro-batch costs its sequences at all times, each as long as the longest.
     """
 
     name = "discrete_diffusion"
-    redrawn = "times and noise of a discrete diffusion model are drawn anew in every epoch"
+    redrawn = "times and noise of a discrete diffusion model are drawn again in every epoch"
     loader, what = LOADERS[0], "masked language model"
     options_type = DiscreteDiffusionOptions
 
@@ -215,8 +216,8 @@ class DiscreteDiffusion(TextKind[CorruptedRow]):
     def budget(self, packing: str, device: torch.device) -> int:
         return 4096 if device.type == "cpu" else 16384
 
-    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> CorruptedRow:
-        return corrupted_row(cast("Sequence[SequenceExample]", items), seeds)  # which :meth:`read` makes
+    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> CorruptedBatch:
+        return corrupted_batch(cast("Sequence[SequenceExample]", items), seeds)  # which :meth:`read` makes
 
     # Models
 
@@ -233,7 +234,7 @@ class DiscreteDiffusion(TextKind[CorruptedRow]):
     def score(
         self,
         model: nn.Module,
-        inputs: CorruptedRow,
+        inputs: CorruptedBatch,
         signals: frozenset[Signal] = frozenset(),
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
@@ -244,7 +245,7 @@ class DiscreteDiffusion(TextKind[CorruptedRow]):
         """The model, giving the logits of every position at its own place."""
         return model if self.options.predicts == "own" else partial(_shifted, model)
 
-    def masks(self, inputs: CorruptedRow) -> dict[str, Tensor]:
+    def masks(self, inputs: CorruptedBatch) -> dict[str, Tensor]:
         return inputs.masks(self.options.tokens)
 
     # Samples
@@ -262,7 +263,7 @@ class DiscreteDiffusion(TextKind[CorruptedRow]):
     def fill(
         self, model: nn.Module, given: Sequence[np.ndarray], lengths: Sequence[int], seed: int
     ) -> list[np.ndarray]:
-        """Tokens that a model puts behind contexts, so many behind each."""
+        """The tokens that a model puts behind contexts, as many as ``lengths`` says for each."""
         device = next(model.parameters()).device
         ends = [len(context) + length for context, length in zip(given, lengths, strict=True)]
         tokens = torch.zeros(len(given), max(ends), dtype=torch.int64)

@@ -36,7 +36,7 @@ COSINE = Schedule(
 
 
 class Noise(Protocol):
-    """What stands where a token is gone, and what a model's probabilities say of its jumps."""
+    """The noise that stands where a token is gone, and the jumps that a model's probabilities give."""
 
     def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Noise for every position of the tokens."""

@@ -137,10 +137,10 @@ class DiscreteDiffusionAdapter:
         return CorruptedStates(sequences, times.to(tokens.device), states)
 
     def score(self, model: Callable[..., Any], corrupted: CorruptedStates) -> TokenLogps:
-        """What a model gives the sequences, in one call of it; gradients follow the caller's grad mode.
+        """Score the sequences with a model, in one call of it; gradients follow the caller's grad mode.
 
         The model is a masked language model of transformers, or anything that is called like one;
-        :class:`~prefero.models.discrete_diffusion.sampling.TimedForMaskedLM` is one that is told the time.
+        :class:`~prefero.models.discrete_diffusion.timed.TimedForMaskedLM` is one that is told the time.
 
         Raises:
             PreferoError: what it gives are no logits for every position.
@@ -179,25 +179,26 @@ def logits(
     present: Bool[Tensor, "row position"],
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, "row position vocabulary"]:
-    """What a model says of states, in one call.
+    """The logits that a model gives states, in one call.
 
     Raises:
         PreferoError: it is not one row of logits for every position.
     """
     output = model(input_ids=states, attention_mask=present.long(), **conditions)
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if found is None or found.shape[:-1] != states.shape:
-        shape = "no logits" if found is None else f"logits of shape {tuple(found.shape)}"
+    given = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if given is None or given.shape[:-1] != states.shape:
+        shape = "no logits" if given is None else f"logits of shape {tuple(given.shape)}"
         raise PreferoError(
             f"{type(model).__name__} gives {shape} for {tuple(states.shape)} tokens; a denoiser of sequences "
             "gives a row for every position, as transformers' models for masked language modelling do"
         )
-    return found
+    return given
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How the states of an example are drawn; ``settings`` are all of the kind's, for fingerprints."""
+    """The way in which states of an example are drawn; ``settings`` are all of the kind's, for
+    fingerprints."""
 
     adapter: DiscreteDiffusionAdapter
     draws: int
@@ -224,7 +225,7 @@ class SequenceExample(TokenExample):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a view is on the response axis of a row, and how many tokens its longest response has."""
+    """The place of a view on the response axis of a micro-batch, and the tokens of its longest response."""
 
     first: int
     last: int
@@ -232,7 +233,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class CorruptedRow:
+class CorruptedBatch:
     """Examples whose responses, and those of their views, stand side by side on the response axis.
 
     ``starts`` says behind how many positions of context a response begins. Its length is how many tokens go
@@ -247,22 +248,22 @@ class CorruptedRow:
         _, _, draws, positions = self.corrupted.states.shape
         return int(self.corrupted.sequences.scored.any(-1).sum()) * draws * positions
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CorruptedRow:
-        return CorruptedRow(
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> CorruptedBatch:
+        return CorruptedBatch(
             self.corrupted.to(device, non_blocking),
             self.starts.to(device, non_blocking=non_blocking),
             self.places,
         )
 
     def by_view(self, scored: TokenLogps, tokens: Literal["time", "position"]) -> dict[str, TokenLogps]:
-        """What was scored, taken apart; positions are counted from where the response begins."""
+        """The numbers by view; positions are counted from where the response begins."""
         return {
             view: TokenLogps(self._part(scored.logps, place, tokens), self._part(scored.mask, place, tokens))
             for view, place in self.places.items()
         }
 
     def masks(self, tokens: Literal["time", "position"]) -> dict[str, Bool[Tensor, "example response token"]]:
-        """Where :meth:`by_view` gives numbers."""
+        """The places for which :meth:`by_view` gives numbers."""
         scored = self.corrupted.sequences.scored
         if tokens == "time":
             scored = scored.any(-1, keepdim=True).expand(*scored.shape[:2], self.corrupted.times.shape[1])
@@ -275,12 +276,12 @@ class CorruptedRow:
         at = self.starts[:, place.first : place.last, None]
         at = at + torch.arange(place.longest, device=values.device)
         inside = at < values.shape[-1]
-        found = values.gather(-1, at.clamp(max=values.shape[-1] - 1))
-        return torch.where(inside, found, torch.zeros_like(found))
+        responses = values.gather(-1, at.clamp(max=values.shape[-1] - 1))
+        return torch.where(inside, responses, torch.zeros_like(responses))
 
 
-def corrupted_row(items: Sequence[SequenceExample], seeds: Sequence[int]) -> CorruptedRow:
-    """One row. An example's times and states are its seed's, whatever stands beside it."""
+def corrupted_batch(items: Sequence[SequenceExample], seeds: Sequence[int]) -> CorruptedBatch:
+    """One micro-batch. An example's times and states depend on its seed alone."""
     drawing = items[0].drawing
     by_view = {view: [_cells(item, view) for item in items] for view in ("", *items[0].views)}
     counts = [max(map(len, cells)) for cells in by_view.values()]
@@ -308,7 +309,7 @@ def corrupted_row(items: Sequence[SequenceExample], seeds: Sequence[int]) -> Cor
                 states[at][:, :start], states[at][:, start:end] = cell.context, state
     given = Sequences(torch.from_numpy(tokens), torch.from_numpy(generated), torch.from_numpy(there))
     corrupted = CorruptedStates(given, torch.stack(times), torch.from_numpy(states))
-    return CorruptedRow(corrupted, torch.from_numpy(starts), places)
+    return CorruptedBatch(corrupted, torch.from_numpy(starts), places)
 
 
 def _drawn(
@@ -321,9 +322,9 @@ def _drawn(
     for view, cells in item.views.items():
         which[view] = []
         for cell in cells:
-            found = [place for place in _same(cell, item.cells) if place not in which[view]]
-            which[view].append(found[0] if found else len(distinct))
-            distinct += [] if found else [cell]
+            same = [place for place in _same(cell, item.cells) if place not in which[view]]
+            which[view].append(same[0] if same else len(distinct))
+            distinct += [] if same else [cell]
     lengths = [len(cell.response) for cell in distinct]
     tokens = np.zeros((1, len(distinct), max(lengths)), np.int64)
     generated = np.zeros(tokens.shape, np.bool_)

@@ -34,7 +34,7 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
     the encoder reads the end token behind a prompt, and a start token that every response begins with (BART)
     is read, but not scored.
 
-    A row costs its prompts and responses, all as long as the longest of them. As for
+    A micro-batch costs its prompts and responses, all as long as the longest of them. As for
     :class:`~prefero.models.causal.scoring.Language`, a model can be scored with the class alone.
     """
 
@@ -101,7 +101,7 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
 
     @staticmethod
     def adapt(model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
-        """Make an encoder–decoder language model score rows, and return the name of their packing.
+        """Make an encoder–decoder language model score, and return the name of its packing.
 
         Call it after adapters are added and before the model is wrapped for distribution or mixed precision.
         The way it will be scored is checked on the model itself, against its own forward with labels, one
@@ -139,7 +139,7 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
-        """Score every view of some rows in one call of the (possibly wrapped) model.
+        """Score every view of a micro-batch in one call of the (possibly wrapped) model.
 
         As :meth:`prefero.models.causal.scoring.Language.score`, with the signals of
         :mod:`prefero.models.signals` except states after every layer and mean activations. Second models are

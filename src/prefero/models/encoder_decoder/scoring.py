@@ -192,7 +192,7 @@ def shifted(model: PreTrainedModel, labels: Int[Tensor, "row place"]) -> Int[Ten
 
 
 def checked(model: PreTrainedModel) -> Adapted:
-    """How the model's head is read so that it gives the model's own numbers.
+    """The way of reading the model's head that gives the model's own numbers.
 
     Raises :class:`PreferoError` where its own forward with labels fails, or neither way agrees with it.
     """

@@ -1,4 +1,4 @@
-"""Tabular policies: rows of text whose prompts and responses stand in the model's table."""
+"""Tabular policies as a kind: text whose prompts and responses stand in the model's table."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from prefero.models.kind import Batching, Dataset, Kind, PackedBatching, Packing
 from prefero.models.loading import ModelSource
 from prefero.models.signals import SecondModel
 from prefero.models.tabular import policy as tabular
-from prefero.models.tabular.policy import SIGNALS, TableRow, TabularConfig
+from prefero.models.tabular.policy import SIGNALS, TableBatch, TabularConfig
 from prefero.models.tabular.table import look_up
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes, signals_of
 
 RESPONSES_AT_ONCE = 65536
-"""Far more than a table's row needs: usually a whole optimizer step is one."""
+"""A budget far above what a table needs: usually a whole optimizer step is one micro-batch."""
 
 
-class Tabular(Kind[TokenExample, TableRow]):
-    """A row is some examples' places in the table, and costs one for every response."""
+class Tabular(Kind[TokenExample, TableBatch]):
+    """A micro-batch is some examples' places in the table, and costs one for every response."""
 
     name = "tabular"
     task_type = None
@@ -74,7 +74,7 @@ class Tabular(Kind[TokenExample, TableRow]):
     def budget(self, packing: str, device: torch.device) -> int:
         return RESPONSES_AT_ONCE
 
-    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> TableRow:
+    def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> TableBatch:
         return tabular.arrange(items, self.table)
 
     def load(self) -> nn.Module:
@@ -85,7 +85,7 @@ class Tabular(Kind[TokenExample, TableRow]):
         source = ModelSource(name, dtype=kept_in)
         config = source.config()
         if not isinstance(config, TabularConfig) or config.table != self.table:
-            raise PreferoError(f"{name} has not the policy's table: of both, every response has a place")
+            raise PreferoError(f"{name} does not have the policy's table: its responses would have no place")
         return source.load("AutoModel", "tabular policy")
 
     def adapt(self, model: nn.Module, packing: PackingChoice = "auto", *, keep_dropout: bool = False) -> str:
@@ -94,7 +94,7 @@ class Tabular(Kind[TokenExample, TableRow]):
     def score(
         self,
         model: nn.Module,
-        inputs: TableRow,
+        inputs: TableBatch,
         signals: frozenset[Signal] = frozenset(),
         *,
         others: Mapping[str, nn.Module | SecondModel] | None = None,
@@ -103,7 +103,7 @@ class Tabular(Kind[TokenExample, TableRow]):
         logits = {name: _logits(other, inputs) for name, other in (others or {}).items() if name in compared}
         return tabular.score(model, inputs, signals, logits)
 
-    def masks(self, inputs: TableRow) -> dict[str, Tensor]:
+    def masks(self, inputs: TableBatch) -> dict[str, Tensor]:
         return {view: places.there[..., None] for view, places in inputs.views.items()}
 
     def check(self, needs: Needs) -> None:
@@ -134,7 +134,7 @@ class Tabular(Kind[TokenExample, TableRow]):
         return [self.table.responses[number][place] for number, place in zip(numbers, drawn, strict=True)]
 
 
-def _logits(other: nn.Module | SecondModel, inputs: TableRow) -> Tensor:
+def _logits(other: nn.Module | SecondModel, inputs: TableBatch) -> Tensor:
     second = other if isinstance(other, SecondModel) else SecondModel(other)
     with torch.no_grad(), second.context():
         return second.model(prompts=inputs.prompts).logits

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from prefero.data.trie import Cell, TokenExample
@@ -34,7 +34,7 @@ ABSENT = -1e30
 
 STATES = ("state", "prompt_state", "token_state")
 SIGNALS = (LOG_Z, *ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
-"""What a table gives beside log-probabilities; its distributions are those of whole responses."""
+"""The signals that a table gives; its distributions are those of whole responses."""
 
 
 class TabularConfig(PreTrainedConfig):
@@ -145,10 +145,6 @@ class TabularPolicy(PreTrainedModel):
         return wide(logits).softmax(-1)
 
 
-AutoConfig.register(TabularConfig.model_type, TabularConfig)
-AutoModel.register(TabularConfig, TabularPolicy)
-
-
 def _refuse_shape(what: str, given: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(given.shape) != shape:
         raise PreferoError(
@@ -159,8 +155,8 @@ def _refuse_shape(what: str, given: Tensor, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Where the responses of one view stand: ``prompt`` is a place in the row's prompts, ``response`` one
-    among the prompt's responses; 0 where an example has fewer responses than others."""
+    """The places of the responses of one view: ``prompt`` in the micro-batch's prompts, ``response`` in the
+    prompt's responses; 0 where an example has fewer responses than others."""
 
     prompt: Int[Tensor, "example response"]
     response: Int[Tensor, "example response"]
@@ -171,7 +167,7 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TableRow:
+class TableBatch:
     """Some examples, views included: the prompts that they have, each once, and the places of their
     responses. ``size`` is the table's: prompts and responses to each."""
 
@@ -182,45 +178,45 @@ class TableRow:
     def __len__(self) -> int:
         return sum(int(places.there.sum()) for places in self.views.values())
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TableRow:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TableBatch:
         views = {name: places.to(device, non_blocking) for name, places in self.views.items()}
         return replace(self, prompts=self.prompts.to(device, non_blocking=non_blocking), views=views)
 
 
-def arrange(examples: Sequence[TokenExample], table: Table) -> TableRow:
-    """A row of examples that :func:`prefero.models.tabular.table.look_up` made. Every example needs the views
-    that the first one has."""
+def arrange(examples: Sequence[TokenExample], table: Table) -> TableBatch:
+    """A micro-batch of examples from :func:`prefero.models.tabular.table.look_up`. Every example needs the
+    views that the first one has."""
     views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
     for name in examples[0].views:
         views[name] = [example.views[name] for example in examples]
-    met: dict[int, int] = {}
+    place_of: dict[int, int] = {}
     arranged = {}
-    for name, rows in views.items():
-        shape = len(rows), max(map(len, rows))
+    for name, examples_cells in views.items():
+        shape = len(examples_cells), max(map(len, examples_cells))
         places, there = np.zeros((2, *shape), np.int64), np.zeros(shape, bool)
-        for example, cells in enumerate(rows):
+        for example, cells in enumerate(examples_cells):
             for number, cell in enumerate(cells):
-                of, said = int(cell.context[0]), int(cell.response[0])
-                places[:, example, number] = met.setdefault(of, len(met)), table.places[of, said]
+                prompt, response = int(cell.context[0]), int(cell.response[0])
+                place = place_of.setdefault(prompt, len(place_of))
+                places[:, example, number] = place, table.places[prompt, response]
             there[example, : len(cells)] = True
-        prompt, response = torch.from_numpy(places)
-        arranged[name] = Places(prompt, response, torch.from_numpy(there))
-    return TableRow(torch.tensor(list(met)), arranged, (len(table.prompts), table.width))
+        arranged[name] = Places(*map(torch.from_numpy, (*places, there)))
+    return TableBatch(torch.tensor(list(place_of)), arranged, (len(table.prompts), table.width))
 
 
 def score(
     model: nn.Module,
-    row: TableRow,
+    inputs: TableBatch,
     signals: frozenset[Signal] = frozenset(),
     others: Mapping[str, Tensor] | None = None,
 ) -> dict[str, TokenLogps]:
-    """Log-probabilities and signals of the responses of a row, by view, in one call of the (possibly wrapped)
-    model; every response is one token.
+    """Log-probabilities and signals of the responses of a micro-batch, by view, in one call of the (possibly
+    wrapped) model; every response is one token.
 
-    ``others`` are logits of second models for the row's prompts. Of the states, which are indicators,
+    ``others`` are logits of second models for the prompts. Of the states, which are indicators,
     ``state`` tells prompt and response and the others the prompt alone: a linear head on them is a table.
     """
-    logits = wide(model(prompts=row.prompts).logits)
+    logits = wide(model(prompts=inputs.prompts).logits)
     log_z = logits.logsumexp(-1)
     logps = logits - log_z[:, None]
     ordered = sorted(signals, key=repr)
@@ -229,14 +225,14 @@ def score(
     numbers = dict(zip(measured, Meter(tuple(measured), against)(0, logits, log_z), strict=True))
 
     def view(places: Places) -> TokenLogps:
-        found = {signal: _placed(numbers[signal][places.prompt], places) for signal in measured}
+        given = {signal: _placed(numbers[signal][places.prompt], places) for signal in measured}
         for signal in ordered:
             if signal.name in STATES:
-                found[signal] = _indicator(signal, row, places).to(logits)
+                given[signal] = _indicator(signal, inputs, places).to(logits)
         own = logps[places.prompt, places.response]
-        return TokenLogps(_placed(own, places), places.there[..., None], found)
+        return TokenLogps(_placed(own, places), places.there[..., None], given)
 
-    return {name: view(places) for name, places in row.views.items()}
+    return {name: view(places) for name, places in inputs.views.items()}
 
 
 def _between(logits: Tensor) -> Any:
@@ -248,10 +244,10 @@ def _placed(values: Float[Tensor, "example response"], places: Places) -> Float[
 
 
 def _indicator(
-    signal: Signal, row: TableRow, places: Places
+    signal: Signal, inputs: TableBatch, places: Places
 ) -> Float[Tensor, "example response *token hidden"]:
-    prompts, responses = row.size
-    which = row.prompts[places.prompt]
+    prompts, responses = inputs.size
+    which = inputs.prompts[places.prompt]
     if signal.name == "state":
         which = which * responses + places.response
     indicator = F.one_hot(which, prompts * responses) * places.there[..., None]

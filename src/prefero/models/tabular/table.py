@@ -19,7 +19,7 @@ from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError, nearest
 
 LISTED = 5
-"""How many entries an error message names."""
+"""Number of entries that an error message names."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Table:
         """The id of a response to a prompt, by the prompt's. Raises :class:`PreferoError` naming the row
         where the prompt has no such."""
         content, known = _plain(text, "response", origin), self.responses[prompt]
-        found = self._ids[1].get(content)
-        if found is None or (prompt, found) not in self.places:
+        number = self._ids[1].get(content)
+        if number is None or (prompt, number) not in self.places:
             what = f"response to the prompt {_shown(self.prompts[prompt])}"
             return self._find({}, content, what, known, origin)
-        return found
+        return number
 
     def _find(self, ids: Mapping[str, int], text: str, what: str, known: Sequence[str], origin: str) -> int:
         if text in ids:
@@ -110,19 +110,17 @@ def look_up(
     """``examples``, arranged as ``roles`` and ``columns`` ask, as places of a table: every prompt and every
     response is one token, its id.
 
-    ``views`` are as :func:`prefero.data.tokenize.tokenize` takes them, without those that cut texts into
-    parts.
+    ``views`` are as :func:`prefero.data.tokenize.tokenize` takes them, without those that cut texts.
 
     Raises:
         PreferoError: a missing role or column; a prompt or a response that the table does not have, with the
-            row; annotations of parts of a response, which has none; a view that there is not.
+            row; annotations of the inside of a response, which has none; an unknown view.
     """
     asker = for_method or "the objective"
-    parts = [name for name in sorted(columns) if _of_tokens(name)]
-    if parts:
+    if inside := [name for name in sorted(columns) if _of_tokens(name)]:
         raise PreferoError(
-            f"{asker} reads the column {parts[0]!r}, which annotates parts of a response: the responses of a "
-            "table are whole. Use a method that reads none, or a language model."
+            f"{asker} reads the column {inside[0]!r}, which annotates parts of a response: the responses of "
+            "a table are whole. Use a method that reads none, or a language model."
         )
     if "unprompted" in views:
         raise PreferoError(
@@ -130,18 +128,20 @@ def look_up(
         )
     arranged = arrange(examples, roles, columns, for_method=for_method)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
-    found = [
+    looked_up = [
         TokenExample(_cells(example, table), columns_of(example, wanted), index)
         for index, example in enumerate(arranged)
     ]
     for view, read in views.items():
-        others = _view(view, arranged, found, table, seed, asker)
+        others = _view(view, arranged, looked_up, table, seed, asker)
         at = [roles.index(role) for role in read]
-        found = [
-            replace(one, views={**one.views, view: tuple(cells[place] for place in at) if read else cells})
-            for one, cells in zip(found, others, strict=True)
+        looked_up = [
+            replace(
+                example, views={**example.views, view: tuple(cells[place] for place in at) if read else cells}
+            )
+            for example, cells in zip(looked_up, others, strict=True)
         ]
-    return TokenDataset(tuple(found), roles, summarise(arranged, found, roles, None, Truncation()))
+    return TokenDataset(tuple(looked_up), roles, summarise(arranged, looked_up, roles, None, Truncation()))
 
 
 def _cells(example: Example, table: Table) -> tuple[Cell, ...]:
@@ -160,13 +160,13 @@ def _cell(prompt: int, response: int) -> Cell:
 def _view(
     view: str,
     arranged: Sequence[Example],
-    found: Sequence[TokenExample],
+    looked_up: Sequence[TokenExample],
     table: Table,
     seed: int,
     asker: str,
 ) -> list[tuple[Cell, ...]]:
     if view in VIEWS:
-        others = VIEWS[view](found, None, seed)
+        others = VIEWS[view](looked_up, None, seed)
         for example, cells in zip(arranged, others, strict=True):
             for cell in cells:
                 prompt, response = int(cell.context[0]), int(cell.response[0])

@@ -1,4 +1,5 @@
-"""Vision-language models: language models whose prompts show images, each of them seen once a row."""
+"""Vision-language models: language models whose prompts show images, each encoded once per
+micro-batch."""
 
 from __future__ import annotations
 
@@ -69,8 +70,8 @@ class SeenPrompt:
 
 
 class VisionLanguage(Language):
-    """A model of transformers that writes text about images and text; a row costs its unique tokens, image
-    tokens included."""
+    """A model of transformers that writes text about images and text; a micro-batch costs its unique
+    tokens, image tokens included."""
 
     name = "vision_language"
     lora_targets = r"(?!.*(vision|visual|projector|connector|merger|resampler|audio)).*_proj"
@@ -102,7 +103,7 @@ class VisionLanguage(Language):
     # Data
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
-        """Rows as for any language model. Where corrupted images are asked for and rows have none of their
+        """Data as for any language model. Where corrupted images are asked for and rows have none of their
         own, which image is corrupted how depends on the run's seed and the example's place alone."""
         if VIEW in needs.views and not isinstance(source, TokenDataset):
             examples = source if isinstance(source, Examples) else load_examples(source, split=reading.split)

@@ -1,4 +1,4 @@
-"""Where numbers were measured: what has to stand beside them."""
+"""The commit and the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import prefero
+
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -29,17 +31,18 @@ def processor() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the checkout that this library runs from, with "+" if it was changed since; the version
-    where it was installed from a package."""
-    folder = Path(__file__).parent
+    """The commit of the checkout that library and laboratory run from, with "+" if either has uncommitted
+    changes; the version of the library where it was installed from a package."""
+    sources = [str(Path(prefero.__file__).parent), str(Path(__file__).parent)]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", sources[0], *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if not git("ls-files", "--", __file__):
+        if not git("ls-files", "--", prefero.__file__):
             return version("prefero")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--short", "--", ".") else "")
+        changed = "+" if git("status", "--short", "--", *sources) else ""
+        return git("rev-parse", "--short=10", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return version("prefero")
