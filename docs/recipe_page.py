@@ -17,8 +17,8 @@ def page() -> str:
     parts = [
         "# Recipes",
         "A recipe is a YAML file that `prefero train` and `prefero compare` take; `key=value` behind it "
-        "changes a setting. These are the recipes in `recipes/`. [Settings](settings.md) have a page of their "
-        "own; an unknown key is refused before anything is loaded, with the nearest known one.",
+        "changes a setting. These are the recipes in `recipes/`. [All keys](settings.md) are on their own "
+        "page; an unknown one is refused before anything is loaded, with the nearest known one.",
         "```bash\nprefero train recipes/dpo-lora.yaml objective.beta=0.2 output=runs/beta-0.2\n```",
     ]
     for file in sorted(FOLDER.glob("*.yaml")):

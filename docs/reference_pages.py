@@ -128,8 +128,9 @@ def training() -> list[str]:
 
 
 def summary_of(section: type) -> str:
-    """The first paragraph of its docstring."""
-    return " ".join((section.__doc__ or "").partition("\n\n")[0].replace("``", "`").split())
+    """Its docstring, without what Python raises."""
+    paragraphs = (section.__doc__ or "").replace("``", "`").split("\n\n")
+    return " ".join(" ".join(one.split()) for one in paragraphs if "PreferoError" not in one)
 
 
 def roles(text: str) -> str:

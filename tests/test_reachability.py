@@ -22,10 +22,6 @@ WAITING = (
     "prefero.feedback",
     "prefero.search",
     "prefero.data.retrieval",
-    "prefero.evaluate.calibration",
-    "prefero.evaluate.pareto",
-    "prefero.evaluate.programs",
-    "prefero.evaluate.recommendation",
     "prefero.models.arithmetic",
     "prefero.models.diffusion",
 )
@@ -60,7 +56,7 @@ def is_public(package: Path) -> bool:
     tree = ast.parse(package.read_text(encoding="utf-8"))
     return any(
         isinstance(node, ast.Assign)
-        and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+        and any(isinstance(t, ast.Name) and t.id == "__all__" for t in ast.walk(node))
         for node in tree.body
     )
 

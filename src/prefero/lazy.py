@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -26,6 +27,14 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+
+    class Package(ModuleType):
+        def __setattr__(self, name: str, value: Any) -> None:
+            # Importing a submodule binds it to its package. A function of the same name stays what users get.
+            if not (name in homes and isinstance(value, ModuleType)):
+                super().__setattr__(name, value)
+
+    module.__class__ = Package
 
     def load(name: str) -> Any:
         if name not in homes:

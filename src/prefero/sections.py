@@ -20,6 +20,10 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=()
 """Unknown keys and numbers that are not finite are refused."""
 
 
+MANY = 30
+"""Keys of a section that are too many for a message."""
+
+
 class Section(BaseModel):
     """A part of a recipe that has no use outside of one."""
 
@@ -77,7 +81,8 @@ def problems(
         place, known = _place(problem["loc"], root)
         where, key, given = ".".join(place), place[-1] if place else "", problem["input"]
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            hint = nearest(key, known) or home(key) or f" (it knows {', '.join(known)})"
+            listed = f" (it knows {', '.join(known)})" if len(known) < MANY else ""
+            hint = nearest(key, known) or home(key) or listed
             unknown.append(f"{'.'.join(place[:-1]) or whole} has no key {key!r}{hint}")
         elif problem["type"] == "missing":
             others[f"{whole} lacks {where}"] = [known[key].description or "it has no default"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.cli.recipe import load_yaml, override, parse_override, read_recipe
 from prefero.cli.train import configuration
@@ -87,3 +86,32 @@ def test_the_recipes_that_come_along_are_valid(name):
 
     config = TrainConfig.parse(read_recipe(Path("recipes") / name))
     assert from_config(config.objective).key == config.objective["method"]
+
+
+def test_names_of_0_1_are_read_and_told_in_one_line(tmp_path, capsys):
+    file = tmp_path / "old.yaml"
+    old = "epochs: 2\n  warmup: 5\n  arguments: {adam_beta2: 0.9}"
+    file.write_text(RECIPE.replace("learning_rate: 1e-6", old))
+    settings = configuration([str(file)])
+    assert settings["training"] == {"num_train_epochs": 2, "warmup_steps": 5, "adam_beta2": 0.9}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prefero: ") and "training.epochs is training.num_train_epochs" in line
+    assert TrainConfig.parse(settings).training.num_train_epochs == 2
+
+
+def test_overrides_replace_what_the_recipe_says_by_either_name(recipe, tmp_path, capsys):
+    old = tmp_path / "old.yaml"
+    for override_of in ("training.arguments.learning_rate=2", "training.learning_rate=2"):
+        assert configuration([recipe, override_of])["training"] == {"learning_rate": 2}
+    old.write_text(RECIPE.replace("learning_rate: 1e-6", "epochs: 3"))
+    for override_of in ("training.epochs=4", "training.num_train_epochs=4"):
+        assert configuration([str(old), override_of])["training"] == {"num_train_epochs": 4}
+    assert configuration([recipe, "training.save_steps=null"])["training"]["save_strategy"] == "no"
+    capsys.readouterr()
+    with pytest.raises(PreferoError, match="given twice"):
+        configuration([recipe, "training.epochs=4", "training.num_train_epochs=4"])
+
+
+def test_an_override_may_be_longer_than_a_file_name():
+    loss = "softplus(-z)" + "+0.001*square(z)" * 30
+    assert configuration([f"objective.loss={loss}"])["objective"] == {"loss": loss}

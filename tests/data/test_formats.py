@@ -11,8 +11,7 @@ from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.data.examples import Example
 from prefero.data.formats import LAYOUTS, load_examples

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.data.packing import Forest, next_fit, pack
 from prefero.data.trie import Cell, TokenExample, unique_tokens

@@ -4,8 +4,7 @@ import random
 from statistics import correlation, fmean
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.demo.reviews import (
     ASPECTS,

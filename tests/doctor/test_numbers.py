@@ -7,8 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.doctor.contents import script
 from prefero.doctor.labels import agreement, flip_rate, of_disagreement, of_majority
@@ -210,9 +209,19 @@ def test_sketches_estimate_the_jaccard_similarity():
 
 
 def test_short_and_empty_texts_have_sketches():
-    drawn = sketches(["", "a", "yes", "YES ", "a much longer text than the others"])
-    assert drawn.shape == (5, 64)
+    drawn = sketches(
+        ["", "a", "yes", "YES ", "a much longer text than the others", "half of a character: \ud83d"]
+    )
+    assert drawn.shape == (6, 64)
     assert [2, 3] in candidates(drawn).tolist()
+    assert sketches([]).shape == (0, 64)
+
+
+def test_a_crowd_of_near_texts_is_paired_with_its_first_alone():
+    """All with all would be half a million pairs."""
+    crowd = [f"the same words in every text, and their number {number}" for number in range(1000)]
+    pairs = candidates(sketches(crowd))
+    assert len(pairs) < 16 * len(crowd) and set(pairs[:, 1].tolist()) >= set(range(900, 1000))
 
 
 @pytest.mark.parametrize(

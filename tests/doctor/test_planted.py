@@ -10,6 +10,7 @@ import pytest
 import prefero
 from prefero.doctor.checks import Finding
 from prefero.doctor.inspection import Inspection
+from prefero.doctor.labels import agreement
 from tests.doctor import faults
 
 COUNT = 800
@@ -269,6 +270,38 @@ def test_votes_planted_in_pandalm(pandalm):
     assert 0.12 in single.interval
     assert inside(3 * 0.12**2 * 0.88 + 0.12**3, found["noise"])
     assert found["agreement"].level in ("look", "act")
+
+
+@pytest.mark.parametrize(
+    "written", [str, int, lambda vote: f"{vote}.0", float], ids=["2", "2 (int)", "2.0", "2.0 (float)"]
+)
+def test_a_vote_is_the_same_however_it_is_written(written):
+    """One file may have "2", 2, "2.0" and 2.0: another kind of vote each, they would halve the agreement."""
+    draw = random.Random(0)
+    cast = [
+        [draw.choice((0, 1, 2)) if draw.random() < 0.4 else 1 + row % 2 for _ in range(3)]
+        for row in range(200)
+    ]
+
+    def rows(*forms):
+        return [
+            {"instruction": f"{row}", "response1": f"a{row}", "response2": f"b{row}"}
+            | {f"annotator{k + 1}": forms[(row + k) % len(forms)](vote) for k, vote in enumerate(votes)}
+            for row, votes in enumerate(cast)
+        ]
+
+    plain, other = prefero.inspect(rows(int)), prefero.inspect(rows(int, written))
+    assert other["agreement"].measures == plain["agreement"].measures
+    assert other["agreement"].rows == plain["agreement"].rows
+    assert other["noise"].measures == plain["noise"].measures
+
+
+def test_the_majority_is_not_the_first_response(pandalm):
+    """Agreement is over the votes as they were cast; relative to the chosen response every majority is alike,
+    and chance explains most of the agreement."""
+    found = prefero.inspect(pandalm)
+    votes = [[row[f"annotator{k}"] for k in (1, 2, 3)] for row in pandalm]
+    assert found["agreement"].measures[0].value == pytest.approx(agreement(range(len(votes)), votes).alpha)
 
 
 def test_what_pandalm_holds_by_itself(pandalm):

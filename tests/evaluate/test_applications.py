@@ -8,8 +8,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefero.data.retrieval import bm25, in_order, mixed
 from prefero.errors import PreferoError

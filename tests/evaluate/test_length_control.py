@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefero.errors import PreferoError
 from prefero.evaluate.length_control import (
@@ -157,6 +156,15 @@ def test_a_judge_blind_to_length_is_left_alone() -> None:
     data = judged(600, model=0.8, length=0.0, longer=600, soft=True)
     found = length_controlled_win_rate(**data, resamples=50)
     assert found.rate == pytest.approx(found.raw, abs=0.002)
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_a_model_that_always_loses_or_wins_has_that_rate(outcome: float) -> None:
+    """All rows then have one label; liblinear by itself fits nothing and gives a half."""
+    found = length_controlled_win_rate(
+        [outcome] * 40, list(range(10, 50)), list(range(50, 10, -1)), resamples=5
+    )
+    assert found.rate == pytest.approx(outcome, abs=1e-4) and found.raw == outcome
 
 
 def test_equal_lengths_change_nothing() -> None:

@@ -19,8 +19,7 @@ from prefero.evaluate.ranking import (
 )
 from prefero.theory.optima import reward_optimum
 from tests.models.causal.families import VOCABULARY, build
-from tests.objectives.batches import build as build_method
-from tests.objectives.batches import pair_batch
+from tests.objectives.batches import build as build_method, pair_batch
 
 
 def random_logps(count: int, seed: int) -> PairLogps:

@@ -7,8 +7,7 @@ import sqlite3
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.errors import PreferoError
 from prefero.feedback.attention_shares import (

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.errors import PreferoError
-from prefero.logic.formulas import Decision, diagram
-from prefero.logic.formulas import Formula, Proposition, parse, written
+from prefero.logic.formulas import Decision, Formula, Proposition, diagram, parse, written
 
 W, L = Proposition("policy", "chosen"), Proposition("policy", "rejected")
 RW, RL = Proposition("reference", "chosen"), Proposition("reference", "rejected")

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.objectives import Equal, PreferenceBatch, TokenLogps, primary
 from prefero.objectives.signals import LOG_SUM_P_SQUARED, forward_kl

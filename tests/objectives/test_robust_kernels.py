@@ -12,8 +12,7 @@ from prefero.errors import PreferoError
 from prefero.models.signals import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
 from prefero.objectives.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
-from prefero.objectives.signals import PROMPT_STATE, STATE
-from prefero.objectives.signals import divergence as divergence_from
+from prefero.objectives.signals import PROMPT_STATE, STATE, divergence as divergence_from
 from prefero.theory.rewards import doubly_robust_values, total_preference
 from tests.objectives.batches import batch_for, build, leaves, slope_of
 from tests.objectives.test_needs import PAIR, needs

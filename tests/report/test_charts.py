@@ -5,8 +5,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from prefero.report.charts import LABEL_GAP, Line, line_chart, smoothed, spread, thinned
 from prefero.report.numbers import duration, number, percent, tick_labels, ticks

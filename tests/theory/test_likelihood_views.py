@@ -17,8 +17,8 @@ from prefero.theory.distributions import (
     optimal_rejected,
     power_law,
 )
-from prefero.theory.optima import reward_optimum
 from prefero.theory.games import extrapolate, extrapolate_parameters, proximal_path
+from prefero.theory.optima import reward_optimum
 from prefero.theory.vector_field import descent, dpo_field, field_of
 from tests.objectives.batches import build, pair_batch, slope_of
 

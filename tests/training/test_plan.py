@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prefero.models.kind import Batching, PackedBatching, PaddedBatching
 from prefero.training.batches import RankBatches, StepPlan

@@ -83,8 +83,7 @@ def evaluate(
             rows, judgements = _stored(judge, anchors), None
         else:
             from prefero.evaluate.judges import judge_named
-            from prefero.evaluate.policies import CHOSEN, Sampling, read_prompts
-            from prefero.evaluate.policies import evaluate as measure
+            from prefero.evaluate.policies import CHOSEN, Sampling, evaluate as measure, read_prompts
 
             sampling = Sampling(
                 count=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed

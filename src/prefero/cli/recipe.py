@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def split_arguments(arguments: Iterable[str]) -> tuple[Path | None, list[str]]:
     recipes: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
-        is_override = "=" in argument and not Path(argument).is_file()
+        is_override = "=" in argument and not os.path.isfile(argument)  # False for a name that is too long
         (overrides if is_override else recipes).append(argument)
     if len(recipes) > 1:
         raise PreferoError(
@@ -90,7 +91,7 @@ SHORT_FORMS = {"model": "name", "data": "train", "objective": "method", "referen
 def current_overrides(
     settings: Iterable[tuple[str, Any]], tell: Callable[[str], object]
 ) -> list[tuple[str, Any]]:
-    """Dotted keys and values in which those of ``training`` have their names of now; ``tell`` as for
+    """Dotted keys and values in which those of ``training`` have their current names; ``tell`` as for
     :func:`~prefero.training.vocabulary.current_names`."""
     others: list[tuple[str, Any]] = []
     training: dict[str, Any] = {}

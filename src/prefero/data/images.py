@@ -97,7 +97,7 @@ class ImageBatch:
         )
 
     def places(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "token"]:
-        """Where the image tokens among ``ids``, in their order, stand among the tokens of all images."""
+        """The positions of the image tokens among ``ids``, in their order, among the tokens of all images."""
         tokens = ids[ids < 0]
         starts = self.counts.cumsum(0) - self.counts
         return starts[torch.searchsorted(self.keys, keys_of(tokens))] + (~tokens & (MOST_TOKENS - 1))
@@ -121,7 +121,7 @@ class ImagePrompts:
         self.known: dict[int, Pictures] = {}
         self._layouts: dict[tuple[str, tuple[tuple[int, int], ...]], tuple[Ids, tuple[int, ...]]] = {}
         self._alone: dict[tuple[int, int], int] = {}
-        self._made: OrderedDict[int, Arrays] = OrderedDict()
+        self._prepared: OrderedDict[int, Arrays] = OrderedDict()
 
     @property
     def chat_template(self) -> str | None:
@@ -191,16 +191,16 @@ class ImagePrompts:
 
     def _processed(self, text: str, images: Sequence[Image.Image], origin: str) -> Ids:
         try:
-            made = self.processor(text=[text], images=[list(images)], add_special_tokens=False)
+            inputs = self.processor(text=[text], images=[list(images)], add_special_tokens=False)
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise PreferoError(
                 f"{origin}: {self._name} refuses a prompt with {len(images)} images: {first}"
             ) from error
-        return np.asarray(made["input_ids"][0], dtype=np.int64)
+        return np.asarray(inputs["input_ids"][0], dtype=np.int64)
 
     def _tokens(self, image: Image.Image, origin: str) -> int:
-        """How many tokens an image of this size takes by itself."""
+        """The number of tokens that an image of this size takes by itself."""
         if image.size not in self._alone:
             ids = self._processed(self.mark, [image], origin)
             self._alone[image.size] = int((ids == self.placeholder).sum())
@@ -217,22 +217,24 @@ class ImagePrompts:
 
     def arrays(self, images: Mapping[int, Pictures]) -> dict[int, Arrays]:
         """The arrays of images, by their keys. The last :data:`KEPT_BYTES` are remembered."""
-        found = {}
+        arrays = {}
         for key, pictures in images.items():
-            if key in self._made:
-                self._made.move_to_end(key)
+            if key in self._prepared:
+                self._prepared.move_to_end(key)
             else:
-                self._made[key] = self._arrays(pictures)
-            found[key] = self._made[key]
-        while len(self._made) > len(images) and sum(map(_size, self._made.values())) > KEPT_BYTES:
-            self._made.popitem(last=False)
-        return found
+                self._prepared[key] = self._arrays(pictures)
+            arrays[key] = self._prepared[key]
+        while len(self._prepared) > len(images) and sum(map(_size, self._prepared.values())) > KEPT_BYTES:
+            self._prepared.popitem(last=False)
+        return arrays
 
     def _arrays(self, pictures: Pictures) -> Arrays:
         opened = [picture.open() for picture in pictures]
-        made = self.processor(text=[self.mark * len(opened)], images=[opened], return_tensors="pt")
+        inputs = self.processor(text=[self.mark * len(opened)], images=[opened], return_tensors="pt")
         text = {*self.processor.tokenizer.model_input_names, "mm_token_type_ids", "token_type_ids"}
-        return {name: value for name, value in made.items() if isinstance(value, Tensor) and name not in text}
+        return {
+            name: value for name, value in inputs.items() if isinstance(value, Tensor) and name not in text
+        }
 
 
 def _size(arrays: Arrays) -> int:

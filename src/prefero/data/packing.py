@@ -19,7 +19,7 @@ from prefero.data.trie import Cell, IntArray, TokenExample, TokenTrie
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellIndex:
-    """Where the cells of one view stand in a :class:`Forest`.
+    """The places of the cells of one view in a :class:`Forest`.
 
     ``index`` holds positions in the forest's scored axis, -1 where a response has no scored token (padding,
     holes). ``last`` is the node of the final response token, ``prompt_last`` that of the final context token.

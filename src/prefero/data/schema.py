@@ -29,7 +29,7 @@ class ColumnSpec:
 
 
 SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
-"""Where rows hold annotations of parts of a response: :mod:`prefero.data.formats.fields`."""
+"""Fields of rows that annotate parts of a response: :mod:`prefero.data.formats.annotations`."""
 
 
 def _marked(annotation: str) -> str:

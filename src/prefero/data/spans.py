@@ -1,8 +1,8 @@
-"""From spans of characters to annotations of tokens.
+"""Annotations of tokens: from spans of characters, and from the differences of two responses.
 
 A token belongs to a span that it shares a character with, white space at its beginning aside: a word's token
-often holds the space before it. What no span covers, the end token and what a chat template puts around the
-response among it, has the column's own value for "nothing is said".
+often holds the space before it. All other tokens, such as the end token and those that a chat template adds,
+have the column's own value for "nothing is said".
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from prefero.data.render import Rendered
 from prefero.errors import PreferoError
 
 Offsets = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Where each token of a text begins and ends, in characters; neither ever falls."""
+"""The first characters of a text's tokens and the ends of them, neither ever falling."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a span says about its tokens (None: nothing), and what holds where no span says anything."""
+    """The value that a span gives its tokens (None: no value), and the value of all other tokens."""
 
     of: Callable[[Span], float | None]
     otherwise: float
@@ -89,8 +89,8 @@ def token_values(
 
 
 def _first_characters(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each token begins behind the white space at its beginning; a token of white space alone where it
-    begins."""
+    """The first character of each token that is not white space; the first one of a token that is all white
+    space."""
     is_space = np.fromiter((character.isspace() for character in text), bool, len(text))
     next_visible = np.append(np.where(is_space, len(text), np.arange(len(text))), len(text))
     next_visible = np.minimum.accumulate(next_visible[::-1])[::-1]
@@ -99,7 +99,7 @@ def _first_characters(text: str, starts: NDArray[np.int64], ends: NDArray[np.int
 
 
 def _place_of(turn: str, text: str, origin: str) -> int:
-    """Where the turn's own first character stands in the text that a template made of it."""
+    """The position of the turn's first character in the text that a template makes of it."""
     for start in (0, 1):
         if text.startswith(turn, start):
             return start
@@ -147,8 +147,8 @@ def changed(
 def differing_tokens(
     chosen: Sequence[int], rejected: Sequence[int], never: Collection[int] = frozenset()
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which tokens of two responses make up their difference, from the edits that turn the rejected one into
-    the chosen one; tokens in ``never`` are not marked. Jiang et al., 2024, arXiv 2408.07471."""
+    """Marks of the tokens in which two responses differ, by the edits that turn the rejected one into the
+    chosen one; tokens in ``never`` are not marked. Jiang et al., 2024, arXiv 2408.07471."""
     of_rejected, of_chosen = changed(rejected, chosen)
     return _marked(chosen, of_chosen, never), _marked(rejected, of_rejected, never)
 
@@ -197,7 +197,7 @@ def mark_differences(example: Example) -> Example:
         )
     texts = ("".join(spoken(by_role[role].content)) for role in ("chosen", "rejected"))
     spans = dict(zip(("chosen", "rejected"), differing_spans(*texts), strict=True))
-    marked = [replace(one, spans=spans.get(one.role or "", ())) for one in example.responses]
+    marked = (replace(response, spans=spans.get(response.role or "", ())) for response in example.responses)
     return replace(example, responses=tuple(marked))
 
 

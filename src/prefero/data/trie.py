@@ -58,7 +58,7 @@ class TokenExample:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """How many tokens each response has."""
+        """The number of tokens of each response."""
         return tuple(len(cell.response) for cell in self.cells)
 
     @property
@@ -207,7 +207,7 @@ def unique_tokens(cells: Sequence[Cell]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SharingCost:
-    """What cells cost with and without sharing: rows for the linear layers, pairs for attention."""
+    """Costs of cells with and without sharing: tokens for the linear layers, pairs for attention."""
 
     tokens: int
     attention_pairs: int

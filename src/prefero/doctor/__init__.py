@@ -1,4 +1,4 @@
-"""``prefero inspect``: what preference data and the model make of each other before training."""
+"""``prefero inspect``: checks of preference data before training, with or without the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from prefero.lazy import lazily
 
 if TYPE_CHECKING:
-    from prefero.doctor.inspection import Inspection as Inspection
-    from prefero.doctor.inspection import inspect as inspect
+    from prefero.doctor.inspection import Inspection as Inspection, inspect as inspect
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,8 +13,15 @@ from prefero.data.files import Source
 from prefero.doctor.checks import Check, Finding, Look, Remedy, Unasked, in_order
 from prefero.doctor.commands import Commands, save_rows
 from prefero.doctor.contents import check_marks, check_rows, check_scripts
-from prefero.doctor.corpus import facts, histogram, of_examples, quantiles, read
-from prefero.doctor.corpus import lengths as lengths_of
+from prefero.doctor.corpus import (
+    Corpus,
+    facts,
+    histogram,
+    lengths as lengths_of,
+    of_examples,
+    quantiles,
+    read,
+)
 from prefero.doctor.labels import check_labels, check_scores
 from prefero.doctor.length import check_length, check_truncation
 from prefero.doctor.nearness import check_nearness, check_overlap
@@ -171,12 +177,13 @@ def inspect(
     """Inspect preference data before a model is trained on them.
 
     Args:
-        data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding. eval_data:
-        held-out data, read in the same way; or the share of the data to hold out, as in training. model: the
-        model to be aligned: a hub name, a folder, a :class:`~prefero.models.loading.ModelSource`, or
-            a model; ``processor`` is its tokenizer, if it is not beside the model. With a model there are
-            more checks: how it orders the pairs, which pairs would displace the chosen response, how far the
-            responses are from its own samples, and what training costs.
+        data: as :func:`prefero.load_examples` takes it. Rows that cannot be read are a finding.
+        eval_data: held-out data, read in the same way; or the share of the data to hold out, as in training.
+        model: the model to be aligned: a hub name, a folder, a
+            :class:`~prefero.models.loading.ModelSource`, or a model; ``processor`` is its tokenizer, if it
+            is not beside the model. With a model there are more checks: how it orders the pairs, which pairs
+            would displace the chosen response, how far the responses are from its own samples, and what
+            training costs.
         rows: the number of pairs that the model scores, drawn at random.
         max_length: the limit in tokens for the check of truncation; with a model by default that of training.
         split: the split of the data, where there are several; ``eval_split`` likewise.
@@ -190,11 +197,7 @@ def inspect(
             check.
     """
     started = time.perf_counter()
-    for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
-        if value is not None and value < least:
-            raise PreferoError(f"{name} is {value}; expected at least {least}.")
-    if isinstance(eval_data, int | float) and not 0 < eval_data < 1:
-        raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
+    _check_arguments(eval_data, max_length, limit)
     policy, checks = None, dict(CHECKS)
     if model is not None:
         from prefero.doctor.model import check_model
@@ -204,33 +207,21 @@ def inspect(
         policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
     progress("rows")
     corpus, data = read(data, split=split, format=format, limit=limit)
-    held_out = None
-    held: Sequence[Example] = ()
+    held_out: Corpus | None = None
+    set_aside: Sequence[Example] = ()
     if isinstance(eval_data, int | float):
-        kept, held = corpus.examples.hold_out(eval_data, seed)
-        if not len(held):
+        kept, set_aside = corpus.examples.hold_out(eval_data, seed)
+        if not len(set_aside):
             raise PreferoError(f"eval_data = {eval_data} holds out none of the {len(corpus)} rows.")
-        held_out, corpus = of_examples(Examples(held)), of_examples(kept)
+        held_out, corpus = of_examples(Examples(set_aside)), of_examples(kept)
     elif eval_data is not None:
         held_out, _ = read(eval_data, split=eval_split, format=format)
     options = {"split": split, "eval_split": eval_split, "format": format, "max_length": max_length}
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
-    look = Look(corpus, commands, held_out, max_length, seed, policy)
     if policy is not None and corpus.pairs:
-        from prefero.doctor.policy import TOKENIZED
-
         progress("tokens")
-        pair_rows = [pair.row for pair in corpus.pairs]
-        policy.read(corpus.examples, random.Random(seed).sample(pair_rows, min(TOKENIZED, len(pair_rows))))
-    findings: list[Finding] = []
-    unasked = [] if policy else [NO_MODEL]
-    for name, check in checks.items():
-        progress(name)
-        for result in check(look):
-            if isinstance(result, Finding):
-                findings.append(result)
-            else:
-                unasked.append(result)
+        policy.read_some(corpus.examples, [pair.row for pair in corpus.pairs])
+    findings, unasked = _results(Look(corpus, commands, held_out, max_length, seed, policy), checks, progress)
     lengths = lengths_of(corpus)
     return Inspection(
         corpus.examples.name,
@@ -238,17 +229,40 @@ def inspect(
         len(corpus),
         len(corpus.pairs),
         in_order(findings),
-        tuple(unasked),
+        tuple(unasked if policy else [NO_MODEL, *unasked]),
         tuple(facts(corpus)),
         quantiles(lengths),
         histogram(lengths),
         time.perf_counter() - started,
         commands,
         corpus.examples,
-        held,
+        set_aside,
         data,
         split,
     )
+
+
+def _check_arguments(eval_data: Source | float | None, max_length: int | None, limit: int | None) -> None:
+    for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
+        if value is not None and value < least:
+            raise PreferoError(f"{name} is {value}; expected at least {least}.")
+    if isinstance(eval_data, int | float) and not 0 < eval_data < 1:
+        raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
+
+
+def _results(
+    look: Look, checks: Mapping[str, Check], progress: Progress
+) -> tuple[list[Finding], list[Unasked]]:
+    findings: list[Finding] = []
+    unasked: list[Unasked] = []
+    for name, check in checks.items():
+        progress(name)
+        for result in check(look):
+            if isinstance(result, Finding):
+                findings.append(result)
+            else:
+                unasked.append(result)
+    return findings, unasked
 
 
 DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "max_length": None}

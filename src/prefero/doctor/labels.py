@@ -169,7 +169,7 @@ def of_majority(rate: float, judges: int) -> float:
 
 
 def check_labels(look: Look) -> Iterator[Finding | Unasked]:
-    """Whether annotators agree, and how many labels are wrong."""
+    """The agreement of annotators, and the share of wrong labels."""
     votes = look.corpus.votes
     agreed = agreement(list(votes), list(votes.values()), seed=look.seed)
     if agreed:
@@ -230,7 +230,7 @@ def _noise(look: Look, agreed: Agreement | None) -> Finding | None:
     estimate = (
         f"About {percent(best.value)} of the labels look flipped"
         if interval.high - interval.low < 0.15
-        else f"How many labels are flipped cannot be told well: the estimate is {percent(best.value)}"
+        else f"The share of flipped labels cannot be told well: the estimate is {percent(best.value)}"
     )
     return Finding(
         "noise",
@@ -276,14 +276,14 @@ def _by_repetition(look: Look) -> Iterator[Measure]:
     """The flip rate by comparisons that were judged repeatedly, if any judgements differ: rows that were
     merely copied say nothing about their labels."""
     judged = repeats_of(look).judged
-    clashes = [2 * one * other / ((one + other) * (one + other - 1)) for one, other in judged]
+    clashes = [2 * a * b / ((a + b) * (a + b - 1)) for a, b in judged]
     if any(clashes):
         flips = of_disagreement(sum(clashes) / len(clashes), len(clashes))
         yield Measure("wrong labels, by comparisons judged repeatedly", flips.value, flips.interval)
 
 
 def check_scores(look: Look) -> Iterator[Finding]:
-    """Whether the scores of a judge agree with the labels."""
+    """Scores of a judge that contradict the labels."""
     scored = [(pair.row, pair.scores[0] - pair.scores[1]) for pair in look.corpus.pairs if pair.scores]
     if not scored:
         return

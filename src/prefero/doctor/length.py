@@ -125,7 +125,7 @@ def logistic_slope(x: Float[np.ndarray, " pair"]) -> tuple[float, float]:
 
 
 def check_length(look: Look) -> Iterator[Finding | Unasked]:
-    """Whether the longer response is the better one."""
+    """Length as a predictor of the label."""
     if look.corpus.pairs:
         yield _of_pairs(look)
     elif look.corpus.labelled:

@@ -22,7 +22,7 @@ BETA = 0.1
 
 
 def check_model(look: Look) -> Iterator[Finding | Unasked]:
-    """How the model ranks the pairs, which pairs would displace it, and what training on them costs."""
+    """Ranking of the pairs by the model, displacement, distance from its own samples, cost of training."""
     policy = look.policy
     if policy is None or not look.corpus.pairs:
         yield Unasked("Checks with the model", "there are no pairs to score")

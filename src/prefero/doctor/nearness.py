@@ -137,12 +137,13 @@ def near_rows(rows: Sequence[Row]) -> Nearness:
     return Nearness(dict(sorted(near.items())), tuple(opposed), len(measured), len(pairs))
 
 
-def _relation(one: Row, other: Row) -> str:
+def _relation(first: Row, second: Row) -> str:
     """``near``, ``opposed`` (the same prompt and responses with the other label), or nothing."""
-    if similarity(one[1], other[1]) < NEAR:
+    (_, prompt, better, worse), (_, other_prompt, other_better, other_worse) = first, second
+    if similarity(prompt, other_prompt) < NEAR:
         return ""
-    straight = min(similarity(one[2], other[2]), similarity(one[3], other[3]))
-    crossed = min(similarity(one[2], other[3]), similarity(one[3], other[2]))
+    straight = min(similarity(better, other_better), similarity(worse, other_worse))
+    crossed = min(similarity(better, other_worse), similarity(worse, other_better))
     if crossed >= NEAR and crossed > straight + CLEARER:
         return "opposed"
     return "near" if straight >= NEAR else ""

@@ -9,6 +9,7 @@ response's own last token is left out.
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -123,6 +124,10 @@ class Policy:
     def context(self) -> int | None:
         """The number of positions of the model, where its configuration says so."""
         return context_length(self.kind.config)
+
+    def read_some(self, examples: Examples, pairs: Sequence[int]) -> None:
+        """Tokenise some of the ``pairs``, drawn at random."""
+        self.read(examples, random.Random(self.seed).sample(pairs, min(TOKENIZED, len(pairs))))
 
     def read(self, examples: Examples, places: Sequence[int]) -> None:
         """Tokenise the examples at ``places`` as DPO would. They are shuffled: the first ones are scored."""

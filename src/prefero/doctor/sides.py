@@ -215,7 +215,7 @@ def sample_of_probe(look: Look) -> str:
 
 
 def check_words(look: Look) -> Iterator[Finding | Unasked]:
-    """Whether words alone tell chosen from rejected responses."""
+    """Words as predictors of the label."""
     title = "Words that tell the sides apart"
     if not look.corpus.pairs:
         yield Unasked(title, "responses are labelled one by one, not in pairs")
@@ -260,7 +260,7 @@ def _quoted(feature: str) -> str:
 
 
 def check_writers(look: Look) -> Iterator[Finding | Unasked]:
-    """Whether the writer of a response predicts whether it is chosen."""
+    """Writers as predictors of the label."""
     writers = [pair.writers for pair in look.corpus.pairs if pair.writers]
     if not writers:
         yield Unasked("Writers", "no row names the writers (chosen_model, rejected_model)")

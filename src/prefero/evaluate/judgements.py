@@ -152,23 +152,23 @@ def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict
 
     Several responses to a prompt count as one comparison, their mean; in the length control each counts.
     """
-    prompts = [one.prompt if isinstance(one.prompt, str) else repr(one.prompt) for one in judged]
-    rate = win_rate_of([one.preference for one in judged], prompts=prompts)
+    prompts = [each.prompt if isinstance(each.prompt, str) else repr(each.prompt) for each in judged]
+    rate = win_rate_of([each.preference for each in judged], prompts=prompts)
     row: dict[str, Any] = {"method": judged[0].model, "win_rate": rate.rate}
     interval = {"win_rate": [rate.interval.low, rate.interval.high]}
-    ours, theirs = [one.length for one in judged], [one.baseline_length for one in judged]
-    hardness = [one.difficulty for one in judged]
+    ours, theirs = [each.length for each in judged], [each.baseline_length for each in judged]
+    difficulties = [each.difficulty for each in judged]
     if None not in ours and None not in theirs and len(judged) >= FEWEST:
         controlled = length_controlled_win_rate(
-            [one.preference for one in judged],
+            [each.preference for each in judged],
             [length for length in ours if length is not None],
             [length for length in theirs if length is not None],
-            difficulty=None if None in hardness else [one for one in hardness if one is not None],
+            difficulty=None if None in difficulties else [each for each in difficulties if each is not None],
             anchors=anchors,
         )
         row["length_controlled_win_rate"] = controlled.rate
         interval["length_controlled_win_rate"] = [controlled.interval.low, controlled.interval.high]
-    for name, values in (("characters", ours), ("score", [one.score for one in judged])):
+    for name, values in (("characters", ours), ("score", [each.score for each in judged])):
         known = [value for value in values if value is not None]
         if len(known) == len(values) > 1:
             estimate = mean(known)

@@ -37,7 +37,7 @@ from prefero.training.step import Scorer
 
 
 class ScoringJudge(Protocol):
-    """Scores many responses, one to a prompt each; higher is better."""
+    """A judge that scores responses, each to its prompt; higher is better."""
 
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]: ...
 

@@ -141,26 +141,12 @@ def length_controlled_win_rate(
     target = np.asarray(preferences, np.float64)
     columns = 2 if difficulty is None and anchors is None else 3
 
-    def rows(prompts: NDArray[np.int64]) -> Rows:
-        """The rows of some prompts, with the columns length, model, difficulty; anchors first."""
-        some = gap[prompts]
-        deviation = some.std(ddof=1)
-        length = np.tanh(some / deviation) if deviation > 0 else np.zeros_like(some)
-        features = np.stack([length, np.ones_like(some), hardness[prompts]], axis=1)
-        targets, weights = target[prompts], np.ones_like(some)
-        if anchors is not None and anchors.weight:
-            length = np.tanh(np.asarray(anchors.length, np.float64))
-            anchored = np.stack([length, np.zeros_like(length), np.asarray(anchors.difficulty)], axis=1)
-            features = np.concatenate([anchored, features])
-            targets = np.concatenate([np.asarray(anchors.preferences, np.float64), targets])
-            weights = np.concatenate([np.full_like(length, anchors.weight / 2), weights])
-        return Rows(features[:, :columns], targets, weights)
-
     def rate(prompts: NDArray[np.int64]) -> float:
-        refitted = _named(fit(rows(prompts), strength))
-        return float(refitted.predictions(hardness[prompts]).mean())
+        resampled = _rows(target[prompts], gap[prompts], hardness[prompts], anchors, columns)
+        return float(_named(fit(resampled, strength)).predictions(hardness[prompts]).mean())
 
-    fitted, strength = cross_validated(rows(np.arange(len(target))), strengths=strengths, folds=folds)
+    rows = _rows(target, gap, hardness, anchors, columns)
+    fitted, strength = cross_validated(rows, strengths=strengths, folds=folds)
     coefficients = _named(fitted)
     return LengthControlled(
         float(coefficients.predictions(hardness).mean()),
@@ -170,6 +156,20 @@ def length_controlled_win_rate(
         strength,
         len(target),
     )
+
+
+def _rows(target: Array, gap: Array, difficulty: Array, anchors: Anchors | None, columns: int) -> Rows:
+    """The rows of the regression, anchors first; the columns are length, model, difficulty."""
+    deviation = gap.std(ddof=1)
+    length = np.tanh(gap / deviation) if deviation > 0 else np.zeros_like(gap)
+    features, weights = np.stack([length, np.ones_like(gap), difficulty], axis=1), np.ones_like(gap)
+    if anchors is not None and anchors.weight:
+        length = np.tanh(np.asarray(anchors.length, np.float64))
+        anchored = np.stack([length, np.zeros_like(length), np.asarray(anchors.difficulty)], axis=1)
+        features = np.concatenate([anchored, features])
+        target = np.concatenate([np.asarray(anchors.preferences, np.float64), target])
+        weights = np.concatenate([np.full_like(length, anchors.weight / 2), weights])
+    return Rows(features[:, :columns], target, weights)
 
 
 def _check(count: int, folds: int, **columns: Sequence[float] | None) -> None:
@@ -221,7 +221,7 @@ def cross_entropies(rows: Rows, coefficients: Array) -> Array:
 def cross_validated(
     rows: Rows, *, strengths: Sequence[float] = STRENGTHS, folds: int = 5
 ) -> tuple[Array, float]:
-    """The coefficients on all rows at the strength that predicts held-out rows best, and that strength.
+    """The coefficients on all rows at the strength that best predicts held-out rows, and that strength.
 
     Strengths are compared by the mean over the folds of the weighted cross entropy per row; of equal ones the
     smallest is chosen. Rows are assigned to the folds in turn, from the last row on, as scikit-learn's

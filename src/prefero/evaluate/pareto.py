@@ -59,7 +59,7 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
 
 
 def sparsity(points: Sequence[Sequence[float]]) -> float:
-    """How far apart the points of a front lie: over objectives, the sum of squared gaps between neighbours,
+    """The sparsity of a front: over objectives, the sum of squared gaps between neighbours,
     over the number of points minus one; 0 for fewer than two points. Xu et al., 2020, ICML,
     "Prediction-guided multi-objective reinforcement learning"."""
     given = _points(points)

@@ -61,8 +61,10 @@ def read_prompts(source: Source, limit: int, *, split: str = "test") -> list[Pro
     else:
         for example in load_examples(source, split=split):
             chosen = next((response for response in example.responses if response.role == "chosen"), None)
-            said = spoken(chosen.content)[-1:] if chosen else ()
-            distinct.setdefault(repr(example.prompt), Prompt(example.prompt, said[0] if said else None))
+            answers = spoken(chosen.content) if chosen else ()
+            distinct.setdefault(
+                repr(example.prompt), Prompt(example.prompt, answers[-1] if answers else None)
+            )
             if len(distinct) == limit:
                 break
     return list(distinct.values())
@@ -120,7 +122,7 @@ def evaluate(
     Args:
         baseline: a model, or ``"chosen"`` for the data's own responses.
         reference: a model to measure the divergence from, if ``sampling`` is at temperature 1.
-        judge: scores responses, the higher of two wins; or compares two.
+        judge: scores responses, where the higher score wins; or compares two.
         report: called with the name of each stage.
 
     Raises:
@@ -144,18 +146,7 @@ def evaluate(
         model, tokenizer = _load(folder)
         samples = sampling.draw(model, tokenizer, texts, "models")
         ours = [sample.text for sample in samples]
-        if isinstance(judge, BothOrders):
-            scores: Sequence[float | None] = [None] * len(ours)
-            preferences = [judge(*triple) for triple in zip(asked, ours, theirs, strict=True)]
-        else:
-            scores = own = _score(judge, asked, ours)
-            preferences = [_preference(*both) for both in zip(own, baseline_scores or (), strict=True)]
-        judged = [
-            Judgement(name, prompt, preference, float(len(our)), float(len(their)), None, our, their, score)
-            for prompt, preference, our, their, score in zip(
-                asked, preferences, ours, theirs, scores, strict=True
-            )
-        ]
+        judged = _judged(name, judge, asked, ours, theirs, baseline_scores)
         means = {"length": mean([float(len(sample.tokens)) for sample in samples])}
         if against is not None and sampling.temperature == 1:
             means["kl"] = _divergence(name, model, tokenizer, samples, *against)
@@ -164,6 +155,32 @@ def evaluate(
         del model
         gc.collect()
     return Evaluation(tuple(rows), tuple(judgements))
+
+
+def _judged(
+    name: str,
+    judge: ScoringJudge | BothOrders,
+    prompts: Sequence[Text],
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    baseline_scores: Sequence[float] | None,
+) -> list[Judgement]:
+    """The judgements of one model's responses; ``baseline_scores`` are those of a judge that scores."""
+    scores: Sequence[float | None] = [None] * len(ours)
+    if isinstance(judge, BothOrders):
+        preferences = [judge(*triple) for triple in zip(prompts, ours, theirs, strict=True)]
+    else:
+        scores = own = _score(judge, prompts, ours)
+        preferences = [
+            0.5 if our == their else float(our > their)
+            for our, their in zip(own, baseline_scores or (), strict=True)
+        ]
+    return [
+        Judgement(name, prompt, preference, float(len(our)), float(len(their)), None, our, their, score)
+        for prompt, preference, our, their, score in zip(
+            prompts, preferences, ours, theirs, scores, strict=True
+        )
+    ]
 
 
 def _load(name: str) -> tuple[nn.Module, Any]:
@@ -189,10 +206,6 @@ def _score(judge: ScoringJudge, prompts: Sequence[Text], responses: Sequence[str
         if math.isnan(score):
             raise PreferoError(f"the judge's score of response {index + 1} is not a number.")
     return scores
-
-
-def _preference(ours: float, theirs: float) -> float:
-    return 0.5 if ours == theirs else float(ours > theirs)
 
 
 def _divergence(

@@ -133,8 +133,8 @@ def loss_that_orders(reference_margin: Float[Tensor, " pair"], beta: float) -> F
 class Difficulty:
     """Pairs between two quantiles of the reference's margin for the wrong order, from easy to hard.
 
-    ``flipped`` is the share of the reference's wrongly ordered pairs among them that the policy orders right;
-    None where the reference orders all of them right.
+    ``flipped`` is the share of the pairs that the reference orders wrongly which the policy orders correctly;
+    None where the reference orders all of them correctly.
     """
 
     low: float
@@ -146,7 +146,7 @@ class Difficulty:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRanking:
-    """How the policy's likelihood orders pairs, and how it could.
+    """The ranking of pairs by the policy's likelihood, and the ranking that it could reach.
 
     ``accuracy`` is the share of the pairs whose chosen response is at least as likely, ``per_token`` the same
     by means over tokens, ``reference`` the reference's share, ``implicit`` that of the implicit reward
@@ -165,7 +165,7 @@ class PolicyRanking:
 
     @property
     def alignment_gap(self) -> float:
-        """How far the policy stays below the best idealised accuracy."""
+        """The best idealised accuracy minus that of the policy."""
         return max(self.ideal.values()) - self.accuracy
 
     def as_dict(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ Scores = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class ReversalAccuracy:
-    """On pairs whose first response is preferred under context a, the second under b.
+    """Accuracies on pairs whose first response is preferred under context a, the second under b.
 
     ``context_specific`` is the mean of the two accuracies, ``both`` the share of pairs that are right under
     both contexts. ``no_context`` is exactly ½ for a scorer without ties.

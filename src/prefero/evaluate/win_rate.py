@@ -1,4 +1,4 @@
-"""How often one model's responses are preferred to another's."""
+"""Win rates: the probability that one model's responses are preferred to another's."""
 
 from __future__ import annotations
 

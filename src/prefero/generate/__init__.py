@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from prefero.lazy import lazily
 
 if TYPE_CHECKING:
-    from prefero.generate.sampling import Sample as Sample
-    from prefero.generate.sampling import sample as sample
+    from prefero.generate.sampling import Sample as Sample, sample as sample
 
 __getattr__, __dir__, __all__ = lazily(__name__)

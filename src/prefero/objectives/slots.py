@@ -16,8 +16,7 @@ from prefero.objectives.group_weights import worst_group
 from prefero.objectives.reductions import mean_of_all, mean_of_means, mean_of_sums, soft_minimum
 from prefero.objectives.targets import length_gap, score_gap
 from prefero.objectives.transforms import f_divergence, length_desensitised
-from prefero.objectives.weights import given, wpo
-from prefero.objectives.weights import score_gap as score_gap_weight
+from prefero.objectives.weights import given, score_gap as score_gap_weight, wpo
 
 SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "reward": {"f_dpo": f_divergence, "ld_dpo": length_desensitised},

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from prefero.lazy import lazily
 
 if TYPE_CHECKING:
-    from prefero.reference.cache import CachedLogps as CachedLogps
-    from prefero.reference.cache import model_fingerprint as model_fingerprint
-    from prefero.reference.providers import Provider as Provider
-    from prefero.reference.providers import ReferenceSpec as ReferenceSpec
+    from prefero.reference.cache import CachedLogps as CachedLogps, model_fingerprint as model_fingerprint
+    from prefero.reference.providers import Provider as Provider, ReferenceSpec as ReferenceSpec
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -9,24 +9,15 @@ from prefero.lazy import lazily
 if TYPE_CHECKING:
     from prefero.training.checkpoints import (
         load_objective as load_objective,
-    )
-    from prefero.training.checkpoints import (
         save_objective as save_objective,
     )
-    from prefero.training.config import PreferenceArguments as PreferenceArguments
-    from prefero.training.config import TrainConfig as TrainConfig
+    from prefero.training.config import PreferenceArguments as PreferenceArguments, TrainConfig as TrainConfig
     from prefero.training.metrics import Evaluated as Evaluated
-    from prefero.training.monitors import Monitor as Monitor
-    from prefero.training.monitors import Monitors as Monitors
-    from prefero.training.run import compare as compare
-    from prefero.training.run import train as train
+    from prefero.training.monitors import Finding as Finding, Monitor as Monitor, Monitors as Monitors
+    from prefero.training.run import compare as compare, train as train
     from prefero.training.step import (
         BackwardAndStep as BackwardAndStep,
-    )
-    from prefero.training.step import (
         UpdateRule as UpdateRule,
-    )
-    from prefero.training.step import (
         WholeStep as WholeStep,
     )
     from prefero.training.trainer import PreferenceTrainer as PreferenceTrainer

@@ -195,20 +195,21 @@ class PreferenceArguments(TrainingArguments):
             raise PreferoError(f"{', '.join(settings)}: give either args or single settings, not both")
         if args is not None:
             return args
-        known = [field.name for field in fields(cls) if field.init]
+        known = [argument.name for argument in fields(cls)]
         for name in settings:
             if name not in known:
-                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{nearest(name, known)}")
+                hint = ", only recipes do" if name in Settings.model_fields else nearest(name, known)
+                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{hint}")
         return cls(**settings)
 
     def __post_init__(self) -> None:
         if not isinstance(self.accelerator_config, AcceleratorConfig):  # else a copy of what was checked
             refuse_foreign({name: getattr(self, name, None) for name in (*REPLACED, *REFUSED)})
         try:
-            checked = _Checked.model_validate({name: getattr(self, name) for name in _CHECKED})
+            checked = _Checked.model_validate({name: getattr(self, name) for name in _FIELDS})
         except ValidationError as error:
             raise PreferoError("; ".join(problems(error, _Checked))) from None
-        for name in _CHECKED:
+        for name in _FIELDS:
             setattr(self, name, getattr(checked, name))
         if self.extrapolation_every is not None and self.extrapolation is None:
             raise PreferoError(
@@ -217,8 +218,8 @@ class PreferenceArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             # Unless the CPU is asked for, processes on it do not see each other, and bfloat16 is refused.
             self.use_cpu = True
-        wide = self.use_cpu or not is_torch_bf16_gpu_available()
-        self.bf16 = self.precision == "bfloat16" or (self.precision == "auto" and not wide)
+        on_gpu = not self.use_cpu and is_torch_bf16_gpu_available()
+        self.bf16 = self.precision == "bfloat16" or (self.precision == "auto" and on_gpu)
         self.fp16 = self.precision == "float16"
         try:
             super().__post_init__()
@@ -234,16 +235,18 @@ OWN = frozenset(PreferenceArguments.__annotations__) - REPLACED.keys() - REFUSED
 """Settings that transformers does not have, or has with another default."""
 
 _DEFAULTS = dict.fromkeys(REFUSED) | {
-    item.name: item.default if item.default_factory is MISSING else item.default_factory()
-    for item in fields(PreferenceArguments)
+    setting.name: setting.default if setting.default_factory is MISSING else setting.default_factory()
+    for setting in fields(PreferenceArguments)
 }
 _TYPES = get_type_hints(PreferenceArguments, include_extras=True)
 _FIELDS: dict[str, Any] = {
-    field.name: (_TYPES[field.name], Field(default=field.default, description=field.metadata.get("help")))
-    for field in sorted(fields(PreferenceArguments), key=lambda field: field.name not in OWN)
-    if field.name in TAKEN | OWN and field.name != "output_dir"
+    setting.name: (
+        _TYPES[setting.name],
+        Field(default=setting.default, description=setting.metadata.get("help")),
+    )
+    for setting in sorted(fields(PreferenceArguments), key=lambda setting: setting.name not in OWN)
+    if setting.name in TAKEN | OWN and setting.name != "output_dir"
 }
-_CHECKED = tuple(_FIELDS)
 
 Settings: Any = create_model(
     "Settings",
@@ -261,16 +264,12 @@ _Checked: Any = create_model("Checked", __base__=Section, **_FIELDS)
 
 
 def read_settings(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Settings by their names of now. ``place`` stands before a name in messages. A null leaves a setting at
+    """Settings by their current names. ``place`` stands before a name in messages. A null leaves a setting at
     its default, unless it can be null.
 
     Raises :class:`PreferoError` for a setting that is given twice, and as :func:`refuse_foreign` does.
     """
-
-    def warn(message: str) -> None:
-        warnings.warn(message, FutureWarning, stacklevel=4)
-
-    settings = current_names(given, warn, place)
+    settings = current_names(given, _warn, place)
     refuse_foreign(settings, place)
     known = Settings.model_fields
     for name, value in list(settings.items()):
@@ -283,10 +282,16 @@ def read_settings(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     return settings
 
 
+def _warn(message: str) -> None:
+    warnings.warn(message, FutureWarning, stacklevel=4)
+
+
 def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
     """Raise :class:`PreferoError` for a setting of transformers or TRL that is another one here, or none;
     those at their default are passed over."""
     for name, value in settings.items():
+        if place and name in RECIPE_PLACES:
+            raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
         if name in _DEFAULTS and value == _DEFAULTS[name]:
             continue
         if name in REPLACED:
@@ -294,8 +299,6 @@ def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
             raise PreferoError(f"{place}{name} is {setting} here: {reason}")
         if name in REFUSED:
             raise PreferoError(f"{place}{name} cannot be set: {REFUSED[name]}")
-        if place and name in RECIPE_PLACES:
-            raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
         if name in OTHER_NAMES:
             raise PreferoError(f"no setting is called {place}{name}: it is {OTHER_NAMES[name]}")
 

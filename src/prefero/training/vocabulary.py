@@ -197,8 +197,8 @@ OTHER_NAMES: Mapping[str, str] = {**TRL_NAMES, **FORMER_NAMES}
 def current_names(
     settings: Mapping[str, Any], tell: Callable[[str], object], place: str = ""
 ) -> dict[str, Any]:
-    """Settings by their names of now. ``place`` stands before a name in messages; ``tell`` is called with one
-    line about the names of 0.1 among them, if there are any.
+    """Settings by their current names. ``place`` stands before a name in messages; ``tell`` is called with
+    one line about the names of 0.1 among them, if there are any.
 
     Raises :class:`PreferoError` for a setting that is given twice.
     """

@@ -10,9 +10,7 @@ from prefero.evaluate.ranking import PairLogps, ideal_margin, loss_that_orders, 
 from prefero.models.signals import entropy, top_k_entropy, top_k_mass
 from prefero.objectives import log_ratio, method
 from prefero.objectives.contrasts import Pair
-from prefero.theory import distributions as information
-from prefero.theory import games, optima
-from prefero.theory import games as proximal
+from prefero.theory import distributions as information, games, games as proximal, optima
 from prefero.theory.misspecified import LogLinearBandit
 from prefero.theory.token_trees import ROOT, TokenTree, response_logps, soft_optimum
 from prefero.theory.vector_field import dpo_field

@@ -10,8 +10,7 @@ import torch
 
 from prefero.data.packing import pack
 from prefero.errors import PreferoError
-from prefero.models.causal import attention as forest_attention
-from prefero.models.causal import selfcheck
+from prefero.models.causal import attention as forest_attention, selfcheck
 from prefero.models.causal.attention import BranchPlan
 from prefero.models.causal.scoring import Language
 from tests.models.brute_force import PAIRS, examples, token_logps

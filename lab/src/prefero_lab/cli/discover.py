@@ -60,8 +60,15 @@ def discover(
     if (endpoint is None) != (model is None):
         raise PreferoError("give --endpoint and --model together: an address, and the model to ask there")
     with work(resume="--resume continues from the last attempt") as console:
-        from prefero_lab.discovery import BanditFitness, Endpoint, Fitness, Mutation, TextFitness, confirm
-        from prefero_lab.discovery import discover as search
+        from prefero_lab.discovery import (
+            BanditFitness,
+            Endpoint,
+            Fitness,
+            Mutation,
+            TextFitness,
+            confirm,
+            discover as search,
+        )
 
         proposer = Endpoint(endpoint, model) if endpoint and model else Mutation()
         with console.status("start model, pairs and held-out prompts") as status:

@@ -23,8 +23,8 @@ from prefero_lab.worlds.instruction_grammar import (
     read_note,
     read_prompt,
     vocabulary,
+    write_note as write,
 )
-from prefero_lab.worlds.instruction_grammar import write_note as write
 
 OBJECTIVES = ("content", "tone", "named", "form")
 SURPLUS_COST, BROKEN_PENALTY = 0.15, 1.0

@@ -42,7 +42,7 @@ def annotate(example: Example, fields: Fields) -> Example:
     """``example`` with all that a row of any layout may carry.
 
     That is: the columns of :data:`~prefero.data.schema.SCHEMA` that the layout has not filled, spans, single
-    votes, writers, images in prompts, and beside a pair the other responses and prompts.
+    votes, writers, images in prompts, and for a pair the other responses and prompts.
     """
     if {"chosen", "rejected"} <= set(example.roles):
         example = _with_other_parts(example, fields)
@@ -84,7 +84,7 @@ def _with_other_parts(example: Example, fields: Fields) -> Example:
     :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
 
     A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
-    beside a conversation is a message of its own. Responses beside images are images.
+    next to a conversation is a message of its own. Responses next to images are images.
     """
     shown = any(isinstance(response.content, Picture) for response in example.responses)
     speaks = not isinstance(example.prompt, str)
@@ -167,7 +167,7 @@ def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response
         value = fields.values.get(name)
         if len(responses) == 1 and value is not None and not isinstance(value, list):
             return [convert(fields, name, value, spec)]
-        # A single value beside several responses says something else than how they compare.
+        # A single value for several responses does not say how they compare.
         if not isinstance(value, list | tuple) and not str(value).lstrip().startswith("["):
             continue
         values = fields.list(name, "a list with one value per response")

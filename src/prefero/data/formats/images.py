@@ -16,7 +16,7 @@ from prefero.data.schema import OTHER_PROMPTS
 FIELDS = ("images", "image", "image_path", "video", "frames")
 """The fields that hold the images of a prompt: an image or several, a clip as its frames."""
 
-BESIDE = tuple(
+IMAGE_FIELDS = tuple(
     f"{field}{ending}" for field in FIELDS for ending in ("", *(f"_{view}" for view in OTHER_PROMPTS))
 )
 """The same, and the fields that hold the images of other prompts."""
@@ -49,17 +49,17 @@ def with_images(example: Example, fields: Fields) -> Example:
             )
     prompts_of_row = (example.prompt, *example.prompts.values(), *(r.prompt for r in example.responses))
     in_parts = any(_parts(prompt) for prompt in prompts_of_row if isinstance(prompt, tuple))
-    if not in_parts and fields.first(BESIDE) is None:
+    if not in_parts and fields.first(IMAGE_FIELDS) is None:
         return example
-    beside = _beside(fields, "")
+    separate = _in_fields(fields, "")
     images: dict[str, tuple[Picture, ...]] = {}
-    prompt, images[""] = _shown(fields, "prompt", example.prompt, beside)
+    prompt, images[""] = _shown(fields, "prompt", example.prompt, separate)
     prompts: dict[str, Text] = {}
     for view, part in OTHER_PROMPTS.items():
-        own = _beside(fields, f"_{view}")
+        own = _in_fields(fields, f"_{view}")
         if view in example.prompts or own:
             text = example.prompts.get(view, prompt)
-            prompts[view], images[view] = _shown(fields, part.field, text, own or beside or images[""])
+            prompts[view], images[view] = _shown(fields, part.field, text, own or separate or images[""])
     responses = tuple(
         response
         if response.prompt is None
@@ -71,8 +71,8 @@ def with_images(example: Example, fields: Fields) -> Example:
     return replace(example, prompt=prompt, prompts=prompts, responses=responses, images=images)
 
 
-def _beside(fields: Fields, ending: str) -> tuple[Picture, ...]:
-    """The images that the row holds beside a prompt."""
+def _in_fields(fields: Fields, ending: str) -> tuple[Picture, ...]:
+    """The images in fields of their own."""
     name = fields.first(f"{field}{ending}" for field in FIELDS)
     if name is None:
         return ()
@@ -90,20 +90,20 @@ def _picture(fields: Fields, value: Any, name: str) -> Picture:
 
 
 def _shown(
-    fields: Fields, name: str, prompt: Text, beside: Sequence[Picture]
+    fields: Fields, name: str, prompt: Text, separate: Sequence[Picture]
 ) -> tuple[Text, tuple[Picture, ...]]:
     """The prompt with its image parts numbered, and the images in their order."""
     if isinstance(prompt, str):
-        return prompt, tuple(beside)
+        return prompt, tuple(separate)
     parts = _parts(prompt)
     held = [_held(fields, part, name) for part in parts]
     if not any(held):
-        if parts and len(parts) != len(beside):
-            found = f"{len(parts)} image parts, and the row has {len(beside)} images"
+        if parts and len(parts) != len(separate):
+            found = f"{len(parts)} image parts, and the row has {len(separate)} images"
             fields.fail(name, found, "as many of each")
         if not parts:
-            prompt = _before_text(fields, name, prompt, len(beside))
-        return _numbered(prompt), tuple(beside)
+            prompt = _before_text(fields, name, prompt, len(separate))
+        return _numbered(prompt), tuple(separate)
     if not all(held):
         fields.fail(name, "some image parts hold an image, others none", "all of one kind")
     return _numbered(prompt), tuple(image for image in held if image is not None)
@@ -111,11 +111,11 @@ def _shown(
 
 def _parts(turns: Sequence[Message]) -> list[Mapping[str, Any]]:
     """The parts of a conversation that stand for an image."""
-    found = []
+    parts = []
     for turn in turns:
         if isinstance(turn["content"], list):
-            found += [part for part in turn["content"] if isinstance(part, Mapping) and _is_image(part)]
-    return found
+            parts += [part for part in turn["content"] if isinstance(part, Mapping) and _is_image(part)]
+    return parts
 
 
 def _is_image(part: Mapping[str, Any]) -> bool:

@@ -31,10 +31,14 @@ from prefero.models.signals import Meter
 from prefero.objectives.batch import Signal
 
 FLEX_BLOCK = 128
-"""Rows for FlexAttention are multiples of its block."""
+"""Lengths for FlexAttention are multiples of its block."""
 
 ATTRIBUTE = "_prefero_adapted"
-REPLACED = "_prefero_replaced_forward"
+"""The attribute of a model that says how it is scored, an :class:`Adapted`; a model without it is not
+patched."""
+
+_REPLACED = "_prefero_replaced_forward"
+"""The attribute of a model with the forward that the instance had, or None for that of its class."""
 
 
 @dataclass(slots=True)
@@ -53,15 +57,20 @@ class Adapted:
     sees: bool = False
 
 
-def install(inner: PreTrainedModel) -> None:
-    """Make the forward of this instance take a ``scoring`` keyword, and otherwise be the old one."""
+def install(inner: PreTrainedModel, adapted: Adapted) -> None:
+    """Make the forward of this instance take a ``scoring`` keyword, and otherwise be the old one. A second
+    call only changes how the model is scored."""
+    patched = ATTRIBUTE in vars(inner)
+    vars(inner)[ATTRIBUTE] = adapted
+    if patched:
+        return
     own = inspect.signature(inner.forward)
-    vars(inner)[REPLACED] = vars(inner).get("forward")
+    vars(inner)[_REPLACED] = vars(inner).get("forward")
 
     def forward(self: PreTrainedModel, *args: Any, scoring: Any = None, **kwargs: Any) -> Any:
         if scoring is not None:
             return scoring(self, vars(self)[ATTRIBUTE])
-        replaced = vars(self)[REPLACED]
+        replaced = vars(self)[_REPLACED]
         return type(self).forward(self, *args, **kwargs) if replaced is None else replaced(*args, **kwargs)
 
     parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

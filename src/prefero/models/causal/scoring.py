@@ -105,9 +105,7 @@ class Language(TextKind[Forest]):
         if not keep_dropout:
             zero_dropout(model)
         adapted, reason = choose(inner, packing, images)
-        if present is None:
-            install(inner)
-        vars(inner)[ATTRIBUTE] = adapted
+        install(inner, adapted)
         if reason and packing == "auto":
             warnings.warn(
                 f"{type(inner).__name__} is scored in padded rows, one response per row, without sharing "

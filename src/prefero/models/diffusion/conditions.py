@@ -1,4 +1,4 @@
-"""Prompts as what a denoiser is told beside noisy images: computed once, without a gradient.
+"""Prompts as the conditions of a denoiser: computed once, without a gradient.
 
 Every family of denoisers has an entry in :data:`FAMILIES`.
 """

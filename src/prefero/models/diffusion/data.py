@@ -1,4 +1,4 @@
-"""Images and prompts as a denoiser is given them: each encoded once, without a gradient."""
+"""Data sets of images and prompts for a denoiser: each image and prompt encoded once, without a gradient."""
 
 from __future__ import annotations
 

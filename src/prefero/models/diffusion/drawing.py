@@ -1,4 +1,4 @@
-"""Images by a denoiser and its scheduler, without a pipeline."""
+"""Images drawn for a report: by a denoiser and its scheduler alone, or by its pipeline."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from prefero.models.diffusion.conditions import Scene, family_of
 from prefero.models.diffusion.process import pixels, shrinks
 from prefero.models.diffusion.scoring import Denoiser, denoise, mapped
 from prefero.models.diffusion.source import bare, denoiser_of, library
+from prefero.models.loading import evaluating
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def as_image(values: Float[Tensor, "channel height width"]) -> Image.Image:
 
 
 LARGEST = 256
-"""How many pixels the sides of an image in a report have at most."""
+"""The longest side of an image in a report, in pixels."""
 
 
 @torch.no_grad()
@@ -73,16 +74,11 @@ def sampled(
 ) -> list[dict[str, str]]:
     """An image to each prompt, the same noise for the same seed: by its pipeline as it comes, guidance and
     all, for models that read captions; by DDIM or Euler steps for others."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with evaluating(model):
         if hasattr(scene.pipeline, "encode_prompt"):
             images = _by_pipeline(model, scene, prompts, seed, steps)
         else:
             images = _by_steps(called, model, scene, scheduler, prompts, seed, steps)
-    finally:
-        for module in training:
-            module.training = True
     return [{"image": address(image)} for image in images]
 
 

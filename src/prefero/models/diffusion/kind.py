@@ -1,4 +1,5 @@
-"""What a recipe may say of a diffusion model."""
+"""Diffusion and flow models as a kind: their options in a recipe, and pairs of images scored by the errors of
+a denoiser."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Trajectories of a stochastic sampler, kept step by step for objectives on denoising steps.
+"""Trajectories of a stochastic sampler, kept step by step for objectives on denoising steps, and guidance.
 
 D3PO takes pairs of trajectories from one start, Step-aware Preference Optimization several candidates of
-every state and goes on with a random one, TailorPO with the best.
+every state and continues with a random one, TailorPO with the best.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of denoisers, whose negatives stand for log-probabilities, and the noisy states they belong to.
+"""Errors of denoisers, whose negatives stand for log-probabilities, and the noisy states that they are of.
 
 A sampled time step, or a masked patch, of an image or a sound is one token of a response.
 """

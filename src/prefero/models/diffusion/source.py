@@ -1,5 +1,5 @@
-"""Where a denoiser comes from, with its scheduler and pipeline; its adapters as diffusers' pipelines read
-them."""
+"""A denoiser to be loaded, or one in memory, with its scheduler and pipeline; and its adapters as diffusers'
+pipelines read them."""
 
 from __future__ import annotations
 

@@ -126,9 +126,7 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
         if ATTRIBUTE not in vars(inner):
             if not keep_dropout:
                 zero_dropout(model)
-            adapted = checked(inner)
-            install(inner)
-            vars(inner)[ATTRIBUTE] = adapted
+            install(inner, checked(inner))
         return "encoder and decoder rows"
 
     @staticmethod

@@ -24,8 +24,7 @@ from prefero.objectives.kernels import (
 from prefero.objectives.quantities import LastToken, Logp, Measured, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.registry import Equal, published
-from prefero.objectives.signals import PROMPT_STATE, STATE
-from prefero.objectives.signals import divergence as divergence_from
+from prefero.objectives.signals import PROMPT_STATE, STATE, divergence as divergence_from
 
 KernelName = Literal["mixture", "rbf", "polynomial", "spectral", "mahalanobis"]
 Divergence = Literal[

@@ -10,10 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from prefero.logic.formulas import Decision, diagram
-from prefero.logic.formulas import Proposition
-from prefero.logic.structures import PUBLISHED
-from prefero.logic.structures import PreferenceStructure, structure
+from prefero.logic.formulas import Decision, Proposition, diagram
+from prefero.logic.structures import PUBLISHED, PreferenceStructure, structure
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Pairwise, Sides, cell, cell_exists

@@ -21,8 +21,7 @@ def curve(method: str, places: Tensor, **settings: float) -> tuple[Tensor, Tenso
     """The loss of single pairs and its slope in z = β h, at these z."""
     import torch
 
-    from prefero.objectives import PreferenceBatch, TokenLogps
-    from prefero.objectives import method as built
+    from prefero.objectives import PreferenceBatch, TokenLogps, method as built
 
     objective, z = built(method, beta=BETA, **settings).double(), places.clone().requires_grad_()
     # the chosen response's log-ratio is all of the gap; log-probabilities stay negative
