@@ -9,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from transformers.trainer_utils import SchedulerType
+
 from benchmarks.measure import StepClock, peak_bytes
 from benchmarks.settings import Round, Settings, digest
 from prefero.models.causal.scoring import Language
@@ -39,7 +41,7 @@ def arguments(settings: Settings, folder: str, *, bf16: bool = False) -> Prefere
         examples_per_step=settings.pairs_per_step,
         num_train_epochs=1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=SchedulerType.CONSTANT,
         warmup_steps=0,
         max_length=settings.max_length,
         precision="bfloat16" if bf16 else "float32",

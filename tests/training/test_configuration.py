@@ -52,7 +52,7 @@ def test_kinds_of_reference_have_short_forms() -> None:
         ({"training": {"epoch": 3}}, "did you mean training.num_train_epochs"),
         ({"training": {"num_train_epochs": -1}}, "training.num_train_epochs is -1: input should be greater"),
         ({"training": {"num_train_epochs": float("inf")}}, "training.num_train_epochs is inf: .* finite"),
-        ({"training": {"max_steps": 0}}, "training.max_steps is 0: input should be -1 or .* than or equal to 1"),
+        ({"training": {"max_steps": 0}}, "training.max_steps is 0: input should be -1 or .* equal to 1"),
         ({"training": {"lr_scheduler_type": "cosin"}}, "did you mean 'cosine'"),
         ({"training": {"adam_beta1": "abc"}}, "training.adam_beta1 is 'abc': .* number"),
         ({"training": {"learning_rate": [1]}}, r"training.learning_rate is \[1\]"),
@@ -104,7 +104,7 @@ def test_a_recipe_becomes_arguments() -> None:
         3,
         77,
     )
-    with pytest.raises(PreferoError, match="training: .*load_best_model_at_end"):
+    with pytest.raises(PreferoError, match=r"training: .*load_best_model_at_end"):
         arguments(TrainConfig.parse({**LEAST, "training": {"load_best_model_at_end": True}}))
 
 

@@ -233,7 +233,9 @@ def wider_model() -> torch.nn.Module:
 
 
 def test_heads_stay_in_single_precision_beside_a_policy_in_less(trainer: Make) -> None:
-    run = trainer(tiny_model(dtype=torch.bfloat16), objective="oreo", data=scored(12), precision="bfloat16", max_steps=2)
+    run = trainer(
+        tiny_model(dtype=torch.bfloat16), objective="oreo", data=scored(12), precision="bfloat16", max_steps=2
+    )
     head = learned(run)
     run.train()
     assert {weight.dtype for weight in run.objective.parameters()} == {torch.float32}

@@ -112,7 +112,9 @@ def test_two_processes_of_accelerate_pass_it_through() -> None:
     run_workers(passes_through_accelerate, port)
 
 
-@pytest.mark.parametrize("options", [{}, {"dataloader_num_workers": 1}, {"include_num_input_tokens_seen": "no"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"dataloader_num_workers": 1}, {"include_num_input_tokens_seen": "no"}]
+)
 def test_the_training_loop_gets_micro_batches(
     trainer: Callable[..., PreferenceTrainer], options: dict[str, Any]
 ) -> None:

@@ -189,7 +189,8 @@ def start_model(
     With an ``origin`` of the same words and sizes this is another phase of training: it begins as that model.
     """
     after = None if origin is None else origin.folder.name
-    folder = (cache or cache_folder("worlds")) / f"{name}-{_fingerprint(words, corpus(200), recipe, seed, after)}"
+    fingerprint = _fingerprint(words, corpus(200), recipe, seed, after)
+    folder = (cache or cache_folder("worlds")) / f"{name}-{fingerprint}"
     if not folder.is_dir():
         tokenizer = recipe.tokenizer(words)
         with one_thread():

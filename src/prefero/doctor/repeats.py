@@ -212,7 +212,7 @@ def _cycles(look: Look, repeats: Repeats, rows: int) -> Finding:
         "cycles",
         "Cyclic preferences",
         level_of(share, look=0.0, act=0.05),
-        f"{repeats.cyclic_prompts:,} prompts have cyclic preferences (a over b, b over c, c over a), on "
+        f"Prompts with cyclic preferences (a over b, b over c, c over a): {repeats.cyclic_prompts:,}, on "
         f"{len(repeats.cyclic):,} of {rows:,} rows.",
         (share,),
         stake=share.value / 3,

@@ -68,8 +68,6 @@ def judge_named(name: str) -> ScoringJudge | BothOrders:
         return _function(module, function)
     folder = Path(name)
     if (folder / "run.json").is_file():
-        from prefero.evaluate.judges import learned_reward
-
         return learned_reward(folder)
     return RewardModel.load(name)
 

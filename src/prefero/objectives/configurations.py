@@ -58,8 +58,8 @@ def from_config(config: Any) -> Objective:
 
 
 def published_settings(config: Any) -> Mapping[str, Any]:
-    """The published values that ``settings`` of a configuration names, often with a learning rate; empty where
-    it names none.
+    """The published values that ``settings`` of a configuration names, often with a learning rate; empty
+    where it names none.
 
     Raises :class:`~prefero.errors.PreferoError` for a name that the method has no values of.
     """

@@ -80,7 +80,7 @@ def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
     by_prompt: dict[str, Sample] = {}
     for run, label, colour in runs:
         for raw in run.samples:
-            prompt = said(raw.get("prompt"))
+            prompt = text_of(raw.get("prompt"))
             sample = by_prompt.setdefault(prompt, Sample(prompt))
             scores = section(raw, "scores")
             if not sample.versions:
@@ -93,7 +93,7 @@ def _version(
     when: str, label: str, colour: str, raw: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> Version:
     response = raw.get(when)
-    return Version(label, said(response), colour, _scores(scores, when), drawn(response))
+    return Version(label, text_of(response), colour, _scores(scores, when), drawn(response))
 
 
 def drawn(response: object) -> str:
@@ -102,7 +102,7 @@ def drawn(response: object) -> str:
     return address if isinstance(address, str) and address.startswith("data:image/png;base64,") else ""
 
 
-def said(text: object) -> str:
+def text_of(text: object) -> str:
     """Plain text, or the turns of a conversation."""
     if isinstance(text, list):
         return "\n\n".join(

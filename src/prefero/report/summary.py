@@ -39,11 +39,11 @@ def latest(run: Run, name: str) -> float | None:
 def of_run(run: Run) -> tuple[str, list[Tile]]:
     """The headline and the tiles of one run."""
     tiles = [accuracy_tile(run), likelihood_tile(run), loss_tile(run), monitors_tile(run), time_tile(run)]
-    parts = [state_of(run)]
+    sentences = [state_of(run)]
     if run.findings:
         names = ", ".join(str(finding.get("title") or finding.get("monitor")) for finding in run.findings)
-        parts.append(f"{counted(len(run.findings), 'monitor')} fired: {names.lower()}.")
-    return " ".join(parts), [tile for tile in tiles if tile]
+        sentences.append(f"{counted(len(run.findings), 'monitor')} fired: {names.lower()}.")
+    return " ".join(sentences), [tile for tile in tiles if tile]
 
 
 def state_of(run: Run) -> str:
@@ -128,12 +128,12 @@ def of_comparison(runs: Sequence[Run], rows: Sequence[Mapping[str, object]]) -> 
     """The headline and one tile per method."""
     unfinished = [run.method for run in runs if not run.finished]
     fired = sum(len(run.findings) for run in runs)
-    parts = [f"{counted(len(runs), 'method')} on the same data."]
+    sentences = [f"{counted(len(runs), 'method')} on the same data."]
     if unfinished:
-        parts.append(f"Not finished: {', '.join(unfinished)}.")
-    parts.append(f"{counted(fired, 'monitor')} fired." if fired else "No monitor fired.")
+        sentences.append(f"Not finished: {', '.join(unfinished)}.")
+    sentences.append(f"{counted(fired, 'monitor')} fired." if fired else "No monitor fired.")
     by_method = {str(row.get("method")): row for row in rows}
-    return " ".join(parts), [
+    return " ".join(sentences), [
         _method_tile(run, by_method.get(run.method, {}), f"method-{index % 8}")
         for index, run in enumerate(runs)
     ]
