@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +59,7 @@ class PublicName:
     @property
     def is_reexported(self) -> bool:
         """Whether ``prefero`` exports it for convenience and another package has its description."""
-        return self.package == "prefero" and self.home.count(".") > 1 or self.home == "prefero.objectives"
+        return self.package == "prefero" and self.home != "prefero.errors"
 
 
 @functools.cache
@@ -69,7 +70,7 @@ def source(module: str) -> str:
 def attributes(body: list[ast.stmt]) -> dict[str, str]:
     """Strings that follow assignments, by the name assigned."""
     strings = {}
-    for statement, after in zip(body, body[1:], strict=False):
+    for statement, after in pairwise(body):
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         target = statement.target if isinstance(statement, ast.AnnAssign) else target
         if (
@@ -100,7 +101,7 @@ def public_names(package: str) -> tuple[PublicName, ...]:
 
 @functools.cache
 def anchors() -> Mapping[str, str]:
-    """Links to public names, such as ``data.md#tokenize``: by their own name and by where they are defined."""
+    """Links to public names, such as ``data.md#tokenize``: by their own name and by their module's."""
     places: dict[str, str] = {}
     for package in PACKAGES:
         taken: dict[str, int] = {}
@@ -129,14 +130,19 @@ def pages() -> dict[str, str]:
 def index() -> str:
     parts = [
         "# API",
-        "Public names are those that a package exports: import them from the package. What is not listed here "
-        "may change in any version.",
+        "Public names are those that a package exports: import them from the package. Other names may change "
+        "in any version.",
     ]
     for package in PACKAGES:
         links = [
-            f"[`{public.name}`]({anchors()[f'{public.home}.{public.name}']})" for public in public_names(package)
+            f"[`{public.name}`]({anchors()[f'{public.home}.{public.name}']})"
+            for public in public_names(package)
         ]
-        parts += [f"## [`{package}`]({file_of(package)})", markdown(first_paragraph(package)), ", ".join(links)]
+        parts += [
+            f"## [`{package}`]({file_of(package)})",
+            markdown(first_paragraph(package)),
+            ", ".join(links),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -162,7 +168,7 @@ def description(public: PublicName) -> Iterator[str]:
     if callable(public.value):
         yield f"```python\n{signature(public.name, public.value)}\n```"
     else:
-        yield f"A constant of `{public.home}`."
+        yield "A module." if isinstance(public.value, ModuleType) else f"A constant of `{public.home}`."
     yield markdown(public.docstring)
     if inspect.isclass(public.value):
         members = [*fields(public), *methods(public.value)]
@@ -195,13 +201,18 @@ def summary(docstring: str) -> str:
 
 
 def signature(name: str, value: Any, width: int = WIDTH) -> str:
-    """``name(parameter: annotation = default, …) -> annotation``, a line each where one line is too narrow."""
+    """``name(parameter: annotation = default, …) -> annotation``, a line each where they are long."""
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return f"{name}(message)"
+    if getattr(value, "_is_protocol", False):
+        return f"class {name}(Protocol)"
     found = inspect.signature(value)
     if len(found.parameters) > MOST_PARAMETERS:
         return f"{name}(**settings)"
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     parameters, seen_star = [], False
     for parameter in found.parameters.values():
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        star = next((star for kind, star in stars.items() if kind == parameter.kind), "")
         if parameter.kind is parameter.KEYWORD_ONLY and not seen_star:
             parameters.append("*")
         seen_star = seen_star or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
@@ -232,7 +243,7 @@ def default(given: Any) -> str:
 
 
 def markdown(docstring: str) -> str:
-    """A docstring's reStructuredText as Markdown: roles, literals, literal blocks, and sections of arguments."""
+    """A docstring's reStructuredText as Markdown: roles, literals, literal blocks, sections of arguments."""
     blocks: list[str] = []
     literal = False
     for block in re.split(r"\n{2,}", docstring):

@@ -1,16 +1,17 @@
-"""``python -m docs.generate`` writes every page of the documentation that follows from the code, or from the
-results of the survey (``lab/measured.json``)."""
+"""``python -m docs.generate`` writes every page of the documentation that follows from the code, from the
+changelog, or from the results of the survey (``lab/measured.json``)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs import method_pages, recipe_page, reference_pages, survey_pages, trl_page
+from docs import api_pages, method_pages, recipe_page, reference_pages, survey_pages, trl_page
 
 FOLDER = Path(__file__).parent
-PARTS = ("methods", "survey")
-"""Folders with a page for each of something."""
+CHANGELOG = FOLDER.parent / "CHANGELOG.md"
+PARTS = ("api", "methods", "survey")
+"""Folders with a page for each package, method and paper."""
 
 
 def kept() -> dict[str, str]:
@@ -18,15 +19,17 @@ def kept() -> dict[str, str]:
     return {
         "trl.md": trl_page.page(),
         "recipes.md": recipe_page.page(),
+        "changelog.md": CHANGELOG.read_text("utf-8").replace("](docs/", "]("),
         "choosing.md": survey_pages.cited((FOLDER / "choosing.md").read_text("utf-8")),
         **reference_pages.pages(),
+        **{f"api/{name}": text for name, text in api_pages.pages().items()},
         **{f"methods/{name}": text for name, text in method_pages.pages().items()},
         **{f"survey/{name}": text for name, text in survey_pages.pages().items()},
     }
 
 
 def outdated(made: Mapping[str, str], folder: Path = FOLDER) -> list[str]:
-    """Those that say something else than the code, and pages of methods and papers that are no more."""
+    """Pages that differ from what the code says, and pages of methods, papers and packages that are gone."""
     stale = [
         name
         for name, text in made.items()
@@ -37,7 +40,7 @@ def outdated(made: Mapping[str, str], folder: Path = FOLDER) -> list[str]:
 
 
 def write(folder: Path = FOLDER) -> None:
-    """All of them; pages that nothing stands for any more go."""
+    """Write every page, and delete those of methods, papers and packages that are gone."""
     made = kept()
     for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,8 @@ import numpy as np
 from safetensors import safe_open
 
 from examples.start_model import make
-from prefero.data.files import load_rows
-from prefero.evaluate.intervals import Interval, wilson
+from prefero.data import load_rows
+from prefero.evaluate import Interval, wilson
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ from transformers import (
     set_seed,
 )
 
-from prefero.data.examples import Example
-from prefero.data.formats import load_examples
-from prefero.data.tokenize import tokenize
+from prefero.data import Example, load_examples, tokenize
 
 PAD, END = "<pad>", "<end>"
 

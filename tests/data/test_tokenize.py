@@ -141,6 +141,7 @@ class TestTranscripts:
 
 
 class TestChatTemplates:
+    @pytest.mark.oldest
     def test_prompt_and_response_are_the_rendered_whole(self, chatml: Tokenizer, llama: Tokenizer) -> None:
         for tokenizer in (chatml, llama):
             dataset = run(tokenizer, pair(CHAT, [assistant("It is 4.")], [assistant("It is 5.")]))

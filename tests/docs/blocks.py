@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GENERATED = ("annotations", "commands", "monitors", "recipes", "settings", "trl")
+GENERATED = ("annotations", "changelog", "commands", "monitors", "recipes", "settings", "trl")
 
 PAGES = (
     "README.md",

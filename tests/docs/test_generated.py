@@ -26,7 +26,7 @@ def kept() -> dict[str, str]:
 
 
 def test_the_pages_are_current(kept: dict[str, str]) -> None:
-    assert not generate.outdated(kept), "make pages writes them anew"
+    assert not generate.outdated(kept), "make pages writes them again"
 
 
 def test_every_paper_has_a_page_with_what_would_refute_it() -> None:

@@ -42,6 +42,7 @@ def test_flipped_labels(rate):
     assert found["noise"].measures[0].interval.high - found["noise"].measures[0].interval.low < 0.2
 
 
+@pytest.mark.oldest
 def test_flipped_labels_of_weakly_told_sides_stay_in_a_wide_interval():
     found = prefero.inspect(faults.flipped(faults.clean(COUNT, signal=1), 0.2))
     assert inside(0.2, found["noise"])
@@ -67,6 +68,7 @@ def test_repeated_rows():
     assert len(kept) == COUNT and len({rows[row]["prompt"] for row in kept}) == COUNT
 
 
+@pytest.mark.oldest
 def test_nearly_repeated_rows_and_near_contradictions():
     rows = faults.clean(COUNT, words=60)
     near = [{**row, "chosen": f"{row['chosen']} mal"} for row in rows[:40]]

@@ -71,6 +71,7 @@ def test_the_optimum_is_that_of_scikit_learn(strength: float, seed: int) -> None
     assert [one == 0 for one in ours] == [abs(one) < 1e-7 for one in theirs]
 
 
+@pytest.mark.oldest
 @pytest.mark.filterwarnings("ignore")
 def test_the_win_rate_is_that_of_the_published_pipeline() -> None:
     """The steps that AlpacaEval publishes, taken with scikit-learn: anchors first, the rows doubled, grouped

@@ -51,9 +51,8 @@ def row(needs: Needs, numbers: random.Random) -> dict[str, Any]:
     values["prompt"] = "v " + text(numbers, 2, 6)
     values |= {part.field: text(numbers, 2, 6) for view, part in OTHER_PROMPTS.items() if view in needs.views}
     measured = [name for name in needs.columns if SCHEMA[name].axes == "example response"]
-    marked = [
-        name for name in needs.columns if SCHEMA[name].axes == "example response token" and SCHEMA[name].given
-    ]
+    of_tokens = [name for name in needs.columns if SCHEMA[name].axes == "example response token"]
+    marked = [name for name in of_tokens if not (SCHEMA[name].drawn or SCHEMA[name].derived)]
     if needs.roles:
         # a method of one role reads it out of pairs
         for role in sorted({*needs.roles, "chosen", "rejected"}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import stdev
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from prefero_lab.papers.verdicts import (
     Difference,
     difference,
     judged,
-    student_t,
     summary,
     weakest,
 )
@@ -24,9 +24,11 @@ from prefero_lab.papers.verdicts import (
 @pytest.mark.parametrize(
     ("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)]
 )
-def test_students_t_as_tables_have_it(freedom, expected):
-    assert student_t(0.95, freedom) == pytest.approx(expected, abs=1e-4)
-    assert student_t(0.99, 4) == pytest.approx(4.6041, abs=1e-4)
+def test_the_interval_has_the_width_of_students_t(freedom, expected):
+    seeds = [float(seed) for seed in range(freedom + 1)]
+    found = difference([[value] for value in seeds], [[0.0]] * len(seeds))
+    error = stdev(seeds) / math.sqrt(len(seeds))
+    assert found.high - found.value == pytest.approx(expected * error, rel=1e-4)
 
 
 def test_the_interval_is_over_seeds_not_over_all_prompts():

@@ -28,7 +28,7 @@ IMPLIED = {
     "steps": {"pairs", "unpaired"},
     "spans": {"pairs", "unpaired"},
 }
-"""What else data of a kind can be read as: a ranking has a best and a worst response, a pair two labels."""
+"""Further readings of a kind of data: a ranking has a best and a worst response, a pair two labels."""
 
 FEEDBACK_COLUMNS = frozenset(
     {
@@ -47,7 +47,7 @@ FEEDBACK_COLUMNS = frozenset(
 """The columns in which those kinds arrive."""
 
 PARTS = frozenset([*SCHEMA, *(part.field for part in [*OTHER_RESPONSES.values(), *OTHER_PROMPTS.values()])])
-"""What else a row may have, by its name."""
+"""Further parts of a row, by name."""
 
 
 def overview(
@@ -64,7 +64,7 @@ def overview(
     has the text; ``reference=False`` those that read no model but the policy; ``generation=False`` those that
     sample nothing while they train.
 
-    Raises :class:`PreferoError` for a kind of data that there is not.
+    Raises :class:`PreferoError` for an unknown kind of data.
     """
     for kind in data:
         if kind not in FEEDBACK and kind not in PARTS:
@@ -96,7 +96,7 @@ def overview(
 
 
 def extra_parts(method: Method, needs: Needs) -> frozenset[str]:
-    """What rows must have that no kind of feedback stands for: columns, further responses, other prompts."""
+    """The parts of rows besides the feedback itself: columns, further responses, other prompts."""
     every = (needs, *needs.views.values())
     columns = {name for one in every for name in one.columns if name in GIVEN} - FEEDBACK_COLUMNS
     prompts = {OTHER_PROMPTS[view].field for view in needs.views if view in OTHER_PROMPTS}
@@ -168,7 +168,7 @@ def parameter(one: Parameter) -> dict[str, Any]:
 
 
 def needs_of(method: Method) -> Needs:
-    """What the dry run finds with the default arguments."""
+    """The needs that a dry run records with the default arguments."""
     return dry_run(method.build())
 
 

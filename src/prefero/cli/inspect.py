@@ -49,7 +49,7 @@ def inspect(
     seed: Annotated[int, typer.Option(min=0, help="Draws what is sampled.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Look at preference data before a model is trained on them: what to mend, and how.
+    """Look at preference data before a model is trained on them: what to fix, and how.
 
     Repetitions, contradictions, leaks, noise, length, style: one HTML page, ordered by what matters.
     """

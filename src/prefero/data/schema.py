@@ -196,14 +196,14 @@ SCHEMA: dict[str, ColumnSpec] = {
     "segment": ColumnSpec(
         "example response token",
         "int",
-        "which segment or key phrase the token belongs to, from 1; 0 outside of all",
+        "which segment or key phrase the token belongs to, from 1; 0 outside all",
         SPAN_FIELDS,
         sample=_marked('"segment": 1'),
     ),
     "step": ColumnSpec(
         "example response token",
         "int",
-        "which reasoning step the token belongs to, from 1; 0 outside of all",
+        "which reasoning step the token belongs to, from 1; 0 outside all",
         SPAN_FIELDS,
         sample=_marked('"step": 1'),
     ),
@@ -216,6 +216,7 @@ SCHEMA: dict[str, ColumnSpec] = {
     "pair_noise": ColumnSpec("example", "float", "uniform noise, one number per example", drawn=True),
     "noise": ColumnSpec("example response token", "float", "uniform noise, one number per token", drawn=True),
 }
+"""Every annotation that an objective may read, by the name of its column."""
 
 GIVEN = {name: spec for name, spec in SCHEMA.items() if not (spec.drawn or spec.derived)}
 """The columns that only the data can fill."""

@@ -226,7 +226,7 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     lora_targets: ClassVar[str | tuple[str, ...]] = "all-linear"
     """The layers that low-rank adapters go to by default."""
     redrawn: ClassVar[str] = ""
-    """Why its scores cannot be looked up in a disk cache, for kinds that draw what is scored anew. A kind
+    """Why its scores cannot be looked up in a disk cache, for kinds that draw what is scored again. A kind
     without a reason reads :class:`~prefero.data.trie.TokenExample`, whose cells the cache knows."""
     monitors: ClassVar[frozenset[str]] = frozenset()
     """The signals of tokens that it gives besides log-probabilities, although no objective needs them."""

@@ -127,7 +127,7 @@ def load_objective(folder: str | Path, objective: Objective | None = None) -> Ob
     """The objective that a run left beside its policy, in evaluation mode, with everything that it learned.
 
     With its policy it scores responses: :func:`prefero.evaluate.judges.rewards`. ``objective`` is needed
-    where the run was given an objective of one's own instead of a method's name; it takes the weights and is
+    where the run was given an objective instead of a method's name; it takes the weights and is
     returned.
 
     Raises:

@@ -101,6 +101,9 @@ class PreferenceTrainer(ResumingTrainer):
     # The loss is divided by what the whole step counts, not once more by the number of micro-batches.
     loss_is_scaled_for_ga = True
 
+    _latest: tuple[int, Evaluated | None] = (0, None)
+    """The step of the latest evaluation, and what it found."""
+
     def __init__(
         self,
         model: str | ModelSource | nn.Module | None = None,
@@ -158,9 +161,7 @@ class PreferenceTrainer(ResumingTrainer):
         sum_over_ranks = partial(self.accelerator.reduce, reduction="sum")
         self._ranks = Ranks(self.accelerator.num_processes, sum_over_ranks, gather_object, args.device)
         self._prepare_models()
-        self._monitored = frozenset(MONITORED[name] for name in prepared.kind.monitors)
         self._steps = StepLog(sum_over_ranks, args.device)
-        self._latest: tuple[int, Evaluated | None] = (0, None)
         self._stop = StopInOrder(sum_over_ranks, args.device)
         self._add_callbacks(recipe)
 
@@ -188,6 +189,7 @@ class PreferenceTrainer(ResumingTrainer):
             around=self.accelerator.autocast,
         )
         self.update = self._update_rule()
+        self._monitored = frozenset(MONITORED[name] for name in prepared.kind.monitors)
 
     def _state_sizes(self, name: str) -> Sizes:
         """How wide and how many the states of the model of that name are."""

@@ -130,7 +130,7 @@ RECIPE_PLACES: Mapping[str, str] = {
     "seed": "seed",
     "max_length": "data.max_length",
 }
-"""Arguments of the trainer that a recipe has outside of ``training``."""
+"""Arguments of the trainer that a recipe has outside ``training``."""
 
 OLD_NAMES: Mapping[str, str] = {
     "epochs": "num_train_epochs",

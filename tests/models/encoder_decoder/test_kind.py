@@ -187,6 +187,7 @@ def test_resuming_is_exact(objective: str, tmp_path: Path) -> None:
         assert torch.equal(one, other), name
 
 
+@pytest.mark.oldest
 def test_low_rank_adapters_are_their_own_reference(tmp_path: Path) -> None:
     adapters = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q", "v"])
     run = trainer(tmp_path / "run", objective="dpo", peft_config=adapters, max_steps=1)

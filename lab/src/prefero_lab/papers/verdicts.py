@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Literal
 
+from scipy.special import stdtrit
+
 from prefero.errors import PreferoError
 
 Verdict = Literal["holds", "does not hold here", "too small to tell"]
@@ -71,7 +73,7 @@ def difference(
         return Difference(value, -math.inf, math.inf, means)
     within = fmean(_variance(one) / len(one) if len(one) > 1 else 0.0 for one in pairs)
     error = math.sqrt(max(_variance(means), within) / len(means))
-    half = student_t(confidence, len(means) - 1) * error
+    half = float(stdtrit(len(means) - 1, (1 + confidence) / 2)) * error
     return Difference(value, value - half, value + half, means)
 
 
@@ -107,29 +109,3 @@ def summary(values: Sequence[Values]) -> Summary:
 def _variance(values: Values) -> float:
     """Variance of a sample; NaN where a value is not finite."""
     return variance(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def student_t(confidence: float, freedom: int) -> float:
-    """t with P(|T| ≤ t) = ``confidence``, by bisection."""
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        if _probability(middle, freedom) < confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _probability(t: float, freedom: int) -> float:
-    """P(|T| ≤ t) of Student's distribution (Abramowitz and Stegun, 1964, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    if freedom == 1:
-        return 2 * angle / math.pi
-    odd = freedom % 2
-    term = total = cosine if odd else 1.0
-    for k in range(2 if odd else 1, freedom - 1, 2):
-        term *= cosine * cosine * k / (k + 1)
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total

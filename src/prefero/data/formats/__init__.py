@@ -32,6 +32,7 @@ LAYOUTS: tuple[Layout, ...] = (
     PAIRS,
     SCORED_LISTS,
 )
+"""The layouts, in the order in which they are tried."""
 
 LOOK_AT = 20
 """Rows of which a layout is recognised."""
