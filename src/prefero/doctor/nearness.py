@@ -88,7 +88,7 @@ def candidates(
     return pairs
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def shingles(text: str) -> frozenset[bytes]:
     """The distinct shingles of a text; a short text is padded to one shingle."""
     padded = _normalised(text).ljust(WIDTH, b"\0")
