@@ -12,6 +12,7 @@ from prefero.errors import PreferoError
 from prefero_lab.papers import reproduce
 from prefero_lab.papers.paper import FIRST_JUDGED_SEED, START, Arm, Check, Claim, Expectation, Number, Paper
 from prefero_lab.papers.results import Results
+from prefero_lab.papers.table import as_dict
 from prefero_lab.papers.verdicts import FAILS, HOLDS, UNCLEAR
 
 S = FIRST_JUDGED_SEED
@@ -132,7 +133,7 @@ def test_step_sizes_are_tuned_on_seeds_that_are_not_judged(tmp_path):
     assert tuned.chosen == {"gain": 3.0} and len(tuned.candidates) == 3
     assert {call[2] for call in world.calls if call[0] == "train" and call[1] != 3.0} == {0, 1}
     assert world.calls.count(("make", 0)) == 1
-    assert outcome.as_dict()["evidence"][0]["arms"]["arm"]["settings"] == {"gain": 3.0}
+    assert as_dict(outcome)["evidence"][0]["arms"]["arm"]["settings"] == {"gain": 3.0}
     with pytest.raises(PreferoError, match="are judged, and cannot be tuned on"):
         tunable(world, tuning_seeds=(0, S))
     with pytest.raises(PreferoError, match="are judged, and cannot be tuned on"):

@@ -60,7 +60,7 @@ def reproduce(
     The verdict (holds, does not hold here, too small to tell) is measured each time, over several seeds.
     """
     from prefero_lab.papers.survey import chosen, papers
-    from prefero_lab.papers.table import listed, listing, outcomes
+    from prefero_lab.papers.table import as_dict, listed, listing, outcomes
 
     wanted = chosen(keys or (), area, everything)
     if not wanted:
@@ -91,7 +91,7 @@ def reproduce(
     for key, why in failed.items():
         complain(f"{key}: {why}")
     measured = survey.found
-    payload: dict[str, Any] = {"papers": [outcome.as_dict() for outcome in measured], "not_measured": failed}
+    payload: dict[str, Any] = {"papers": [as_dict(outcome) for outcome in measured], "not_measured": failed}
     if report:
         from prefero_lab.papers.page import render
 

@@ -97,11 +97,6 @@ class Outcome:
         """How many results are of a time when the code of the library or the worlds was another."""
         return sum(result.library != library() for one in self.evidence for result in one.results)
 
-    def as_dict(self) -> dict[str, Any]:
-        from prefero_lab.papers.table import as_dict
-
-        return as_dict(self)
-
 
 def claim_outcome(
     claim: Claim, arms: Sequence[Arm], seeds: Sequence[int], result: ResultOf, tuned: Sequence[Tuned] = ()

@@ -26,6 +26,7 @@ from prefero_lab.papers.outcome import (
 from prefero_lab.papers.paper import Arm, Check, Claim, Evidence, Paper
 from prefero_lab.papers.results import Measured, Results
 from prefero_lab.papers.survey import find
+from prefero_lab.papers.table import as_dict
 
 T = TypeVar("T")
 
@@ -108,7 +109,7 @@ def reproduce_all(
     evidence, unjudged = _each(plans, lambda plan: plan.outcome(run.result))
     found = tuple(Outcome(paper, tuple(evidence[paper.key])) for paper in papers if paper.key in evidence)
     for outcome in found:
-        write_json(results.folder / f"{outcome.paper.key}.json", outcome.as_dict(), indent=None)
+        write_json(results.folder / f"{outcome.paper.key}.json", as_dict(outcome), indent=None)
     return Survey(found, failed | unjudged)
 
 
