@@ -45,7 +45,7 @@ def prefero(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Learn from preferences: every method by name, on any Hugging Face causal language model.
+    """Learn from preferences: every method by name, on any Hugging Face model.
 
     Start with `prefero demo` (minutes on a laptop), then `prefero train --help`.
     """
