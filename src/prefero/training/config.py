@@ -47,6 +47,10 @@ Steps = Count | Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass
 class PreferenceArguments(TrainingArguments):
     """:class:`transformers.TrainingArguments` with settings and defaults of ours.
@@ -64,122 +68,50 @@ class PreferenceArguments(TrainingArguments):
     :data:`~prefero.training.vocabulary.REFUSED`).
     """
 
-    examples_per_step: Count = field(
-        default=32,
-        metadata={"help": "Examples in an optimizer step."},
+    examples_per_step: Count = _setting(32, "Examples in an optimizer step.")
+    tokens_per_row: Count | None = _setting(
+        None, "Most tokens in one forward pass; by default what suits device and layout."
     )
-    tokens_per_row: Count | None = field(
-        default=None,
-        metadata={"help": "Most tokens in one forward pass; by default what suits device and layout."},
+    layout: Literal["auto", "trees", "dense", "flex", "padded"] = _setting(
+        "auto", "How examples share a forward pass: trees share prompts, padded is one response a row."
     )
-    layout: Literal["auto", "trees", "dense", "flex", "padded"] = field(
-        default="auto",
-        metadata={
-            "help": "How examples share a forward pass: trees share prompts, padded is one response a row."
-        },
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+        "float32", "Of the arithmetic, by autocast; auto is bfloat16 on a GPU that has it, else float32."
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="float32",
-        metadata={
-            "help": "Of the arithmetic, by autocast; auto is bfloat16 on a GPU that has it, else float32."
-        },
+    parallel: Literal["auto", "fsdp"] = _setting(
+        "auto", "fsdp shards the model over the processes; auto is what the launcher says, or DDP."
     )
-    parallel: Literal["auto", "fsdp"] = field(
-        default="auto",
-        metadata={
-            "help": "fsdp shards the model over the processes; auto is what the launcher says, or DDP."
-        },
+    dropout: bool = _setting(False, "Keep the model's dropout on during training.")
+    max_length: Annotated[int, Field(ge=2)] | None = _setting(
+        None, "Most tokens of a prompt with its response; by default 1024, or the context if less."
     )
-    dropout: bool = field(
-        default=False,
-        metadata={"help": "Keep the model's dropout on during training."},
+    overwrite: bool = _setting(False, "Replace a run that the output folder holds.")
+    objective_learning_rate: Positive | None = _setting(
+        None, "Of what the objective itself learns, such as a head; by default the policy's."
     )
-    max_length: Annotated[int, Field(ge=2)] | None = field(
-        default=None,
-        metadata={
-            "help": "Most tokens of a prompt with its response; by default 1024, or the context if less."
-        },
-    )
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Replace a run that the output folder holds."},
-    )
-    objective_learning_rate: Positive | None = field(
-        default=None,
-        metadata={"help": "Of what the objective itself learns, such as a head; by default the policy's."},
-    )
-    objective_weight_decay: NotNegative = field(
-        default=0.0,
-        metadata={"help": "Of what the objective itself learns."},
-    )
-    extrapolation: Share | None = field(
-        default=None,
-        metadata={"help": "Momentum between rounds; by default there is none."},
-    )
-    extrapolation_every: Count | None = field(
-        default=None,
-        metadata={"help": "Optimizer steps of a round of extrapolation; by default an epoch."},
+    objective_weight_decay: NotNegative = _setting(0.0, "Of what the objective itself learns.")
+    extrapolation: Share | None = _setting(None, "Momentum between rounds; by default there is none.")
+    extrapolation_every: Count | None = _setting(
+        None, "Optimizer steps of a round of extrapolation; by default an epoch."
     )
 
-    seed: Seed = field(
-        default=0,
-        metadata={"help": "Of shuffling, of noise, and of weights that are drawn."},
+    seed: Seed = _setting(0, "Of shuffling, of noise, and of weights that are drawn.")
+    num_train_epochs: Positive = _setting(1.0, "Times that each example is trained on.")
+    max_steps: Literal[-1] | Count = _setting(-1, "Optimizer steps; -1 is as many as the epochs have.")
+    learning_rate: Positive | None = _setting(  # type: ignore[assignment]
+        None, "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
     )
-    num_train_epochs: Positive = field(
-        default=1.0,
-        metadata={"help": "Times that each example is trained on."},
-    )
-    max_steps: Literal[-1] | Count = field(
-        default=-1,
-        metadata={"help": "Optimizer steps; -1 is as many as the epochs have."},
-    )
-    learning_rate: Positive | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
-        },
-    )
-    lr_scheduler_type: SchedulerType = field(
-        default=SchedulerType.COSINE,
-        metadata={"help": "The schedule of the learning rate."},
-    )
-    warmup_steps: Count | Share = field(
-        default=0.1,
-        metadata={"help": "Steps of warm-up; below 1, a share of all steps."},
-    )
-    weight_decay: NotNegative = field(
-        default=0.0,
-        metadata={"help": "Of the policy's weights, except biases and norms."},
-    )
-    max_grad_norm: NotNegative = field(
-        default=1.0,
-        metadata={"help": "Gradients are clipped to this norm; 0 is not at all."},
-    )
-    logging_steps: Steps = field(
-        default=10,
-        metadata={"help": "Steps between two logs; below 1, a share of all steps."},
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "Leave losses out of the log that are no numbers."},
-    )
-    eval_steps: Steps | None = field(
-        default=None,
-        metadata={"help": "Steps between two evaluations; below 1, a share of all steps."},
-    )
-    save_steps: Steps = field(
-        default=500,
-        metadata={"help": "Steps between two checkpoints; below 1, a share of all steps."},
-    )
-    save_total_limit: Count | None = field(
-        default=2,
-        metadata={"help": "Checkpoints to keep; null is all."},
-    )
-    resume_from_checkpoint: bool | str | Path | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "true: the latest whole checkpoint; auto: that or the start; or a checkpoint's folder."
-        },
+    lr_scheduler_type: SchedulerType = _setting(SchedulerType.COSINE, "The schedule of the learning rate.")
+    warmup_steps: Count | Share = _setting(0.1, "Steps of warm-up; below 1, a share of all steps.")
+    weight_decay: NotNegative = _setting(0.0, "Of the policy's weights, except biases and norms.")
+    max_grad_norm: NotNegative = _setting(1.0, "Gradients are clipped to this norm; 0 is not at all.")
+    logging_steps: Steps = _setting(10, "Steps between two logs; below 1, a share of all steps.")
+    logging_nan_inf_filter: bool = _setting(False, "Leave losses out of the log that are no numbers.")
+    eval_steps: Steps | None = _setting(None, "Steps between two evaluations; below 1, a share of all steps.")
+    save_steps: Steps = _setting(500, "Steps between two checkpoints; below 1, a share of all steps.")
+    save_total_limit: Count | None = _setting(2, "Checkpoints to keep; null is all.")
+    resume_from_checkpoint: bool | str | Path | None = _setting(  # type: ignore[assignment]
+        None, "true: the latest whole checkpoint; auto: that or the start; or a checkpoint's folder."
     )
 
     # Not to be set: a step is planned, and the objective decides which columns are read.

@@ -47,7 +47,7 @@ class StopInOrder(TrainerCallback):
     """On the first signal, lets the step end, writes a checkpoint and stops; the second one stops at once.
 
     ``sum_over_ranks`` adds up a tensor on ``device``: all ranks stop after the same step, whichever of them
-    was told.
+    got the signal.
     """
 
     sum_over_ranks: Callable[[Tensor], Tensor]
@@ -68,7 +68,7 @@ class StopInOrder(TrainerCallback):
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            print("stopping after this optimizer step; once more to stop at once", file=sys.stderr)
+            print("stopping after this optimizer step; press Ctrl-C again to stop at once", file=sys.stderr)
 
         try:
             for number in _SIGNALS:
@@ -117,7 +117,7 @@ class ResumingTrainer(Trainer):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What two runs share exactly if one can resume from a checkpoint of the other."""
+        """Everything that two runs have in common if one can resume from a checkpoint of the other."""
         plan, args = self.plan, self.args
         assert plan is not None
         # all that is scored and all annotations, in their order
@@ -195,7 +195,7 @@ class ResumingTrainer(Trainer):
         return prepared
 
     def shard(self) -> None:
-        """Shard the policy and the models beside it over all processes; nothing else wraps them after."""
+        """Shard the policy and the auxiliary models over all processes; nothing wraps them again."""
         if self.objective_weights:
             raise PreferoError(
                 "the objective has weights of its own, which training.parallel=fsdp would leave out: leave "
@@ -305,7 +305,7 @@ class ResumingTrainer(Trainer):
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        # Sharded gradients add up row by row; waiting for the last row would hold them whole.
+        # Sharded gradients are reduced after each micro-batch; waiting for the last would hold them whole.
         yield
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

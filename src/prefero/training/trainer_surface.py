@@ -1,8 +1,8 @@
-"""What prefero builds on inside :class:`transformers.Trainer`, and the check that a release still has it.
+"""The internals of :class:`transformers.Trainer` that prefero uses, and a check that a release has them.
 
-Overrides of private methods are silent where a release renames one: training goes on without them, and
-computes something else. So everything is listed here with its purpose, and a trainer is not made on a
-release that differs.
+When a release renames a private method, an override of it fails silently: training runs without it and
+computes something else. So each one is listed here with its purpose, and no trainer is made on a release that
+differs.
 """
 
 from __future__ import annotations
