@@ -10,10 +10,9 @@ from hypothesis import given, strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from prefero.data.arrange import one_cycle
-from prefero.data.encode import shorter_prompts
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
-from prefero.data.tokenize import TokenDataset, tokenize
+from prefero.data.tokenize import TokenDataset, shorter_prompts, tokenize
 from prefero.data.trie import TokenTrie, unique_tokens
 from prefero.errors import PreferoError
 from tests.data.conftest import CHATML, FORGETFUL, STRICT, MakeTokenizer

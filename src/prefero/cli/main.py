@@ -15,6 +15,7 @@ from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
 from prefero.cli.methods import methods
+from prefero.cli.preview import preview
 from prefero.cli.report import report
 from prefero.cli.train import train
 from prefero.errors import PreferoError
@@ -53,6 +54,7 @@ def prefero(
         print(context.get_help())
 
 
+app.command()(preview)
 app.command()(inspect)
 app.command()(train)
 app.command()(compare)

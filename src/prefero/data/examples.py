@@ -88,7 +88,8 @@ class Example:
     """A prompt, its responses, and the annotations that belong to all of them.
 
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
-    template renders, ``template_options`` its other arguments; ``origin`` is where the row stands
+    template renders, ``template_options`` its other arguments; ``unread`` are the fields of the row that
+    nothing is made of; ``origin`` is where the row stands
     (``"train.jsonl, row 12"``), for error messages. ``prompts`` are other prompts to the same responses, by
     the views of :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""``
     for the prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
@@ -108,6 +109,7 @@ class Example:
     images: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
     votes: Mapping[str, float] = field(default_factory=dict)
     chosen_second: bool = False
+    unread: tuple[str, ...] = ()
 
     @property
     def roles(self) -> tuple[str | None, ...]:
@@ -120,6 +122,7 @@ class Examples(Sequence[Example]):
 
     ``skipped`` has one message for every row that could not be read. ``dropped`` counts, by reason, the
     examples that were left out (``"ties"``: equally good sides where one has to be the better).
+    ``skips_bad_rows`` tells that a row is left out, too, if it cannot be tokenised.
     """
 
     items: Sequence[Example]
@@ -127,6 +130,7 @@ class Examples(Sequence[Example]):
     format: str = ""
     skipped: tuple[str, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
+    skips_bad_rows: bool = False
 
     def __len__(self) -> int:
         return len(self.items)

@@ -1,40 +1,46 @@
-"""Prompts and responses as text: as they are, as a transcript, or as a chat template writes them."""
+"""Prompts with their responses as text: as they are, as a transcript, or as a chat template writes them.
+
+A :class:`Rendered` is the whole text that the model reads, prompt and response together, because a tokenizer
+gives other tokens to two texts apart than to both at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, Literal, NoReturn, Protocol
 
 from prefero.data.examples import Content, Example, Message, Response, Text
+from prefero.data.images import ImagePrompts
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
 
-NOT_PRESERVED = (
-    "the chat template does not render the prompt the same way before a response (it changes or drops "
-    "earlier text): the prompt is taken as the model reads it when it generates, the response as its "
-    "content and what the template puts behind it"
-)
-
 LABELS = {"user": "Human", "assistant": "Assistant"}
 
+ANSWER = "0Answer0"
+"""An answer that stands in no template: where it is written tells how a template writes answers."""
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Text within a response; partner turns, tool output and the marks around turns are not scored."""
-
-    text: str
-    scored: bool = True
+Range = tuple[int, int]
+"""Places of the first character and of the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A response as text. ``end`` asks for the end token behind it; ``exact`` is False where the template did
-    not keep the prompt as it was."""
+    """A prompt with one response as text; the response begins at the character ``start``.
 
-    segments: tuple[Segment, ...]
+    ``scored`` are the ranges of characters that count: all of a response but partner turns, tool output and
+    the marks around turns. ``end`` asks for the end token behind the text. ``notes`` say what a reader of the
+    row might not expect.
+    """
+
+    text: str
+    start: int
+    scored: tuple[Range, ...]
     end: bool
-    exact: bool = True
+    notes: tuple[str, ...] = ()
 
 
 Ending = Literal["open", "continued", "closed"]
@@ -48,11 +54,38 @@ class Renderer(Protocol):
 
     starts: bool
 
-    def prompt(self, prompt: Text, example: Example, ending: Ending) -> str: ...
+    def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
+        """The prompt alone, as the model reads it when it generates."""
+        ...
 
-    def response(
-        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
-    ) -> Rendered: ...
+    def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
+        """The prompt with one response."""
+        ...
+
+
+class Renderers:
+    """The renderers of a data set: one policy for all of its rows.
+
+    Conversations, and plain text too, go through the chat template of ``tokenizer`` (of ``images``' processor
+    for models that see). Text that holds the template's marks has been through it, and is taken as it is. The
+    ``template`` ``"none"`` turns it off; without a template conversations become a transcript, and text stays
+    as it is.
+    """
+
+    def __init__(self, tokenizer: Any, images: ImagePrompts | None = None, template: str = "auto") -> None:
+        writer = tokenizer if images is None else images
+        self.chat = ChatTemplate(writer, tokenizer) if writer.chat_template and template != "none" else None
+        self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
+
+    def of(self, example: Example) -> Renderer:
+        is_text = isinstance(example.prompt, str) and all(
+            isinstance(r.content, str) for r in example.responses
+        )
+        if self.chat is None:
+            return self.text if is_text else self.transcript
+        if is_text and any(mark in example.prompt for mark in self.chat.marks):
+            return self.text
+        return self.chat
 
 
 def as_messages(text: Content, role: str) -> tuple[Message, ...]:
@@ -75,19 +108,30 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
 
 
 class PlainText:
-    """Text as it is."""
+    """Text as it is. An end mark that a response brings is not added a second time."""
 
     starts = True
+
+    def __init__(self, tokenizer: Any, chat: ChatTemplate | None) -> None:
+        self.chat = chat
+        self.ends = tuple(mark for mark in (tokenizer.eos_token, chat and chat.end) if mark)
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         assert isinstance(prompt, str)
         return prompt
 
-    def response(
-        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
-    ) -> Rendered:
-        assert isinstance(response.content, str)
-        return Rendered((Segment(response.content),), response.ended)
+    def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
+        assert isinstance(prompt, str) and isinstance(response.content, str)
+        text, notes = prompt + response.content, []
+        if self.chat is not None:
+            notes.append("the text holds marks of the chat template, so it is taken as it is")
+        ended = text.rstrip().endswith(self.ends) if self.ends else False
+        if ended:
+            text = text.rstrip()
+            notes.append("the response ends with an end mark of its own")
+        return Rendered(
+            text, len(prompt), ((len(prompt), len(text)),), response.ended and not ended, tuple(notes)
+        )
 
 
 class Transcript:
@@ -107,32 +151,30 @@ class Transcript:
         text += "".join(self._turn(turn, example) for turn in turns[len(system) :])
         return f"{text}\n\nAssistant:" if ending == "open" else text
 
-    def response(
-        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
-    ) -> Rendered:
+    def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
+        text = self.prompt(prompt, example, ending)
+        start, scored = len(text), []
         if isinstance(response.content, str) and ending == "continued":
-            return Rendered((Segment(response.content),), response.ended)
-        segments: list[Segment] = []
+            text += response.content
+            return Rendered(text, start, ((start, len(text)),), response.ended)
         in_turn = ending == "open"
         for turn in as_messages(response.content, "assistant"):
             if turn["role"] == "assistant":
-                if not in_turn:
-                    segments.append(Segment("\n\nAssistant:", scored=False))
+                text += "" if in_turn else "\n\nAssistant:"
                 content = self._content(turn, example)
-                segments.append(Segment(f" {content}" if content else ""))
+                scored.append((len(text), len(text) + len(content) + bool(content)))
+                text += f" {content}" if content else ""
             else:
-                segments.append(Segment(self._turn(turn, example), scored=False))
+                text += self._turn(turn, example)
             in_turn = False
-        return Rendered(tuple(segments), response.ended)
+        return Rendered(text, start, tuple(scored), response.ended)
 
     def _turn(self, turn: Message, example: Example) -> str:
         label = LABELS.get(turn["role"], turn["role"].capitalize())
         return f"\n\n{label}: {self._content(turn, example)}"
 
     def _content(self, turn: Message, example: Example) -> str:
-        content = turn["content"]
-        if isinstance(content, list) and all(part.get("type") == "text" for part in content):
-            content = "".join(part["text"] for part in content)
+        content = in_one_text(turn)["content"]
         if not isinstance(content, str) or turn.get("tool_calls"):
             raise PreferoError(
                 f"{example.origin}: a message of {turn['role']} holds more than text, and this model's "
@@ -141,110 +183,195 @@ class Transcript:
         return content
 
 
-class ChatTemplate:
-    """Conversations as the tokenizer's chat template renders them.
+def in_one_text(turn: Message) -> Message:
+    """The turn with its content as one text, where it is a list of parts that are all text."""
+    content = turn["content"]
+    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
+        return {**turn, "content": "".join(part["text"] for part in content)}
+    return turn
 
-    The response's text is what the rendering of prompt and response adds to that of the prompt. Where the
-    template renders the prompt differently once a response follows, that difference does not exist; the
-    response is then its content and what the template puts behind it (:data:`NOT_PRESERVED`).
+
+class ChatTemplate:
+    """Conversations as a chat template writes them: text and response are always its own rendering.
+
+    The response is what the rendering of prompt and response adds to that of the prompt, up to its end mark:
+    generation stops there, so what a template writes behind it is left out.
     """
 
     starts = False
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, writer: Any, tokenizer: Any) -> None:
+        self.writer, self.tokenizer = writer, tokenizer
+        self.source = str(writer.chat_template)
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         turns = as_messages(prompt, "user")
         if ending == "continued":
-            return self._render(turns, example, continue_final_message=True)
+            return self._unended(turns, example)
         return self._render(turns, example, add_generation_prompt=ending == "open")
 
-    def response(
-        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
-    ) -> Rendered:
+    def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         turns = as_messages(prompt, "user")
-        if isinstance(response.content, str) and ending == "continued":
-            whole = {**turns[-1], "content": turns[-1]["content"] + response.content}
-            return self._last_turn((*turns[:-1], whole), prompt_text, response.content, response, example)
         added = as_messages(response.content, "assistant")
-        if len(added) == 1 and ending == "open":
-            return self._last_turn((*turns, added[0]), prompt_text, added[0]["content"], response, example)
-        return self._several_turns(turns, added, prompt_text, response, example)
+        notes = tuple(self._notes(prompt, response, example, (*turns, *added)))
+        before = self.prompt(prompt, example, ending)
+        if isinstance(response.content, str) and ending == "continued":
+            added = ({**turns[-1], "content": turns[-1]["content"] + response.content},)
+            turns = turns[:-1]
+        if len(added) > 1 or ending == "closed":
+            return self._several_turns(turns, added, before, response, example, notes)
+        text, end = self._rendered((*turns, *added), response, example)
+        if text.startswith(before):
+            return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
+        return self._past_opening(turns, added[0], text, before, end, response, example, notes)
 
-    def _last_turn(
+    def _past_opening(
         self,
         turns: tuple[Message, ...],
-        prompt_text: str,
-        content: Any,
+        answer: Message,
+        text: str,
+        before: str,
+        end: bool,
         response: Response,
         example: Example,
+        notes: tuple[str, ...],
     ) -> Rendered:
-        whole = self._render(turns, example, continue_final_message=not response.ended)
-        if whole.startswith(prompt_text):
-            text = whole[len(prompt_text) :]
-            return Rendered((Segment(text),), response.ended and self._lacks_end(text, content))
-        stripped = content.strip() if isinstance(content, str) else ""
-        at = whole.rfind(stripped) if stripped else -1
-        if at < 0:
+        """A response before which the template writes something else than when it asks for one, such as the
+        beginning of a thought.
+
+        Raises :class:`PreferoError` where the template changes earlier turns too.
+        """
+        own = self._render((*turns, {"role": "assistant", "content": ANSWER}), example).partition(ANSWER)[0]
+        opening, content = before.removeprefix(own), answer["content"]
+        if before.startswith(own) and isinstance(content, str) and opening.strip():
+            rest = content.lstrip().removeprefix(opening.strip())
+            if rest != content.lstrip() and response.ended:
+                # the response brings the thought that the generation prompt opens, and the template drops it
+                space = opening[len(opening.rstrip()) :]
+                text = before + rest.removeprefix(space) + (self.end or "")
+                return Rendered(text, len(before), ((len(before), len(text)),), not self.end, notes)
+        if not text.startswith(own):
             raise PreferoError(
-                f"{example.origin}: the chat template renders prompt and response so that neither the prompt "
-                "nor the response can be found in the text. Use another chat_template."
+                f"{example.origin}: the chat template changes earlier turns when a response follows, so that "
+                "the prompt is not the one that the model reads when it generates. Use another template "
+                "(data.template)."
             )
-        text = whole[at:]
-        return Rendered((Segment(text),), response.ended and self._lacks_end(text, content), exact=False)
+        note = (
+            f"the generation prompt opens with {opening.strip()!r}, which the response does not: it stands "
+            "behind the prompt as the template writes the conversation"
+        )
+        return Rendered(text, len(own), ((len(own), len(text)),), end, (*notes, note))
 
     def _several_turns(
         self,
         turns: tuple[Message, ...],
         added: tuple[Message, ...],
-        prompt_text: str,
+        before: str,
         response: Response,
         example: Example,
+        notes: tuple[str, ...],
     ) -> Rendered:
         """A response of several turns: what the assistant says is scored, what its partners say is not."""
-        segments: list[Segment] = []
-        done = prompt_text
-        for position, turn in enumerate(added):
-            before = (*turns, *added[:position])
-            last = position == len(added) - 1
-            if turn["role"] == "assistant":
-                opened = self._render(before, example, add_generation_prompt=True)
-                if opened != done:
-                    segments.append(Segment(self._rest(opened, done, example), scored=False))
-                cut = last and not response.ended
-                whole = self._render((*before, turn), example, continue_final_message=cut)
-                segments.append(Segment(self._rest(whole, opened, example)))
-            else:
-                whole = self._render((*before, turn), example)
-                segments.append(Segment(self._rest(whole, done, example), scored=False))
-            done = whole
-        end = response.ended and added[-1]["role"] == "assistant"
-        return Rendered(tuple(segments), end and self._lacks_end(segments[-1].text, added[-1]["content"]))
+        text, end = self._rendered((*turns, *added), response, example)
+        if not text.startswith(before):
+            self._refuse_turns(example)
+        end = end and added[-1]["role"] == "assistant"
+        scored = self._ranges_by_prefixes(turns, added, text, response, example)
+        scored = self._ranges_by_marks(added, text, len(before)) if scored is None else scored
+        if scored is None:
+            self._refuse_turns(example)
+        return Rendered(text, len(before), tuple(scored), end, notes)
 
-    def _rest(self, text: str, beginning: str, example: Example) -> str:
-        if text.startswith(beginning):
-            return text[len(beginning) :]
+    def _refuse_turns(self, example: Example) -> NoReturn:
         raise PreferoError(
             f"{example.origin}: the response has several turns, and the chat template changes earlier turns "
-            "when later ones follow, so that what the model said cannot be told apart. Use a chat_template "
-            "that keeps them, or responses of one turn."
+            "when later ones follow, so that what the model said cannot be told apart. Use another template "
+            "(data.template) that keeps them, or responses of one turn."
         )
 
-    @staticmethod
-    def _lacks_end(text: str, content: Any) -> bool:
-        """Whether the template puts nothing behind the response, not even an end token."""
-        if not isinstance(content, str) or not content.strip():
-            return False
-        if text.lstrip().startswith(content.strip()):
-            # the end of a mark behind it may spell the response once more
-            return not text.lstrip().removeprefix(content.strip()).strip()
-        return text.rstrip().endswith(content.rstrip())
+    def _ranges_by_prefixes(
+        self,
+        turns: tuple[Message, ...],
+        added: tuple[Message, ...],
+        text: str,
+        response: Response,
+        example: Example,
+    ) -> list[Range] | None:
+        """The assistant's turns by rendering the conversation up to each; None where the template does not
+        keep turns as later ones follow."""
+        ranges = []
+        for position, turn in enumerate(added):
+            if turn["role"] != "assistant":
+                continue
+            conversation = (*turns, *added[: position + 1])
+            opened = self._render(conversation[:-1], example, add_generation_prompt=True)
+            last = position == len(added) - 1
+            closed = text if last else self._ended(self._render(conversation, example))[0]
+            if not (text.startswith(opened) and text.startswith(closed)):
+                return None
+            ranges.append((len(opened), len(closed)))
+        return ranges
+
+    def _ranges_by_marks(self, added: tuple[Message, ...], text: str, start: int) -> list[Range] | None:
+        """The assistant's turns by the marks around them; None where there are none, or not as many."""
+        if not (self.end and self.header):
+            return None
+        ranges: list[Range] = []
+        place = start
+        for position, turn in enumerate(added):
+            if turn["role"] != "assistant":
+                continue
+            if position > 0:
+                place = text.find(self.header, place) + len(self.header)
+            stop = text.find(self.end, place)
+            stop = len(text) if stop < 0 else stop + len(self.end)
+            if place < len(self.header) or (ranges and place < ranges[-1][1]):
+                return None
+            ranges.append((place, stop))
+            place = stop
+        return None if self.header in text[place:] else ranges
+
+    def _notes(
+        self, prompt: Text, response: Response, example: Example, turns: Sequence[Message]
+    ) -> Iterator[str]:
+        if isinstance(prompt, str):
+            yield (
+                "plain text: the chat template writes the prompt as one user turn (template none takes it as "
+                "it is)"
+            )
+        if example.tools and "tools" not in self.source:
+            yield "the chat template does not write tools, so the model does not see them"
+        for name in sorted({name for turn in turns for name in turn} - {"role", "content"}):
+            if name not in self.source and any(turn.get(name) for turn in turns):
+                yield f"the chat template does not write {name!r} of messages"
+
+    def _rendered(self, turns: tuple[Message, ...], response: Response, example: Example) -> tuple[str, bool]:
+        """The whole text, and whether it lacks an end token."""
+        if not response.ended:
+            return self._unended(turns, example), False
+        return self._ended(self._render(turns, example))
+
+    def _unended(self, turns: tuple[Message, ...], example: Example) -> str:
+        """The conversation as far as its last turn is written."""
+        text = self._render(turns, example)
+        if self.behind and text.endswith(self.behind):
+            return text.removesuffix(self.behind)
+        return self._render(turns, example, continue_final_message=True) if self.behind is None else text
+
+    def _ended(self, text: str) -> tuple[str, bool]:
+        """The text up to the end mark of its last turn, and whether it has none."""
+        if self.end and self.end in text:
+            return text[: text.rindex(self.end) + len(self.end)], False
+        behind = self.behind or ""
+        if behind and text.endswith(behind):
+            text = text.removesuffix(behind) + behind.rstrip()
+        return text, not behind.strip()
 
     def _render(self, turns: Sequence[Message], example: Example, **options: Any) -> str:
+        written = [in_one_text(turn) for turn in turns]
         try:
-            return self.tokenizer.apply_chat_template(
-                list(turns),
+            return self.writer.apply_chat_template(
+                written,
                 tools=list(example.tools) or None,
                 tokenize=False,
                 **options,
@@ -254,5 +381,59 @@ class ChatTemplate:
             raise PreferoError(
                 f"{example.origin}: the chat template refuses this conversation "
                 f"({', '.join(turn['role'] for turn in turns)}): {error}. Correct the row's messages, or use "
-                "another chat_template."
+                "another template (data.template)."
             ) from error
+
+    # How the template writes a simple conversation
+
+    @cached_property
+    def _sample(self) -> tuple[str, str, str] | None:
+        """A question, the question with the header of an answer, and with an answer; None for a template that
+        does not write such a conversation."""
+        question = {"role": "user", "content": "Question"}
+        answered = [question, {"role": "assistant", "content": ANSWER}]
+        try:
+            asked = self.writer.apply_chat_template([question], tokenize=False)
+            opened = self.writer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+            text = self.writer.apply_chat_template(answered, tokenize=False)
+        except Exception:
+            return None
+        return (asked, opened, text) if text.count(ANSWER) == 1 else None
+
+    @cached_property
+    def behind(self) -> str | None:
+        """The text behind an answer that ends a conversation; None where that is not known."""
+        return None if self._sample is None else self._sample[2].partition(ANSWER)[2]
+
+    @cached_property
+    def end(self) -> str:
+        """The mark that ends an answer: the tokenizer's end token, or the first token of its own behind an
+        answer; empty where there is none."""
+        behind, eos = self.behind or "", self.tokenizer.eos_token
+        if eos and eos in behind:
+            return eos
+        places = [(behind.find(mark), mark) for mark in self._added if mark in behind]
+        return min(places)[1] if places else ""
+
+    @cached_property
+    def header(self) -> str:
+        """The text that opens an answer, as the template writes it in and behind a conversation alike."""
+        if self._sample is None or not all(text.startswith(self._sample[0]) for text in self._sample):
+            return ""
+        asked, opened, answered = self._sample
+        pairs = zip(opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0], strict=False)
+        return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """The marks of the template around turns, which text has that has been through it."""
+        text = "" if self._sample is None else self._sample[2]
+        known = [mark for mark in self._added if mark in text]
+        known += re.findall(r"[\[<]\S+[\]>](?=\s*Question)", text)
+        return tuple({*known} - {self.tokenizer.bos_token, self.tokenizer.eos_token})
+
+    @cached_property
+    def _added(self) -> list[str]:
+        """The tokens of the tokenizer that are never split, the longest first."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        return sorted({token.content for token in added if token.content.strip()}, key=len, reverse=True)

@@ -19,9 +19,6 @@ from prefero.data.examples import Example, Response, Span, spoken
 from prefero.data.render import Rendered
 from prefero.errors import PreferoError
 
-Offsets = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""The first characters of a text's tokens and the ends of them, neither ever falling."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -58,34 +55,29 @@ def token_values(
     column: str,
     response: Response,
     rendered: Rendered,
-    offsets: Callable[[str], Offsets],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
     origin: str,
 ) -> NDArray[np.float64]:
-    """One number per token of the rendered response, its end token included.
+    """One number per token of the rendered prompt and response, whose characters begin and end there.
 
     Raises:
         PreferoError: a chat template changes what the response says, so that the spans have no place.
     """
     reading = READINGS[column]
+    values = np.full(len(starts), float(reading.otherwise))
     said = [(span, value) for span in response.spans if (value := reading.of(span)) is not None]
-    turns = iter(spoken(response.content))
-    parts, before = [], 0
-    for segment in rendered.segments:
-        starts, ends = offsets(segment.text)
-        values = np.full(len(starts), float(reading.otherwise))
-        if segment.scored and said:
-            turn = next(turns)
-            shift = _place_of(turn, segment.text, origin) - before
-            first = _first_characters(segment.text, starts, ends)
-            for span, value in said:
-                low, high = max(span.start, before) + shift, min(span.end, before + len(turn)) + shift
-                if low < high:
-                    values[np.searchsorted(ends, low, "right") : np.searchsorted(first, high)] = value
-            before += len(turn)
-        parts.append(values)
-    if rendered.end:
-        parts.append(np.full(1, float(reading.otherwise)))
-    return np.concatenate(parts)
+    if not said:
+        return values
+    first, before = _first_characters(rendered.text, starts, ends), 0
+    for turn, (low, high) in zip(spoken(response.content), rendered.scored, strict=True):
+        shift = low + _place_of(turn, rendered.text[low:high], origin) - before
+        for span, value in said:
+            start, stop = max(span.start, before) + shift, min(span.end, before + len(turn)) + shift
+            if start < stop:
+                values[np.searchsorted(ends, start, "right") : np.searchsorted(first, stop)] = value
+        before += len(turn)
+    return values
 
 
 def _first_characters(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,18 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from prefero.data.encode import Truncation
-from prefero.data.examples import Examples, says_something
+from prefero.data.examples import Example, Examples, says_something
 from prefero.data.trie import TokenExample, unique_tokens
+from prefero.errors import PreferoError
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 BINS = 30
+
+
+@dataclass(slots=True)
+class Treatment:
+    """How examples are made to fit ``max_length``, and what became of them: the origins of the prompts and
+    responses that were shortened, the number of tokens lost, the origins of examples left out by reason, the
+    bad rows that were skipped, and the origins of rows by what their notes say."""
+
+    max_length: int | None = None
+    too_long: str = "cut_response"
+    prompts: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
+    tokens: int = 0
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+
+    def cut(self, origin: str, of_prompt: int, of_responses: int) -> list[str]:
+        """Count what an example lost, and say so."""
+        notes = []
+        self.tokens += of_prompt + of_responses
+        if of_prompt:
+            self.prompts.append(origin)
+            notes.append(
+                f"the prompt was cut: it lost {of_prompt} tokens to fit max_length = {self.max_length}"
+            )
+        if of_responses:
+            self.responses.append(origin)
+            notes.append(
+                f"responses were cut: they lost {of_responses} tokens to fit max_length = {self.max_length}"
+            )
+        return notes
+
+    def noted(self, notes: Sequence[str], origin: str) -> tuple[str, ...]:
+        """The notes on a row, remembered."""
+        for note in notes:
+            if "max_length" not in note:  # counted as cuts
+                self.remarks.setdefault(note, []).append(origin)
+        return tuple(notes)
+
+    def applied(self, examples: Examples, kept: Sequence[Example]) -> Examples:
+        """The examples that are left.
+
+        Raises :class:`PreferoError` where there are none.
+        """
+        dropped = {**examples.dropped, **{reason: len(origins) for reason, origins in self.left_out.items()}}
+        if not kept:
+            reasons = [f"{count} {reason}" for reason, count in dropped.items()]
+            reasons += [f"{len(self.skipped)} bad rows, the first: {self.skipped[0]}"] if self.skipped else []
+            origins = [origin for some in self.left_out.values() for origin in some]
+            where = f", first {origins[0]}" if origins else ""
+            raise PreferoError(
+                f"{examples.name or 'the data'}: no example is left: {', '.join(reasons)}{where}."
+            )
+        return replace(
+            examples, items=list(kept), dropped=dropped, skipped=(*examples.skipped, *self.skipped)
+        )
+
+    def notes(self) -> list[str]:
+        """Messages to the user, with the remedy."""
+        notes = [
+            f"{reason} left out: {len(origins)}, first {origins[0]}."
+            for reason, origins in self.left_out.items()
+        ]
+        if self.prompts:
+            lose = "oldest turns" if self.too_long == "cut_response" else "oldest turns or tokens"
+            notes.append(
+                f"prompts that lost their {lose} to fit max_length = {self.max_length}: {len(self.prompts)}, "
+                f"first {self.prompts[0]}. Raise max_length to keep them whole."
+            )
+        if self.responses:
+            notes.append(
+                f"responses that lost their ends to fit max_length = {self.max_length}: "
+                f"{len(self.responses)}, first {self.responses[0]}. Raise max_length, or choose too_long."
+            )
+        notes += [
+            f"{note}: {len(origins)} rows, first {origins[0]}." for note, origins in self.remarks.items()
+        ]
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +136,7 @@ def summarise(
     arranged: Examples,
     tokenized: Sequence[TokenExample],
     roles: tuple[str, ...],
-    max_length: int | None,
-    truncation: Truncation,
-    notes: tuple[str, ...] = (),
+    treatment: Treatment,
 ) -> DataSummary:
     """The summary of ``tokenized``, the token ids of ``arranged``."""
     lengths: dict[str, list[int]] = {"prompt": [len(example.cells[0].context) for example in tokenized]}
@@ -74,9 +151,13 @@ def summarise(
         difference = np.subtract(lengths["chosen"], lengths["rejected"])
         longer_chosen = float(np.mean((np.sign(difference) + 1) / 2))
     unique = sum(unique_tokens(example.cells) for example in tokenized)
-    left_out = [f"{reason} left out: {count}." for reason, count in arranged.dropped.items()]
+    left_out = [
+        f"{reason} left out: {count}."
+        for reason, count in arranged.dropped.items()
+        if reason not in treatment.left_out
+    ]
     if bad := arranged.skipped:
-        left_out.append(f"rows that could not be read: {len(bad)}, first {bad[0]}.")
+        left_out.append(f"rows that could not be read left out: {len(bad)}, first {bad[0]}.")
     return DataSummary(
         name=arranged.name,
         format=arranged.format,
@@ -84,10 +165,10 @@ def summarise(
         responses=sum(len(example.cells) for example in tokenized),
         skipped=len(arranged.skipped),
         dropped=arranged.dropped,
-        max_length=max_length,
-        truncated_prompts=len(truncation.prompts),
-        truncated_responses=len(truncation.responses),
-        truncated_tokens=truncation.tokens,
+        max_length=treatment.max_length,
+        truncated_prompts=len(treatment.prompts),
+        truncated_responses=len(treatment.responses),
+        truncated_tokens=treatment.tokens,
         empty_responses=sum(not says_something(r.content) for example in arranged for r in example.responses),
         lengths=tables,
         longer_chosen=longer_chosen,
@@ -95,7 +176,7 @@ def summarise(
         tokens_unique=unique,
         sharing=sum(lengths["all"]) / unique,
         histogram=histogram,
-        notes=(*left_out, *truncation.notes(max_length), *notes),
+        notes=(*left_out, *treatment.notes()),
     )
 
 

@@ -1,50 +1,51 @@
 """From examples to token ids.
 
-Prompt and response are tokenised apart, so the prompt is the same tokens whichever response follows. A
-byte-level merge across the boundary therefore never happens; at generation time it does not either, because
-the model is then given the prompt alone.
+Prompt and response are encoded as one text, as the model would read it: a token with any character of the
+response belongs to the response. The prompt that the responses of an example share ends before the first
+such token of any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, cast, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prefero.data.arrange import VIEWS, arrange
-from prefero.data.encode import Encoder, Truncation, fit
-from prefero.data.examples import Example, Text
+from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, Pictures, images_of
-from prefero.data.render import (
-    NOT_PRESERVED,
-    ChatTemplate,
-    Ending,
-    PlainText,
-    Rendered,
-    Renderer,
-    Transcript,
-    ending_of,
-)
+from prefero.data.render import Rendered, Renderer, Renderers, ending_of
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
-from prefero.data.spans import differs, token_values
-from prefero.data.summary import DataSummary, summarise
-from prefero.data.trie import Annotation, Cell, TokenExample
+from prefero.data.spans import FUNCTION_WORDS, READINGS, differs, token_values
+from prefero.data.summary import DataSummary, Treatment, summarise
+from prefero.data.trie import Annotation, Cell, TokenExample, common
 from prefero.errors import PreferoError, nearest
 
+Ids = NDArray[np.int64]
+
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+
+TooLong = Literal["cut_response", "keep_recent_prompt", "drop", "error"]
+"""Ways to fit an example into ``max_length``; see :func:`tokenize`."""
+
+CHUNK = 512
+"""Examples whose texts are encoded together, which is much faster than one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenDataset(Sequence[TokenExample]):
-    """Tokenised examples, ready to be packed; ``roles`` names the response axis, ``()`` for candidates."""
+    """Tokenised examples, ready to be packed; ``roles`` names the response axis, ``()`` for candidates.
+    ``source`` are the examples that they were made of, in the same order."""
 
     examples: tuple[TokenExample, ...]
     roles: tuple[str, ...]
     summary: DataSummary
+    source: Examples
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -57,28 +58,6 @@ class TokenDataset(Sequence[TokenExample]):
         return self.examples[index]
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A response of an example as text, and the prompt before it with the images that it shows."""
-
-    prompt: Text
-    ending: Ending
-    prompt_text: str
-    rendered: Rendered
-    images: Pictures
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """The responses of an example as ``drafts``, as ``whole`` cells, and as ``cells`` that fit, for which
-    ``lost`` tokens were dropped."""
-
-    drafts: Sequence[_Draft]
-    whole: tuple[Cell, ...]
-    cells: tuple[Cell, ...]
-    lost: int
-
-
 def tokenize(
     examples: Sequence[Example],
     tokenizer: Any,
@@ -86,26 +65,44 @@ def tokenize(
     roles: tuple[str, ...],
     columns: Collection[str] = frozenset(),
     max_length: int | None = None,
+    too_long: TooLong = "cut_response",
+    template: str = "auto",
     views: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     seed: int = 0,
     for_method: str = "",
     images: ImagePrompts | None = None,
     canvas: int | None = None,
+    apart: bool = False,
 ) -> TokenDataset:
     """``examples``, arranged as ``roles`` and ``columns`` ask, as token ids of ``tokenizer``.
 
-    ``max_length`` bounds prompt and longest response, in tokens. Where that is too much, the oldest turns of
-    the prompt are dropped, then its oldest tokens; a response is cut at its end (and loses its end token)
-    only if it leaves the prompt no token. ``views`` maps readings under other responses or prompts
-    (:data:`prefero.data.arrange.VIEWS`, drawn with ``seed``, and :data:`prefero.data.schema.OTHER_PROMPTS`)
-    to the roles that are read there, ``()`` for all. ``images`` reads prompts that show some. End tokens
-    fill a ``canvas`` of so many tokens, if there is one, and are annotated as the first of them is.
+    Args:
+        examples: prompts and responses; an :class:`Examples` that skips bad rows has those left out and
+            counted that cannot be tokenised.
+        tokenizer: as transformers has it, with a chat template or without.
+        roles: the responses to read, in this order; ``()`` for all of them as candidates.
+        columns: the annotations to read.
+        max_length: the most tokens of a prompt with its longest response.
+        too_long: what becomes of an example with more. All but ``"drop"`` (it is left out and counted) and
+            ``"error"`` first let the prompt lose its oldest turns. Then ``"cut_response"`` cuts responses at
+            their ends, and leaves examples out whose prompt alone is too long; ``"keep_recent_prompt"`` lets
+            the prompt lose its oldest tokens, and cuts a response only if it leaves the prompt no token.
+        template: ``"none"`` turns the tokenizer's chat template off.
+        views: readings under other responses or prompts (:data:`prefero.data.arrange.VIEWS`, drawn with
+            ``seed``, and :data:`prefero.data.schema.OTHER_PROMPTS`), each with the roles that are read there,
+            ``()`` for all.
+        for_method: the method's name, for messages.
+        images: reads prompts that show some.
+        canvas: end tokens fill the response up to so many tokens, and are annotated as the first of them is.
+        apart: encode responses without their prompts, for models that read these apart.
+
+    Examples whose chosen and rejected responses are the same tokens are left out and counted.
 
     Raises:
         PreferoError: a missing role or column; a tokenizer without an end token, or an empty prompt without a
             start token; a chat template that refuses a row or cannot be taken apart; ``max_length`` below 2;
             images that the model does not see, cannot be opened, or do not fit; a response longer than the
-            canvas.
+            canvas; no example is left.
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
@@ -113,36 +110,506 @@ def tokenize(
     for view in sorted(views.keys() - set(known)):
         raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
-    encoder = Encoder(tokenizer, images, canvas)
-    truncation = Truncation()
-    encoded = _encode(arranged, encoder, max_length, truncation)
+    encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, template)
+    treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
-    tokenized = []
-    for index, (example, own) in enumerate(zip(arranged, encoded, strict=True)):
-        annotations = {**columns_of(example, wanted), **_token_columns(example, wanted, own, encoder)}
-        tokenized.append(TokenExample(own.cells, annotations, index, truncated=own.lost))
-    for view, read in views.items():
-        if view in VIEWS:
-            others = VIEWS[view](tokenized, max_length, seed)
+    prompts = [view for view in views if view in OTHER_PROMPTS]
+    prefers = {"chosen", "rejected"} <= set(roles) and not {"tie", "preference"} & set(columns)
+    kept: list[Example] = []
+    tokenized: list[TokenExample] = []
+    for example, draft in zip(arranged, _drafts(arranged, renderers, encoder), strict=True):
+        try:
+            fitted = _fitted(draft, treatment, encoder)
+            if prefers and _same(fitted.cells[roles.index("chosen")], fitted.cells[roles.index("rejected")]):
+                raise LeftOut(SAME_TOKENS)
+            others = {view: _under(fitted, view, for_method, treatment, encoder) for view in prompts}
+            annotations = {**columns_of(example, wanted), **_token_columns(fitted, wanted, encoder)}
+        except LeftOut as reason:
+            treatment.left_out.setdefault(str(reason), []).append(example.origin)
+        except PreferoError as error:
+            if not arranged.skips_bad_rows:
+                raise
+            treatment.skipped.append(str(error))
         else:
-            under = [_under(example, view, for_method) for example in arranged]
-            others = [own.cells for own in _encode(under, encoder, max_length, Truncation())]
-        places = [roles.index(role) for role in read]
-        for index, cells in enumerate(others):
-            kept = tuple(cells[place] for place in places) or cells
-            tokenized[index] = replace(tokenized[index], views={**tokenized[index].views, view: kept})
-    if images is not None:
-        for index, tokens in enumerate(tokenized):
-            shown = images.shown([cell.context for cell in tokens.all_cells])
-            tokenized[index] = replace(tokens, images=shown)
-    exact = all(draft.rendered.exact for own in encoded for draft in own.drafts)
-    notes = () if exact else (NOT_PRESERVED,)
-    summary = summarise(arranged, tokenized, roles, max_length, truncation, notes)
-    return TokenDataset(tuple(tokenized), roles, summary)
+            kept.append(example)
+            tokenized.append(
+                TokenExample(
+                    fitted.cells,
+                    annotations,
+                    len(tokenized),
+                    others,
+                    truncated=fitted.lost,
+                    notes=treatment.noted(fitted.notes, example.origin),
+                )
+            )
+    arranged = treatment.applied(arranged, kept)
+    for view in views.keys() - set(prompts):
+        for index, cells in enumerate(VIEWS[view](tokenized, max_length, seed)):
+            tokenized[index] = replace(tokenized[index], views={**tokenized[index].views, view: cells})
+    for index, tokens in enumerate(tokenized):
+        read = {
+            view: tuple(tokens.views[view][roles.index(role)] for role in some) or tokens.views[view]
+            for view, some in views.items()
+        }
+        tokens = replace(tokens, views=read)
+        if images is not None:
+            tokens = replace(tokens, images=images.shown([cell.context for cell in tokens.all_cells]))
+        tokenized[index] = tokens
+    return TokenDataset(tuple(tokenized), roles, summarise(arranged, tokenized, roles, treatment), arranged)
 
 
-def _under(example: Example, view: str, for_method: str) -> Example:
-    """The example with the prompt that it has for a view, and what that shows."""
+SAME_TOKENS = "pairs whose two sides are the same tokens"
+
+
+class LeftOut(Exception):
+    """An example is left out; the text is the reason, in the plural."""
+
+
+def _same(first: Cell, second: Cell) -> bool:
+    return all(
+        np.array_equal(one, other)
+        for one, other in ((first.context, second.context), (first.response, second.response))
+    )
+
+
+# Texts as tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """A text as tokens: ``start`` and ``end`` are the places of each one's first character and of the one
+    after its last, neither ever falling; None where the tokenizer does not tell."""
+
+    ids: Ids
+    start: Ids | None = None
+    end: Ids | None = None
+
+
+class Encoder:
+    """A tokenizer that encodes many texts together.
+
+    ``start`` are the tokens that it puts before a text by itself (BOS, or none), ``finish`` those behind it.
+    ``images`` reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so
+    many tokens, if there is one. ``apart`` encodes responses without their prompts.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        images: ImagePrompts | None = None,
+        canvas: int | None = None,
+        apart: bool = False,
+    ) -> None:
+        self.tokenizer, self.images, self.canvas, self.apart = tokenizer, images, canvas, apart
+        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        self.start = np.asarray(whole[:at], dtype=np.int64)
+        self.finish = np.asarray(whole[at + len(bare) :], dtype=np.int64)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """The texts as tokens, without start and end tokens of the tokenizer's own."""
+        if not texts:
+            return []
+        if not self.tokenizer.is_fast:
+            rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+            return [Encoding(np.asarray(ids, dtype=np.int64)) for ids in rows]
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        encodings = []
+        for one in backend.encode_batch(texts, add_special_tokens=False):
+            places = np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2)
+            encodings.append(Encoding(np.asarray(one.ids, dtype=np.int64), places[:, 0], places[:, 1]))
+        return encodings
+
+    def whole(self, rendered: Rendered, images: Pictures, origin: str) -> Encoding:
+        """A prompt with a response as tokens, those of images below 0.
+
+        Raises :class:`PreferoError` where the response spells the mark of an image.
+        """
+        text, start = rendered.text, rendered.start
+        if images and self.images is not None:
+            if self.images.mark in text[start:]:
+                raise PreferoError(
+                    f"{origin}: a response spells {self.images.mark}, the mark where an image stands. Remove "
+                    "it from the row."
+                )
+            context = self.images.context(text[:start], images, origin)
+            at = text.rfind(self.images.mark, 0, start)
+            at = 0 if at < 0 else at + len(self.images.mark)
+            tail, joint = self.encode([text[at:start], text[at:]])
+            head = len(context) - len(tail.ids)
+            if self.apart or joint.start is None or not np.array_equal(context[head:], tail.ids):
+                joint, head, at = self.encode([text[start:]])[0], len(context), start
+            ids = np.concatenate([context[:head], joint.ids])
+            if joint.start is None or joint.end is None:
+                return Encoding(ids)
+            places = np.zeros(head, np.int64)
+            return Encoding(
+                ids, np.concatenate([places, joint.start + at]), np.concatenate([places + at, joint.end + at])
+            )
+        if not self.apart:
+            return self.encode([text])[0]
+        before, behind = self.encode([text[:start], text[start:]])
+        if before.start is None or before.end is None or behind.start is None or behind.end is None:
+            return Encoding(np.concatenate([before.ids, behind.ids]))
+        return Encoding(
+            np.concatenate([before.ids, behind.ids]),
+            np.concatenate([before.start, behind.start + start]),
+            np.concatenate([before.end, behind.end + start]),
+        )
+
+    def places(self, rendered: Rendered, encoding: Encoding) -> list[int]:
+        """The place of the response's first token, then the first and the last but one of each range that is
+        scored."""
+        if encoding.start is None or encoding.end is None:
+            edges = [rendered.start, *(edge for part in rendered.scored for edge in part)]
+            prefixes = self.encode([rendered.text[:edge] for edge in edges])
+            return [common(prefix.ids, encoding.ids) for prefix in prefixes]
+        start, end = encoding.start, encoding.end
+        before = np.append(0, end[:-1])  # tokenizers leave white space out of a token's own characters
+        found = [int(np.searchsorted(end, rendered.start, "right"))]
+        for low, high in rendered.scored:
+            inside = (end > low) & ((start < high) | (before < high))
+            found += (
+                [int(inside.argmax()), len(inside) - int(inside[::-1].argmax())] if inside.any() else [0, 0]
+            )
+        return found
+
+    def begins(self, text: str, starts: bool) -> Ids:
+        """The start tokens, where the text ``starts`` with them and does not bring them."""
+        first = self.tokenizer.bos_token
+        return self.start[:0] if not starts or (first and text.startswith(first)) else self.start
+
+    def first_token(self, origin: str) -> Ids:
+        """The token before a response whose prompt has none."""
+        first = self.tokenizer.bos_token_id
+        first = self.tokenizer.eos_token_id if first is None else first
+        if first is None:
+            raise PreferoError(
+                f"{origin}, field 'prompt': the prompt is empty, and the tokenizer has neither a start nor "
+                "an end token behind which the response's first token could be scored. Give a prompt, or "
+                "set tokenizer.bos_token."
+            )
+        return np.asarray([first], dtype=np.int64)
+
+    def ends(self, tokens: int, origin: str) -> Ids:
+        """The end tokens behind a response of so many tokens."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise PreferoError(
+                f"{origin}: the response has to end with an end token, and the tokenizer has none. Set "
+                "tokenizer.eos_token to the token at which this model stops."
+            )
+        return np.full(1 if self.canvas is None else max(self.canvas - tokens, 1), end, dtype=np.int64)
+
+    def check_response(self, ids: Ids, origin: str) -> None:
+        """Raise :class:`PreferoError` for a response of no tokens, and for one longer than the canvas."""
+        if self.canvas is not None and len(ids) > self.canvas:
+            raise PreferoError(
+                f"{origin}: a response has {len(ids)} tokens, its end token among them, but the canvas that "
+                f"responses are put on has {self.canvas}. Make it larger, or remove the row."
+            )
+        if not len(ids):
+            raise PreferoError(
+                f"{origin}: a response has no tokens, so that nothing can be scored. Remove the row."
+            )
+
+    @cached_property
+    def function_words(self) -> frozenset[int]:
+        """The tokens that are a function word by themselves, with and without a space before it."""
+        words = [
+            before + form for word in FUNCTION_WORDS for form in (word, word.title()) for before in ("", " ")
+        ]
+        return frozenset(int(found.ids[0]) for found in self.encode(words) if len(found.ids) == 1)
+
+
+def prompt_ids(
+    examples: Sequence[Example], tokenizer: Any, images: ImagePrompts | None = None, template: str = "auto"
+) -> list[Ids]:
+    """The prompts as a model reads them when it generates, each of at least one token.
+
+    Raises :class:`PreferoError` as :func:`tokenize` does.
+    """
+    encoder, renderers = Encoder(tokenizer, images), Renderers(tokenizer, images, template)
+    read = []
+    for example in examples:
+        renderer = renderers.of(example)
+        text = renderer.prompt(example.prompt, example, ending_of(example.prompt, example.responses))
+        shown = images_of(example.prompt, example)
+        if shown and images is not None:
+            ids = images.context(text, shown, example.origin)
+        else:
+            ids = encoder.encode([text])[0].ids
+        ids = np.concatenate([encoder.begins(text, renderer.starts), ids])
+        read.append(ids if len(ids) else encoder.first_token(example.origin))
+    return read
+
+
+# Examples as cells
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One response behind its prompt, as text and as tokens: ``first`` is the place of the first token of the
+    response, and ``scored`` marks those that count."""
+
+    rendered: Rendered
+    encoding: Encoding
+    begins: Ids
+    first: int
+    scored: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An example as cells: the response of each begins at the token ``cuts`` of its side. ``lost`` tokens did
+    not fit."""
+
+    example: Example
+    renderer: Renderer
+    sides: Sequence[_Side]
+    cells: tuple[Cell, ...]
+    cuts: Sequence[int]
+    lost: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def _drafts(examples: Examples, renderers: Renderers, encoder: Encoder) -> Iterator[_Draft | PreferoError]:
+    """Every example before anything is cut, or the reason why it cannot be tokenised."""
+    for at in range(0, len(examples), CHUNK):
+        chunk: list[tuple[Example, Renderer, list[Rendered]] | PreferoError] = []
+        for example in examples.items[at : at + CHUNK]:
+            try:
+                renderer = _renderer(example, renderers, encoder)
+                chunk.append((example, renderer, _rendered(example, renderer)))
+            except PreferoError as error:
+                chunk.append(error)
+        texts = [
+            side.text
+            for found in chunk
+            if not isinstance(found, PreferoError) and not any(found[0].images.values())
+            for side in found[2]
+        ]
+        encodings = {} if encoder.apart else dict(zip(texts, encoder.encode(texts), strict=True))
+        for found in chunk:
+            if isinstance(found, PreferoError):
+                yield found
+                continue
+            try:
+                yield _draft(*found, encoder, encodings)
+            except PreferoError as error:
+                yield error
+
+
+def _renderer(example: Example, renderers: Renderers, encoder: Encoder) -> Renderer:
+    if any(example.images.values()) and encoder.images is None:
+        raise PreferoError(
+            f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does not "
+            "see. Name a vision-language model, or rename the column of images."
+        )
+    return renderers.of(example)
+
+
+def _rendered(example: Example, renderer: Renderer) -> list[Rendered]:
+    ending = ending_of(example.prompt, example.responses)
+    sides = []
+    for response in example.responses:
+        prompt, end = example.prompt, ending
+        if response.prompt is not None:
+            prompt, end = response.prompt, ending_of(response.prompt, example.responses)
+        sides.append(renderer.response(prompt, response, example, end))
+    return sides
+
+
+def _draft(
+    example: Example,
+    renderer: Renderer,
+    rendered: Sequence[Rendered],
+    encoder: Encoder,
+    encodings: Mapping[str, Encoding] = MappingProxyType({}),
+) -> _Draft:
+    sides = []
+    for response, text in zip(example.responses, rendered, strict=True):
+        images = images_of(example.prompt if response.prompt is None else response.prompt, example)
+        encoding = encodings.get(text.text) if not images else None
+        encoding = encoder.whole(text, images, example.origin) if encoding is None else encoding
+        first, *edges = encoder.places(text, encoding)
+        scored = np.zeros(len(encoding.ids), bool)
+        for start, stop in zip(edges[0::2], edges[1::2], strict=True):
+            scored[start:stop] = True
+        sides.append(_Side(text, encoding, encoder.begins(text.text, renderer.starts), first, scored))
+    cells, cuts = _cells(example, sides, encoder)
+    notes = tuple(dict.fromkeys(note for side in sides for note in side.rendered.notes))
+    return _Draft(example, renderer, sides, cells, cuts, notes=notes)
+
+
+def _cells(
+    example: Example, sides: Sequence[_Side], encoder: Encoder
+) -> tuple[tuple[Cell, ...], Sequence[int]]:
+    """The cells, and where in its side the response of each begins. Those that answer the example's own
+    prompt hold the same context, wherever they begin with the same tokens."""
+    cuts = [side.first for side in sides]
+    own = [at for at, response in enumerate(example.responses) if response.prompt is None]
+    shared = min((cuts[at] for at in own), default=0)
+    beginnings = {
+        (side.begins.tobytes(), side.encoding.ids[:shared].tobytes()) for side in map(sides.__getitem__, own)
+    }
+    if len(beginnings) == 1:
+        for at in own:
+            cuts[at] = shared
+    contexts: dict[bytes, Ids] = {}
+    cells = []
+    for side, cut in zip(sides, cuts, strict=True):
+        context = np.concatenate([side.begins, side.encoding.ids[:cut]])
+        if not len(context):
+            context = encoder.first_token(example.origin)
+        context = contexts.setdefault(context.tobytes(), context)
+        response, scored = side.encoding.ids[cut:], side.scored[cut:]
+        if side.rendered.end:
+            ends = encoder.ends(len(response), example.origin)
+            response = np.concatenate([response, ends])
+            scored = np.concatenate([scored, np.ones(len(ends), bool)])
+        encoder.check_response(response, example.origin)
+        cells.append(Cell(context, response, None if scored.all() else scored))
+    return tuple(cells), cuts
+
+
+# Examples that are too long
+
+
+def _fitted(draft: _Draft | PreferoError, treatment: Treatment, encoder: Encoder) -> _Draft:
+    """The example in at most ``max_length`` tokens.
+
+    Raises :class:`LeftOut` for one that is left out, :class:`PreferoError` for one that is refused.
+    """
+    if isinstance(draft, PreferoError):
+        raise draft
+    limit, origin = treatment.max_length, draft.example.origin
+    if limit is None or _longest(draft.cells) <= limit:
+        return draft
+    if treatment.too_long == "error":
+        raise PreferoError(
+            f"{origin}: prompt and response have {_longest(draft.cells)} tokens, and max_length is {limit}. "
+            "Raise max_length, remove the row, or choose what is cut (too_long)."
+        )
+    if treatment.too_long == "drop":
+        raise LeftOut(f"examples of more than max_length = {limit} tokens")
+    shorter = _without_old_turns(draft, limit, encoder)
+    cells = shorter.cells
+    if treatment.too_long == "keep_recent_prompt":
+        cells = _newest(cells, limit, encoder.start, origin)
+    elif max(len(cell.context) for cell in cells) >= limit:
+        raise LeftOut(
+            f"examples whose prompt alone has max_length = {limit} tokens or more (choose "
+            "too_long=keep_recent_prompt to cut prompts)"
+        )
+    cells = tuple(_cut(cell, limit - len(cell.context)) for cell in cells)
+    if any(cell.scored is not None and not cell.scored.any() for cell in cells):
+        raise LeftOut(f"examples of which max_length = {limit} leaves no token to score")
+    lost_prompt = _prompt_tokens(draft.cells) - _prompt_tokens(cells)
+    lost_response = sum(
+        len(whole.response) - len(cell.response) for whole, cell in zip(shorter.cells, cells, strict=True)
+    )
+    notes = treatment.cut(origin, lost_prompt, lost_response)
+    return replace(shorter, cells=cells, lost=lost_prompt + lost_response, notes=(*shorter.notes, *notes))
+
+
+def _longest(cells: Sequence[Cell]) -> int:
+    return max(len(cell.context) + len(cell.response) for cell in cells)
+
+
+def _prompt_tokens(cells: Sequence[Cell]) -> int:
+    return sum(len(context) for context in {id(cell.context): cell.context for cell in cells}.values())
+
+
+def _cut(cell: Cell, room: int) -> Cell:
+    if len(cell.response) <= room:
+        return cell
+    return Cell(cell.context, cell.response[:room], None if cell.scored is None else cell.scored[:room])
+
+
+def _without_old_turns(draft: _Draft, limit: int, encoder: Encoder) -> _Draft:
+    """The example without as few of its oldest turns as make it fit; without all but the newest, if even that
+    does not."""
+    example = draft.example
+    prompts = [example.prompt, *(r.prompt for r in example.responses if r.prompt is not None)]
+    low, high = 0, max(len(shorter_prompts(prompt)) for prompt in prompts)
+    drafts = {0: draft}
+
+    def shortened(turns: int) -> _Draft:
+        if turns not in drafts:
+            fewer = _shortened(example, turns)
+            drafts[turns] = _draft(fewer, draft.renderer, _rendered(fewer, draft.renderer), encoder)
+        return drafts[turns]
+
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _longest(shortened(middle).cells) <= limit else (middle + 1, high)
+    return shortened(low)
+
+
+def _shortened(example: Example, turns: int) -> Example:
+    """The example without the oldest turns of each of its prompts, that many times one turn of the user with
+    what follows it."""
+
+    def short(prompt: Text) -> Text:
+        choices = [prompt, *shorter_prompts(prompt)]
+        return choices[min(turns, len(choices) - 1)]
+
+    responses = tuple(
+        r if r.prompt is None else replace(r, prompt=short(r.prompt)) for r in example.responses
+    )
+    return replace(example, prompt=short(example.prompt), responses=responses)
+
+
+def shorter_prompts(prompt: Text) -> list[Text]:
+    """The conversation without its oldest turns, the longest first; the system turn stays, and so does the
+    last turn of the user with all that follows it."""
+    if isinstance(prompt, str):
+        return []
+    system = prompt[:1] if prompt and prompt[0]["role"] == "system" else ()
+    turns = prompt[len(system) :]
+    starts = [at for at, turn in enumerate(turns) if turn["role"] == "user" and at > 0]
+    return [(*system, *turns[at:]) for at in starts]
+
+
+def _newest(cells: Sequence[Cell], limit: int, start: Ids, origin: str) -> tuple[Cell, ...]:
+    """The cells with the newest tokens of their prompts that leave room for the longest response; one that
+    leaves none is cut.
+
+    Raises :class:`PreferoError` where tokens of images would be lost.
+    """
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(id(cell.context), []).append(_cut(cell, limit - 1))
+    contexts = {}
+    for key, group in groups.items():
+        context, room = group[0].context, limit - max(len(cell.response) for cell in group)
+        if len(context) > room:
+            first = len(start) if room > len(start) and np.array_equal(context[: len(start)], start) else 0
+            newest = np.concatenate([context[:first], context[len(context) - (room - first) :]])
+            if (newest < 0).sum() < (context < 0).sum():
+                raise PreferoError(
+                    f"{origin}: the images do not fit: prompt and response have "
+                    f"{len(context) + limit - room} tokens, {(context < 0).sum()} of them of images, which "
+                    f"are not cut, and max_length is {limit}. Raise max_length, make the images smaller, or "
+                    "remove the row"
+                )
+            context = newest
+        contexts[key] = context
+    return tuple(replace(_cut(cell, limit - 1), context=contexts[id(cell.context)]) for cell in cells)
+
+
+# Other prompts and annotations
+
+
+def _under(
+    draft: _Draft, view: str, for_method: str, treatment: Treatment, encoder: Encoder
+) -> tuple[Cell, ...]:
+    """The responses under the prompt that the example has for a view: the same tokens, wherever they fit."""
+    example = draft.example
     if view not in example.prompts:
         part = OTHER_PROMPTS[view]
         raise PreferoError(
@@ -151,91 +618,16 @@ def _under(example: Example, view: str, for_method: str) -> Example:
             f"{part.sample}. Nothing has been trained."
         )
     shown = example.images.get(view, example.images.get("", ()))
-    return replace(example, prompt=example.prompts[view], images={"": shown})
-
-
-def _encode(
-    examples: Sequence[Example], encoder: Encoder, max_length: int | None, truncation: Truncation
-) -> list[_Encoded]:
-    """The examples as token ids, their texts encoded all at a time."""
-    renderers = [_renderer(example, encoder) for example in examples]
-    drafts = [_drafts(example, renderer) for example, renderer in zip(examples, renderers, strict=True)]
-    texts = [draft.prompt_text for group in drafts for draft in group if not draft.images]
-    texts += [segment.text for group in drafts for draft in group for segment in draft.rendered.segments]
-    encoder.learn(texts)
-    encoded = []
-    for example, renderer, group in zip(examples, renderers, drafts, strict=True):
-        before = truncation.tokens
-        whole = cells = _cells(example, renderer, group, encoder)
-        if max_length is not None:
-            cells = _fitted(cells, example, renderer, group, encoder, max_length, truncation)
-        encoded.append(_Encoded(group, whole, cells, truncation.tokens - before))
-    return encoded
-
-
-def _renderer(example: Example, encoder: Encoder) -> Renderer:
-    if any(example.images.values()) and encoder.images is None:
-        raise PreferoError(
-            f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does not "
-            "see. Name a vision-language model, or rename the column of images."
-        )
-    if isinstance(example.prompt, str) and all(isinstance(r.content, str) for r in example.responses):
-        return PlainText()
-    templates = encoder.tokenizer if encoder.images is None else encoder.images
-    return ChatTemplate(templates) if templates.chat_template else Transcript()
-
-
-def _drafts(example: Example, renderer: Renderer) -> list[_Draft]:
-    drafts = []
-    shared: tuple[Ending, str] | None = None
-    for response in example.responses:
-        prompt = example.prompt if response.prompt is None else response.prompt
-        if response.prompt is None and shared is not None:
-            ending, text = shared
-        else:
-            ending = ending_of(prompt, example.responses)
-            text = renderer.prompt(prompt, example, ending)
-            shared = (ending, text) if response.prompt is None else shared
-        rendered = renderer.response(prompt, text, response, example, ending)
-        drafts.append(_Draft(prompt, ending, text, rendered, images_of(prompt, example)))
-    return drafts
-
-
-def _cells(
-    example: Example, renderer: Renderer, drafts: Sequence[_Draft], encoder: Encoder
-) -> tuple[Cell, ...]:
-    prompts = dict.fromkeys((draft.prompt_text, draft.images) for draft in drafts)
-    contexts = {
-        (text, images): encoder.context(text, renderer.starts, example.origin, images)
-        for text, images in prompts
-    }
+    other = replace(example, prompt=example.prompts[view], images={"": shown})
+    under = _draft(other, draft.renderer, _rendered(other, draft.renderer), encoder)
+    cells = _fitted(under, Treatment(treatment.max_length, treatment.too_long), encoder).cells
+    limit = treatment.max_length
     return tuple(
-        Cell(contexts[draft.prompt_text, draft.images], *encoder.response(draft.rendered, example.origin))
-        for draft in drafts
+        Cell(cell.context, own.response, own.scored)
+        if limit is None or len(cell.context) + len(own.response) <= limit
+        else cell
+        for cell, own in zip(cells, draft.cells, strict=True)
     )
-
-
-def _fitted(
-    cells: tuple[Cell, ...],
-    example: Example,
-    renderer: Renderer,
-    drafts: Sequence[_Draft],
-    encoder: Encoder,
-    max_length: int,
-    truncation: Truncation,
-) -> tuple[Cell, ...]:
-    def encode(at: int, prompt: Text) -> NDArray[np.int64]:
-        text = renderer.prompt(prompt, example, drafts[at].ending)
-        return encoder.context(text, renderer.starts, example.origin, images_of(prompt, example))
-
-    prompts = [draft.prompt for draft in drafts]
-    fitted = fit(cells, max_length, prompts, encode, encoder.start, truncation, example.origin)
-    if any(cell.scored is not None and not cell.scored.any() for cell in fitted):
-        raise PreferoError(
-            f"{example.origin}: of a response of several turns nothing of the assistant is left within "
-            f"max_length = {max_length}. Raise max_length, or remove the row."
-        )
-    return fitted
 
 
 def columns_of(example: Example, names: Sequence[str]) -> dict[str, Annotation]:
@@ -255,9 +647,7 @@ def columns_of(example: Example, names: Sequence[str]) -> dict[str, Annotation]:
     return columns
 
 
-def _token_columns(
-    example: Example, names: Sequence[str], encoded: _Encoded, encoder: Encoder
-) -> dict[str, Annotation]:
+def _token_columns(draft: _Draft, names: Sequence[str], encoder: Encoder) -> dict[str, Annotation]:
     """The columns of tokens: made of the whole responses, and as long as the cells that fit."""
     columns: dict[str, Annotation] = {}
     for name in names:
@@ -265,18 +655,31 @@ def _token_columns(
         if spec.axes != "example response token":
             continue
         if name == "differs":
-            responses = [cell.response for cell in encoded.whole]
-            rows: Sequence[NDArray[Any]] = differs(example.roles, responses, encoder.function_words)
-        else:
-            rows = [
-                token_values(name, response, draft.rendered, encoder.offsets, example.origin)
-                for response, draft in zip(example.responses, encoded.drafts, strict=True)
+            eos = encoder.tokenizer.eos_token_id
+            responses = [
+                np.append(side.encoding.ids[cut:], [eos] if side.rendered.end else []).astype(np.int64)
+                for side, cut in zip(draft.sides, draft.cuts, strict=True)
             ]
+            rows: Sequence[NDArray[Any]] = differs(draft.example.roles, responses, encoder.function_words)
+        else:
+            rows = [_values(name, draft, at) for at in range(len(draft.sides))]
         columns[name] = tuple(
             _as_long(row, len(cell.response)).astype(DTYPES[spec.dtype])
-            for row, cell in zip(rows, encoded.cells, strict=True)
+            for row, cell in zip(rows, draft.cells, strict=True)
         )
     return columns
+
+
+def _values(name: str, draft: _Draft, at: int) -> NDArray[np.float64]:
+    """One number per token of a response and its end token."""
+    side, response, origin = draft.sides[at], draft.example.responses[at], draft.example.origin
+    if side.encoding.start is None or side.encoding.end is None:
+        raise PreferoError(
+            f"{origin}: the tokenizer does not tell which characters a token is made of, and the data "
+            "annotate parts of responses. Use the model's fast tokenizer."
+        )
+    values = token_values(name, response, side.rendered, side.encoding.start, side.encoding.end, origin)
+    return np.append(values[draft.cuts[at] :], [READINGS[name].otherwise] if side.rendered.end else [])
 
 
 def _as_long(row: NDArray[Any], length: int) -> NDArray[Any]:

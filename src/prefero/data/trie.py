@@ -47,6 +47,7 @@ class TokenExample:
     tuple of arrays over tokens. ``index`` is the position in the data set. ``views`` are the same responses
     under another prompt, or other responses under the same prompt, by view name. ``truncated`` counts the
     tokens that were dropped. ``images`` are those that its contexts show, by their keys in token ids.
+    ``notes`` say how the row was read.
     """
 
     cells: tuple[Cell, ...]
@@ -55,6 +56,7 @@ class TokenExample:
     views: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     truncated: int = 0
     images: Mapping[int, tuple[Picture, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> tuple[int, ...]:

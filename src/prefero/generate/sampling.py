@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
-from prefero.data.encode import Encoder
 from prefero.data.examples import Example, Response, Text
 from prefero.data.images import Arrays, ImageBatch, ImagePrompts, Pictures
-from prefero.data.tokenize import tokenize
+from prefero.data.tokenize import Encoder, prompt_ids
 from prefero.data.trie import Cell
 from prefero.errors import PreferoError
 from prefero.models.causal.images import own_inputs
@@ -63,12 +62,14 @@ def sample(
     batch_size: int = 64,
     images: ImagePrompts | None = None,
     shown: Sequence[Pictures] | None = None,
+    template: str = "auto",
 ) -> list[Sample]:
     """``count`` responses to each prompt, in the order of the prompts, those to one prompt side by side.
 
     ``temperature`` 0 takes the likeliest token. Nothing is inherited from the model's generation settings but
     its end tokens. The same generator state and ``batch_size`` give the same samples; the model's modes and
-    settings are as before afterwards. ``images`` reads prompts that show some, ``shown`` has those of each.
+    settings are as before afterwards. ``images`` reads prompts that show some, ``shown`` has those of each;
+    ``template`` is as :func:`~prefero.data.tokenize.tokenize` takes it.
 
     Raises:
         PreferoError: a setting out of range, no prompts, or an empty prompt and no start token.
@@ -77,7 +78,7 @@ def sample(
         raise PreferoError("there are no prompts to sample responses to.")
     _check(max_new_tokens, count, temperature, top_p, batch_size)
     inner = innermost(model)
-    once = _read_by(inner, prompts, tokenizer, images, shown)
+    once = _read_by(inner, prompts, tokenizer, images, shown, template)
     read = [context for context in once for _ in range(count)]
     arrays = {} if images is None else images.arrays(images.shown(once))
     ends = _end_tokens(inner, tokenizer)
@@ -118,23 +119,19 @@ def contexts(
     tokenizer: Any,
     images: ImagePrompts | None = None,
     shown: Sequence[Pictures] | None = None,
+    template: str = "auto",
 ) -> list[NDArray[np.int64]]:
-    """The prompts as training tokenises them, before a response that is never looked at."""
-    ended = tokenizer.eos_token_id is not None  # not all models end what they write
+    """The prompts as a model reads them when it generates."""
     examples = [
         Example(
             prompt,
-            (
-                Response(
-                    "." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},), ended=ended
-                ),
-            ),
+            (Response("." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)),),
             origin=f"prompt {i + 1}",
             images={} if shown is None else {"": shown[i]},
         )
         for i, prompt in enumerate(prompts)
     ]
-    return [example.cells[0].context for example in tokenize(examples, tokenizer, roles=(), images=images)]
+    return prompt_ids(examples, tokenizer, images, template)
 
 
 def _read_by(
@@ -143,9 +140,10 @@ def _read_by(
     tokenizer: Any,
     images: ImagePrompts | None,
     shown: Sequence[Pictures] | None,
+    template: str,
 ) -> list[NDArray[np.int64]]:
     """Prompts as the model reads them: an encoder with what its tokenizer puts behind a text."""
-    read = contexts(prompts, tokenizer, images, shown)
+    read = contexts(prompts, tokenizer, images, shown, template)
     behind = Encoder(tokenizer).finish
     return [np.concatenate([ids, behind]) for ids in read] if inner.config.is_encoder_decoder else read
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from prefero.data.examples import Example
+from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
@@ -97,13 +98,15 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How data are read. ``max_length`` is in tokens, None for the kind's own choice; ``method`` is for
-    messages."""
+    """How data are read. ``max_length`` is in tokens, None for the kind's own choice; ``too_long`` and
+    ``template`` are as :func:`~prefero.data.tokenize.tokenize` takes them; ``method`` is for messages."""
 
     split: str = "train"
     max_length: int | None = None
     seed: int = 0
     method: str = ""
+    too_long: TooLong = "cut_response"
+    template: str = "auto"
 
 
 # Micro-batches

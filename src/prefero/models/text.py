@@ -46,9 +46,13 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     options_type: ClassVar[type[BaseModel] | None] = None
     usual_length: ClassVar[int] = DEFAULT_MAX_LENGTH
     """``max_length`` where none is given."""
+    reads_apart: ClassVar[bool] = False
+    """Whether prompts and responses are texts of their own, not one text."""
     tokenizer: PreTrainedTokenizerBase
     images: ImagePrompts | None = None
     canvas: int | None = None
+    template: str = "auto"
+    """The chat template to use, as the data were read."""
 
     def __init__(self, config: Any, processor: Any, source: ModelSource, options: Any = None) -> None:
         self.config, self.source, self.options = config, source, options
@@ -71,6 +75,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         limit = length_limit(reading.max_length, self.config, self.usual_length)
+        self.template = reading.template
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
             data = source
@@ -81,11 +86,14 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 roles=needs.roles,
                 columns=needs.columns,
                 max_length=limit,
+                too_long=reading.too_long,
+                template=reading.template,
                 views={view: need.roles for view, need in needs.views.items()},
                 seed=reading.seed,
                 for_method=reading.method,
                 images=self.images,
                 canvas=self.canvas,
+                apart=self.reads_apart,
             )
         vocabulary = getattr(self.config.get_text_config(), "vocab_size", None)
         largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
@@ -115,7 +123,9 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 break
             if example.prompt in prompts:
                 continue
-            if len(contexts([example.prompt], self.tokenizer)[0]) <= limit - sample_tokens(limit):
+            if len(
+                contexts([example.prompt], self.tokenizer, template=self.template)[0]
+            ) <= limit - sample_tokens(limit):
                 prompts.append(example.prompt)
         return prompts
 
@@ -124,7 +134,14 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     ) -> list[str]:
         generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         longest = sample_tokens(length_limit(max_length, self.config))
-        drawn = sample(model, self.tokenizer, prompts, generator=generator, max_new_tokens=longest)
+        drawn = sample(
+            model,
+            self.tokenizer,
+            prompts,
+            generator=generator,
+            max_new_tokens=longest,
+            template=self.template,
+        )
         return [one.text for one in drawn]
 
 

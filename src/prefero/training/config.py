@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available
 
+from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.loading import ModelSource
 from prefero.reference.providers import ReferenceSpec
@@ -85,6 +86,10 @@ class PreferenceArguments(TrainingArguments):
     max_length: Annotated[int, Field(ge=2)] | None = _setting(
         None, "Most tokens of a prompt with its response; by default 1024, or the context if less."
     )
+    too_long: TooLong = _setting(
+        "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."
+    )
+    template: str = _setting("auto", "none turns the tokenizer's chat template off.")
     overwrite: bool = _setting(False, "Replace a run that the output folder holds.")
     objective_learning_rate: Positive | None = _setting(
         None, "Of what the objective itself learns, such as a head; by default the policy's."
@@ -250,6 +255,8 @@ class DataSection(Section):
     eval_split: str = "test"
     format: str = "auto"
     max_length: Annotated[int, Field(ge=2)] | None = None
+    too_long: TooLong = "cut_response"
+    template: str = "auto"
     skip_bad_rows: bool = False
     limit: Count | None = None
     eval_limit: Count | None = None

@@ -98,7 +98,9 @@ def prepare(
     }
 
     def read(source: Any, split: str) -> Dataset[Item]:
-        data = kind.read(source, needs, Reading(split, args.max_length, args.seed, objective.key or ""))
+        method = objective.key or ""
+        reading = Reading(split, args.max_length, args.seed, method, args.too_long, args.template)
+        data = kind.read(source, needs, reading)
         for note in data.summary.notes if args.process_index == 0 else ():
             logger.warning(note)
         return data

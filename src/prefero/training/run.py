@@ -87,6 +87,8 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
         "output_dir": str(config.output),
         "seed": config.seed,
         "max_length": config.data.max_length,
+        "too_long": config.data.too_long,
+        "template": config.data.template,
     }
     if config.data.eval is not None:
         settings |= {"eval_strategy": "steps", "eval_steps": 0.1}

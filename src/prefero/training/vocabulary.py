@@ -129,6 +129,8 @@ RECIPE_PLACES: Mapping[str, str] = {
     "output_dir": "output",
     "seed": "seed",
     "max_length": "data.max_length",
+    "too_long": "data.too_long",
+    "template": "data.template",
 }
 """Arguments of the trainer that a recipe has outside ``training``."""
 
@@ -170,7 +172,7 @@ TRL_NAMES: Mapping[str, str] = {
     "disable_dropout": "training.dropout, the other way round: dropout is off by default",
     "max_prompt_length": "data.max_length, of a prompt with its response",
     "max_completion_length": "data.max_length, of a prompt with its response",
-    "truncation_mode": "fixed: a prompt that is too long loses its oldest turns, then its oldest tokens",
+    "truncation_mode": "data.too_long",
     "padding_free": "training.layout=trees, which is the default where the model can take it",
     "pad_to_multiple_of": "not needed, because rows are packed without padding",
     "pad_token": "not needed, because rows are packed without padding",

@@ -6,8 +6,10 @@ taken, so that the more particular ones stand first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any
 
 from prefero.data.examples import Example, Examples
@@ -43,6 +45,7 @@ def load_examples(
     *,
     split: str = "train",
     format: str = "auto",
+    columns: Mapping[str, str] = MappingProxyType({}),
     skip_bad_rows: bool = False,
     limit: int | None = None,
 ) -> Examples:
@@ -52,6 +55,7 @@ def load_examples(
         source: as :func:`prefero.data.files.load_rows` takes it.
         split: which split, where the source has several.
         format: the name of a layout in :data:`LAYOUTS`, or ``"auto"`` to recognise it from the first rows.
+        columns: fields under other names in the source, such as ``{"prompt": "context"}``.
         skip_bad_rows: leave out rows that cannot be read and list them in ``Examples.skipped``, instead of
             stopping at the first.
         limit: how many examples at most.
@@ -63,10 +67,12 @@ def load_examples(
     rows = load_rows(source, split=split)
     iterator = iter(rows)
     first = list(islice(iterator, LOOK_AT))
+    _refuse_absent(rows.name, columns, first)
+    first = [renamed(row, columns) for row in first]
     layout = _recognise(rows.name, first) if format == "auto" else _named(format)
     examples: list[Example] = []
     skipped: list[str] = []
-    for row in chain(first, iterator):
+    for row in chain(first, (renamed(row, columns) for row in iterator)):
         if limit is not None and len(examples) >= limit:
             break
         try:
@@ -81,7 +87,37 @@ def load_examples(
     if not examples:
         first_problem = f" The first: {skipped[0]}" if skipped else ""
         raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem}")
-    return Examples(examples, rows.name, layout.name, tuple(skipped))
+    return Examples(examples, rows.name, layout.name, tuple(skipped), skips_bad_rows=skip_bad_rows)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Columns as a command takes them: ``prompt=context,chosen=good``.
+
+    Raises :class:`PreferoError` for another form.
+    """
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if bad := next(("".join(pair) for pair in pairs if not (pair[0].strip() and pair[2].strip())), None):
+        raise PreferoError(f"--columns has {bad!r}; expected name=column, such as prompt=context,chosen=good")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _refuse_absent(name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    found = list(dict.fromkeys(str(field) for row in rows for field in row.fields))
+    for field, column in columns.items():
+        if column not in found:
+            raise PreferoError(
+                f"{name}: columns.{field} is {column!r}, and no row has such a column"
+                f"{nearest(column, found)}. Columns found: {', '.join(found) or 'none'}."
+            )
+
+
+def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with its fields under the names that layouts know; what had such a name before is not read."""
+    if not columns or row.problem:
+        return row
+    moved = set(columns.values())
+    kept = {name: value for name, value in row.fields.items() if name not in moved and name not in columns}
+    return replace(row, fields=kept | {name: row.fields.get(column) for name, column in columns.items()})
 
 
 def read_row(row: Row, layout: Layout) -> Example:

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prefero.data.encode import Encoder
-from prefero.data.tokenize import TokenDataset
+from prefero.data.tokenize import Encoder, TokenDataset
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models.causal.forward import ATTRIBUTE, install
@@ -42,6 +41,7 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
     task_type = "SEQ_2_SEQ_LM"
     monitors = frozenset({"entropy", "top_k_mass"})
     loader, what = "AutoModelForSeq2SeqLM", "encoder–decoder language model"
+    reads_apart = True
 
     @cached_property
     def around(self) -> tuple[Ids, Ids]:

@@ -10,10 +10,9 @@ from types import MappingProxyType
 import numpy as np
 
 from prefero.data.arrange import VIEWS, arrange
-from prefero.data.encode import Truncation
 from prefero.data.examples import Example
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
-from prefero.data.summary import summarise
+from prefero.data.summary import Treatment, summarise
 from prefero.data.tokenize import TokenDataset, columns_of
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError, nearest
@@ -141,7 +140,7 @@ def look_up(
             )
             for example, cells in zip(looked_up, others, strict=True)
         ]
-    return TokenDataset(tuple(looked_up), roles, summarise(arranged, looked_up, roles, None, Truncation()))
+    return TokenDataset(tuple(looked_up), roles, summarise(arranged, looked_up, roles, Treatment()), arranged)
 
 
 def _cells(example: Example, table: Table) -> tuple[Cell, ...]:
