@@ -152,7 +152,7 @@ class TestErrors:
             tokenize(load_examples([row(image(0))]), reader().processor.tokenizer, roles=("chosen",))
 
     def test_images_that_do_not_fit_are_not_cut(self) -> None:
-        self.refused([row(image(0))], "row 1: the images do not fit.* 16 of them", max_length=20)
+        self.refused([row(image(0))], "row 1: the images do not fit.* 16 of them", max_length=20, too_long="keep_recent_prompt")
 
     def test_images_in_responses(self) -> None:
         chosen = [turn("assistant", SHOWN)]
@@ -179,7 +179,11 @@ def test_what_is_dropped_to_fit_is_the_oldest_turn_with_its_image() -> None:
 def test_text_before_an_image_may_be_cut() -> None:
     images = reader()
     (example,) = read(
-        [row(image(0), prompt="red " * 9 + "<image> ?", chosen="a", rejected="no")], images, max_length=20
+        [row(image(0), prompt="red " * 9 + "<image> ?", chosen="red", rejected="no")],
+        images,
+        max_length=20,
+        too_long="keep_recent_prompt",
+        template="none",
     )
     assert words(images, example.cells[0].context) == ["red", "*", "?"]
 

@@ -67,6 +67,7 @@ def test_a_view_is_truncated_by_itself() -> None:
         roles=("chosen", "rejected"),
         views={"corrupted": ("chosen",)},
         max_length=6,
+        too_long="keep_recent_prompt",
     )
     (cell,) = data[0].views["corrupted"]
     assert len(cell.context) + len(cell.response) == 6

@@ -134,8 +134,14 @@ def test_a_reasoning_step_is_numbered_from_one(base) -> None:
 
 def test_annotations_are_cut_with_their_response(base) -> None:
     whole = tokenized(ROW, base, "segment", "token_weight", "differs")
-    for length in range(2, 12):
-        short = tokenized(ROW, base, "segment", "token_weight", "differs", max_length=length)
+    for length in range(6, 12):
+        short = tokenized(
+            ROW,
+            base,
+            *("segment", "token_weight", "differs"),
+            max_length=length,
+            too_long="keep_recent_prompt",
+        )
         for name in ("segment", "token_weight", "differs"):
             for cell, row, uncut in zip(short.cells, short.columns[name], whole.columns[name], strict=True):
                 assert len(cell.response) == len(row)

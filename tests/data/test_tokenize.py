@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from prefero.data.arrange import one_cycle
@@ -57,13 +57,20 @@ class TestPlainText:
     def test_prompts_are_token_identical_and_text_comes_back(
         self, base: Tokenizer, prompt: str, chosen: str, rejected: str
     ) -> None:
-        (one, other) = run(base, pair(prompt, chosen, rejected))[0].cells
-        assert one.context.dtype == one.response.dtype == np.int64
-        np.testing.assert_array_equal(one.context, other.context)
-        np.testing.assert_array_equal(one.context, base(prompt)["input_ids"])
-        assert base.decode(one.response) == chosen + "</s>"
-        assert base.decode(other.response) == rejected + "</s>"
-        assert one.scored is other.scored is None
+        assume(chosen != rejected)
+        sides = run(base, pair(prompt, chosen, rejected))[0].cells
+        assert sides[0].context is sides[1].context
+        cut = []
+        for cell, response in zip(sides, (chosen, rejected), strict=True):
+            assert cell.context.dtype == cell.response.dtype == np.int64
+            whole = base(prompt + response, return_offsets_mapping=True)
+            ids = np.concatenate([cell.context, cell.response])
+            assert ids.tolist() == [*whole["input_ids"], base.eos_token_id]
+            ends = [end for _, end in whole["offset_mapping"]]
+            cut.append(next(at for at, end in enumerate(ends) if end > len(prompt)))
+            scored = np.ones(len(cell.response), bool) if cell.scored is None else cell.scored
+            assert scored.tolist() == [at >= cut[-1] for at in range(len(cell.context), len(ids))]
+        assert len(sides[0].context) == min(cut)
 
     def test_without_bos_an_empty_prompt_takes_the_end_token(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer()
@@ -148,24 +155,39 @@ class TestChatTemplates:
             for content, (context, response) in zip("45", decoded(tokenizer, dataset), strict=True):
                 assert context == prompt
                 whole = [*CHAT, assistant(f"It is {content}.")]
-                assert context + response == tokenizer.apply_chat_template(whole, tokenize=False)
+                assert context + response == tokenizer.apply_chat_template(whole, tokenize=False).rstrip()
             assert dataset.summary.notes == ()
 
     @given(prompt=spoken, chosen=text, rejected=text)
     def test_prompts_are_token_identical(
         self, chatml: Tokenizer, prompt: str, chosen: str, rejected: str
     ) -> None:
+        assume(chosen != rejected)
         one, other = run(chatml, pair([user(prompt)], chosen, rejected))[0].cells
         np.testing.assert_array_equal(one.context, other.context)
         assert chatml.decode(one.context) == f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-        assert chatml.decode(one.response) == f"{chosen}<|im_end|>\n"
+        assert chatml.decode(one.response) == f"{chosen}<|im_end|>"
 
     def test_bos_comes_from_the_template_alone(self, llama: Tokenizer) -> None:
         (cell, _) = run(llama, pair(CHAT, "4", "5"))[0].cells
         assert list(cell.context).count(llama.bos_token_id) == 1
 
-    def test_text_prompts_are_left_alone(self, chatml: Tokenizer) -> None:
-        assert decoded(chatml, run(chatml, pair("2+2=", "4", "5")))[0] == ("2+2=", "4<|im_end|>")
+    def test_a_text_prompt_is_one_user_turn(self, chatml: Tokenizer) -> None:
+        dataset = run(chatml, pair("2+2=", "4", "5"))
+        turn = "<|im_start|>user\n2+2=<|im_end|>\n<|im_start|>assistant\n"
+        assert decoded(chatml, dataset)[0] == (turn, "4<|im_end|>")
+        assert "one user turn" in dataset[0].notes[0]
+        assert "one user turn" in dataset.summary.notes[0]
+
+    def test_the_template_can_be_turned_off(self, chatml: Tokenizer) -> None:
+        dataset = run(chatml, pair("2+2=", "4", "5"), template="none")
+        assert decoded(chatml, dataset)[0] == ("2+2=", "4<|im_end|>")
+
+    def test_text_that_went_through_the_template_is_taken_as_it_is(self, chatml: Tokenizer) -> None:
+        turn = "<|im_start|>user\n2+2=<|im_end|>\n<|im_start|>assistant\n"
+        dataset = run(chatml, pair(turn, "4<|im_end|>", "5"))
+        assert decoded(chatml, dataset) == [(turn, "4<|im_end|>"), (turn, "5<|im_end|>")]
+        assert any("taken as it is" in note for note in dataset[0].notes)
 
     def test_a_cut_off_response_has_no_end_of_turn(self, chatml: Tokenizer, llama: Tokenizer) -> None:
         for tokenizer in (chatml, llama):
@@ -180,8 +202,8 @@ class TestChatTemplates:
                 tokenizer, run(tokenizer, pair([*CHAT, assistant("It is ")], "4.", "5."))
             )
             whole = [*CHAT, assistant("It is 4.")]
-            assert context.endswith("It is " if tokenizer is chatml else "It is")
-            assert context + response == tokenizer.apply_chat_template(whole, tokenize=False)
+            assert context.endswith("It is")  # a space before a word is the word's
+            assert context + response == tokenizer.apply_chat_template(whole, tokenize=False).rstrip()
 
     def test_tools_and_options_reach_the_template(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer(CHATML, eos_token="<|im_end|>")
@@ -194,17 +216,20 @@ class TestChatTemplates:
         dataset = run(tokenizer, example)
         (context, response), _ = decoded(tokenizer, dataset)
         assert context.startswith('<|im_start|>system\nTools: [{"name": "add"}]<|im_end|>\n')
-        assert context.endswith("<|im_start|>assistant\n(quiet) ")
-        assert response == "a<|im_end|>\n"
-        assert "does not render the prompt the same way" in dataset.summary.notes[0]
+        assert context.endswith("<|im_start|>assistant\n")
+        assert response == "a<|im_end|>"
+        assert "the generation prompt opens with '(quiet)'" in dataset.summary.notes[0]
 
-    def test_a_template_that_rewrites_the_prompt_gives_what_generation_reads(
-        self, make_tokenizer: MakeTokenizer
-    ) -> None:
+    def test_a_thought_that_the_generation_prompt_opens(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer(FORGETFUL, eos_token="<|eot|>")
-        dataset = run(tokenizer, pair([user("Hi")], "Hello", "Bye"))
-        assert decoded(tokenizer, dataset)[0] == ("[user]Hi[assistant]<think>", "Hello<|eot|>")
-        assert dataset.summary.notes
+        dataset = run(tokenizer, pair([user("Hi")], "Hello", "<think>Hm</think>Bye"))
+        chosen, rejected = decoded(tokenizer, dataset)
+        assert chosen == ("[user]Hi[assistant]", "Hello<|eot|>")
+        assert rejected == ("[user]Hi[assistant]", "<think>Hm</think>Bye<|eot|>")
+        scored = dataset[0].cells[1].scored
+        assert scored is not None
+        assert tokenizer.decode(dataset[0].cells[1].response[~scored]) == "<think>"
+        assert any("the generation prompt opens" in note for note in dataset.summary.notes)
 
     def test_a_template_without_an_end_gets_the_tokenizers(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
@@ -224,7 +249,9 @@ class TestChatTemplates:
         for tokenizer in (chatml, llama):
             theirs = data_utils.apply_chat_template(row, tokenizer)
             ours = decoded(tokenizer, run(tokenizer, *load_examples([row])))
-            assert ours == [(theirs["prompt"], theirs["chosen"]), (theirs["prompt"], theirs["rejected"])]
+            # generation stops at the end mark: the line end that TRL scores behind it is left out
+            sides = [(theirs["prompt"], theirs[side].rstrip("\n")) for side in ("chosen", "rejected")]
+            assert ours == sides
 
 
 class TestSeveralTurns:
@@ -238,9 +265,9 @@ class TestSeveralTurns:
     def test_partner_turns_are_holes(self, base: Tokenizer, chatml: Tokenizer) -> None:
         example = pair([user("Add.")], list(self.TURNS), [assistant("5")])
         whole, scored = self.scored_text(chatml, run(chatml, example))
-        assert scored == "Which?<|im_end|>\n4<|im_end|>\n"
+        assert scored == "Which?<|im_end|>4<|im_end|>"
         rendered = chatml.apply_chat_template([user("Add."), *self.TURNS], tokenize=False)
-        assert rendered.endswith(whole)
+        assert rendered.rstrip().endswith(whole)
         whole, scored = self.scored_text(base, run(base, example))
         assert (whole, scored) == (" Which?\n\nHuman: 2+2\n\nAssistant: 4</s>", " Which? 4</s>")
 
@@ -249,7 +276,7 @@ class TestSeveralTurns:
         dataset = run(chatml, example)
         prompt = chatml.apply_chat_template([user("Hi"), assistant("Yes?")], tokenize=False)
         assert [context for context, _ in decoded(chatml, dataset)] == [prompt, prompt]
-        assert self.scored_text(chatml, dataset)[1] == "4<|im_end|>\n"
+        assert self.scored_text(chatml, dataset)[1] == "4<|im_end|>"
         whole, scored = self.scored_text(base, run(base, example))
         assert (whole, scored) == ("\n\nHuman: 2+2\n\nAssistant: 4</s>", " 4</s>")
         (_, (_, other)) = decoded(base, run(base, example))
@@ -260,9 +287,9 @@ class TestSeveralTurns:
         with pytest.raises(PreferoError, match="several turns, and the chat template changes earlier"):
             run(tokenizer, pair([user("Hi")], list(self.TURNS), [assistant("5")]))
 
-    def test_a_response_cut_down_to_its_partner_is_refused(self, base: Tokenizer) -> None:
+    def test_a_response_cut_down_to_its_partner_is_left_out(self, base: Tokenizer) -> None:
         turns = [user("a long question " * 9), assistant("4")]
-        with pytest.raises(PreferoError, match="nothing of the assistant is left within max_length = 20"):
+        with pytest.raises(PreferoError, match="1 examples of which max_length = 20 leaves no token to"):
             run(base, pair([user("Hi"), assistant("Yes?")], turns, [assistant("no")]), max_length=20)
 
 
@@ -283,9 +310,9 @@ class TestTruncation:
     def test_invariants(
         self, chatml: Tokenizer, prompt: list[dict[str, Any]], sides: list[str], limit: int
     ) -> None:
-        example = pair(prompt, *sides)
-        whole = run(chatml, example)[0].cells
-        dataset = run(chatml, example, max_length=limit)
+        example = Example(tuple(prompt), tuple(map(Response, sides)), origin="row")
+        whole = run(chatml, example, roles=())[0].cells
+        dataset = run(chatml, example, roles=(), max_length=limit, too_long="keep_recent_prompt")
         cells = dataset[0].cells
         assert cells[0].context is cells[1].context
         assert len(cells[0].context) >= 1
@@ -320,14 +347,32 @@ class TestTruncation:
 
     def test_then_the_oldest_tokens_go_and_bos_stays(self, base: Tokenizer) -> None:
         words = "What is the capital of France? " * 20
-        dataset = run(base, pair(words, "Paris", "It"), max_length=30)
+        with pytest.raises(PreferoError, match=r"prompt alone has max_length = 30.*keep_recent_prompt"):
+            run(base, pair(words, "Paris", "It"), max_length=30)
+        dataset = run(base, pair(words, "Paris", "It"), max_length=30, too_long="keep_recent_prompt")
         for cell in dataset[0].cells:
             assert cell.context[0] == base.bos_token_id
-            assert words.endswith(base.decode(cell.context[1:]))
+            assert words.rstrip().endswith(base.decode(cell.context[1:]))
         assert max(len(c.context) + len(c.response) for c in dataset[0].cells) == 30
 
-    def test_a_response_too_long_by_itself_loses_its_end(self, base: Tokenizer) -> None:
+    def test_a_response_that_is_too_long_loses_its_end_and_not_its_question(self, base: Tokenizer) -> None:
         dataset = run(base, pair("prompt", "a fox jumps " * 40, "It"), max_length=16)
+        assert [base.decode(cell.context) for cell in dataset[0].cells] == ["<s>prompt"] * 2
+        assert max(len(cell.context) + len(cell.response) for cell in dataset[0].cells) == 16
+        assert "responses were cut" in dataset[0].notes[0]
+        assert (dataset.summary.truncated_prompts, dataset.summary.truncated_responses) == (0, 1)
+
+    def test_too_long_examples_can_be_left_out_or_refused(self, base: Tokenizer) -> None:
+        short, long = pair("prompt", "a", "b"), pair("prompt", "a fox jumps " * 40, "It")
+        dataset = run(base, short, long, max_length=16, too_long="drop")
+        assert len(dataset) == len(dataset.source) == 1
+        assert dataset.summary.dropped == {"examples of more than max_length = 16 tokens": 1}
+        with pytest.raises(PreferoError, match="row 1: prompt and response have .* max_length is 16"):
+            run(base, short, long, max_length=16, too_long="error")
+
+    def test_the_newest_tokens_of_a_prompt_can_be_kept(self, base: Tokenizer) -> None:
+        example = pair("prompt", "a fox jumps " * 40, "It")
+        dataset = run(base, example, max_length=16, too_long="keep_recent_prompt")
         chosen, rejected = dataset[0].cells
         assert len(chosen.response) == 15
         assert chosen.response[-1] != base.eos_token_id
@@ -338,7 +383,7 @@ class TestTruncation:
         assert (summary.truncated_prompts, summary.truncated_responses) == (1, 1)
         assert [note.split(": ")[1] for note in summary.notes] == [
             "1, first rows, row 1. Raise max_length to keep them whole.",
-            "1, first rows, row 1. Raise max_length, or remove these rows.",
+            "1, first rows, row 1. Raise max_length, or choose too_long.",
         ]
 
     def test_shorter_prompts_begin_with_the_user(self) -> None:
@@ -385,11 +430,11 @@ class TestColumnsAndViews:
             {"prompt": "a long prompt " * 4, "responses": ["x", "y", "z"], "scores": [1, 2, 3]},
             {"prompt": "p", "responses": ["one fox jumps over the dog " * 2, "two"], "scores": [1, 2]},
         ]
-        dataset = tokenize(load_examples(rows), base, roles=(), max_length=30, views={"mismatched": ()})
+        dataset = tokenize(load_examples(rows), base, roles=(), max_length=60, views={"mismatched": ()})
         for example in dataset:
             cells = example.views["mismatched"]
             assert len(cells) == len(example.cells)
-            assert all(1 <= len(cell.response) <= 30 - len(cell.context) for cell in cells)
+            assert all(1 <= len(cell.response) <= 60 - len(cell.context) for cell in cells)
 
     def test_mismatched_needs_another_example(self, base: Tokenizer) -> None:
         with pytest.raises(PreferoError, match="two examples or more"):
@@ -424,7 +469,7 @@ class TestSummary:
         assert summary.lengths["prompt"]["max"] == 2
         assert summary.lengths["chosen"]["max"] == chosen + 1
         assert summary.notes[0].startswith(
-            "rows that could not be read: 1, first rows, row 3, field 'rejected'"
+            "rows that could not be read left out: 1, first rows, row 3, field 'rejected'"
         )
         assert summary.longer_chosen == 0.75
         assert summary.tokens_padded == 4 * 2 + (chosen + 1) + 3 * 2
