@@ -10,6 +10,7 @@ from PIL import Image
 
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts, image_ids, keys_of
+from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError
 from tests.vision import PROCESSORS, image
@@ -95,7 +96,7 @@ def test_another_processor_gives_other_ids() -> None:
 def test_images_stand_before_the_text_where_a_prompt_has_no_place_for_them() -> None:
     images = reader()
     (said,) = read([row(image(0), prompt=[{"role": "user", "content": ASKED}])], images)
-    (plain,) = read([row(image(0), prompt=ASKED, chosen="red", rejected="no")], images)
+    (plain,) = read([row(image(0), prompt=ASKED, chosen=" red", rejected=" no")], images)
     assert words(images, said.cells[0].context)[2:4] == ["user", "*"]
     assert words(images, plain.cells[0].context)[0] == "*"
 
@@ -152,7 +153,12 @@ class TestErrors:
             tokenize(load_examples([row(image(0))]), reader().processor.tokenizer, roles=("chosen",))
 
     def test_images_that_do_not_fit_are_not_cut(self) -> None:
-        self.refused([row(image(0))], "row 1: the images do not fit.* 16 of them", max_length=20, too_long="keep_recent_prompt")
+        self.refused(
+            [row(image(0))],
+            "row 1: the images do not fit.* 16 of them",
+            max_length=20,
+            too_long="keep_recent_prompt",
+        )
 
     def test_images_in_responses(self) -> None:
         chosen = [turn("assistant", SHOWN)]
@@ -179,11 +185,11 @@ def test_what_is_dropped_to_fit_is_the_oldest_turn_with_its_image() -> None:
 def test_text_before_an_image_may_be_cut() -> None:
     images = reader()
     (example,) = read(
-        [row(image(0), prompt="red " * 9 + "<image> ?", chosen="red", rejected="no")],
+        [row(image(0), prompt="red " * 9 + "<image> ?", chosen=" red", rejected=" no")],
         images,
         max_length=20,
         too_long="keep_recent_prompt",
-        template="none",
+        writing=Writing("none"),
     )
     assert words(images, example.cells[0].context) == ["red", "*", "?"]
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from prefero.data.arrange import one_cycle
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
+from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, shorter_prompts, tokenize
 from prefero.data.trie import TokenTrie, unique_tokens
 from prefero.errors import PreferoError
@@ -180,7 +181,7 @@ class TestChatTemplates:
         assert "one user turn" in dataset.summary.notes[0]
 
     def test_the_template_can_be_turned_off(self, chatml: Tokenizer) -> None:
-        dataset = run(chatml, pair("2+2=", "4", "5"), template="none")
+        dataset = run(chatml, pair("2+2=", "4", "5"), writing=Writing("none"))
         assert decoded(chatml, dataset)[0] == ("2+2=", "4<|im_end|>")
 
     def test_text_that_went_through_the_template_is_taken_as_it_is(self, chatml: Tokenizer) -> None:
@@ -367,7 +368,7 @@ class TestTruncation:
         dataset = run(base, short, long, max_length=16, too_long="drop")
         assert len(dataset) == len(dataset.source) == 1
         assert dataset.summary.dropped == {"examples of more than max_length = 16 tokens": 1}
-        with pytest.raises(PreferoError, match="row 1: prompt and response have .* max_length is 16"):
+        with pytest.raises(PreferoError, match=r"row 1: prompt and response have .* max_length is 16"):
             run(base, short, long, max_length=16, too_long="error")
 
     def test_the_newest_tokens_of_a_prompt_can_be_kept(self, base: Tokenizer) -> None:

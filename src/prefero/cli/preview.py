@@ -79,6 +79,7 @@ def _preview(
     examples: Examples, model: str | None, method: str, template: str, max_length: int | None, too_long: Any
 ) -> Preview:
     from prefero.data.arrange import arrange
+    from prefero.data.render import Writing
     from prefero.models.kind import Reading
     from prefero.models.loading import ModelSource, kind_of
     from prefero.models.text import TextKind
@@ -91,8 +92,8 @@ def _preview(
     kind = kind_of("auto", ModelSource(model))
     if not isinstance(kind, TextKind):
         raise PreferoError(f"a model of the kind {kind.name} reads no tokens: leave --model out")
-    reading = Reading("train", max_length, 0, method, too_long, template)
-    return preview_tokens(kind.read(examples, needs, reading), kind.tokenizer, kind.template)
+    reading = Reading("train", max_length, 0, method, too_long, Writing(template))
+    return preview_tokens(kind.read(examples, needs, reading), kind.tokenizer, kind.writing.template)
 
 
 def in_words(preview: Preview) -> RenderableType:

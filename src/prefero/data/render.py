@@ -6,9 +6,11 @@ gives other tokens to two texts apart than to both at once.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, Literal, NoReturn, Protocol
@@ -63,18 +65,33 @@ class Renderer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How conversations are written as text.
+
+    ``template`` is ``"auto"`` for the tokenizer's own chat template, or ``"none"`` for none. ``options`` are
+    arguments for it; those of a row come on top. ``date`` is today for templates that write it.
+    """
+
+    template: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    date: dt.date | None = None
+
+
 class Renderers:
     """The renderers of a data set: one policy for all of its rows.
 
     Conversations, and plain text too, go through the chat template of ``tokenizer`` (of ``images``' processor
-    for models that see). Text that holds the template's marks has been through it, and is taken as it is. The
-    ``template`` ``"none"`` turns it off; without a template conversations become a transcript, and text stays
-    as it is.
+    for models that see). Text that holds the template's marks has been through it, and is taken as it is.
+    Without a template conversations become a transcript, and text stays as it is.
     """
 
-    def __init__(self, tokenizer: Any, images: ImagePrompts | None = None, template: str = "auto") -> None:
-        writer = tokenizer if images is None else images
-        self.chat = ChatTemplate(writer, tokenizer) if writer.chat_template and template != "none" else None
+    def __init__(
+        self, tokenizer: Any, images: ImagePrompts | None = None, writing: Writing | None = None
+    ) -> None:
+        writer, writing = tokenizer if images is None else images, writing or Writing()
+        used = writer.chat_template and writing.template != "none"
+        self.chat = ChatTemplate(writer, tokenizer, writing) if used else None
         self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
 
     def of(self, example: Example) -> Renderer:
@@ -191,6 +208,15 @@ def in_one_text(turn: Message) -> Message:
     return turn
 
 
+def dated(template: str, date: dt.date) -> str:
+    """The template with ``date`` wherever it writes the date of today."""
+    return re.sub(
+        r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""",
+        lambda call: json.dumps(date.strftime(call[2]), ensure_ascii=False),
+        template,
+    )
+
+
 class ChatTemplate:
     """Conversations as a chat template writes them: text and response are always its own rendering.
 
@@ -200,9 +226,10 @@ class ChatTemplate:
 
     starts = False
 
-    def __init__(self, writer: Any, tokenizer: Any) -> None:
+    def __init__(self, writer: Any, tokenizer: Any, writing: Writing) -> None:
         self.writer, self.tokenizer = writer, tokenizer
-        self.source = str(writer.chat_template)
+        self.source = dated(str(writer.chat_template), writing.date or dt.date.today())
+        self.options = {"chat_template": self.source, **writing.options}
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         turns = as_messages(prompt, "user")
@@ -374,8 +401,7 @@ class ChatTemplate:
                 written,
                 tools=list(example.tools) or None,
                 tokenize=False,
-                **options,
-                **example.template_options,
+                **{**self.options, **example.template_options, **options},
             )
         except Exception as error:
             raise PreferoError(
@@ -393,9 +419,14 @@ class ChatTemplate:
         question = {"role": "user", "content": "Question"}
         answered = [question, {"role": "assistant", "content": ANSWER}]
         try:
-            asked = self.writer.apply_chat_template([question], tokenize=False)
-            opened = self.writer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
-            text = self.writer.apply_chat_template(answered, tokenize=False)
+            asked, opened, text = (
+                self.writer.apply_chat_template(turns, tokenize=False, **self.options, **more)
+                for turns, more in (
+                    ([question], {}),
+                    ([question], {"add_generation_prompt": True}),
+                    (answered, {}),
+                )
+            )
         except Exception:
             return None
         return (asked, opened, text) if text.count(ANSWER) == 1 else None

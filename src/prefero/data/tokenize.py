@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from prefero.data.arrange import VIEWS, arrange
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, Pictures, images_of
-from prefero.data.render import Rendered, Renderer, Renderers, ending_of
+from prefero.data.render import Rendered, Renderer, Renderers, Writing, ending_of
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.spans import FUNCTION_WORDS, READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise
@@ -66,7 +66,7 @@ def tokenize(
     columns: Collection[str] = frozenset(),
     max_length: int | None = None,
     too_long: TooLong = "cut_response",
-    template: str = "auto",
+    writing: Writing | None = None,
     views: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     seed: int = 0,
     for_method: str = "",
@@ -87,7 +87,7 @@ def tokenize(
             ``"error"`` first let the prompt lose its oldest turns. Then ``"cut_response"`` cuts responses at
             their ends, and leaves examples out whose prompt alone is too long; ``"keep_recent_prompt"`` lets
             the prompt lose its oldest tokens, and cuts a response only if it leaves the prompt no token.
-        template: ``"none"`` turns the tokenizer's chat template off.
+        writing: the chat template and its arguments; by default the tokenizer's own.
         views: readings under other responses or prompts (:data:`prefero.data.arrange.VIEWS`, drawn with
             ``seed``, and :data:`prefero.data.schema.OTHER_PROMPTS`), each with the roles that are read there,
             ``()`` for all.
@@ -110,7 +110,7 @@ def tokenize(
     for view in sorted(views.keys() - set(known)):
         raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
-    encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, template)
+    encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, writing)
     treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
     prompts = [view for view in views if view in OTHER_PROMPTS]
@@ -326,13 +326,16 @@ class Encoder:
 
 
 def prompt_ids(
-    examples: Sequence[Example], tokenizer: Any, images: ImagePrompts | None = None, template: str = "auto"
+    examples: Sequence[Example],
+    tokenizer: Any,
+    images: ImagePrompts | None = None,
+    writing: Writing | None = None,
 ) -> list[Ids]:
     """The prompts as a model reads them when it generates, each of at least one token.
 
     Raises :class:`PreferoError` as :func:`tokenize` does.
     """
-    encoder, renderers = Encoder(tokenizer, images), Renderers(tokenizer, images, template)
+    encoder, renderers = Encoder(tokenizer, images), Renderers(tokenizer, images, writing)
     read = []
     for example in examples:
         renderer = renderers.of(example)

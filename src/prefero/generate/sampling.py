@@ -21,6 +21,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from prefero.data.examples import Example, Response, Text
 from prefero.data.images import Arrays, ImageBatch, ImagePrompts, Pictures
+from prefero.data.render import Writing
 from prefero.data.tokenize import Encoder, prompt_ids
 from prefero.data.trie import Cell
 from prefero.errors import PreferoError
@@ -62,14 +63,14 @@ def sample(
     batch_size: int = 64,
     images: ImagePrompts | None = None,
     shown: Sequence[Pictures] | None = None,
-    template: str = "auto",
+    writing: Writing | None = None,
 ) -> list[Sample]:
     """``count`` responses to each prompt, in the order of the prompts, those to one prompt side by side.
 
     ``temperature`` 0 takes the likeliest token. Nothing is inherited from the model's generation settings but
     its end tokens. The same generator state and ``batch_size`` give the same samples; the model's modes and
     settings are as before afterwards. ``images`` reads prompts that show some, ``shown`` has those of each;
-    ``template`` is as :func:`~prefero.data.tokenize.tokenize` takes it.
+    ``writing`` is as :func:`~prefero.data.tokenize.tokenize` takes it.
 
     Raises:
         PreferoError: a setting out of range, no prompts, or an empty prompt and no start token.
@@ -78,7 +79,7 @@ def sample(
         raise PreferoError("there are no prompts to sample responses to.")
     _check(max_new_tokens, count, temperature, top_p, batch_size)
     inner = innermost(model)
-    once = _read_by(inner, prompts, tokenizer, images, shown, template)
+    once = _read_by(inner, prompts, tokenizer, images, shown, writing)
     read = [context for context in once for _ in range(count)]
     arrays = {} if images is None else images.arrays(images.shown(once))
     ends = _end_tokens(inner, tokenizer)
@@ -119,7 +120,7 @@ def contexts(
     tokenizer: Any,
     images: ImagePrompts | None = None,
     shown: Sequence[Pictures] | None = None,
-    template: str = "auto",
+    writing: Writing | None = None,
 ) -> list[NDArray[np.int64]]:
     """The prompts as a model reads them when it generates."""
     examples = [
@@ -131,7 +132,7 @@ def contexts(
         )
         for i, prompt in enumerate(prompts)
     ]
-    return prompt_ids(examples, tokenizer, images, template)
+    return prompt_ids(examples, tokenizer, images, writing)
 
 
 def _read_by(
@@ -140,10 +141,10 @@ def _read_by(
     tokenizer: Any,
     images: ImagePrompts | None,
     shown: Sequence[Pictures] | None,
-    template: str,
+    writing: Writing | None,
 ) -> list[NDArray[np.int64]]:
     """Prompts as the model reads them: an encoder with what its tokenizer puts behind a text."""
-    read = contexts(prompts, tokenizer, images, shown, template)
+    read = contexts(prompts, tokenizer, images, shown, writing)
     behind = Encoder(tokenizer).finish
     return [np.concatenate([ids, behind]) for ids in read] if inner.config.is_encoder_decoder else read
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from prefero.data.examples import Example
+from prefero.data.render import Writing
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.signals import SecondModel
@@ -99,14 +100,14 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How data are read. ``max_length`` is in tokens, None for the kind's own choice; ``too_long`` and
-    ``template`` are as :func:`~prefero.data.tokenize.tokenize` takes them; ``method`` is for messages."""
+    ``writing`` are as :func:`~prefero.data.tokenize.tokenize` takes them; ``method`` is for messages."""
 
     split: str = "train"
     max_length: int | None = None
     seed: int = 0
     method: str = ""
     too_long: TooLong = "cut_response"
-    template: str = "auto"
+    writing: Writing = field(default_factory=Writing)
 
 
 # Micro-batches

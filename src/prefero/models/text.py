@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts
+from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
@@ -51,8 +52,8 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     tokenizer: PreTrainedTokenizerBase
     images: ImagePrompts | None = None
     canvas: int | None = None
-    template: str = "auto"
-    """The chat template to use, as the data were read."""
+    writing: Writing = Writing()
+    """How prompts are written, as the data were read."""
 
     def __init__(self, config: Any, processor: Any, source: ModelSource, options: Any = None) -> None:
         self.config, self.source, self.options = config, source, options
@@ -75,7 +76,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         limit = length_limit(reading.max_length, self.config, self.usual_length)
-        self.template = reading.template
+        self.writing = reading.writing
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
             data = source
@@ -87,7 +88,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 columns=needs.columns,
                 max_length=limit,
                 too_long=reading.too_long,
-                template=reading.template,
+                writing=reading.writing,
                 views={view: need.roles for view, need in needs.views.items()},
                 seed=reading.seed,
                 for_method=reading.method,
@@ -124,7 +125,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             if example.prompt in prompts:
                 continue
             if len(
-                contexts([example.prompt], self.tokenizer, template=self.template)[0]
+                contexts([example.prompt], self.tokenizer, writing=self.writing)[0]
             ) <= limit - sample_tokens(limit):
                 prompts.append(example.prompt)
         return prompts
@@ -140,7 +141,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             prompts,
             generator=generator,
             max_new_tokens=longest,
-            template=self.template,
+            writing=self.writing,
         )
         return [one.text for one in drawn]
 

@@ -90,6 +90,9 @@ class PreferenceArguments(TrainingArguments):
         "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."
     )
     template: str = _setting("auto", "none turns the tokenizer's chat template off.")
+    chat_template_kwargs: dict[str, Any] | None = _setting(
+        None, "Arguments for the chat template; those of a row come on top."
+    )
     overwrite: bool = _setting(False, "Replace a run that the output folder holds.")
     objective_learning_rate: Positive | None = _setting(
         None, "Of what the objective itself learns, such as a head; by default the policy's."
@@ -257,6 +260,7 @@ class DataSection(Section):
     max_length: Annotated[int, Field(ge=2)] | None = None
     too_long: TooLong = "cut_response"
     template: str = "auto"
+    chat_template_kwargs: dict[str, Any] | None = None
     skip_bad_rows: bool = False
     limit: Count | None = None
     eval_limit: Count | None = None

@@ -5,16 +5,20 @@ The objective is read first, then the data as it needs them, then the model is l
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import logging
 import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import set_seed
 
+from prefero.data.render import Writing
 from prefero.errors import PreferoError
 from prefero.models.kind import Dataset, Item, Kind, Reading
 from prefero.models.loading import ModelSource, first_line, kind_of
@@ -49,6 +53,7 @@ class Prepared:
     tokens_per_row: int
     train: Dataset[Item] | None
     held_out: Mapping[str, Dataset[Item]]
+    writing: Writing
     demands: Mapping[str, Demand]
     specs: Mapping[str, ReferenceSpec]
 
@@ -97,9 +102,12 @@ def prepare(
         for name in sorted(model_names(needs))
     }
 
+    date = None if args.overwrite else _first_date(Path(args.output_dir or "."))
+    writing = Writing(args.template, args.chat_template_kwargs or {}, date or dt.date.today())
+
     def read(source: Any, split: str) -> Dataset[Item]:
         method = objective.key or ""
-        reading = Reading(split, args.max_length, args.seed, method, args.too_long, args.template)
+        reading = Reading(split, args.max_length, args.seed, method, args.too_long, writing)
         data = kind.read(source, needs, reading)
         for note in data.summary.notes if args.process_index == 0 else ():
             logger.warning(note)
@@ -128,8 +136,28 @@ def prepare(
     budget = args.tokens_per_row or kind.budget(packing, args.device)
     method = objective.key or type(objective).__name__
     return Prepared(
-        args, objective, method, needs, kind, policy, packing, budget, train, held_out, demands, specs
+        args,
+        objective,
+        method,
+        needs,
+        kind,
+        policy,
+        packing,
+        budget,
+        train,
+        held_out,
+        writing,
+        demands,
+        specs,
     )
+
+
+def _first_date(folder: Path) -> dt.date | None:
+    """The day on which the run in this folder began: templates that write the date keep it on resuming."""
+    try:
+        return dt.date.fromisoformat(json.loads((folder / "run.json").read_text(encoding="utf-8"))["date"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, ReferenceSpec]:

@@ -89,6 +89,7 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
         "max_length": config.data.max_length,
         "too_long": config.data.too_long,
         "template": config.data.template,
+        "chat_template_kwargs": config.data.chat_template_kwargs,
     }
     if config.data.eval is not None:
         settings |= {"eval_strategy": "steps", "eval_steps": 0.1}

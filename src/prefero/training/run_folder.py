@@ -73,6 +73,7 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "learning_rate": prepared.args.learning_rate,
         "config": dict(config),
+        "date": None if prepared.writing.date is None else prepared.writing.date.isoformat(),
         "data": {
             "train": prepared.train.summary.as_dict() if prepared.train is not None else None,
             "eval": held_out[""] if list(held_out) == [""] else held_out or None,

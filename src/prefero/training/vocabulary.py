@@ -131,6 +131,7 @@ RECIPE_PLACES: Mapping[str, str] = {
     "max_length": "data.max_length",
     "too_long": "data.too_long",
     "template": "data.template",
+    "chat_template_kwargs": "data.chat_template_kwargs",
 }
 """Arguments of the trainer that a recipe has outside ``training``."""
 

@@ -254,7 +254,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
     ) -> list[str]:
         """As many positions are filled as the canvas has, or the longest response that was read."""
-        given = contexts(prompts, self.tokenizer, template=self.template)
+        given = contexts(prompts, self.tokenizer, writing=self.writing)
         limit = length_limit(max_length, self.config)
         length = self.canvas or min(self.longest or SAMPLE_TOKENS, SAMPLE_TOKENS)
         lengths = [min(length, limit - len(context)) for context in given]

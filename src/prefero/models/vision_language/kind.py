@@ -181,7 +181,7 @@ class VisionLanguage(Language):
             identity = repr((prompt.text, [one.identity for one in prompt.images]))
             if identity in prompts:
                 continue
-            (context,) = contexts([prompt.text], self.tokenizer, self.images, [prompt.images], self.template)
+            (context,) = contexts([prompt.text], self.tokenizer, self.images, [prompt.images], self.writing)
             if len(context) <= limit - sample_tokens(limit):
                 prompts[identity] = prompt
         return list(prompts.values())
@@ -197,7 +197,7 @@ class VisionLanguage(Language):
             max_new_tokens=sample_tokens(length_limit(max_length, self.config, self.usual_length)),
             images=self.images,
             shown=[prompt.images for prompt in prompts],
-            template=self.template,
+            writing=self.writing,
         )
         return [one.text for one in drawn]
 
