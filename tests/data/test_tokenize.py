@@ -61,17 +61,20 @@ class TestPlainText:
         assume(chosen != rejected)
         sides = run(base, pair(prompt, chosen, rejected))[0].cells
         assert sides[0].context is sides[1].context
-        cut = []
+        cut, sequences = [], []
         for cell, response in zip(sides, (chosen, rejected), strict=True):
             assert cell.context.dtype == cell.response.dtype == np.int64
             whole = base(prompt + response, return_offsets_mapping=True)
             ids = np.concatenate([cell.context, cell.response])
             assert ids.tolist() == [*whole["input_ids"], base.eos_token_id]
+            sequences.append(ids.tolist())
             ends = [end for _, end in whole["offset_mapping"]]
             cut.append(next(at for at, end in enumerate(ends) if end > len(prompt)))
             scored = np.ones(len(cell.response), bool) if cell.scored is None else cell.scored
             assert scored.tolist() == [at >= cut[-1] for at in range(len(cell.context), len(ids))]
-        assert len(sides[0].context) == min(cut)
+        # "re" and "0" may be other tokens than "r" and "eg": only what is the same is shared
+        same = [one == other for one, other in zip(*sequences, strict=False)]
+        assert len(sides[0].context) == min(*cut, [*same, False].index(False))
 
     def test_without_bos_an_empty_prompt_takes_the_end_token(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer()
@@ -283,8 +286,19 @@ class TestSeveralTurns:
         (_, (_, other)) = decoded(base, run(base, example))
         assert other == "\n\nAssistant: Bye</s>"
 
-    def test_a_template_that_forgets_turns_is_refused(self, make_tokenizer: MakeTokenizer) -> None:
+    def test_a_thought_that_only_the_generation_prompt_opens(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer(FORGETFUL, eos_token="<|eot|>")
+        dataset = run(tokenizer, pair([user("Hi")], list(self.TURNS), [assistant("5")]))
+        whole, scored = self.scored_text(tokenizer, dataset)
+        assert whole == "Which?<|eot|>[user]2+2[assistant]4<|eot|>"
+        assert scored == "Which?<|eot|>4<|eot|>"
+
+    def test_a_template_that_forgets_turns_is_refused(self, make_tokenizer: MakeTokenizer) -> None:
+        tokenizer = make_tokenizer(
+            "{% for m in messages[-2:] %}[{{ m.role }}]{{ m.content }}<|eot|>{% endfor %}"
+            "{% if add_generation_prompt %}[assistant]{% endif %}",
+            eos_token="<|eot|>",
+        )
         with pytest.raises(PreferoError, match="several turns, and the chat template changes earlier"):
             run(tokenizer, pair([user("Hi")], list(self.TURNS), [assistant("5")]))
 

@@ -10,12 +10,12 @@ import datetime as dt
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import takewhile
+from os.path import commonprefix
 from typing import Any, Literal, NoReturn, Protocol
 
-from prefero.data.examples import Content, Example, Message, Response, Text
+from prefero.data.examples import Content, Example, Message, Response, Text, spoken
 from prefero.data.images import ImagePrompts
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
@@ -100,7 +100,7 @@ class Renderers:
         )
         if self.chat is None:
             return self.text if is_text else self.transcript
-        if is_text and any(mark in example.prompt for mark in self.chat.marks):
+        if is_text and self.chat.wrote(example.prompt):
             return self.text
         return self.chat
 
@@ -217,6 +217,18 @@ def dated(template: str, date: dt.date) -> str:
     )
 
 
+def _behind_opening(content: Any, opening: str) -> str | None:
+    """What a response says behind ``opening``, with which the prompt ends, be it repeated in the response or
+    not; None where the response does not go on there."""
+    mark = opening.strip()
+    if not mark or not isinstance(content, str):
+        return None
+    if content.lstrip().startswith(mark):
+        space = opening[len(opening.rstrip()) :]
+        return content.lstrip().removeprefix(mark).removeprefix(space)
+    return content if mark.startswith("<") and mark.replace("<", "</", 1) in content else None
+
+
 class ChatTemplate:
     """Conversations as a chat template writes them: text and response are always its own rendering.
 
@@ -246,48 +258,60 @@ class ChatTemplate:
             added = ({**turns[-1], "content": turns[-1]["content"] + response.content},)
             turns = turns[:-1]
         if len(added) > 1 or ending == "closed":
-            return self._several_turns(turns, added, before, response, example, notes)
-        text, end = self._rendered((*turns, *added), response, example)
-        if text.startswith(before):
-            return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
-        return self._past_opening(turns, added[0], text, before, end, response, example, notes)
+            rendered = self._several_turns(turns, added, before, response, example, notes)
+        else:
+            rendered = self._one_turn(turns, added[0], before, response, example, notes)
+        written = rendered.text[rendered.start :]
+        if all(text.strip() in written for text in spoken(response.content)):
+            return rendered
+        note = "the chat template leaves out or changes part of what the response says"
+        return replace(rendered, notes=(*rendered.notes, note))
 
-    def _past_opening(
+    def _one_turn(
         self,
         turns: tuple[Message, ...],
         answer: Message,
-        text: str,
         before: str,
-        end: bool,
         response: Response,
         example: Example,
         notes: tuple[str, ...],
     ) -> Rendered:
-        """A response before which the template writes something else than when it asks for one, such as the
-        beginning of a thought.
-
-        Raises :class:`PreferoError` where the template changes earlier turns too.
-        """
-        own = self._render((*turns, {"role": "assistant", "content": ANSWER}), example).partition(ANSWER)[0]
-        opening, content = before.removeprefix(own), answer["content"]
-        if before.startswith(own) and isinstance(content, str) and opening.strip():
-            rest = content.lstrip().removeprefix(opening.strip())
-            if rest != content.lstrip() and response.ended:
-                # the response brings the thought that the generation prompt opens, and the template drops it
-                space = opening[len(opening.rstrip()) :]
-                text = before + rest.removeprefix(space) + (self.end or "")
-                return Rendered(text, len(before), ((len(before), len(text)),), not self.end, notes)
-        if not text.startswith(own):
-            raise PreferoError(
-                f"{example.origin}: the chat template changes earlier turns when a response follows, so that "
-                "the prompt is not the one that the model reads when it generates. Use another template "
-                "(data.template)."
-            )
+        text, end = self._rendered((*turns, answer), response, example)
+        if text.startswith(before):
+            return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
+        start, opening = self._opening(turns, before, example)
+        rest = _behind_opening(answer["content"], opening)
+        if rest is not None:
+            # the response brings the thought that the generation prompt opens, and the template drops it
+            text = before + rest + (self.end if response.ended else "")
+            end = response.ended and not self.end
+            return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
+        if not text.startswith(before[:start]):
+            self._refuse_changes(example)
         note = (
             f"the generation prompt opens with {opening.strip()!r}, which the response does not: it stands "
             "behind the prompt as the template writes the conversation"
         )
-        return Rendered(text, len(own), ((len(own), len(text)),), end, (*notes, note))
+        return Rendered(text, start, ((start, len(text)),), end, (*notes, note))
+
+    def _opening(self, turns: tuple[Message, ...], before: str, example: Example) -> tuple[int, str]:
+        """Where an answer begins in a conversation, and what the prompt alone has there, such as the
+        beginning of a thought.
+
+        Raises :class:`PreferoError` where the template changes earlier turns when an answer follows.
+        """
+        own = self._render((*turns, {"role": "assistant", "content": ANSWER}), example).partition(ANSWER)[0]
+        start = len(commonprefix([own, before]))
+        if own[start:].strip():
+            self._refuse_changes(example)
+        return start, before[start:]
+
+    def _refuse_changes(self, example: Example) -> NoReturn:
+        raise PreferoError(
+            f"{example.origin}: the chat template changes earlier turns when a response follows, so that the "
+            "prompt is not the one that the model reads when it generates. Use another template "
+            "(data.template)."
+        )
 
     def _several_turns(
         self,
@@ -300,14 +324,17 @@ class ChatTemplate:
     ) -> Rendered:
         """A response of several turns: what the assistant says is scored, what its partners say is not."""
         text, end = self._rendered((*turns, *added), response, example)
-        if not text.startswith(before):
+        start = len(before)
+        if not text.startswith(before) and added[0]["role"] == "assistant":
+            start, _ = self._opening(turns, before, example)
+        if not text.startswith(before[:start]):
             self._refuse_turns(example)
         end = end and added[-1]["role"] == "assistant"
         scored = self._ranges_by_prefixes(turns, added, text, response, example)
-        scored = self._ranges_by_marks(added, text, len(before)) if scored is None else scored
+        scored = self._ranges_by_marks(added, text, start) if scored is None else scored
         if scored is None:
             self._refuse_turns(example)
-        return Rendered(text, len(before), tuple(scored), end, notes)
+        return Rendered(text, start, tuple(scored), end, notes)
 
     def _refuse_turns(self, example: Example) -> NoReturn:
         raise PreferoError(
@@ -340,8 +367,11 @@ class ChatTemplate:
         return ranges
 
     def _ranges_by_marks(self, added: tuple[Message, ...], text: str, start: int) -> list[Range] | None:
-        """The assistant's turns by the marks around them; None where there are none, or not as many."""
+        """The assistant's turns by the marks around them; None where there are none, or not as many, or where
+        a turn spells one."""
         if not (self.end and self.header):
+            return None
+        if any(mark in str(turn) for turn in added for mark in (self.end, self.header.strip())):
             return None
         ranges: list[Range] = []
         place = start
@@ -381,9 +411,9 @@ class ChatTemplate:
     def _unended(self, turns: tuple[Message, ...], example: Example) -> str:
         """The conversation as far as its last turn is written."""
         text = self._render(turns, example)
-        if self.behind and text.endswith(self.behind):
+        if self.behind is not None and text.endswith(self.behind):
             return text.removesuffix(self.behind)
-        return self._render(turns, example, continue_final_message=True) if self.behind is None else text
+        return self._render(turns, example, continue_final_message=True)
 
     def _ended(self, text: str) -> tuple[str, bool]:
         """The text up to the end mark of its last turn, and whether it has none."""
@@ -452,12 +482,17 @@ class ChatTemplate:
         if self._sample is None or not all(text.startswith(self._sample[0]) for text in self._sample):
             return ""
         asked, opened, answered = self._sample
-        pairs = zip(opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0], strict=False)
-        return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return commonprefix([opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0]])
+
+    def wrote(self, text: str) -> bool:
+        """Whether a text has been through the template: it holds its marks around turns, or ends with the
+        header of an answer."""
+        header = self.header.strip()
+        return any(mark in text for mark in self.marks) or bool(header) and text.rstrip().endswith(header)
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """The marks of the template around turns, which text has that has been through it."""
+        """The marks of the template around turns."""
         text = "" if self._sample is None else self._sample[2]
         known = [mark for mark in self._added if mark in text]
         known += re.findall(r"[\[<]\S+[\]>](?=\s*Question)", text)

@@ -217,8 +217,14 @@ class Encoder:
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
+        processor = backend.post_processor
+        backend.post_processor = None  # some take white space out of a token's own characters
+        try:
+            found = backend.encode_batch(texts, add_special_tokens=False)
+        finally:
+            backend.post_processor = processor
         encodings = []
-        for one in backend.encode_batch(texts, add_special_tokens=False):
+        for one in found:
             places = np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2)
             encodings.append(Encoding(np.asarray(one.ids, dtype=np.int64), places[:, 0], places[:, 1]))
         return encodings
@@ -263,19 +269,24 @@ class Encoder:
     def places(self, rendered: Rendered, encoding: Encoding) -> list[int]:
         """The place of the response's first token, then the first and the last but one of each range that is
         scored."""
-        if encoding.start is None or encoding.end is None:
-            edges = [rendered.start, *(edge for part in rendered.scored for edge in part)]
-            prefixes = self.encode([rendered.text[:edge] for edge in edges])
-            return [common(prefix.ids, encoding.ids) for prefix in prefixes]
         start, end = encoding.start, encoding.end
-        before = np.append(0, end[:-1])  # tokenizers leave white space out of a token's own characters
-        found = [int(np.searchsorted(end, rendered.start, "right"))]
+        if start is None or end is None:
+            return self._places_by_prefixes(rendered, encoding.ids)
+        places = [int(np.searchsorted(end, rendered.start, "right"))]
         for low, high in rendered.scored:
-            inside = (end > low) & ((start < high) | (before < high))
-            found += (
-                [int(inside.argmax()), len(inside) - int(inside[::-1].argmax())] if inside.any() else [0, 0]
-            )
-        return found
+            inside = np.flatnonzero((end > low) & (start < high)) if low < high else ()
+            places += [int(inside[0]), int(inside[-1]) + 1] if len(inside) else [0, 0]
+        return places
+
+    def _places_by_prefixes(self, rendered: Rendered, ids: Ids) -> list[int]:
+        """The places where the tokenizer does not tell which characters a token is made of."""
+        edges = [rendered.start, *(edge for part in rendered.scored for edge in part)]
+        places = []
+        for at, prefix in enumerate(self.encode([rendered.text[:edge] for edge in edges])):
+            same = common(prefix.ids, ids)
+            is_stop = at > 0 and at % 2 == 0
+            places.append(same + (is_stop and same < len(prefix.ids)))
+        return places
 
     def begins(self, text: str, starts: bool) -> Ids:
         """The start tokens, where the text ``starts`` with them and does not bring them."""
@@ -452,16 +463,15 @@ def _cells(
     example: Example, sides: Sequence[_Side], encoder: Encoder
 ) -> tuple[tuple[Cell, ...], Sequence[int]]:
     """The cells, and where in its side the response of each begins. Those that answer the example's own
-    prompt hold the same context, wherever they begin with the same tokens."""
+    prompt hold the same context."""
     cuts = [side.first for side in sides]
     own = [at for at, response in enumerate(example.responses) if response.prompt is None]
-    shared = min((cuts[at] for at in own), default=0)
-    beginnings = {
-        (side.begins.tobytes(), side.encoding.ids[:shared].tobytes()) for side in map(sides.__getitem__, own)
-    }
-    if len(beginnings) == 1:
-        for at in own:
-            cuts[at] = shared
+    # tokens of the prompt, too, may hang on what follows: those of several sides are shared as far as they go
+    shared = min(
+        (min(cuts[at], common(sides[at].encoding.ids, sides[own[0]].encoding.ids)) for at in own), default=0
+    )
+    for at in own:
+        cuts[at] = shared
     contexts: dict[bytes, Ids] = {}
     cells = []
     for side, cut in zip(sides, cuts, strict=True):
