@@ -24,8 +24,7 @@ class Encoder:
     """A tokenizer that remembers the texts it has encoded.
 
     ``start`` are the tokens that it puts before a text by itself (BOS, or none), ``finish`` those behind it.
-    ``images`` reads prompts that show some. Behind responses that end, end tokens fill a ``canvas`` of so
-    many tokens, if there is one.
+    ``images`` reads prompts that show some. End tokens behind responses fill a ``canvas`` of so many tokens.
     """
 
     def __init__(self, tokenizer: Any, images: ImagePrompts | None = None, canvas: int | None = None) -> None:
@@ -80,8 +79,7 @@ class Encoder:
         return self.known[text]
 
     def context(self, text: str, starts: bool, origin: str, shown: Pictures = ()) -> Ids:
-        """The ids of a prompt, at least one, after the start tokens where the text ``starts`` without them;
-        ``shown`` are its images."""
+        """The ids of a prompt, at least one, after the start tokens if it ``starts`` without them."""
         known = self.images.context(text, shown, origin) if shown and self.images else self[text]
         ids = np.concatenate([self.start, known]) if starts and len(self.start) else known
         if len(ids):
@@ -161,16 +159,17 @@ def fit(
 ) -> tuple[Cell, ...]:
     """``cells`` in at most ``max_length`` tokens each; lost tokens are added to ``dropped``.
 
-    ``prompts`` are those of the cells' contexts, and ``encode(cell, prompt)`` makes such a context
-    of another prompt. Cells that share a prompt hold the same context array. ``start`` stays at the beginning
-    of a context whose oldest tokens are dropped.
-
-    Raises:
-        PreferoError: images of the newest turns are among the tokens that would be dropped.
+    ``prompts`` are those of the cells' contexts, and ``encode(cell, prompt)`` makes such a context of another
+    prompt. Cells that share a prompt hold the same context array. ``start`` stays at the beginning of a
+    context whose oldest tokens are dropped. Raises :class:`PreferoError` where images would be dropped.
     """
-    cells = [_cut_response(cell, max_length - 1, dropped, origin) for cell in cells]
+    cells = list(cells)
     members: dict[int, list[int]] = {}
     for at, cell in enumerate(cells):
+        if (beyond := len(cell.response) - (max_length - 1)) > 0:
+            dropped.responses.append(origin)
+            dropped.tokens += beyond
+            cells[at] = cell.cut(max_length - 1)
         members.setdefault(id(cell.context), []).append(at)
     lost = 0
     for group in members.values():
@@ -182,7 +181,8 @@ def fit(
         shorter = context if shorter is None else shorter
         if len(shorter) > room:
             shown = shorter
-            shorter = _newest(shorter, room, start)
+            kept = len(start) if room > len(start) and np.array_equal(shown[: len(start)], start) else 0
+            shorter = np.concatenate([shown[:kept], shown[len(shown) - (room - kept) :]])
             if (shown < 0).sum() > (shorter < 0).sum():
                 raise PreferoError(
                     f"{origin}: the images do not fit: prompt and response have "
@@ -199,18 +199,9 @@ def fit(
     return tuple(cells)
 
 
-def _cut_response(cell: Cell, limit: int, dropped: Truncation, origin: str) -> Cell:
-    if len(cell.response) <= limit:
-        return cell
-    dropped.responses.append(origin)
-    dropped.tokens += len(cell.response) - limit
-    scored = None if cell.scored is None else cell.scored[:limit]
-    return Cell(cell.context, cell.response[:limit], scored)
-
-
 def _shorten(prompt: Text, room: int, encode: Callable[[Text], Ids]) -> Ids | None:
-    """The conversation without as few of its oldest turns as make it fit, or if even the shortest does not,
-    that one. None for text, which has no turns, and for a conversation of one."""
+    """The conversation without as few of its oldest turns as make it fit, else the shortest; None for
+    text."""
     choices = shorter_prompts(prompt)
     if not choices:
         return None
@@ -222,18 +213,11 @@ def _shorten(prompt: Text, room: int, encode: Callable[[Text], Ids]) -> Ids | No
 
 
 def shorter_prompts(prompt: Text) -> list[Text]:
-    """The conversation without its oldest turns, the longest first; the system turn stays, and so does the
-    last turn of the user with all that follows it."""
+    """The conversation without its oldest turns, the longest first. The system turn and the user's last
+    stay."""
     if isinstance(prompt, str):
         return []
     system = prompt[:1] if prompt and prompt[0]["role"] == "system" else ()
     turns = prompt[len(system) :]
     starts = [at for at, turn in enumerate(turns) if turn["role"] == "user" and at > 0]
     return [(*system, *turns[at:]) for at in starts]
-
-
-def _newest(context: Ids, room: int, start: Ids) -> Ids:
-    if len(context) <= room:
-        return context
-    kept = len(start) if room > len(start) and np.array_equal(context[: len(start)], start) else 0
-    return np.concatenate([context[:kept], context[len(context) - (room - kept) :]])

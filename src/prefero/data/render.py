@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from prefero.data.examples import Content, Example, Message, Response, Text
 from prefero.data.pictures import Picture
@@ -29,8 +29,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A response as text. ``end`` asks for the end token behind it; ``exact`` is False where the template did
-    not keep the prompt as it was."""
+    """A response as text. ``end`` asks for an end token; ``exact`` is False where the prompt was changed."""
 
     segments: tuple[Segment, ...]
     end: bool
@@ -40,19 +39,6 @@ class Rendered:
 Ending = Literal["open", "continued", "closed"]
 """The end of a conversation's prompt: open with the mark after which the assistant speaks, continued within
 its turn, or closed after the last turn, where one of the responses begins with another speaker."""
-
-
-class Renderer(Protocol):
-    """Turns prompts and responses into text; ``starts`` tells whether the text wants the tokenizer's own
-    beginning (BOS), which a chat template writes itself."""
-
-    starts: bool
-
-    def prompt(self, prompt: Text, example: Example, ending: Ending) -> str: ...
-
-    def response(
-        self, prompt: Text, prompt_text: str, response: Response, example: Example, ending: Ending
-    ) -> Rendered: ...
 
 
 def as_messages(text: Content, role: str) -> tuple[Message, ...]:
@@ -144,9 +130,8 @@ class Transcript:
 class ChatTemplate:
     """Conversations as the tokenizer's chat template renders them.
 
-    The response's text is what the rendering of prompt and response adds to that of the prompt. Where the
-    template renders the prompt differently once a response follows, that difference does not exist; the
-    response is then its content and what the template puts behind it (:data:`NOT_PRESERVED`).
+    The response's text is what the rendering of prompt and response adds to that of the prompt, or where the
+    template renders the prompt differently then, its content and what follows (:data:`NOT_PRESERVED`).
     """
 
     starts = False
@@ -256,3 +241,8 @@ class ChatTemplate:
                 f"({', '.join(turn['role'] for turn in turns)}): {error}. Correct the row's messages, or use "
                 "another chat_template."
             ) from error
+
+
+Renderer = PlainText | Transcript | ChatTemplate
+"""Turns prompts and responses into text; ``starts`` tells whether the text wants the tokenizer's own
+beginning (BOS), which a chat template writes itself."""

@@ -1,8 +1,7 @@
 """From examples to token ids.
 
-Prompt and response are tokenised apart, so the prompt is the same tokens whichever response follows. A
-byte-level merge across the boundary therefore never happens; at generation time it does not either, because
-the model is then given the prompt alone.
+Prompt and response are tokenised apart, so the prompt is the same tokens whichever response follows, and the
+same as when the model generates from the prompt alone: no merge crosses the boundary.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.arrange import VIEWS, arrange
+from prefero.data.arrange import VIEWS, arrange, prompt_of, with_view
 from prefero.data.encode import Encoder, Truncation, fit
 from prefero.data.examples import Example, Text
 from prefero.data.images import ImagePrompts, Pictures, images_of
@@ -29,11 +28,11 @@ from prefero.data.render import (
     Transcript,
     ending_of,
 )
-from prefero.data.schema import OTHER_PROMPTS, SCHEMA
+from prefero.data.schema import SCHEMA
 from prefero.data.spans import differs, token_values
 from prefero.data.summary import DataSummary, summarise
 from prefero.data.trie import Annotation, Cell, TokenExample
-from prefero.errors import PreferoError, nearest
+from prefero.errors import PreferoError
 
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
@@ -109,9 +108,6 @@ def tokenize(
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
-    known = [*VIEWS, *OTHER_PROMPTS]
-    for view in sorted(views.keys() - set(known)):
-        raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
     encoder = Encoder(tokenizer, images, canvas)
     truncation = Truncation()
@@ -127,10 +123,7 @@ def tokenize(
         else:
             under = [_under(example, view, for_method) for example in arranged]
             others = [own.cells for own in _encode(under, encoder, max_length, Truncation())]
-        places = [roles.index(role) for role in read]
-        for index, cells in enumerate(others):
-            kept = tuple(cells[place] for place in places) or cells
-            tokenized[index] = replace(tokenized[index], views={**tokenized[index].views, view: kept})
+        tokenized = with_view(tokenized, view, others, [roles.index(role) for role in read])
     if images is not None:
         for index, tokens in enumerate(tokenized):
             shown = images.shown([cell.context for cell in tokens.all_cells])
@@ -143,15 +136,9 @@ def tokenize(
 
 def _under(example: Example, view: str, for_method: str) -> Example:
     """The example with the prompt that it has for a view, and what that shows."""
-    if view not in example.prompts:
-        part = OTHER_PROMPTS[view]
-        raise PreferoError(
-            f"{example.origin or 'an example'}: {for_method or 'the objective'} reads the responses under "
-            f"another prompt too, in the field {part.field!r} ({part.meaning}); a row that has it: "
-            f"{part.sample}. Nothing has been trained."
-        )
+    prompt = prompt_of(example, view, for_method)
     shown = example.images.get(view, example.images.get("", ()))
-    return replace(example, prompt=example.prompts[view], images={"": shown})
+    return replace(example, prompt=prompt, images={"": shown})
 
 
 def _encode(
