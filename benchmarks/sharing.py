@@ -18,7 +18,7 @@ from examples.start_model import joined, texts_of, train_tokenizer
 from prefero.data.arrange import PAIR
 from prefero.data.formats import load_examples
 from prefero.data.tokenize import tokenize
-from prefero.data.trie import TokenExample, TokenTrie, sharing_cost
+from prefero.data.trie import TokenExample, TokenTrie
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,9 @@ def padded_batch(examples: Sequence[TokenExample], *, score_prompts: bool) -> Co
 
 def separate(example: TokenExample) -> Cost:
     """Every response a row of its own length: no padding, nothing shared."""
-    cost = sharing_cost(example.cells)
-    return Cost(
-        cost.unshared_tokens,
-        cost.unshared_attention_pairs,
-        sum(len(cell.response) for cell in example.cells),
-    )
+    lengths = [len(cell.context) + len(cell.response) for cell in example.cells]
+    pairs = sum(length * (length + 1) // 2 for length in lengths)
+    return Cost(sum(lengths), pairs, sum(len(cell.response) for cell in example.cells))
 
 
 def shared(example: TokenExample) -> Cost:

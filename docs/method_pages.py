@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prefero.cli.catalogue import FEEDBACK, describe, overview
-from prefero.cli.catalogue_page import special_case
+from prefero.cli.catalogue import FEEDBACK, describe, overview, special_case
 from prefero.objectives import methods
 
 

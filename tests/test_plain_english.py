@@ -59,15 +59,6 @@ FOLDERS = (
 
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
-NOT_DONE_YET = {
-    "src/prefero/models/diffusion/conditions.py",
-    "src/prefero/models/diffusion/data.py",
-    "src/prefero/models/diffusion/process.py",
-    "src/prefero/models/diffusion/scoring.py",
-    "src/prefero/models/diffusion/source.py",
-}
-"""Files that still have such phrases. A file that is done leaves the list; nothing joins it."""
-
 
 def avoidable(text: str) -> Iterator[str]:
     for phrase, better in PHRASES.items():
@@ -104,8 +95,4 @@ def test_the_help_of_a_command(name: str) -> None:
 
 @pytest.mark.parametrize("file", SOURCES, ids=place)
 def test_a_source_file(file: Path) -> None:
-    problems = list(in_source(file.read_text("utf-8")))
-    if place(file) in NOT_DONE_YET:
-        assert problems, "it is done: take it from NOT_DONE_YET"
-    else:
-        assert not problems
+    assert not list(in_source(file.read_text("utf-8")))

@@ -23,7 +23,10 @@ WAITING = (
     "prefero.search",
     "prefero.data.retrieval",
     "prefero.models.arithmetic",
-    "prefero.models.diffusion",
+    "prefero.models.diffusion.inversion",
+    "prefero.models.diffusion.rewards",
+    "prefero.models.diffusion.sampling",
+    "prefero.models.diffusion.users",
 )
 """Building blocks of pipelines (sampling, judging, pairing, loops, search) that no command uses yet. A module
 that a command reaches leaves the list; nothing joins it."""

@@ -120,4 +120,4 @@ def test_what_cannot_be_is_refused(name: str, strength: float | None, message: s
 
 
 def test_a_corruption_tells_what_it_is() -> None:
-    assert "crop" in Picture(b"", change=Corruption("crop", 0.2, (1, 2))).identity
+    assert "crop" in Picture(b"", changes=(Corruption("crop", 0.2, (1, 2)),)).identity

@@ -111,7 +111,9 @@ CONVERSATIONS = {
     ),
     "a thought that goes on": pair([user("2+2=")], [said("Easy.\n</think>\n\n4")], [said("Hm.</think>5")]),
     "a thought, cut off": cut_off(
-        pair([user("2+2=")], [said("<think>\nEasy.\n</think>\n\nIt is")], [said("<think>\nHm.\n</think>\n\n5")])
+        pair(
+            [user("2+2=")], [said("<think>\nEasy.\n</think>\n\nIt is")], [said("<think>\nHm.\n</think>\n\n5")]
+        )
     ),
     "thoughts": pair([user("2+2=")], [said("<think>\nEasy.\n</think>\n\n4")], [said("5")]),
     "two thoughts": pair([user("2+2=")], "<think>\nEasy.\n</think>\n\n4", "<think>\nHm.\n</think>\n\n5"),
@@ -194,6 +196,8 @@ def right_text(
         ranges = ranges[len(ranges) - sum(turn["role"] == "assistant" for turn in added) :]
         is_open = added[0]["role"] == "assistant"
         asked = render(before, add_generation_prompt=is_open)[0]
+        if not text.startswith(asked.removesuffix(template.opens)):
+            raise Refused("the prompt is written otherwise when an answer follows")
         start = len(asked) if text.startswith(asked) else ranges[0][0]
         answer = in_text(added[0])["content"]
         if template.opens and len(added) == 1 and "</think>" in answer:
@@ -233,9 +237,7 @@ def wrong(
     """The ways in which an example is trained otherwise than is right; none, if it is refused with reason."""
     tokenizer = make(kind, template.marks, template.eos, source)
     try:
-        right = [
-            right_side(template, tokenizer, example, response, starts) for response in example.responses
-        ]
+        right = [right_side(template, tokenizer, example, response, starts) for response in example.responses]
     except Refused:
         right = []
     try:
@@ -245,7 +247,8 @@ def wrong(
         same = right and right[0].ids == right[1].ids
         if "row 1" not in str(error):
             yield f"refused without its name: {error}"
-        if right and not same and not (template.forgets and several):
+        unclear = not tokenizer.is_fast and "its unknown token is made of" in str(error)
+        if right and not same and not unclear and not (template.forgets and several):
             yield f"refused: {error}"
         return
     if not right:

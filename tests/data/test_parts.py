@@ -79,7 +79,7 @@ def test_a_view_is_truncated_by_itself() -> None:
 def test_a_missing_prompt_is_named_with_its_field(view: str) -> None:
     row = {name: value for name, value in ROW.items() if not name.startswith("prompt_")}
     with pytest.raises(
-        PreferoError, match=f"row 1: mdpo reads .* in the field '{OTHER_PROMPTS[view].field}'"
+        PreferoError, match=f"row 1: method 'mdpo' reads .* in the field '{OTHER_PROMPTS[view].field}'"
     ):
         tokenize(
             load_examples([row]),

@@ -87,5 +87,5 @@ def test_an_interrupted_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
 def test_a_process_that_comes_second_takes_what_is_there(tmp_path: Path) -> None:
     made = SMALL.start_model(tmp_path / "ours")
     theirs = SMALL.start_model(tmp_path / "theirs")
-    start._save(made.model, made.tokenizer, theirs.folder)  # theirs appeared while ours was trained
+    start.save_whole(theirs.folder, made.model.save_pretrained)  # theirs appeared while ours was trained
     assert sorted(path.name for path in (tmp_path / "theirs").iterdir()) == [theirs.folder.name]

@@ -112,7 +112,7 @@ def test_single_votes_by_their_disagreement(rate):
     draw = random.Random(1)
     votes = [tuple(float(draw.random() >= rate) for _ in range(3)) for _ in range(3000)]
     found = agreement(range(3000), votes)
-    assert rate in of_disagreement(found.clashing, found.decided).interval
+    assert rate in of_disagreement(found.clashing, found.decided, "").interval
 
 
 def test_majorities_by_hand():
@@ -245,6 +245,8 @@ def test_a_crowd_of_near_texts_is_paired_with_its_first_alone():
         ("привет, мир", "Cyrillic"),
         ("你好，世界", "Han"),
         ("これは日本語です", "Kana"),
+        ("スーパー", "Kana"),
+        ("ABC 𝐀 Ａ ﬁ", "Latin"),
         ("مرحبا", "Arabic"),
         ("안녕하세요", "Hangul"),
         ("नमस्ते", "Devanagari"),

@@ -80,3 +80,14 @@ def gradients(model: torch.nn.Module, loss: Tensor) -> Tensor:
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
+
+
+def rate_score(conditional: Tensor, rates: Tensor) -> Tensor:
+    """Σ_j [q(j) log R(j) − R(j)] over the states j other than the present one, for any chain.
+
+    ``conditional`` are the rates q that the data give, which may be 0; ``rates`` are a model's, above 0 where
+    those are. It is largest at R = q; the difference of two models is D of D2-DPO.
+    """
+    jumps = conditional > 0
+    logs = torch.where(jumps, rates, 1).log()
+    return (torch.where(jumps, conditional * logs, 0) - rates).sum(-1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prefero.objectives import PreferenceBatch
-from prefero.objectives.presets.dynamic_margins import JOINTLY, REMEMBERED, DynamicMargin
+from prefero.objectives.presets.robust import JOINTLY, REMEMBERED, DynamicMargin
 from tests.objectives.batches import build, pair_batch, slope_of
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prefero.errors import PreferoError
 from prefero.objectives import PreferenceBatch, TokenLogps, method
-from prefero.objectives.presets.references import CombinedReference
+from prefero.objectives.presets.rewards import CombinedReference
 from tests.objectives.batches import build, slope_of
 
 

@@ -21,13 +21,11 @@ from prefero.objectives import (
     method,
     primary,
 )
-from prefero.objectives.heads import Head, Projection, State, VectorHead
+from prefero.objectives.heads import Head, Projection, VectorHead
 from prefero.objectives.needs import materialise
 from prefero.objectives.presets.masks import ActivationMask, LayersMask, masked
 from prefero.objectives.presets.preference_heads import (
-    best_margin,
     general_preference,
-    mean_scores,
     preference_by,
     preference_scores,
     with_degrees,
@@ -76,7 +74,7 @@ def test_what_a_method_with_a_head_needs(key: str) -> None:
 
 def test_a_head_is_as_wide_as_the_states_of_its_own_model() -> None:
     widths = {"policy": 7, "teacher": 11}
-    reward = Head(Projection(), State(STATE)) + Head(Projection(), State(STATE, "teacher"))
+    reward = Head(Projection(), Measured(STATE)) + Head(Projection(), Measured(STATE, "teacher"))
     made = materialise(preference_by(reward, 0.1, "contrastive"), lambda m: {"hidden": widths[m], "layer": 2})
     assert [w.shape[-1] for w in made.parameters() if w.dim() == 2] == [7, 11]
 
@@ -123,7 +121,7 @@ def test_nan_at_absent_responses_reaches_no_weight_of_a_head() -> None:
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.float64])
 def test_a_head_computes_in_the_precision_of_its_weights_under_autocast_too(weights: torch.dtype) -> None:
-    head = Head(Projection(), State(STATE))
+    head = Head(Projection(), Measured(STATE))
     states = torch.randn(2, 2, 7, dtype=torch.bfloat16)
     zeros = torch.zeros(2, 2, 1)
     policy = TokenLogps(zeros, torch.ones_like(zeros, dtype=torch.bool), {STATE: states})
@@ -432,7 +430,7 @@ def test_a_contrastive_head_without_smoothing_is_bradley_and_terry() -> None:
 
 @pytest.mark.parametrize("loss", ["separable", "contrastive"])
 def test_a_heads_optimum_is_finite_and_known(loss: str) -> None:
-    best = best_margin(0.1)
+    best = math.log(0.9 / 0.1)
     objective = preference_by(Measured(REWARD), 0.1, loss)
     sides = (best, -best) if loss == "separable" else (best + 5, 5.0)
     assert slope_at(objective, pairs_with(REWARD, [sides[0]], [sides[1]]), REWARD).abs().max() < 1e-6
@@ -482,7 +480,7 @@ def test_a_cycle_has_a_preference_score_and_no_reward() -> None:
     vectors = torch.stack([angles.cos(), angles.sin()], -1)
     scores = preference_scores(vectors, torch.ones(1).double())
     assert scores[0, 1] > 0 and scores[1, 2] > 0 and scores[2, 0] > 0
-    assert mean_scores(scores).abs().max() < 1e-12
+    assert scores.mean(-1).abs().max() < 1e-12
 
 
 def test_the_margin_of_a_pair_is_its_score_with_a_third_response_there_or_not() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefero.objectives import PreferenceBatch, TokenLogps, from_config, method, primary
-from prefero.objectives.presets.discounts import position_discount
+from prefero.objectives.presets.length import position_discount
 from prefero.objectives.signals import LOG_Z
 from prefero.theory.optima import reward_optimum
 from tests.objectives.batches import batch_for, build, pair_batch, slope_of, slopes

@@ -58,6 +58,10 @@ def test_addresses_in_views_are_found() -> None:
     )
 
 
+def test_a_pair_may_have_eight_samples_besides() -> None:
+    assert len(dry_run(build("hypo", samples=8)).roles) == 10
+
+
 def test_a_number_per_token_is_no_reward() -> None:
     with pytest.raises(ValueError, match=r"\.sum\(\) or \.mean\(\)"):
         dry_run(Compare(log_ratio()))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prefero.objectives import Needs, PreferenceBatch, TokenLogps, dry_run, method
-from prefero.objectives.presets.exploration import drift, online_kl
-from prefero.objectives.presets.group_relative import group_advantage, k3
+from prefero.objectives.presets.iterative import drift, online_kl
+from prefero.objectives.presets.policy_gradients import group_advantage, k3
 from prefero.theory.games import regularised_equilibrium
 from tests.objectives.batches import batch_for, build, pair_batch, slope_of
 

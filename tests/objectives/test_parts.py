@@ -25,7 +25,7 @@ from prefero.objectives import (
 from prefero.objectives.contrasts import Contrast
 from prefero.objectives.links import squared
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
-from prefero.objectives.weights import wpo
+from prefero.objectives.slots import wpo
 from tests.objectives.batches import batch_for, build, pair_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:Anomaly Detection")

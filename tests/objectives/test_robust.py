@@ -10,7 +10,7 @@ import torch
 from prefero.errors import PreferoError
 from prefero.objectives import Compare, PreferenceBatch, TokenLogps, from_config, log_ratio
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED
-from prefero.objectives.weights import wpo
+from prefero.objectives.slots import wpo
 from tests.objectives.batches import batch_for, build, pair_batch, slope_of
 
 DOUBLE = torch.float64

@@ -11,7 +11,7 @@ import torch
 from prefero.errors import PreferoError
 from prefero.models.signals import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
-from prefero.objectives.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
+from prefero.objectives.presets.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 from prefero.objectives.signals import PROMPT_STATE, STATE, divergence as divergence_from
 from prefero.theory.rewards import doubly_robust_values, total_preference
 from tests.objectives.batches import batch_for, build, leaves, slope_of

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from prefero.objectives import PreferenceBatch, TokenLogps, dry_run, method, primary
-from prefero.objectives.presets.discounts import occupancy
-from prefero.objectives.presets.trees import BranchWeight
+from prefero.objectives.presets.length import occupancy
+from prefero.objectives.presets.steps import BranchWeight
 from prefero.objectives.quantities import Column
+from prefero.objectives.segments import StepCount, StepIndex, StepShare
 from prefero.objectives.signals import TOKEN_STATE
-from prefero.objectives.steps import StepCount, StepIndex, StepShare
 from prefero.search.temperatures import rising
 from prefero.search.tree import Child, backed_up, puct, step_prior
 from tests.objectives.batches import build, pair_batch, slope_of

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from prefero.objectives import Column, Needs, PreferenceBatch, TokenLogps, dry_run, primary
-from prefero.objectives.presets.token_rewards import GeneralisedAdvantage, token_reward
+from prefero.objectives.presets.policy_gradients import GeneralisedAdvantage, token_reward
 from prefero.objectives.presets.tokens import surprise_weight
 from prefero.objectives.quantities import Constant, log_ratio
 from prefero.objectives.signals import TOKEN_STATE, nested_risk

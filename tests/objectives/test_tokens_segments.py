@@ -13,9 +13,9 @@ from torch import Tensor
 from prefero.errors import PreferoError
 from prefero.feedback.segments import key_segment, key_turns
 from prefero.objectives import Needs, PreferenceBatch, TokenLogps, dry_run, penalty, primary
-from prefero.objectives.positions import ByPosition
 from prefero.objectives.presets.corrections import severity
 from prefero.objectives.quantities import Measured, log_ratio
+from prefero.objectives.segments import ByPosition
 from prefero.objectives.signals import forward_kl
 from prefero.training.metrics import measure
 from tests.objectives.batches import batch_for, build, slope_of

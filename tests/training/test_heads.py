@@ -21,8 +21,8 @@ from prefero.errors import PreferoError
 from prefero.feedback.degrading import with_degraded_responses
 from prefero.models.causal.scoring import Language
 from prefero.objectives import Compare, PreferenceBatch, log_ratio, primary
-from prefero.objectives.heads import Head, Projection, State
-from prefero.objectives.quantities import per_response
+from prefero.objectives.heads import Head, Projection
+from prefero.objectives.quantities import Measured, per_response
 from prefero.objectives.signals import STATE
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, text, tiny_model
@@ -88,7 +88,7 @@ def test_a_checkpoint_holds_the_objective_too(trainer: Make, tmp_path: Path) -> 
 
 def test_an_objective_of_ones_own_takes_its_weights_back(trainer: Make, tmp_path: Path) -> None:
     def own() -> Compare:
-        return Compare(Head(Projection(), State(STATE)) + log_ratio().sum())
+        return Compare(Head(Projection(), Measured(STATE)) + log_ratio().sum())
 
     run = trainer(objective=own())
     run.train()

@@ -36,14 +36,16 @@ def test_gold_is_in_the_class_of_policies():
 
 def test_kernels_read_the_embeddings():
     """κ of a radial kernel is the gap of gold, times 1/σ²: what flipped labels contradict."""
-    from prefero.objectives.heads import State
-    from prefero.objectives.kernels import RadialBasis, Similarity
+    from prefero.objectives.presets.kernels import RadialBasis, Similarity
+    from prefero.objectives.quantities import Measured
     from prefero.objectives.signals import PROMPT_STATE, STATE
 
     experiment = EmbeddedExperiment()
     made = experiment.make(0)
     batch = compared(made, experiment.start(made))
-    kernel = Similarity(RadialBasis(0.5), State(PROMPT_STATE, "reference"), State(STATE, "reference"))(batch)
+    kernel = Similarity(RadialBasis(0.5), Measured(PROMPT_STATE, "reference"), Measured(STATE, "reference"))(
+        batch
+    )
     which, chosen, rejected = made.comparisons.T
     gaps = made.gold[which, chosen] - made.gold[which, rejected]
     assert torch.allclose(kernel[:, 0] - kernel[:, 1], 4 * gaps)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prefero.objectives.heads import Head, State
+from prefero.objectives.heads import Head
+from prefero.objectives.quantities import Measured
 from prefero.objectives.signals import TOKEN_STATES
 from prefero_lab.papers.experiments.token_masks import Masked, TokenMasks
 from prefero_lab.worlds.safety import SAFETY
@@ -61,7 +62,7 @@ class Once(torch.nn.Module):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_the_share_on_the_first_token_is_what_the_mask_puts_there(experiment, made, elsewhere):
-    mask = Head(Once(elsewhere=elsewhere), State(TOKEN_STATES, "reference"))
+    mask = Head(Once(elsewhere=elsewhere), Measured(TOKEN_STATES, "reference"))
     numbers = experiment.measure(made, Masked(made.start.model, mask), 100)
     row = made.rows[0]
     length = len(made.start.tokenizer(row["chosen"]).input_ids)  # one start token here, one end token there

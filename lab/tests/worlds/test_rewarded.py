@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prefero.demo.start import EncoderDecoderRecipe, start_model
-from prefero_lab.worlds.rewarded import REWARDED, single_responses, write
+from prefero.demo.start import start_model
+from prefero_lab.worlds.rewarded import REWARDED, EncoderDecoderRecipe, single_responses, write
 
 PAIRS = [
     {"prompt": f"p{n}", "chosen": f"a{n}", "rejected": f"b{n}", "chosen_score": 1.0 + n, "rejected_score": -n}

@@ -1,9 +1,15 @@
-"""The published methods, as ``prefero methods`` and the generated pages tell of them."""
+"""The published methods, as ``prefero methods`` and the generated pages show them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.errors import PreferoError, nearest
@@ -57,12 +63,11 @@ def overview(
     reference: bool = True,
     generation: bool = True,
 ) -> list[dict[str, Any]]:
-    """One entry a method, by key.
+    """One entry per method, by key; those made for the ``data`` first.
 
-    ``data`` keeps the methods that such data suffice for (kinds of :data:`FEEDBACK`, and :data:`PARTS` of
-    rows that the data have besides), those made for it first; ``paper`` those whose key, citation or title
-    has the text; ``reference=False`` those that read no model but the policy; ``generation=False`` those that
-    sample nothing while they train.
+    ``data`` keeps the methods that such data suffice for (kinds of :data:`FEEDBACK`, further :data:`PARTS` of
+    rows); ``paper`` those whose key, citation or title has the text; ``reference=False`` those that read no
+    model but the policy; ``generation=False`` those that sample nothing while they train.
 
     Raises :class:`PreferoError` for an unknown kind of data.
     """
@@ -73,25 +78,17 @@ def overview(
                 f"{', '.join(FEEDBACK)}; and parts of rows such as group or gold)"
             )
     entries = []
-    for method in sorted(methods().values(), key=lambda method: method.key):
+    for _, method in sorted(methods().items()):
         needs = needs_of(method)
-        carried = method.feedback | extra_parts(method, needs)
+        parts = extra_parts(method, needs)
         if (
             paper.lower() in f"{method.paper} {method.citation} {method.title}".lower()
-            and (not data or suffices(data, carried))
+            and (not data or suffices(data, method.feedback | parts))
             and (generation or "samples" not in method.feedback)
             and (reference or models_of(needs) == {"policy"})
         ):
-            entries.append(
-                {
-                    "key": method.key,
-                    "title": method.title,
-                    "citation": method.citation,
-                    "paper": method.paper,
-                    "feedback": sorted(method.feedback),
-                    "annotations": sorted(extra_parts(method, needs)),
-                }
-            )
+            entry = {name: getattr(method, name) for name in ("key", "title", "citation", "paper")}
+            entries.append(entry | {"feedback": sorted(method.feedback), "annotations": sorted(parts)})
     return sorted(entries, key=lambda entry: not set(data) <= {*entry["feedback"], *entry["annotations"]})
 
 
@@ -118,10 +115,7 @@ def suffices(data: Iterable[str], carried: Collection[str]) -> bool:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Everything there is to say about one method.
-
-    Raises :class:`PreferoError` for an unknown name.
-    """
+    """A method in full. Raises :class:`PreferoError` for an unknown name."""
     method = find(name)
     needs = needs_of(method)
     return {
@@ -152,7 +146,6 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def unwrapped(text: str) -> str:
-    """Paragraphs without the line breaks that the source has."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
@@ -189,3 +182,107 @@ def needs_in_words(needs: Needs) -> dict[str, Any]:
         "views": {name: needs_in_words(view) for name, view in needs.views.items()},
         "whole_step": not needs.exact,
     }
+
+
+WIDE = 110
+"""Columns of a terminal from which on the paper has room."""
+
+
+def table(entries: list[dict[str, Any]], width: int) -> RenderableType:
+    """One line a method on a terminal of that many columns; what it is gives way first."""
+    rows = [
+        (entry["key"], entry["title"], ", ".join([*entry["feedback"], *entry["annotations"]]),
+         _authors(entry["citation"]))
+        for entry in entries
+    ]  # fmt: skip
+    headings = ["method", "what it is", "data", "paper"][: 4 if width >= WIDE else 3]
+    widths = [max([len(heading), *(len(row[at]) for row in rows)]) for at, heading in enumerate(headings)]
+    widths[2:] = [min(wanted, width // 4) for wanted in widths[2:]]
+    widths[1] = max(min(widths[1], width - widths[0] - sum(widths[2:]) - 2 * len(widths)), 10)
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading, style, columns in zip(headings, ("cyan", "", "", "dim"), widths, strict=False):
+        grid.add_column(heading, style=style, width=columns, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        grid.add_row(*row[: len(headings)])
+    count = f"{len(entries)} method{'' if len(entries) == 1 else 's'}"
+    footer = Text(f"\n{count}. prefero methods NAME shows equation, knobs and data of one.", style="dim")
+    return Group(grid, footer)
+
+
+def _authors(citation: str) -> str:
+    """A citation up to its year."""
+    match = re.match(r".*?\b\d{4}\b", citation)
+    return match.group() if match else citation
+
+
+def page(entry: Mapping[str, Any]) -> RenderableType:
+    heading = Text.assemble((entry["key"], "bold cyan"), "  ", (entry["title"], "bold"))
+    parts: list[RenderableType] = [heading]
+    if entry["description"]:
+        parts.append(Text(entry["description"]))
+    parts.append(Padding(Text(entry["equation"], style="bold"), (1, 0, 1, 4)))
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    if entry["citation"]:
+        facts.add_row("paper", Text(entry["citation"]))
+    facts.add_row("data", Text("\n".join(entry["data"])))
+    for label, content in _needs_rows(entry["needs"]):
+        facts.add_row(label, Text(content))
+    if entry["aliases"]:
+        facts.add_row("also called", ", ".join(entry["aliases"]))
+    if entry["equals"]:
+        facts.add_row("equals", Text("\n".join(map(special_case, entry["equals"]))))
+    if entry["special_cases_of"]:
+        facts.add_row("special case of", Text("\n".join(map(special_case, entry["special_cases_of"]))))
+    for name in ("relatives", "pitfalls"):
+        if entry[name]:
+            facts.add_row(name, Text(entry[name]))
+    parts += [facts, _knobs(entry["parameters"])]
+    if entry["settings"]:
+        parts.append(_settings(entry["settings"]))
+    return Group(*parts)
+
+
+def special_case(equal: Mapping[str, Any]) -> str:
+    """``dpo at alpha = 0.0``."""
+    at, given = (
+        ", ".join(f"{name} = {value}" for name, value in equal.get(which, {}).items())
+        for which in ("at", "given")
+    )
+    return equal["method"] + (f" ({given})" if given else "") + (f" at {at}" if at else "")
+
+
+def _needs_rows(needs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("responses", ", ".join(needs["responses"])), ("models", ", ".join(needs["models"]))]
+    if needs["signals"]:
+        rows.append(("measured too", "\n".join(needs["signals"])))
+    for name, column in needs["columns"].items():
+        rows.append((f"column {name}", f"{column['meaning']} (fields: {', '.join(column['fields'])})"))
+    if needs["views"]:
+        rows.append(("also scored", ", ".join(f"{view} view of the examples" for view in needs["views"])))
+    if needs["whole_step"]:
+        rows.append(("step", "the loss is taken over the whole optimizer step at once"))
+    return rows
+
+
+def _knobs(parameters: list[dict[str, Any]]) -> RenderableType:
+    if not parameters:
+        return Text("\nno knobs", style="dim")
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", title_justify="left")
+    for heading in ("knob", "default", "may be"):
+        grid.add_column(heading, overflow="fold")
+    for one in parameters:
+        default = "must be given" if one["required"] else str(one["default"])
+        allowed = " | ".join(map(str, one["choices"])) if one["choices"] else one["range"] or ""
+        grid.add_row(Text(one["name"], style="cyan"), Text(default), Text(allowed))
+    return Padding(grid, (1, 0, 0, 0))
+
+
+def _settings(settings: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    grid.add_column("published for", no_wrap=True)
+    grid.add_column("settings", overflow="fold")
+    for name, values in settings.items():
+        grid.add_row(Text(name), Text(", ".join(f"{key}={value}" for key, value in values.items())))
+    return Padding(grid, (1, 0, 0, 0))

@@ -34,11 +34,8 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def work(*, resume: str = "") -> Iterator[Console]:
-    """Around the part of a command that computes: whatever libraries print there goes to stderr.
-
-    Yields the console for progress. What the command has to say at the end goes to :func:`show`. Ctrl-C ends
-    the command with exit code 130; ``resume`` says how to go on, unless what was interrupted says it itself.
-    """
+    """Around the part of a command that computes: yields the console for progress, and what libraries print
+    goes to stderr. Ctrl-C ends the command with exit code 130; ``resume`` says how to resume."""
     try:
         with redirect_stdout(sys.stderr):
             yield console(stderr=True)

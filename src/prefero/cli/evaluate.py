@@ -19,45 +19,31 @@ def evaluate(
     judge: Annotated[
         str,
         typer.Option(
-            "--judge",
-            help="module:function, a reward model, a run whose reward judges, or a file of judgements.",
-            show_default=False,
+            help="module:function, a reward model, a run whose reward judges, or a file of judgements."
         ),
     ] = "",
     data: Annotated[
-        str | None,
-        typer.Option("--data", help="Prompts: any preference data, or rows of prompts.", show_default=False),
+        str | None, typer.Option(help="Prompts: any preference data, or rows of prompts.")
     ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
-            "--baseline",
             help="The model to win against, or 'chosen' for the data's own responses.",
             show_default="the reference, else chosen",
         ),
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="The model to measure the divergence from.", show_default=False),
-    ] = None,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, help="At most so many prompts.")] = 256,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Responses to each prompt.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest response.")] = 128,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the samples.")] = 0,
+    reference: Annotated[str | None, typer.Option(help="The model to measure the divergence from.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="At most so many prompts.")] = 256,
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     anchors: Annotated[
         Path | None,
-        typer.Option(
-            "--anchors",
-            help="AlpacaEval's df_gamed.csv: length-controlled win rates as on its leaderboard.",
-            show_default=False,
-        ),
+        typer.Option(help="AlpacaEval's df_gamed.csv: length-controlled win rates as on its leaderboard."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for evaluation.json and judgements.jsonl."),
+        Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json and judgements.jsonl.")
     ] = None,
     as_json: Json = False,
 ) -> None:

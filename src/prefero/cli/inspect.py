@@ -1,4 +1,4 @@
-"""``prefero inspect``: what preference data will do, before a GPU is spent on them."""
+"""``prefero inspect``: checks of preference data before a model is trained on them."""
 
 from __future__ import annotations
 
@@ -16,46 +16,38 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    data: Annotated[
-        str, typer.Argument(help="Preference data: a file, a folder or a hub name.", show_default=False)
-    ],
+    data: Annotated[str, typer.Argument(help="Preference data: a file, a folder or a hub name.")],
     eval_data: EvalData = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="The model to be aligned: what it makes of the data.", show_default=False),
+        str | None, typer.Option(help="The model to be aligned, for the checks that need it.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="How many pairs the model scores.")] = 256,
-    dtype: Annotated[str, typer.Option(help="What the model's weights are read as.")] = "float32",
+    rows: Annotated[int, typer.Option(help="Number of pairs that the model scores.")] = 256,
+    dtype: Annotated[str, typer.Option(help="Data type of the model's weights.")] = "float32",
     max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and response, to see what it cuts off.", show_default=False),
+        int | None, typer.Option(help="Limit in tokens of prompt and response, for the check of truncation.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "train",
-    eval_split: Annotated[str, typer.Option(help="Which split of the held-out data.")] = "test",
+    split: Annotated[str, typer.Option(help="The split of the data, where there are several.")] = "train",
+    eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
     format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="How many rows at most.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(help="Largest number of rows to read.")] = None,
     without: Annotated[
-        str,
-        typer.Option(help="Findings whose rows are left out of what is saved, separated by commas."),
+        str, typer.Option(help="Findings whose rows are not saved, separated by commas.")
     ] = "",
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Save the rows that are left, as JSON lines.", show_default=False),
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the remaining rows as JSON lines.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The HTML page to write.", show_default="NAME-inspection.html"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws what is sampled.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is sampled.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Look at preference data before a model is trained on them: what to fix, and how.
+    """Inspect preference data before training: problems, and how to fix them.
 
-    Repetitions, contradictions, leaks, noise, length, style: one HTML page, ordered by what matters.
+    Repetitions, contradictions, leaks, noise, length, style: one HTML page, in order of importance.
     """
     keys = [key.strip() for key in without.split(",") if key.strip()]
     if bool(keys) != (save is not None):
-        raise PreferoError("--without and --save go together: the findings to leave out, and where to save")
+        raise PreferoError("--without and --save go together: the findings to leave out, and the file")
     from prefero.doctor.commands import writable
     from prefero.doctor.inspection import inspect as look
     from prefero.doctor.page import summary, write
@@ -76,7 +68,7 @@ def inspect(
             format=format,
             limit=limit,
             seed=seed,
-            progress=lambda name: status.update(f"looking at {name}"),
+            progress=lambda name: status.update(f"checking {name}"),
         )
         if save is not None:
             outcome |= {"saved": str(save), "saved_rows": inspection.save(save, without=keys)}

@@ -1,9 +1,8 @@
-"""Commands and worlds of the laboratory (the distribution ``prefero-lab``), found as entry points.
+"""Commands and worlds of the laboratory (the distribution ``prefero-lab``), which the library never imports.
 
-The library never imports the laboratory. A distribution adds a command in the group ``prefero.commands``
-(name → a function that typer reads), and a world in the group ``prefero.worlds``: name → a function that
-takes the rest of the command line, writes a start model and rows, and returns their folder. The first line of
-its docstring describes the world.
+A distribution adds commands in the entry-point group ``prefero.commands`` (name → a function that typer
+reads), and worlds in ``prefero.worlds``: name → a function that takes the rest of the command line, writes a
+start model and rows, and returns their folder. The first line of its docstring describes the world.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register the commands of other distributions. A command of the laboratory that is not installed, or of
-    another version of it, answers with how to install it."""
+    """Register the commands of other distributions; one that cannot be loaded says how to install it."""
     installed = _entries("prefero.commands")
     for name in sorted({*COMMANDS, *installed}):
         try:
@@ -67,7 +65,6 @@ def world(
         typer.Argument(
             metavar="FOLDER OPTIONS",
             help="Folder to write to, and options of the world: prefero world NAME --help.",
-            show_default=False,
         ),
     ] = None,
     help: Annotated[

@@ -1,23 +1,20 @@
-"""The ``prefero`` command: its subcommands, and how errors end it."""
+"""The ``prefero`` command: its subcommands, the short ones in full, and how errors end it."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prefero.cli.compare import compare
-from prefero.cli.console import complain
-from prefero.cli.demo import demo
+from prefero.cli.console import Json, complain, console, show, work
 from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
-from prefero.cli.methods import methods
 from prefero.cli.preview import preview
-from prefero.cli.report import report
-from prefero.cli.train import train
+from prefero.cli.train import compare, train
 from prefero.errors import PreferoError
 
 USER_MISTAKE = 2
@@ -54,14 +51,71 @@ def prefero(
         print(context.get_help())
 
 
-app.command()(preview)
-app.command()(inspect)
-app.command()(train)
-app.command()(compare)
-app.command()(methods)
-app.command()(demo)
-app.command()(evaluate)
-app.command()(report)
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, by its key.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only methods that such data suffice for: pairs, lists, unpaired, ties, scores, steps, "
+            "spans, or the name of a column or field. Repeat it for data of several kinds."
+        ),
+    ] = None,
+    paper: Annotated[
+        str, typer.Option(help="Only methods of this paper: author, year, arXiv number, title or key.")
+    ] = "",
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="Only methods that need no reference model.")
+    ] = False,
+    no_generation: Annotated[
+        bool, typer.Option("--no-generation", help="Only methods that sample nothing while they train.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the methods; with NAME its equation, paper, knobs, and the data it takes."""
+    from prefero.cli.catalogue import describe, overview, page, table
+
+    if name is None:
+        entries = overview(
+            data=data or (), paper=paper, reference=not no_reference, generation=not no_generation
+        )
+        show(entries, lambda: table(entries, console().width), as_json=as_json)
+    else:
+        entry = describe(name)
+        show(entry, lambda: page(entry), as_json=as_json)
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for models, data and the report.")
+    ] = Path("demo"),
+    as_json: Json = False,
+) -> None:
+    """Align a small model with DPO, IPO and SimPO on written reviews, and compare the results."""
+    from prefero.demo.demonstration import run
+
+    with work() as progress:
+        demonstration = run(output, console=progress)
+    show(demonstration.as_dict(), demonstration.table, as_json=as_json)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a comparison.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The HTML file to write.", show_default="RUN/report.html"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about RUN: settings, data, curves, monitors, samples."""
+    from prefero.report.page import render
+
+    with work():
+        page = render(run, output)
+    show({"report": str(page)}, lambda: f"[bold]Report[/bold]  {page}", as_json=as_json)
+
+
+for command in (preview, inspect, train, compare, methods, demo, evaluate, report):
+    app.command()(command)
 app.command(context_settings={**ANY_ARGUMENTS, "help_option_names": []})(world)
 add_commands(app)
 

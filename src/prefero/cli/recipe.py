@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ def load_yaml(text: str) -> Any:
 
 
 def split_arguments(arguments: Iterable[str]) -> tuple[Path | None, list[str]]:
-    """The recipe and the ``key=value`` overrides among the positional arguments, in any order.
-
-    Raises :class:`PreferoError` if there is more than one recipe.
-    """
+    """The recipe, at most one (:class:`PreferoError`), and the ``key=value`` among the positional
+    arguments."""
     recipes: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
@@ -71,10 +70,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def parse_override(argument: str) -> tuple[str, Any]:
-    """The dotted key and the value, read as YAML, of ``key=value``.
-
-    Raises :class:`PreferoError` for an argument of another shape.
-    """
+    """The dotted key and the value, read as YAML, of ``key=value``, or :class:`PreferoError`."""
     key, equals, text = argument.partition("=")
     if not equals or not all(key.strip().split(".")):
         raise PreferoError(f"{argument!r} is not key=value, such as objective.beta=0.1")
@@ -91,8 +87,7 @@ SHORT_FORMS = {"model": "name", "data": "train", "objective": "method", "referen
 def current_overrides(
     settings: Iterable[tuple[str, Any]], tell: Callable[[str], object]
 ) -> list[tuple[str, Any]]:
-    """Dotted keys and values in which those of ``training`` have their current names; ``tell`` as for
-    :func:`~prefero.training.vocabulary.current_names`."""
+    """Dotted keys and values, those of ``training`` under their current names; ``tell`` reports old ones."""
     others: list[tuple[str, Any]] = []
     training: dict[str, Any] = {}
     for key, value in settings:
@@ -108,18 +103,12 @@ def current_overrides(
 
 
 def override(recipe: Mapping[str, Any], settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """``recipe`` with every dotted key set to its value.
-
-    Raises :class:`PreferoError` for a key that reaches into a plain value.
-    """
-    result = _copy(recipe)
+    """``recipe`` with every dotted key set; :class:`PreferoError` for a key that reaches into a plain
+    value."""
+    result = deepcopy(dict(recipe))
     for key, value in settings:
         _set(result, key.split("."), value)
     return result
-
-
-def _copy(value: Any) -> Any:
-    return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def _set(recipe: dict[str, Any], path: list[str], value: Any) -> None:

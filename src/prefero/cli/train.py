@@ -1,4 +1,4 @@
-"""``prefero train``: align one model with one method."""
+"""``prefero train`` and ``prefero compare``: align a model with one method, or with several."""
 
 from __future__ import annotations
 
@@ -11,28 +11,18 @@ import typer
 import prefero
 from prefero.cli.console import Json, complain, is_main_process, show, work
 from prefero.cli.recipe import current_overrides, override, parse_override, read_recipe, split_arguments
+from prefero.errors import PreferoError
 from prefero.training.vocabulary import current_names
 
 if TYPE_CHECKING:
     from prefero.training.config import TrainConfig
 
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="The model to align: a hub name or a folder.", show_default=False),
-]
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="Preference data: a file, a folder or a hub name.", show_default=False),
-]
+Model = Annotated[str | None, typer.Option(help="The model to align: a hub name or a folder.")]
+Data = Annotated[str | None, typer.Option(help="Preference data: a file, a folder or a hub name.")]
 EvalData = Annotated[
-    str | None,
-    typer.Option(
-        "--eval-data",
-        help="Held-out data, read alike; or a share to hold out, such as 0.1.",
-        show_default=False,
-    ),
+    str | None, typer.Option(help="Held-out data, read alike; or a share to hold out, such as 0.1.")
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.")]
 
 
 def configuration(
@@ -44,10 +34,8 @@ def configuration(
     method: str | None = None,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """The settings of a command line: those of the recipe, then the flags, then ``key=value``.
-
-    A method named by flag has its own defaults: arguments in the recipe are those of the recipe's method.
-    """
+    """The settings of a command line: the recipe, then the flags, then ``key=value``. A method named by flag
+    has its own defaults: arguments in the recipe are those of the recipe's method."""
     recipe, overrides = split_arguments(arguments)
     settings = read_recipe(recipe) if recipe else {}
     if isinstance(settings.get("training"), dict):
@@ -78,8 +66,7 @@ def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *
     """Check the settings, ``run`` with progress on stderr, write the report, and show the results."""
     config = prefero.TrainConfig.parse(settings)
     with work(resume=RESUME) as progress:
-        from prefero.cli.outcome import in_words, of_folder
-        from prefero.cli.progress import training_progress
+        from prefero.cli.runs import in_words, of_folder, training_progress
         from prefero.models.head import keep_freed_memory
 
         keep_freed_memory()  # this process has nothing else to do
@@ -100,10 +87,7 @@ def train(
     model: Model = None,
     data: Data = None,
     eval_data: EvalData = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", help="The method, as 'prefero methods' lists them.", show_default=False),
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="The method, as 'prefero methods' lists them.")] = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -117,3 +101,23 @@ def train(
         arguments or [], model=model, data=data, eval_data=eval_data, method=method, output=output
     )
     carry_out(settings, lambda config: prefero.train(config), as_json=as_json)
+
+
+def compare(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Methods to compare, separated by commas.")] = "",
+    model: Model = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Align the same model with several methods, and compare the results."""
+    keys = [key.strip() for key in methods.split(",") if key.strip()]
+    if not keys:
+        raise PreferoError("name the methods to compare, such as --methods dpo,simpo,ipo")
+    settings = configuration(arguments or [], model=model, data=data, eval_data=eval_data, output=output)
+    carry_out(settings, lambda config: prefero.compare(config, keys), as_json=as_json)

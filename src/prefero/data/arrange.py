@@ -1,8 +1,5 @@
-"""Examples as an objective reads them: pairs, labelled responses or ranked lists, and views of the same.
-
-Annotations that others imply are derived here (a rank from scores, a label from roles); a missing one is an
-error before any training. A view has the same examples under other prompts or with other responses.
-"""
+"""Examples as an objective reads them: pairs, labelled responses or ranked lists, and views of the same. What
+the data lack and nothing implies is an error before any training."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.examples import Example, Examples, Response
-from prefero.data.schema import GIVEN, OTHER_RESPONSES, SCHEMA
+from prefero.data.examples import Example, Examples, Response, Text
+from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.data.spans import annotated
 from prefero.data.trie import Cell, TokenExample, common
 from prefero.errors import PreferoError, nearest
@@ -36,22 +33,21 @@ def arrange(
 
     ``()`` keeps all responses as unnamed candidates. ``("chosen", "rejected")`` asked of a list takes its
     best and its worst response by score, rank or label, the earlier of equals; a list whose best is no better
-    than its worst is dropped. An example that its annotators called a tie is dropped unless ``tie`` or
+    than its worst is dropped. So is an example that its annotators called a tie, unless ``tie`` or
     ``preference`` is among the columns. ``Examples.dropped`` counts both. Arranging twice changes nothing.
 
     Annotations of tokens stay spans of the text until it is tokenised; one span that says something for the
     column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
-    roles or labels, equal ones sharing a place; ``tie`` from ``preference`` or from the two scores of a
-    pair.
+    roles or labels, equal ones sharing a place; ``tie`` from ``preference`` or the two scores of a pair.
 
-    Raises:
-        PreferoError: a role or a column that neither the data have nor anything implies, naming the fields
-            that would fill it; or nothing is left. ``for_method`` is named in it.
+    Raises :class:`PreferoError` where nothing is left, and for a role or a column that neither the data have
+    nor anything implies, naming the fields that would fill it and ``for_method``.
     """
-    asker = f"method {for_method!r}" if for_method else "the objective"
     for name in columns:
         if name not in SCHEMA:
-            raise PreferoError(f"{asker} asks for the unknown column {name!r}{nearest(name, SCHEMA)}.")
+            raise PreferoError(
+                f"{asker_of(for_method)} asks for the unknown column {name!r}{nearest(name, SCHEMA)}."
+            )
     wanted = [name for name in sorted(columns) if name in GIVEN]
     keeps_ties = bool({"tie", "preference"} & set(wanted))
     given = examples if isinstance(examples, Examples) else Examples(examples)
@@ -61,7 +57,7 @@ def arrange(
         if example.columns.get("tie") and not keeps_ties:
             dropped["ties"] += 1
             continue
-        responses = _responses(example, roles, asker)
+        responses = _responses(example, roles, for_method)
         # A pair that the data name is taken at its word; one taken from a list has to prefer something.
         from_list = roles == PAIR and not set(PAIR) <= set(example.roles)
         if from_list and not keeps_ties and worth(responses[0]) == worth(responses[1]):
@@ -69,11 +65,18 @@ def arrange(
             continue
         if responses is not example.responses:
             example = replace(example, responses=responses)
-        kept.append(_with_columns(example, wanted, asker) if wanted else example)
+        kept.append(_with_columns(example, wanted, for_method) if wanted else example)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
-        raise PreferoError(f"{given.name or 'the data'}: no example is left for {asker}: {reasons}.")
+        raise PreferoError(
+            f"{given.name or 'the data'}: no example is left for {asker_of(for_method)}: {reasons}."
+        )
     return replace(given, items=kept, dropped=dict(dropped))
+
+
+def asker_of(method: str) -> str:
+    """The name in messages of whoever reads the data."""
+    return f"method {method!r}" if method else "the objective"
 
 
 def worth(response: Response) -> float | None:
@@ -86,7 +89,7 @@ def worth(response: Response) -> float | None:
     return columns.get("label")
 
 
-def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Response, ...]:
+def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[Response, ...]:
     if not roles or roles == example.roles:
         return example.responses
     by_role = {response.role: response for response in example.responses}
@@ -104,8 +107,8 @@ def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Re
     if known_others and set(PAIR) & set(by_role):
         fields = "; ".join(f"{other.field!r} ({other.meaning})" for other in known_others)
         raise PreferoError(
-            f"{example.origin or 'an example'}: {asker} needs another response, in the field {fields}; a row "
-            f"that has it: {known_others[0].sample}. Nothing has been trained."
+            f"{example.origin or 'an example'}: {asker_of(method)} needs another response, in the field "
+            f"{fields}; a row that has it: {known_others[0].sample}. Nothing has been trained."
         )
     missing = " and ".join(absent)
     count = len(example.responses)
@@ -114,24 +117,24 @@ def _responses(example: Example, roles: tuple[str, ...], asker: str) -> tuple[Re
     else:
         found = f"has {count} responses that nothing tells apart: give them scores, ranks or labels"
     raise PreferoError(
-        f"{example.origin or 'an example'}: {asker} needs the {missing} response, and this row {found}. "
-        "Nothing has been trained."
+        f"{example.origin or 'an example'}: {asker_of(method)} needs the {missing} response, and this row "
+        f"{found}. Nothing has been trained."
     )
 
 
-def _with_columns(example: Example, wanted: Sequence[str], asker: str) -> Example:
+def _with_columns(example: Example, wanted: Sequence[str], method: str) -> Example:
     columns = dict(example.columns)
     responses = example.responses
     for name in wanted:
         if SCHEMA[name].axes == "example response token":
             if not annotated(responses, name):
-                _missing(example, name, asker)
+                _missing(example, name, method)
         elif SCHEMA[name].axes != "example response":
             if name not in columns:
                 value = _tie(example) if name == "tie" else None
-                columns[name] = _missing(example, name, asker) if value is None else value
+                columns[name] = _missing(example, name, method) if value is None else value
         elif not all(name in response.columns for response in responses):
-            values = _derived(responses, name) or _missing(example, name, asker)
+            values = _derived(responses, name) or _missing(example, name, method)
             responses = tuple(
                 replace(response, columns={**response.columns, name: value})
                 for response, value in zip(responses, values, strict=True)
@@ -159,12 +162,13 @@ def _derived(responses: tuple[Response, ...], name: str) -> list[Any] | None:
     return None
 
 
-def _missing(example: Example, name: str, asker: str) -> Any:
+def _missing(example: Example, name: str, method: str) -> Any:
     spec = SCHEMA[name]
     has = sorted({*example.columns, *(column for r in example.responses for column in r.columns)})
     raise PreferoError(
-        f"{asker} needs the column {name!r} ({spec.meaning}), and {example.origin or 'an example'} does not "
-        f"have it (annotations it has: {', '.join(has) or 'none'}). Fields that fill it: "
+        f"{asker_of(method)} needs the column {name!r} ({spec.meaning}), and "
+        f"{example.origin or 'an example'} does not have it (annotations it has: "
+        f"{', '.join(has) or 'none'}). Fields that fill it: "
         f"{', '.join(spec.fields)}; a row that has it: {spec.sample}. Nothing has been trained."
     )
 
@@ -175,15 +179,11 @@ View = Callable[[Sequence[TokenExample], int | None, int], list[tuple[Cell, ...]
 
 def mismatched(examples: Sequence[TokenExample], max_length: int | None, seed: int) -> list[tuple[Cell, ...]]:
     """Every prompt with the responses of another example: KTO estimates its baseline on such pairs
-    (Ethayarajh et al., 2024, section 4.1).
+    (Ethayarajh et al., 2024, section 4.1). Raises :class:`PreferoError` for one example alone.
 
-    Which example lends its responses is one cycle through the whole data set, drawn with ``seed``: no example
-    keeps its own, each is lent once, and the view never changes, so that its reference scores can be cached.
-    An example with more responses than its lender repeats them. A response is cut at its end where it does
-    not fit behind the prompt.
-
-    Raises:
-        PreferoError: there is one example alone.
+    Which example lends its responses is one cycle through the whole data set, drawn with ``seed``: none keeps
+    its own, each is lent once, and the view never changes, so that reference scores can be cached. An example
+    with more responses than its lender repeats them. A response is cut where it does not fit.
     """
     if len(examples) < 2:
         raise PreferoError("Mismatched prompts and responses need two examples or more; there is one alone.")
@@ -193,9 +193,7 @@ def mismatched(examples: Sequence[TokenExample], max_length: int | None, seed: i
         for position, cell in enumerate(example.cells):
             lent = examples[lender].cells[position % len(examples[lender].cells)]
             room = None if max_length is None else max_length - len(cell.context)
-            cells.append(
-                Cell(cell.context, lent.response[:room], None if lent.scored is None else lent.scored[:room])
-            )
+            cells.append(replace(lent, context=cell.context).cut(room))
         view.append(tuple(cells))
     return view
 
@@ -211,8 +209,7 @@ def one_cycle(count: int, seed: int) -> NDArray[np.int64]:
 def with_prompt(
     examples: Sequence[TokenExample], max_length: int | None, seed: int
 ) -> list[tuple[Cell, ...]]:
-    """The whole text as the response, from its second token on, the first that is predicted; images are not
-    scored."""
+    """The whole text as the response, from its second token on, the first predicted one, without images."""
     view = []
     for example in examples:
         cells = []
@@ -229,11 +226,7 @@ def with_prompt(
 
 def unprompted(examples: Sequence[TokenExample], max_length: int | None, seed: int) -> list[tuple[Cell, ...]]:
     """Every response without its prompt: after the tokens that all prompts of the data begin and end with,
-    the template of an empty prompt.
-
-    Raises:
-        PreferoError: the prompts share no token, so that a response's first token would have none before it.
-    """
+    the template of an empty prompt. Raises :class:`PreferoError` where the prompts share no token."""
     contexts = [cell.context for example in examples for cell in example.cells]
     first = contexts[0]
     start = min(common(first, context) for context in contexts)
@@ -254,3 +247,29 @@ VIEWS: Mapping[str, View] = {
     "with_prompt": with_prompt,
     "unprompted": unprompted,
 }
+
+
+def prompt_of(example: Example, view: str, method: str) -> Text:
+    """The prompt that a row has for a view of :data:`prefero.data.schema.OTHER_PROMPTS`. Raises
+    :class:`PreferoError` where it has none, and for an unknown view."""
+    if view in example.prompts:
+        return example.prompts[view]
+    if view not in OTHER_PROMPTS:
+        known = [*VIEWS, *OTHER_PROMPTS]
+        raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
+    part = OTHER_PROMPTS[view]
+    raise PreferoError(
+        f"{example.origin or 'an example'}: {asker_of(method)} reads the responses under another prompt too, "
+        f"in the field {part.field!r} ({part.meaning}); a row that has it: {part.sample}. Nothing has been "
+        "trained."
+    )
+
+
+def with_view(
+    examples: Sequence[TokenExample], view: str, cells: Sequence[tuple[Cell, ...]], places: Sequence[int]
+) -> list[TokenExample]:
+    """The examples with one more view: the cells at these places of theirs, or all."""
+    return [
+        replace(example, views={**example.views, view: tuple(own[place] for place in places) or own})
+        for example, own in zip(examples, cells, strict=True)
+    ]

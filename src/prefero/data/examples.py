@@ -53,8 +53,8 @@ class Span:
     """Part of a response: a reasoning step, segment, turn, key phrase or difference.
 
     ``start`` and ``end`` are character offsets into what the response says (:func:`spoken`), end exclusive.
-    ``index`` tells which step or segment it is, from 1. ``scores`` are numbers that people or judges gave it:
-    ``score``, ``weight``, ``image_weight``.
+    ``index`` tells which step or segment it is, from 1. ``scores`` are ``score``, ``weight``,
+    ``image_weight``.
     """
 
     start: int
@@ -95,8 +95,7 @@ class Example:
     for the prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
 
     ``votes`` are single preferences for the chosen response, by annotator: 1, 0, or 0.5 for a tie.
-    ``chosen_second`` tells that the annotators saw the chosen response as the second one: a vote for the
-    response that stood first is then 0.
+    ``chosen_second`` tells that the annotators saw the chosen response as the second one.
     """
 
     prompt: Text
@@ -145,11 +144,8 @@ class Examples(Sequence[Example]):
         return self.items[index]
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Examples, Examples]:
-        """Two parts: the larger to train on, and ``share`` of the examples, drawn with ``seed``, held out.
-
-        Examples with the same prompt, images included, stay together, so that no prompt is on both sides;
-        both keep their order.
-        """
+        """Two parts in order: the larger to train on, and ``share`` of the examples, drawn with ``seed``,
+        held out. Examples with the same prompt, images included, stay together."""
         by_prompt: dict[str, list[int]] = {}
         for position, example in enumerate(self.items):
             seen = [image.identity for image in example.images.get("", ())]

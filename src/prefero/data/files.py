@@ -60,8 +60,7 @@ def load_rows(source: Source, *, split: str = "train") -> Rows:
     ``source`` is a file (``.jsonl``, ``.json``, ``.csv``, each also as ``.gz``, or ``.parquet``), a folder
     written by ``save_to_disk`` or holding ``{split}.jsonl`` and the like, a ``datasets.Dataset`` or
     ``DatasetDict``, any iterable of mappings, or a name on the Hugging Face hub (``"owner/name"``, with a
-    configuration ``"owner/name:config"``). ``split`` chooses among the splits of a source that has several;
-    a single file has none and ignores it.
+    configuration ``"owner/name:config"``). ``split`` chooses among several; a single file ignores it.
 
     Raises:
         PreferoError: the source is missing, empty, cut off or not what its ending says. A single row that
@@ -142,8 +141,8 @@ def _of_hub(name: str, split: str, path: Path) -> Rows:
 
 
 def _of_dataset(dataset: Any, name: str) -> Rows:
-    """The rows of a ``datasets.Dataset``, its images as they are stored: decoded all at once they would fill
-    the memory."""
+    """The rows of a ``datasets.Dataset``, with images as they are stored: decoded they would fill the
+    memory."""
     import datasets
 
     for column, feature in (getattr(dataset, "features", None) or {}).items():
@@ -180,11 +179,8 @@ def ending(path: Path) -> str:
 
 
 def read_file(path: Path) -> Iterator[Row]:
-    """The rows of a file.
-
-    Raises:
-        PreferoError: the file is empty, cut off, or not what its ending says.
-    """
+    """The rows of a file. Raises :class:`PreferoError` if it is empty, cut off, or not what its ending
+    says."""
     kind = ending(path)
     if path.stat().st_size == 0:
         raise PreferoError(f"{path}: the file is empty (0 bytes). Expected one row of data at least.")
@@ -257,8 +253,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """An array of objects, an object of equally long lists, an object with one list of objects, or JSON lines
-    (perhaps one alone) under the wrong name."""
+    """An array of objects, an object of equally long lists, one with a list of objects, or JSON lines."""
     text = _text(path)
     start = _skip_space(text, 0)
     if start == len(text):

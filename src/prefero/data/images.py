@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
-import torch
-from jaxtyping import Int
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -60,60 +57,11 @@ def keys_of(ids: Tensor | Ids) -> Tensor | Ids:
     return (~ids >> PLACE_BITS) * (ids < 0) - 1 * (ids >= 0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageBatch:
-    """The distinct images of a micro-batch: their ``keys`` in order, with the number of tokens and the arrays
-    of each."""
-
-    keys: Int[Tensor, "image"]
-    counts: Int[Tensor, "image"]
-    arrays: tuple[Arrays, ...]
-
-    @classmethod
-    def of(cls, ids: Iterable[Ids], arrays: Mapping[int, Arrays]) -> ImageBatch | None:
-        """The images among ``ids`` with their arrays; None where there is none.
-
-        Raises :class:`PreferoError` where an image is not among the arrays.
-        """
-        tokens = np.unique(np.concatenate([row[row < 0] for row in ids]))
-        keys, counts = np.unique(keys_of(tokens), return_counts=True)
-        if not len(keys):
-            return None
-        if missing := set(keys.tolist()) - set(arrays):
-            raise PreferoError(
-                f"{len(missing)} of the {len(keys)} images of a micro-batch were not given to pack(): read "
-                "the data with the kind of vision-language models, which keeps them"
-            )
-        return cls(torch.from_numpy(keys), torch.from_numpy(counts), tuple(arrays[int(key)] for key in keys))
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
-        return ImageBatch(
-            self.keys.to(device, non_blocking=non_blocking),
-            self.counts.to(device, non_blocking=non_blocking),
-            tuple(
-                {name: array.to(device, non_blocking=non_blocking) for name, array in arrays.items()}
-                for arrays in self.arrays
-            ),
-        )
-
-    def places(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "token"]:
-        """The positions of the image tokens among ``ids``, in their order, among the tokens of all images."""
-        tokens = ids[ids < 0]
-        starts = self.counts.cumsum(0) - self.counts
-        return starts[torch.searchsorted(self.keys, keys_of(tokens))] + (~tokens & (MOST_TOKENS - 1))
-
-    def shown(self, ids: Int[Tensor, "*shape"]) -> list[int]:
-        """The numbers of the images whose first token is among ``ids``, in the order in which they are."""
-        first = ids[(ids < 0) & ((~ids & (MOST_TOKENS - 1)) == 0)]
-        return torch.searchsorted(self.keys, keys_of(first)).tolist()
-
-
 class ImagePrompts:
     """Prompts with images, as a processor encodes them.
 
     ``placeholder`` is the token that stands for a part of an image in the model's input. ``known`` has, by
-    key, the images that prompts have shown so far: mostly one each, several where the processor does not read
-    them as it does each alone.
+    key, the images that prompts have shown: mostly one each, several where the processor reads them together.
     """
 
     def __init__(self, processor: Any, placeholder: int) -> None:
@@ -133,10 +81,6 @@ class ImagePrompts:
         return template.apply_chat_template([_in_parts(turn) for turn in turns], **options)
 
     @property
-    def _name(self) -> str:
-        return type(self.processor).__name__
-
-    @property
     def mark(self) -> str:
         """The mark in a text where an image stands."""
         return self.processor.image_token
@@ -144,9 +88,8 @@ class ImagePrompts:
     def context(self, text: str, images: Pictures, origin: str) -> Ids:
         """The ids of a prompt, those of images below 0.
 
-        Raises:
-            PreferoError: the text has not as many marks as images, an image cannot be opened, or the
-                processor refuses them.
+        Raises :class:`PreferoError` for a text that has not as many marks as images, an image that cannot be
+        opened, and what the processor refuses.
         """
         marks = text.count(self.mark)
         if not marks:
@@ -174,8 +117,8 @@ class ImagePrompts:
         return ids
 
     def _layout(self, text: str, images: Sequence[Image.Image], origin: str) -> tuple[Ids, tuple[int, ...]]:
-        """The ids with placeholders, and how many of them each image has: the same for all images of these
-        sizes. One number alone, where the processor does not read them as it does each by itself."""
+        """The ids with placeholders and how many each image has, the same for all images of these sizes; one
+        number alone, where the processor does not read each by itself."""
         sizes = tuple(image.size for image in images)
         if (text, sizes) not in self._layouts:
             ids = self._processed(text, images, origin)
@@ -183,8 +126,8 @@ class ImagePrompts:
             total = int((ids == self.placeholder).sum())
             if not total or total > MOST_TOKENS * len(images):
                 raise PreferoError(
-                    f"{origin}: {self._name} makes {total} tokens of {len(images)} images; expected from 1 "
-                    f"to {MOST_TOKENS} of each. Name the processor of this model"
+                    f"{origin}: {type(self.processor).__name__} makes {total} tokens of {len(images)} "
+                    f"images; expected from 1 to {MOST_TOKENS} of each. Name the processor of this model"
                 )
             self._layouts[text, sizes] = ids, counts if sum(counts) == total else (total,)
         return self._layouts[text, sizes]
@@ -195,7 +138,8 @@ class ImagePrompts:
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise PreferoError(
-                f"{origin}: {self._name} refuses a prompt with {len(images)} images: {first}"
+                f"{origin}: {type(self.processor).__name__} refuses a prompt with {len(images)} images: "
+                f"{first}"
             ) from error
         return np.asarray(inputs["input_ids"][0], dtype=np.int64)
 
@@ -224,8 +168,10 @@ class ImagePrompts:
             else:
                 self._prepared[key] = self._arrays(pictures)
             arrays[key] = self._prepared[key]
-        while len(self._prepared) > len(images) and sum(map(_size, self._prepared.values())) > KEPT_BYTES:
-            self._prepared.popitem(last=False)
+        held = sum(array.nbytes for own in self._prepared.values() for array in own.values())
+        while len(self._prepared) > len(images) and held > KEPT_BYTES:
+            _, dropped = self._prepared.popitem(last=False)
+            held -= sum(array.nbytes for array in dropped.values())
         return arrays
 
     def _arrays(self, pictures: Pictures) -> Arrays:
@@ -235,10 +181,6 @@ class ImagePrompts:
         return {
             name: value for name, value in inputs.items() if isinstance(value, Tensor) and name not in text
         }
-
-
-def _size(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
 
 
 def images_of(prompt: Text, example: Example) -> Pictures:

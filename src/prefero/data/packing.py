@@ -6,24 +6,73 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefero.data.images import Arrays, ImageBatch
+from prefero.data.images import MOST_TOKENS, Arrays, Ids, keys_of
 from prefero.data.trie import Cell, IntArray, TokenExample, TokenTrie
+from prefero.errors import PreferoError
+
+
+class OnDevice:
+    """A dataclass whose tensors move to a device together, those in mappings and tuples too."""
+
+    __slots__ = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same with its tensors on a device."""
+        parts: Any = self
+        values = {part.name: getattr(self, part.name) for part in fields(parts)}
+        return replace(parts, **send_to_device(values, device, non_blocking))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellIndex:
+class ImageBatch(OnDevice):
+    """The distinct images of a micro-batch: their ``keys`` in order, the number of tokens and the arrays."""
+
+    keys: Int[Tensor, "image"]
+    counts: Int[Tensor, "image"]
+    arrays: tuple[Arrays, ...]
+
+    @classmethod
+    def of(cls, ids: Iterable[Ids], arrays: Mapping[int, Arrays]) -> ImageBatch | None:
+        """The images among ``ids``, or None. Raises :class:`PreferoError` where one is not among the
+        arrays."""
+        tokens = np.unique(np.concatenate([row[row < 0] for row in ids]))
+        keys, counts = np.unique(keys_of(tokens), return_counts=True)
+        if not len(keys):
+            return None
+        if missing := set(keys.tolist()) - set(arrays):
+            raise PreferoError(
+                f"{len(missing)} of the {len(keys)} images of a micro-batch were not given to pack(): read "
+                "the data with the kind of vision-language models, which keeps them"
+            )
+        return cls(torch.from_numpy(keys), torch.from_numpy(counts), tuple(arrays[int(key)] for key in keys))
+
+    def places(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "token"]:
+        """The positions of the image tokens among ``ids``, in their order, among the tokens of all images."""
+        tokens = ids[ids < 0]
+        starts = self.counts.cumsum(0) - self.counts
+        return starts[torch.searchsorted(self.keys, keys_of(tokens))] + (~tokens & (MOST_TOKENS - 1))
+
+    def shown(self, ids: Int[Tensor, "*shape"]) -> list[int]:
+        """The numbers of the images whose first token is among ``ids``, in the order in which they are."""
+        first = ids[(ids < 0) & ((~ids & (MOST_TOKENS - 1)) == 0)]
+        return torch.searchsorted(self.keys, keys_of(first)).tolist()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellIndex(OnDevice):
     """The places of the cells of one view in a :class:`Forest`.
 
-    ``index`` holds positions in the forest's scored axis, -1 where a response has no scored token (padding,
-    holes). ``last`` is the node of the final response token, ``prompt_last`` that of the final context token.
-    Examples with fewer responses than others are filled up: ``index`` -1, ``last`` and ``prompt_last`` 0.
+    ``index`` holds positions in the forest's scored axis, -1 where a response has no scored token. ``last``
+    is the node of the final response token, ``prompt_last`` that of the final context token. Examples with
+    fewer responses than others are filled up: ``index`` -1, ``last`` and ``prompt_last`` 0.
     """
 
     index: Int[Tensor, "example response token"]
@@ -34,12 +83,9 @@ class CellIndex:
         """Numbers of the forest's scored nodes, arranged by cell; 0 where there is none."""
         return values[self.index.clamp(min=0)].masked_fill(self.index < 0, 0.0)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CellIndex:
-        return CellIndex(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Forest:
+class Forest(OnDevice):
     """A packed micro-batch: the tries of some examples one after another.
 
     ``trees`` are the (start, stop) nodes of each root's subtree. ``scored`` are the nodes whose
@@ -71,21 +117,9 @@ class Forest:
         """The token of each scored node."""
         return self.ids[self.scored]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Forest:
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        cells = {view: index.to(device, non_blocking) for view, index in self.cells.items()}
-        images = None if self.images is None else self.images.to(device, non_blocking)
-        return replace(self, **moved, cells=cells, images=images)
-
     def padded_to(self, multiple: int) -> Forest:
-        """The same forest with one-node trees appended until its length is a multiple of ``multiple``.
-
-        Kernels compiled for fixed lengths want few different ones. No number of any cell changes.
-        """
+        """The same forest with one-node trees appended until its length is a multiple of ``multiple``:
+        kernels compiled for fixed lengths want few different ones. No number of any cell changes."""
         extra = -len(self) % multiple
         if not extra:
             return self
@@ -100,6 +134,12 @@ class Forest:
         )
 
 
+def by_view(examples: Sequence[TokenExample]) -> dict[str, list[tuple[Cell, ...]]]:
+    """The cells of examples, their own (``""``) and those of the views that the first one has."""
+    views = {view: [example.views[view] for example in examples] for view in examples[0].views}
+    return {"": [example.cells for example in examples], **views}
+
+
 def pack(
     examples: Sequence[TokenExample],
     *,
@@ -107,13 +147,8 @@ def pack(
     images: Mapping[int, Arrays] = MappingProxyType({}),
 ) -> Forest:
     """One micro-batch of these examples, views included; all of them need the views that the first one has.
-
-    ``images`` has the arrays of the images that stand in prompts, by their keys.
-    """
-    views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
-    for name in examples[0].views:
-        views[name] = [example.views[name] for example in examples]
-
+    ``images`` has the arrays of the images that stand in prompts, by their keys."""
+    views = by_view(examples)
     tries: list[TokenTrie] = []
     starts: list[int] = []
     paths: dict[str, list[list[IntArray]]] = {name: [] for name in views}
@@ -179,11 +214,8 @@ def _placed(
 
 
 def next_fit(order: Iterable[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Fill one bin after another in the given order, opening a new one when the next example does not fit.
-
-    Source: the multipack sampler of prefix sharing (arXiv 2410.20305), which fills one row at a time. An
-    example longer than ``capacity`` has a bin to itself.
-    """
+    """Fill one bin after another in the given order, opening a new one when the next example does not fit;
+    one longer than ``capacity`` has a bin to itself. Source: multipack sampling, arXiv 2410.20305."""
     bins: list[list[int]] = []
     room = 0
     for number in order:

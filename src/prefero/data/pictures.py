@@ -18,21 +18,19 @@ from prefero.errors import PreferoError, nearest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image as a row holds it; ``origin`` is the row's field, for error messages. ``change`` is applied
+    """An image as a row holds it; ``origin`` is the row's field, for error messages. ``changes`` are applied
     whenever it is opened, with the same result each time."""
 
     content: Path | bytes | Image.Image
     origin: str = ""
-    change: Callable[[Image.Image], Image.Image] | None = None
+    changes: tuple[Corruption, ...] = ()
 
     def open(self, mode: str = "RGB") -> Image.Image:
-        """The decoded image, in a mode of Pillow's.
-
-        Raises:
-            PreferoError: there is no such file, or it is no image.
-        """
-        if self.change is not None:
-            return self.change(replace(self, change=None).open()).convert(mode)
+        """The decoded image, in a mode of Pillow's. Raises :class:`PreferoError` for a missing file and for
+        no image."""
+        if self.changes:
+            before = replace(self, changes=self.changes[:-1])
+            return self.changes[-1](before.open()).convert(mode)
         if isinstance(self.content, Image.Image):
             return self.content.convert(mode)
         named = str(self.content) if isinstance(self.content, Path) else f"{len(self.content)} bytes"
@@ -56,7 +54,7 @@ class Picture:
         if isinstance(self.content, Image.Image):
             return self.digest.hex()
         kept = self.content if isinstance(self.content, Path) else hashlib.sha256(self.content).hexdigest()
-        return f"{kept} {self.change}"
+        return f"{kept} {self.changes}"
 
 
 def digest_of(image: Image.Image) -> bytes:
@@ -73,11 +71,8 @@ def is_picture(value: Any) -> bool:
 
 
 def picture(value: Any, origin: str, folder: Path | None = None) -> Picture:
-    """A field as an image; paths are relative to ``folder``, that of the file the row stands in.
-
-    Raises:
-        PreferoError: it is nothing that an image could be.
-    """
+    """A field as an image; paths are relative to ``folder``, that of the file the row stands in. Raises
+    :class:`PreferoError` for what no image could be."""
     if isinstance(value, Picture):
         return value
     if isinstance(value, Mapping) and is_picture(value):
@@ -124,8 +119,7 @@ MEANING: Mapping[str, tuple[str, float, float]] = {
 """The meaning of each corruption's strength, its least and its largest value."""
 
 ACROSS = ("other", "reverse", "reorder")
-"""Corruptions that put another image in the place of one: that of another example, the frames of a clip
-backwards, its frames in a random order."""
+"""Corruptions that put another image in place: another example's, the clip's frames backwards or shuffled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +137,19 @@ class Corruption:
 def corrupted(
     images: Sequence[Picture], name: str, strength: float | None, seed: tuple[int, ...]
 ) -> tuple[Picture, ...]:
-    """The images of one prompt, corrupted.
+    """The images of one prompt, corrupted. ``strength`` None is the default of :data:`DEFAULTS`.
 
-    ``strength`` None is the default of :data:`DEFAULTS`. ``crop`` is mDPO's (Wang et al., 2024,
-    arXiv 2406.11839), ``mask`` is OPA-DPO's (Yang et al., 2025, arXiv 2501.09695), ``reverse`` and
-    ``reorder`` are for clips (Ding et al., 2025, arXiv 2504.05810).
-
-    Raises:
-        PreferoError: an unknown corruption or a strength out of its range, or a clip of one frame to reorder.
+    ``crop`` is mDPO's (Wang et al., 2024, arXiv 2406.11839), ``mask`` is OPA-DPO's (Yang et al., 2025, arXiv
+    2501.09695), ``reverse`` and ``reorder`` are for clips (Ding et al., 2025, arXiv 2504.05810). Raises
+    :class:`PreferoError` for an unknown corruption, a strength out of its range, or a clip of one frame to
+    reorder.
     """
     check(name, strength)
     if name in ("reverse", "reorder"):
         return _reordered(images, name, np.random.default_rng(seed))
     how = DEFAULTS[name] if strength is None else strength
     return tuple(
-        Picture(image.content, image.origin, _after(image.change, Corruption(name, how, (*seed, number))))
+        replace(image, changes=(*image.changes, Corruption(name, how, (*seed, number))))
         for number, image in enumerate(images)
     )
 
@@ -177,19 +169,6 @@ def check(name: str, strength: float | None) -> None:
             f"the strength of the image corruption {name!r} is {strength:g}; expected {meaning}: from "
             f"{least:g} to {largest:g}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Both:
-    first: Callable[[Image.Image], Image.Image]
-    second: Callable[[Image.Image], Image.Image]
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return self.second(self.first(image))
-
-
-def _after(first: Any, second: Corruption) -> Callable[[Image.Image], Image.Image]:
-    return second if first is None else _Both(first, second)
 
 
 def _reordered(images: Sequence[Picture], name: str, generator: np.random.Generator) -> tuple[Picture, ...]:
@@ -236,14 +215,6 @@ def _mask(image: Image.Image, strength: float, generator: np.random.Generator) -
     return _image(np.where(hidden[..., None], pixels.mean((0, 1)), pixels))
 
 
-def _blank(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    return Image.new("RGB", image.size, (int(strength),) * 3)
-
-
-def _blur(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(strength * min(image.size)))
-
-
 def _shuffle(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
     """Patches of one size change places; what is left over at the right and at the bottom stays."""
     pixels, side = _pixels(image), max(int(strength), 2)
@@ -272,7 +243,7 @@ _FUNCTIONS: Mapping[str, Callable[[Image.Image, float, np.random.Generator], Ima
     "crop": _crop,
     "noise": _noise,
     "mask": _mask,
-    "blank": _blank,
-    "blur": _blur,
+    "blank": lambda image, strength, _: Image.new("RGB", image.size, (int(strength),) * 3),
+    "blur": lambda image, strength, _: image.filter(ImageFilter.GaussianBlur(strength * min(image.size))),
     "shuffle": _shuffle,
 }

@@ -488,7 +488,7 @@ class ChatTemplate:
         """Whether a text has been through the template: it holds its marks around turns, or ends with the
         header of an answer."""
         header = self.header.strip()
-        return any(mark in text for mark in self.marks) or bool(header) and text.rstrip().endswith(header)
+        return any(mark in text for mark in self.marks) or (bool(header) and text.rstrip().endswith(header))
 
     @cached_property
     def marks(self) -> tuple[str, ...]:

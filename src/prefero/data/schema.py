@@ -32,10 +32,14 @@ SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
 """Fields of rows that annotate parts of a response: :mod:`prefero.data.formats.annotations`."""
 
 
+def _pair(annotations: str) -> str:
+    """A row that is a pair with the annotations."""
+    return f'{{"prompt": …, "chosen": …, "rejected": …, {annotations}}}'
+
+
 def _marked(annotation: str) -> str:
     """A row whose chosen response has a span with the annotation."""
-    span = f'{{"start": 0, "end": 4, {annotation}}}'
-    return f'{{"prompt": …, "chosen": …, "rejected": …, "chosen_spans": [{span}]}}'
+    return _pair(f'"chosen_spans": [{{"start": 0, "end": 4, {annotation}}}]')
 
 
 SCHEMA: dict[str, ColumnSpec] = {
@@ -53,7 +57,7 @@ SCHEMA: dict[str, ColumnSpec] = {
             "chosen_score/rejected_score",
             "score_chosen/score_rejected",
         ),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_score": 8.5, "rejected_score": 3}',
+        sample=_pair('"chosen_score": 8.5, "rejected_score": 3'),
     ),
     "label": ColumnSpec(
         "example response",
@@ -74,7 +78,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "float",
         "probability that a judge prefers the response to another one of the sampling policy; 0 to 1",
         ("win_rate", "win_rates"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_win_rate": 0.7, "rejected_win_rate": 0.3}',
+        sample=_pair('"chosen_win_rate": 0.7, "rejected_win_rate": 0.3'),
     ),
     "advantage": ColumnSpec(
         "example response",
@@ -88,53 +92,52 @@ SCHEMA: dict[str, ColumnSpec] = {
         "float",
         "how unsure a judge is of the response's score, in units of reward; at least 0",
         ("uncertainty", "uncertainties"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_uncertainty": 0.2, '
-        '"rejected_uncertainty": 0.9}',
+        sample=_pair('"chosen_uncertainty": 0.2, "rejected_uncertainty": 0.9'),
     ),
     "visits": ColumnSpec(
         "example response",
         "float",
         "how often a tree search visited the response; at least 0",
         ("visits",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_visits": 9, "rejected_visits": 4}',
+        sample=_pair('"chosen_visits": 9, "rejected_visits": 4'),
     ),
     "other_score": ColumnSpec(
         "example response",
         "float",
         "reward of the response for the objectives that the pair does not compare, weighed among themselves",
         ("other_score", "other_scores"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_other_score": 0.5, '
-        '"rejected_other_score": 1.2}',
+        sample=_pair('"chosen_other_score": 0.5, "rejected_other_score": 1.2'),
     ),
     "error_step": ColumnSpec(
         "example",
         "int",
         "the first reasoning step that the two responses do not share, as counted in the column step",
         ("error_step",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "error_step": 3}',
+        sample=_pair('"error_step": 3'),
     ),
     "degree": ColumnSpec(
         "example response",
         "int",
         "how much of the response's content was taken out, in classes from 0, nothing",
         ("degree", "degrees"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "chosen_degraded": …, "rejected_degraded": …, '
-        '"chosen_degree": 0, "rejected_degree": 0, "chosen_degraded_degree": 2, '
-        '"rejected_degraded_degree": 1}',
+        sample=_pair(
+            '"chosen_degraded": …, "rejected_degraded": …, "chosen_degree": 0, "rejected_degree": 0, '
+            '"chosen_degraded_degree": 2, "rejected_degraded_degree": 1'
+        ),
     ),
     "flip_rate": ColumnSpec(
         "example",
         "float",
         "probability that the label of the pair is wrong; 0 to 1",
         ("flip_rate",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "flip_rate": 0.1}',
+        sample=_pair('"flip_rate": 0.1'),
     ),
     "tie": ColumnSpec(
         "example",
         "bool",
         "whether the annotators called it a tie",
         ("tie", "annotator1..n"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "tie": false}',
+        sample=_pair('"tie": false'),
     ),
     "desirability": ColumnSpec(
         "example",
@@ -148,28 +151,28 @@ SCHEMA: dict[str, ColumnSpec] = {
         "float",
         "share of annotators who prefer the chosen response, ties counted half; 0 to 1",
         ("preference", "annotator1..n"),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "preference": 0.8}',
+        sample=_pair('"preference": 0.8'),
     ),
     "weight": ColumnSpec(
         "example",
         "float",
         "how much the example counts; at least 0",
         ("weight",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "weight": 1.7}',
+        sample=_pair('"weight": 1.7'),
     ),
     "group": ColumnSpec(
         "example",
         "int",
         "which group of people the preference comes from",
         ("group",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "group": 2}',
+        sample=_pair('"group": 2'),
     ),
     "prompt_embedding": ColumnSpec(
         "example hidden",
         "float",
         "an embedding of the prompt",
         ("prompt_embedding",),
-        sample='{"prompt": …, "chosen": …, "rejected": …, "prompt_embedding": [0.1, -0.3]}',
+        sample=_pair('"prompt_embedding": [0.1, -0.3]'),
     ),
     "token_weight": ColumnSpec(
         "example response token",
@@ -231,7 +234,7 @@ class RowPart:
 
     @property
     def sample(self) -> str:
-        return f'{{"prompt": …, "chosen": …, "rejected": …, "{self.field}": …}}'
+        return _pair(f'"{self.field}": …')
 
 
 OTHER_RESPONSES: dict[str, RowPart] = {

@@ -1,8 +1,7 @@
 """Annotations of tokens: from spans of characters, and from the differences of two responses.
 
-A token belongs to a span that it shares a character with, white space at its beginning aside: a word's token
-often holds the space before it. All other tokens, such as the end token and those that a chat template adds,
-have the column's own value for "nothing is said".
+A token belongs to a span that it shares a character with, white space at its beginning aside. All other
+tokens (the end token, those of a chat template) have the column's own value for "nothing is said".
 """
 
 from __future__ import annotations
@@ -59,11 +58,8 @@ def token_values(
     ends: NDArray[np.int64],
     origin: str,
 ) -> NDArray[np.float64]:
-    """One number per token of the rendered prompt and response, whose characters begin and end there.
-
-    Raises:
-        PreferoError: a chat template changes what the response says, so that the spans have no place.
-    """
+    """One number per token of the rendered prompt and response, whose characters begin and end there. Raises
+    :class:`PreferoError` where a chat template changes what the response says."""
     reading = READINGS[column]
     values = np.full(len(starts), float(reading.otherwise))
     said = [(span, value) for span in response.spans if (value := reading.of(span)) is not None]
@@ -81,8 +77,7 @@ def token_values(
 
 
 def _first_characters(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first character of each token that is not white space; the first one of a token that is all white
-    space."""
+    """The first character of each token that is not white space, if it has one."""
     is_space = np.fromiter((character.isspace() for character in text), bool, len(text))
     next_visible = np.append(np.where(is_space, len(text), np.arange(len(text))), len(text))
     next_visible = np.minimum.accumulate(next_visible[::-1])[::-1]
@@ -122,14 +117,10 @@ WORD = re.compile(r"\w+|[^\w\s]")
 def changed(
     first: Sequence[Hashable], second: Sequence[Hashable]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The runs of each sequence that the other does not have, as (start, stop), from the edits that turn the
-    first into the second: replaced and deleted runs of the first, replaced and inserted ones of the second.
-    """
-    edits = [
-        edit
-        for edit in SequenceMatcher(None, first, second, autojunk=False).get_opcodes()
-        if edit[0] != "equal"
-    ]
+    """The runs of each sequence that the other does not have, as (start, stop): what is replaced and deleted
+    of the first, and what is replaced and inserted of the second, where it is turned into the second."""
+    matcher = SequenceMatcher(None, first, second, autojunk=False)
+    edits = [edit for edit in matcher.get_opcodes() if edit[0] != "equal"]
     return (
         [(start, stop) for _, start, stop, _, _ in edits if start < stop],
         [(start, stop) for _, _, _, start, stop in edits if start < stop],
@@ -166,22 +157,16 @@ def differs(
 
 
 def differing_spans(chosen: str, rejected: str) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """The words in which two texts differ, as spans of kind ``segment``, numbered from 1 on each side.
-
-    For data without marked key phrases: the runs of words that an edit of one text into the other replaces,
-    deletes or inserts.
-    """
+    """The words in which two texts differ, as spans of kind ``segment``, numbered from 1 on each side: the
+    runs of words that an edit of one into the other replaces, deletes or inserts."""
     words = [list(WORD.finditer(text)) for text in (rejected, chosen)]
     of_rejected, of_chosen = changed(*([word.group() for word in side] for side in words))
     return _spans(words[1], of_chosen), _spans(words[0], of_rejected)
 
 
 def mark_differences(example: Example) -> Example:
-    """The pair with the words in which its responses differ marked as segments, and with no other spans.
-
-    Raises:
-        PreferoError: the example has no chosen or no rejected response.
-    """
+    """The pair with the words in which its responses differ marked as segments, and no other spans. Raises
+    :class:`PreferoError` for an example that is no pair."""
     by_role = {response.role: response for response in example.responses}
     if not {"chosen", "rejected"} <= set(by_role):
         raise PreferoError(

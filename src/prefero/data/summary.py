@@ -101,11 +101,10 @@ class DataSummary:
     """Counts and lengths in tokens.
 
     ``lengths`` has the quantiles and the mean for ``prompt``, every role and ``all`` (prompt and response);
-    ``histogram`` their counts in the bins between ``edges``. ``tokens_padded`` is the sum of prompt
-    and response over all responses, before any padding; ``tokens_unique`` counts once what the responses to a
-    prompt share; ``sharing`` is their ratio, at least 1. ``longer_chosen`` is the share of pairs whose chosen
-    response is longer than the rejected, ties counted half; None without pairs. ``empty_responses`` say
-    nothing but their end token. ``notes`` are for the reader.
+    ``histogram`` their counts in the bins between ``edges``. ``tokens_padded`` is the sum of prompt and
+    response over all responses, before padding; ``tokens_unique`` counts once what the responses to a prompt
+    share; ``sharing`` is their ratio, at least 1. ``longer_chosen`` is the share of pairs whose chosen
+    response is the longer, ties counted half; None without pairs. ``empty_responses`` say nothing.
     """
 
     name: str

@@ -16,15 +16,15 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.arrange import VIEWS, arrange
+from prefero.data.arrange import VIEWS, arrange, prompt_of, with_view
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, Pictures, images_of
 from prefero.data.render import Rendered, Renderer, Renderers, Writing, ending_of
-from prefero.data.schema import OTHER_PROMPTS, SCHEMA
+from prefero.data.schema import SCHEMA
 from prefero.data.spans import FUNCTION_WORDS, READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise
 from prefero.data.trie import Annotation, Cell, TokenExample, common
-from prefero.errors import PreferoError, nearest
+from prefero.errors import PreferoError
 
 Ids = NDArray[np.int64]
 
@@ -106,14 +106,11 @@ def tokenize(
     """
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
-    known = [*VIEWS, *OTHER_PROMPTS]
-    for view in sorted(views.keys() - set(known)):
-        raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
     encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, writing)
     treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
-    prompts = [view for view in views if view in OTHER_PROMPTS]
+    prompts = [view for view in views if view not in VIEWS]
     prefers = {"chosen", "rejected"} <= set(roles) and not {"tie", "preference"} & set(columns)
     kept: list[Example] = []
     tokenized: list[TokenExample] = []
@@ -143,18 +140,14 @@ def tokenize(
                 )
             )
     arranged = treatment.applied(arranged, kept)
-    for view in views.keys() - set(prompts):
-        for index, cells in enumerate(VIEWS[view](tokenized, max_length, seed)):
-            tokenized[index] = replace(tokenized[index], views={**tokenized[index].views, view: cells})
-    for index, tokens in enumerate(tokenized):
-        read = {
-            view: tuple(tokens.views[view][roles.index(role)] for role in some) or tokens.views[view]
-            for view, some in views.items()
-        }
-        tokens = replace(tokens, views=read)
-        if images is not None:
-            tokens = replace(tokens, images=images.shown([cell.context for cell in tokens.all_cells]))
-        tokenized[index] = tokens
+    for view, read in views.items():
+        make = VIEWS.get(view)
+        cells = make(tokenized, max_length, seed) if make else [example.views[view] for example in tokenized]
+        tokenized = with_view(tokenized, view, cells, [roles.index(role) for role in read])
+    if images is not None:
+        for index, tokens in enumerate(tokenized):
+            shown = images.shown([cell.context for cell in tokens.all_cells])
+            tokenized[index] = replace(tokens, images=shown)
     return TokenDataset(tuple(tokenized), roles, summarise(arranged, tokenized, roles, treatment), arranged)
 
 
@@ -266,24 +259,37 @@ class Encoder:
             np.concatenate([before.end, behind.end + start]),
         )
 
-    def places(self, rendered: Rendered, encoding: Encoding) -> list[int]:
+    def places(self, rendered: Rendered, encoding: Encoding, origin: str) -> list[int]:
         """The place of the response's first token, then the first and the last but one of each range that is
-        scored."""
+        scored.
+
+        Raises :class:`PreferoError` where the tokenizer does not tell.
+        """
         start, end = encoding.start, encoding.end
         if start is None or end is None:
-            return self._places_by_prefixes(rendered, encoding.ids)
+            return self._places_by_prefixes(rendered, encoding.ids, origin)
         places = [int(np.searchsorted(end, rendered.start, "right"))]
         for low, high in rendered.scored:
             inside = np.flatnonzero((end > low) & (start < high)) if low < high else ()
             places += [int(inside[0]), int(inside[-1]) + 1] if len(inside) else [0, 0]
         return places
 
-    def _places_by_prefixes(self, rendered: Rendered, ids: Ids) -> list[int]:
+    def _places_by_prefixes(self, rendered: Rendered, ids: Ids, origin: str) -> list[int]:
         """The places where the tokenizer does not tell which characters a token is made of."""
+        text, unknown = rendered.text, self.tokenizer.unk_token_id
         edges = [rendered.start, *(edge for part in rendered.scored for edge in part)]
         places = []
-        for at, prefix in enumerate(self.encode([rendered.text[:edge] for edge in edges])):
+        for at, (edge, prefix) in enumerate(
+            zip(edges, self.encode([text[:edge] for edge in edges]), strict=True)
+        ):
             same = common(prefix.ids, ids)
+            within = 0 < edge < len(text) and not (text[edge - 1].isspace() or text[edge].isspace())
+            if within and same and ids[same - 1] == unknown:
+                raise PreferoError(
+                    f"{origin}: the tokenizer does not know {text[edge - 1 : edge + 1]!r}, where prompt and "
+                    "response meet, and does not tell which characters its unknown token is made of. Use the "
+                    "model's fast tokenizer, or begin the response with a space."
+                )
             is_stop = at > 0 and at % 2 == 0
             places.append(same + (is_stop and same < len(prefix.ids)))
         return places
@@ -449,7 +455,7 @@ def _draft(
         images = images_of(example.prompt if response.prompt is None else response.prompt, example)
         encoding = encodings.get(text.text) if not images else None
         encoding = encoder.whole(text, images, example.origin) if encoding is None else encoding
-        first, *edges = encoder.places(text, encoding)
+        first, *edges = encoder.places(text, encoding, example.origin)
         scored = np.zeros(len(encoding.ids), bool)
         for start, stop in zip(edges[0::2], edges[1::2], strict=True):
             scored[start:stop] = True
@@ -518,7 +524,7 @@ def _fitted(draft: _Draft | PreferoError, treatment: Treatment, encoder: Encoder
             f"examples whose prompt alone has max_length = {limit} tokens or more (choose "
             "too_long=keep_recent_prompt to cut prompts)"
         )
-    cells = tuple(_cut(cell, limit - len(cell.context)) for cell in cells)
+    cells = tuple(cell.cut(limit - len(cell.context)) for cell in cells)
     if any(cell.scored is not None and not cell.scored.any() for cell in cells):
         raise LeftOut(f"examples of which max_length = {limit} leaves no token to score")
     lost_prompt = _prompt_tokens(draft.cells) - _prompt_tokens(cells)
@@ -535,12 +541,6 @@ def _longest(cells: Sequence[Cell]) -> int:
 
 def _prompt_tokens(cells: Sequence[Cell]) -> int:
     return sum(len(context) for context in {id(cell.context): cell.context for cell in cells}.values())
-
-
-def _cut(cell: Cell, room: int) -> Cell:
-    if len(cell.response) <= room:
-        return cell
-    return Cell(cell.context, cell.response[:room], None if cell.scored is None else cell.scored[:room])
 
 
 def _without_old_turns(draft: _Draft, limit: int, encoder: Encoder) -> _Draft:
@@ -596,7 +596,7 @@ def _newest(cells: Sequence[Cell], limit: int, start: Ids, origin: str) -> tuple
     """
     groups: dict[int, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(id(cell.context), []).append(_cut(cell, limit - 1))
+        groups.setdefault(id(cell.context), []).append(cell.cut(limit - 1))
     contexts = {}
     for key, group in groups.items():
         context, room = group[0].context, limit - max(len(cell.response) for cell in group)
@@ -612,7 +612,7 @@ def _newest(cells: Sequence[Cell], limit: int, start: Ids, origin: str) -> tuple
                 )
             context = newest
         contexts[key] = context
-    return tuple(replace(_cut(cell, limit - 1), context=contexts[id(cell.context)]) for cell in cells)
+    return tuple(replace(cell.cut(limit - 1), context=contexts[id(cell.context)]) for cell in cells)
 
 
 # Other prompts and annotations
@@ -623,15 +623,8 @@ def _under(
 ) -> tuple[Cell, ...]:
     """The responses under the prompt that the example has for a view: the same tokens, wherever they fit."""
     example = draft.example
-    if view not in example.prompts:
-        part = OTHER_PROMPTS[view]
-        raise PreferoError(
-            f"{example.origin or 'an example'}: {for_method or 'the objective'} reads the responses under "
-            f"another prompt too, in the field {part.field!r} ({part.meaning}); a row that has it: "
-            f"{part.sample}. Nothing has been trained."
-        )
-    shown = example.images.get(view, example.images.get("", ()))
-    other = replace(example, prompt=example.prompts[view], images={"": shown})
+    prompt, shown = prompt_of(example, view, for_method), example.images.get(view, example.images.get("", ()))
+    other = replace(example, prompt=prompt, images={"": shown})
     under = _draft(other, draft.renderer, _rendered(other, draft.renderer), encoder)
     cells = _fitted(under, Treatment(treatment.max_length, treatment.too_long), encoder).cells
     limit = treatment.max_length

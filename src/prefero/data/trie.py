@@ -1,8 +1,7 @@
 """Examples as token ids, and the tree of their tokens.
 
-A :class:`Cell` is a response in a context, a :class:`TokenExample` the cells of one example with its
-annotations. Cells that begin alike share the nodes of a :class:`TokenTrie`, so that a token goes through the
-network once however many responses it precedes.
+Cells that begin alike share the nodes of a :class:`TokenTrie`, so that a token goes through the network once
+however many responses it precedes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefero.data.pictures import Picture
-from prefero.errors import PreferoError
 
 IntArray = NDArray[np.int64]
 
@@ -37,6 +35,11 @@ class Cell:
     context: IntArray
     response: IntArray
     scored: NDArray[np.bool_] | None = None
+
+    def cut(self, length: int | None) -> Cell:
+        """The cell with so many tokens of its response; all, if None."""
+        scored = None if self.scored is None else self.scored[:length]
+        return Cell(self.context, self.response[:length], scored)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +105,8 @@ class TokenTrie:
 
     @classmethod
     def build(cls, cells: Sequence[Cell], *, share_response_prefixes: bool = True) -> TokenTrie:
-        """Merge the cells' token sequences; children stand in the order in which cells first need them.
-
-        Without ``share_response_prefixes`` only contexts merge, and every response is a branch of its own.
-        """
+        """Merge the cells' token sequences, children in the order in which cells first need them; without
+        ``share_response_prefixes`` only contexts merge."""
         sequences = [np.concatenate((cell.context, cell.response)) for cell in cells]
         limits = [
             len(sequence) if share_response_prefixes else len(cell.context)
@@ -136,10 +137,6 @@ class TokenTrie:
         return len(self.ids)
 
     @property
-    def roots(self) -> IntArray:
-        return np.flatnonzero(self.parent < 0)
-
-    @property
     def attention_pairs(self) -> int:
         """Number of (query, key) pairs that the ancestor rule allows."""
         return int(self.depth.sum()) + len(self)
@@ -159,10 +156,8 @@ class _Chain:
 
 
 def _chains(sequences: list[IntArray], limits: list[int]) -> list[_Chain]:
-    """The tree's chains in depth-first order; the first has what all sequences begin with, perhaps nothing.
-
-    A sequence shares at most as many tokens as its limit says.
-    """
+    """The tree's chains in depth-first order; the first has what all sequences begin with, perhaps nothing. A
+    sequence shares at most as many tokens as its limit says."""
     chains: list[_Chain] = []
     nodes = 0
     waiting: list[tuple[list[int], int, int, _Chain | None]] = []
@@ -205,76 +200,3 @@ def unique_tokens(cells: Sequence[Cell]) -> int:
     if len(paths) > 2:
         paths.sort(key=lambda path: path.astype(">i8").tobytes())
     return sum(map(len, paths)) - sum(common(path, after) for path, after in pairwise(paths))
-
-
-@dataclass(frozen=True, slots=True)
-class SharingCost:
-    """Costs of cells with and without sharing: tokens for the linear layers, pairs for attention."""
-
-    tokens: int
-    attention_pairs: int
-    unshared_tokens: int
-    unshared_attention_pairs: int
-    padded_tokens: int
-
-    @property
-    def sharing_ratio(self) -> float:
-        """Tokens without sharing over tokens with it; 1 where nothing is shared."""
-        return self.unshared_tokens / self.tokens
-
-
-def sharing_cost(cells: Sequence[Cell], *, share_response_prefixes: bool = True) -> SharingCost:
-    """Cost figures of an example's cells; ``padded_tokens`` counts a row per cell, as long as the longest."""
-    trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
-    lengths = np.asarray([len(cell.context) + len(cell.response) for cell in cells])
-    return SharingCost(
-        tokens=len(trie),
-        attention_pairs=trie.attention_pairs,
-        unshared_tokens=int(lengths.sum()),
-        unshared_attention_pairs=int((lengths * (lengths + 1) // 2).sum()),
-        padded_tokens=len(lengths) * int(lengths.max()),
-    )
-
-
-def split_cells(
-    cells: Sequence[Cell], budget: int, *, share_response_prefixes: bool = True
-) -> list[tuple[int, ...]]:
-    """Cut cells whose trie exceeds ``budget`` nodes into groups whose tries do not; returns cell numbers.
-
-    Groups are consecutive in depth-first order, each repeats the ancestors it needs, and the cuts are those
-    with the fewest nodes in total. A single cell longer than the budget is a :class:`PreferoError`.
-    """
-    trie = TokenTrie.build(cells, share_response_prefixes=share_response_prefixes)
-    order = sorted(range(len(cells)), key=lambda c: int(trie.paths[c][-1]))
-    paths = [_ancestors(trie, int(trie.paths[c][-1])) for c in order]
-    fresh = [len(paths[0])] + [
-        int((~np.isin(path, before, assume_unique=True)).sum()) for before, path in pairwise(paths)
-    ]
-    longest = max(len(path) for path in paths)
-    if longest > budget:
-        raise PreferoError(
-            f"a prompt with its response has {longest} tokens, more than the row's budget of {budget}: "
-            "raise the token budget or lower max_length"
-        )
-    best: list[tuple[int, int]] = [(0, 0)]
-    for stop in range(1, len(order) + 1):
-        inside, choices = 0, []
-        for start in range(stop - 1, -1, -1):
-            size = len(paths[start]) + inside
-            inside += fresh[start]
-            if size > budget:
-                break
-            choices.append((best[start][0] + size, start))
-        best.append(min(choices))
-    groups: list[tuple[int, ...]] = []
-    stop = len(order)
-    while stop:
-        start = best[stop][1]
-        groups.append(tuple(sorted(order[start:stop])))
-        stop = start
-    return groups[::-1]
-
-
-def _ancestors(trie: TokenTrie, node: int) -> IntArray:
-    earlier = np.arange(node + 1)
-    return earlier[trie.end[: node + 1] > node]

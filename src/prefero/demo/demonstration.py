@@ -1,9 +1,9 @@
 """The whole path in a minute or two on a CPU: a world, preference pairs, methods, results.
 
-Nothing here is special to the demonstration: it goes through the recipes, the trainer, the reference cache,
-the run folders and the report that real runs use. The methods share start model, pairs, optimizer settings,
-held-out prompts and sampling noise. Their own settings are the published defaults, in the papers' sums over
-tokens for DPO and IPO with one regularisation strength of 0.1; none was searched for.
+It goes through the recipes, the trainer, the reference cache, the run folders and the report that real runs
+use. The methods share start model, pairs, optimizer settings, held-out prompts and sampling noise. Their own
+settings are the published defaults, in the papers' sums over tokens for DPO and IPO with one regularisation
+strength of 0.1; none was searched for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
-from transformers import LlamaForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import LlamaForCausalLM, TrainerCallback, TrainerState
 
 from prefero.demo.reviews import REVIEWS
 from prefero.demo.start import StartModel, one_thread, quiet
@@ -49,8 +49,7 @@ KEPT_SAMPLES, SHOWN_SAMPLES = 32, 3
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A finished demonstration: the comparison ``folder``, its ``report``, ``rows`` and ``samples`` of its
-    table."""
+    """A finished demonstration: the comparison ``folder``, its ``report``, and its table's contents."""
 
     folder: Path
     report: Path
@@ -74,9 +73,9 @@ class Demonstration:
         for i, first in enumerate(next(iter(self.samples.values()))[:SHOWN_SAMPLES]):
             texts.append(Text(f"\n{first['prompt']}", style="bold"))
             grid = Table.grid(padding=(0, 2))
-            grid.add_row("start", _signed(first["scores"]["before"]), first["before"])
+            grid.add_row("start", f"{first['scores']['before']:+.2f}", first["before"])
             for method, samples in self.samples.items():
-                grid.add_row(method, _signed(samples[i]["scores"]["after"]), samples[i]["after"])
+                grid.add_row(method, f"{samples[i]['scores']['after']:+.2f}", samples[i]["after"])
             texts.append(grid)
         ending = Text(f"\n{self.seconds:.0f} seconds. Report: {self.report}")
         return Group(_numbers(self.rows), Text(self.note, style="dim"), *texts, ending)
@@ -96,11 +95,9 @@ def run(
 ) -> Demonstration:
     """Make the start model (or read it from ``cache``), draw pairs, align with ``methods`` and measure.
 
-    ``output`` becomes a comparison folder with a run folder a method, and a report. An earlier demonstration
-    there is replaced. ``console`` shows the progress. Everything computes on one thread.
-
-    Raises:
-        PreferoError: ``output`` holds something else, or a method that is not known.
+    ``output`` becomes a comparison folder with a run folder per method, and a report, in place of an earlier
+    demonstration. ``console`` shows the progress. Everything computes on one thread. Raises
+    :class:`PreferoError` for an ``output`` that holds something else, and for an unknown method.
     """
     _refuse_other_content(output)
     objectives = [{"method": key, **SETTINGS.get(key, {})} for key in methods]
@@ -109,7 +106,8 @@ def run(
     began = time.monotonic()
     _clear(output)
     with one_thread(), quiet(), _bars(console or Console(stderr=True)) as bars:
-        start = _start_model(world, cache, seed, bars)
+        with bars.step("start model: a small Llama learns to write", world.recipe.steps) as report:
+            start = world.start_model(cache, seed=seed, report=report)
         with bars.step("preference pairs: sampling and labelling"):
             config = _recipe(output, world, start, pairs, epochs, seed)
         compare(config, objectives, callbacks=[bars])
@@ -131,8 +129,8 @@ def run(
         )
         record = {"runs": runs, "world": world.name, "seed": seed, "note": note, "evaluation": {"rows": rows}}
         write_json(output / "comparison.json", record)
-        report = render(output)
-    return Demonstration(output, report, tuple(rows), samples, time.monotonic() - began, note)
+        page = render(output)
+    return Demonstration(output, page, tuple(rows), samples, time.monotonic() - began, note)
 
 
 def _refuse_other_content(output: Path) -> None:
@@ -151,12 +149,6 @@ def _clear(output: Path) -> None:
         clear(record.parent)
 
 
-def _start_model(world: TextWorld, cache: Path | None, seed: int, bars: _Bars) -> StartModel:
-    label = "start model: a small Llama learns to write"
-    with bars.step(label, world.recipe.steps) as report:
-        return world.start_model(cache, seed=seed, report=report)
-
-
 def _recipe(
     output: Path, world: TextWorld, start: StartModel, pairs: int, epochs: float, seed: int
 ) -> TrainConfig:
@@ -168,10 +160,7 @@ def _recipe(
     return TrainConfig.parse(
         {
             "model": str(start.folder),
-            "data": {
-                "train": str(output / "pairs.jsonl"),
-                "eval": str(output / HELD_OUT_PAIRS),
-            },
+            "data": {"train": str(output / "pairs.jsonl"), "eval": str(output / HELD_OUT_PAIRS)},
             "reference": {"cache": str(output / REFERENCES)},
             "training": {
                 "num_train_epochs": epochs,
@@ -244,10 +233,6 @@ def _share(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _signed(score: float) -> str:
-    return f"{score:+.2f}"
-
-
 class _Bars(TrainerCallback):
     """A line of progress for every part of the demonstration, training runs included."""
 
@@ -261,16 +246,11 @@ class _Bars(TrainerCallback):
         yield lambda done, total: self.progress.update(task, completed=done, total=total)
         self.progress.update(task, completed=total)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.task = self.progress.add_task(
-            f"training: {Path(str(args.output_dir)).name}", total=state.max_steps
-        )
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        name = Path(str(args.output_dir)).name
+        self.task = self.progress.add_task(f"training: {name}", total=state.max_steps)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.progress.update(self.task, completed=state.global_step)
 
 

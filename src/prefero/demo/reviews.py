@@ -2,10 +2,8 @@
 
 A prompt says who did what with which item (``"we tried this soup today."``). A review is two to four clauses
 about aspects of that item's category, joined by agreement (``, and``) or contrast (``, but``), perhaps with a
-closing (``"i would not avoid it."``). No word decides its worth: ``not bad`` is worth less than ``good``,
-``avoid`` can be praise, what follows ``but`` counts double, and the mean over clauses is taken. The worth is
-read from the text alone, so it scores anything a model writes; a text outside the grammar loses a point, so a
-policy that forgets how to write is seen to pay.
+closing (``"i would not avoid it."``). No word decides its worth, which is read from the text alone, so that
+it scores anything a model writes; a text outside the grammar loses a point.
 """
 
 from __future__ import annotations
@@ -73,12 +71,11 @@ NEGATED, STRENGTHENED, HEDGED = -0.6, 1.4, 0.6
 CONTRAST_WEIGHT = 2.0
 BROKEN_PENALTY = 1.0
 
-SIGN = {word: 1 - 2 * side for side in (0, 1) for word in GENERAL[side]} | {
+SIGN = {
     word: 1 - 2 * side
-    for aspects in ASPECTS.values()
-    for own in aspects.values()
+    for sides in (GENERAL, *(own for aspects in ASPECTS.values() for own in aspects.values()))
     for side in (0, 1)
-    for word in own[side]
+    for word in sides[side]
 }
 
 
@@ -91,10 +88,8 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def prompts(*, held_out: bool) -> list[str]:
-    """The prompts of one side of the split, in a fixed order (36,864 in all, a fifth of them held out).
-
-    Held out are those whose character codes add up to a multiple of five, so no word is unseen in training.
-    """
+    """The prompts of one side of the split, in a fixed order (36,864 in all, a fifth of them held out: those
+    whose character codes add up to a multiple of five, so that no word is unseen in training)."""
     every = itertools.product(WHO, ACTS, DETERMINERS, CATEGORY, TIMES)
     texts = (" ".join(words) + "." for words in every)
     return [text for text in texts if (sum(map(ord, text)) % 5 == 0) == held_out]
@@ -102,9 +97,9 @@ def prompts(*, held_out: bool) -> list[str]:
 
 def write_review(prompt: str, rng: random.Random) -> str:
     """A review of the corpus that the start model learns from: always well formed, worth 0 on average."""
-    category = _category(_words(prompt))
+    category = _category(prompt)
     assert category is not None, prompt
-    lean = _logistic(2 * rng.gauss(0, 1))
+    lean = 1 / (1 + math.exp(-2 * rng.gauss(0, 1)))
     count = rng.choice((2, 2, 3, 3, 4))
     aspects = rng.sample(sorted(ASPECTS[category]), count)
     signs = [1 if rng.random() < lean else -1 for _ in aspects]
@@ -147,8 +142,8 @@ def _write_closing(balance: int, rng: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The reading of a text: the weighted mean of its clauses and closing (about -1.4 to 1.4), and whether it
-    is a review of the grammar."""
+    """The weighted mean of a text's clauses and closing (about -1.4 to 1.4), and whether it is
+    grammatical."""
 
     sentiment: float
     valid: bool
@@ -162,10 +157,10 @@ def read_review(prompt: str, text: str) -> Reading:
     """Read any text as a review of the prompt's item.
 
     A clause is worth its adjective's sign, times -0.6 behind ``not``, times 1.4 or 0.6 behind a strong or a
-    hedging adverb; behind ``but`` it counts double. The closing is worth ±1. The mean, not the sum, is taken,
-    so length earns nothing. Whatever cannot be read is passed over, and the text is not valid.
+    hedging adverb; behind ``but`` it counts double. The closing is worth ±1. The mean is taken, so length
+    earns nothing. Whatever cannot be read is passed over, and the text is not valid.
     """
-    reader = _Reader(_words(text), _category(_words(prompt)))
+    reader = _Reader(_words(text), _category(prompt))
     reader.read()
     weight = sum(w for _, w in reader.values)
     sentiment = sum(v * w for v, w in reader.values) / weight if weight else 0.0
@@ -249,12 +244,8 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text)
 
 
-def _category(prompt: list[str]) -> str | None:
-    return next((CATEGORY[word] for word in prompt if word in CATEGORY), None)
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+def _category(prompt: str) -> str | None:
+    return next((CATEGORY[word] for word in _words(prompt) if word in CATEGORY), None)
 
 
 REVIEWS = TextWorld(

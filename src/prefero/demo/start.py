@@ -1,5 +1,4 @@
-"""Start models of the text worlds: a small Llama (or T5) and a word tokenizer, trained once, then read from
-disk."""
+"""Start models of the text worlds: a small model and a word tokenizer, trained once, then read from disk."""
 
 from __future__ import annotations
 
@@ -27,8 +26,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 from transformers.utils import logging
 
@@ -102,41 +99,6 @@ class StartRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderDecoderRecipe(StartRecipe):
-    """The same for a T5, whose tokenizer puts an end token behind every text, and which takes twice the steps
-    to write as well."""
-
-    family: str = "t5"
-    steps: int = 1500
-    lr: float = 5e-3
-
-    def tokenizer(self, words: Sequence[str]) -> PreTrainedTokenizerFast:
-        return word_tokenizer(words, self.max_length, template="$A </s>")
-
-    def untrained(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-        return T5ForConditionalGeneration(
-            T5Config(
-                vocab_size=len(tokenizer),
-                d_model=self.hidden,
-                d_kv=self.hidden // self.heads,
-                d_ff=self.intermediate,
-                num_layers=self.layers,
-                num_heads=self.heads,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,  # type: ignore[call-arg]
-                eos_token_id=tokenizer.eos_token_id,
-                decoder_start_token_id=tokenizer.pad_token_id,
-            )
-        )
-
-    def loss(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int) -> Tensor:
-        ids = padded(prompts, pad)
-        return model(input_ids=ids, attention_mask=(ids != pad).long(), labels=padded(responses, -100)).loss
-
-
-@dataclass(frozen=True, slots=True)
 class StartModel:
     """A model with its tokenizer, and the ``folder`` that both were loaded from."""
 
@@ -148,8 +110,8 @@ class StartModel:
 def word_tokenizer(
     words: Sequence[str], max_length: int, template: str = "<s> $A", *, marks: bool = True
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word or punctuation mark, which gives back the text it was given.
-    ``template`` says what it puts around a text; without ``marks`` words are what stands between spaces."""
+    """A tokenizer with one token a word or punctuation mark (or what stands between spaces, without
+    ``marks``), which gives back the text it was given. ``template`` says what it puts around a text."""
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if marks else pre_tokenizers.WhitespaceSplit()
@@ -185,36 +147,26 @@ def start_model(
     """The start model of world ``name``: from ``cache`` if it was made before, else trained and put there.
 
     ``corpus(n)`` gives the first ``n`` pairs of an endless corpus, the same for the same seed. The entry is
-    keyed by the recipe, the words, the beginning of the corpus and the seed; it appears whole or not at all.
-    With an ``origin`` of the same words and sizes this is another phase of training: it begins as that model.
+    keyed by the recipe, the words, the beginning of the corpus and the seed. With an ``origin`` of the same
+    words and sizes this is another phase of training: it begins as that model.
     """
     after = None if origin is None else origin.folder.name
-    fingerprint = _fingerprint(words, corpus(200), recipe, seed, after)
+    settings = [asdict(recipe), list(words), list(corpus(200)), seed, *([] if after is None else [after])]
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     folder = (cache or cache_folder("worlds")) / f"{name}-{fingerprint}"
     if not folder.is_dir():
         tokenizer = recipe.tokenizer(words)
         with one_thread():
             model = _train(tokenizer, corpus(recipe.examples), recipe, seed, report, origin)
-        _save(model, tokenizer, folder)
+
+        def write(draft: Path) -> None:
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+
+        save_whole(folder, write)
     with quiet():
         kind = getattr(transformers, AutoConfig.from_pretrained(folder).architectures[0])
         return StartModel(kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder), folder)
-
-
-def _fingerprint(
-    words: Sequence[str], beginning: Sequence[Pair], recipe: StartRecipe, seed: int, after: str | None
-) -> str:
-    parts = [asdict(recipe), list(words), list(beginning), seed]
-    content = json.dumps(parts if after is None else [*parts, after], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    def write(draft: Path) -> None:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-
-    save_whole(folder, write)
 
 
 def save_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +40,8 @@ class TextWorld:
     ``prompts(held_out=…)`` lists one side of the split, in a fixed order; ``write(prompt, rng)`` gives a
     response of the corpus that the start model learns from; ``gold`` scores any text. ``measures`` are more
     numbers that describe a text, shares as 0 and 1; ``tastes`` are the scores of annotators who like
-    something else than gold, by their names. ``label_scale`` is how sure annotators are: they prefer the
-    better of two with probability σ(scale · gap of scores).
+    something else than gold. Annotators prefer the better of two with probability σ(``label_scale`` · gap of
+    scores).
     """
 
     name: str
@@ -58,11 +57,8 @@ class TextWorld:
     recipe: StartRecipe = field(default_factory=StartRecipe)
 
     def draw_prompts(self, split: Split, count: int, seed: int) -> list[str]:
-        """``count`` different prompts of one side of the split.
-
-        Raises:
-            PreferoError: there are fewer.
-        """
+        """``count`` different prompts of one side of the split. Raises :class:`PreferoError` where there are
+        fewer."""
         prompts = self.prompts(held_out=split == "held-out")
         if not 0 < count <= len(prompts):
             raise PreferoError(
@@ -72,22 +68,16 @@ class TextWorld:
 
     def corpus(self, count: int, seed: int) -> list[Pair]:
         """The first ``count`` prompts and responses of the corpus, on training prompts."""
-        return list(islice(self._corpus(seed), count))
-
-    def _corpus(self, seed: int) -> Iterator[Pair]:
         rng = random.Random(f"{self.name} corpus {seed}")
         prompts = self.prompts(held_out=False)
-        while True:
-            prompt = rng.choice(prompts)
-            yield prompt, self.write(prompt, rng)
+        drawn = (rng.choice(prompts) for _ in range(count))
+        return [(prompt, self.write(prompt, rng)) for prompt in drawn]
 
     def start_model(
         self, cache: Path | None = None, *, seed: int = 0, report: Report | None = None
     ) -> StartModel:
-        """The model that every method starts from: trained once per seed, then read from disk.
-
-        ``report`` is told the steps done and their number, and never called if the model is on disk.
-        """
+        """The model that every method starts from: trained once per seed, then read from disk. ``report`` is
+        told the steps done and their number, while it is trained."""
         return start_model(
             self.name,
             self.words,
@@ -99,11 +89,7 @@ class TextWorld:
         )
 
     def judge(self, taste: str | None = None) -> TextMeasure:
-        """The score by gold, or by one of the tastes.
-
-        Raises:
-            PreferoError: no taste has the name.
-        """
+        """The score by gold, or by one of the tastes. Raises :class:`PreferoError` for an unknown one."""
         if taste is None:
             return self.gold
         if taste not in self.tastes:
@@ -122,12 +108,10 @@ class TextWorld:
         scale: float | None = None,
         taste: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Two samples of the start model for each of ``count`` training prompts, labelled by an annotator.
-
-        Rows have ``prompt``, ``chosen``, ``rejected``, and ``chosen_score``, ``rejected_score`` (gold, or
-        what the annotator of that ``taste`` thinks); a few prompts give none
-        (:func:`~prefero.feedback.pairing.bradley_terry_pairs`).
-        """
+        """Two samples of the start model for each of ``count`` training prompts, labelled by an annotator
+        (:func:`~prefero.feedback.pairing.bradley_terry_pairs`); a few prompts give none. Rows have
+        ``prompt``, ``chosen``, ``rejected``, ``chosen_score``, ``rejected_score``, by gold or the
+        ``taste``."""
         judge = self.judge(taste)
         generator = stream(self.name, "pairs", seed)
         prompts = self.draw_prompts("train", count, seed)
@@ -149,8 +133,8 @@ class Outcome:
     """A policy measured on held-out prompts.
 
     ``gold`` is the world's gold reward and ``gain`` its increase over the start model, prompt by prompt under
-    common noise. ``win_rate`` is against other samples of the start model; ``kl`` is KL(policy ‖
-    start) in nats a response; ``length`` in tokens, end token included; ``measures`` are the world's.
+    common noise. ``win_rate`` is against other samples of the start model; ``kl`` is KL(policy ‖ start) in
+    nats a response; ``length`` in tokens, end token included; ``measures`` are the world's.
     """
 
     gold: Mean
@@ -174,8 +158,8 @@ class Outcome:
 class HeldOut:
     """Held-out prompts of a world, and noise that is the same for every policy measured on them.
 
-    The start model answers each prompt twice: with the policies' noise, for differences, and with its own, as
-    the opponent in win rates.
+    The start model answers each prompt with the policies' noise, for differences, and with its own, as the
+    opponent in win rates.
     """
 
     def __init__(self, world: TextWorld, start: StartModel, *, prompts: int = 1024, seed: int = 0) -> None:

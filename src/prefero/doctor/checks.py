@@ -1,14 +1,11 @@
-"""The interface of a check: it gets a :class:`Look` at the data and yields findings.
-
-A :class:`Finding` has a number with its interval, the reason why it matters, remedies, and the share of the
-training signal that is at stake.
-"""
+"""The interface of a check: it gets a :class:`Look` at the data and yields findings."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -28,17 +25,17 @@ Level = Literal["act", "look", "fine"]
 
 LEVELS: tuple[Level, ...] = ("act", "look", "fine")
 
+NEVER = math.inf
+"""As the limit of a share: there is no share from which to act."""
+
 SHOWN = 700
 """Characters of a text that a specimen shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number and its 95 % interval. ``unit`` is ``share`` for numbers between 0 and 1, else a word.
-
-    ``count`` out of ``of`` are the counted rows, if rows were counted. The interval is about the population
-    that the rows were drawn from; a count itself is exact unless its finding says that rows were sampled.
-    """
+    """A number and its 95 % interval; ``count`` out of ``of`` rows, if rows were counted. ``unit`` is
+    ``share`` for numbers between 0 and 1, else a word."""
 
     name: str
     value: float
@@ -46,6 +43,15 @@ class Measure:
     unit: str = "share"
     count: int | None = None
     of: int | None = None
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval, or the value without one."""
+        return self.interval.low if self.interval else self.value
+
+    @property
+    def high(self) -> float:
+        return self.interval.high if self.interval else self.value
 
     @classmethod
     def share(cls, name: str, count: int, of: int) -> Measure:
@@ -73,10 +79,10 @@ class Specimen:
 class Finding:
     """The outcome of one check.
 
-    ``stake`` is the share of the training signal that the fault could mislead, 0 to 1: findings of one level
-    are ordered by it. ``measures`` begin with the finding's main number. ``threshold`` says in words when the
-    check reports a fault. ``sample`` says what was examined if it was not everything. ``rows`` are the
-    positions of the examples that ``--without`` this key removes.
+    ``stake`` is the share of the training signal that the fault could mislead, 0 to 1. ``measures`` begin
+    with the main number. ``threshold`` says in words when the check reports a fault, ``sample`` what was
+    examined if not everything. ``rows`` are the positions of the examples that ``--without`` this key
+    removes.
     """
 
     key: str
@@ -93,10 +99,6 @@ class Finding:
     sample: str = ""
     rows: tuple[int, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Unasked:
@@ -108,11 +110,8 @@ class Unasked:
 
 @dataclass
 class Look:
-    """The data that a check examines, and the means to do it.
-
-    ``held_out`` are the evaluation data, if any. ``max_length`` is in tokens. ``policy`` is the model that is
-    to be aligned, if one was named. ``results`` are shared by several checks (:func:`shared`).
-    """
+    """The data that a check examines, and the means to do it. ``max_length`` is in tokens. ``policy`` is the
+    model to be aligned, if any. ``results`` are shared by several checks (:func:`shared`)."""
 
     corpus: Corpus
     commands: Commands
@@ -128,6 +127,36 @@ class Look:
             return items
         drawn = sorted(random.Random(self.seed).sample(range(len(items)), most))
         return [items[index] for index in drawn]
+
+    def finding(
+        self,
+        key: str,
+        title: str,
+        share: Measure,
+        message: str,
+        *,
+        limits: tuple[float, float],
+        of: str = "rows",
+        measures: Sequence[Measure] = (),
+        stake: float | None = None,
+        rows: Sequence[int] = (),
+        specimens: Sequence[Specimen] | None = None,
+        **texts: Any,
+    ) -> Finding:
+        """A finding about a share ``of`` something: to look at from the first of the ``limits``, to act on
+        from the second. Its stake is the share, its specimens are some of the ``rows``, unless given."""
+        return Finding(
+            key,
+            title,
+            level_of(share, *limits),
+            message,
+            (share, *measures),
+            stake=min(1.0, share.value) if stake is None else stake,
+            threshold=_threshold(*limits, of),
+            specimens=self.specimens(rows) if specimens is None else tuple(specimens),
+            rows=tuple(rows),
+            **texts,
+        )
 
     def specimens(
         self, rows: Sequence[int], most: int = 3, *, beside: Mapping[int, int] = MappingProxyType({})
@@ -165,17 +194,21 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def level_of(measure: Measure, look: float, act: float) -> Level:
-    """``act`` where the whole interval lies at ``act`` or above, ``look`` where the value is at ``look`` or
-    above."""
-    low = measure.interval.low if measure.interval else measure.value
-    if low >= act:
+    """``act`` if the whole interval is at ``act`` or above, ``look`` if the value is at ``look`` or above."""
+    if measure.value > 0 and measure.low >= act:
         return "act"
     return "look" if measure.value >= look and measure.value > 0 else "fine"
 
 
+def _threshold(look: float, act: float, of: str) -> str:
+    first = f"{100 * look:g} % of the {of}" if look else "any"
+    if not 0 < act <= 1:
+        return first
+    return f"{first}; to act on from {100 * act:g} %" + ("" if look else f" of the {of}")
+
+
 def specimen(corpus: Corpus, row: int) -> Specimen:
-    """A row with its texts: the end of a long prompt, which the responses answer, and the beginning of long
-    responses."""
+    """A row with its texts: the end of a long prompt, and the beginning of long responses."""
     example = corpus.examples[row]
     prompt = prompt_text(example.prompt)
     texts = [("prompt", prompt if len(prompt) <= SHOWN else "…" + prompt[-SHOWN:].lstrip())]

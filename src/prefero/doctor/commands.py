@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,8 @@ from prefero.storage import replacing
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Commands for the inspected data and model.
-
-    ``data``, ``eval_data`` and ``model`` are as the user named them; a name that is not known is a word in
-    capitals. ``reading`` are settings of how rows are read, such as ``max_length``, by their names in the
-    section ``data`` of a recipe.
-    """
+    """Commands for the inspected data and model, as the user named them. ``reading`` are settings of the
+    section ``data`` of a recipe, such as ``max_length``."""
 
     data: str = "DATA"
     eval_data: str | None = None
@@ -29,15 +25,10 @@ class Commands:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def train(self, method: str, **settings: object) -> str:
-        """Train with a method. Double underscores stand for the dots of a setting:
-        ``objective__beta=0.2``."""
+        """Train with a method; a double underscore stands for a dot: ``objective__beta=0.2``."""
         words = ["prefero", "train", *self._named(), "--method", method, "--output", f"runs/{method}"]
         dotted = {name.replace("__", "."): value for name, value in settings.items()}
         return shlex.join([*words, *self._settings(dotted)])
-
-    def on_share(self, method: str, share: float) -> str:
-        """Train with a share of the data held out."""
-        return replace(self, eval_data=str(share)).train(method)
 
     def compare(self, *methods: str) -> str:
         """Train with several methods side by side."""
@@ -63,10 +54,7 @@ class Commands:
 
 
 def save_rows(source: Source, file: str | Path, kept: Collection[str], *, split: str = "train") -> int:
-    """Write the rows whose origins are ``kept``, unchanged, to a file of JSON lines; return their number.
-
-    Raises :class:`PreferoError` as :func:`writable` does, and if the file cannot be written.
-    """
+    """Write the rows whose origins are ``kept``, unchanged, to a file of JSON lines; return their number."""
     target = writable(file, source)
     count = 0
     try:
@@ -81,8 +69,7 @@ def save_rows(source: Source, file: str | Path, kept: Collection[str], *, split:
 
 
 def writable(file: str | Path, source: Source) -> Path:
-    """The file as a path. Raises :class:`PreferoError` if it is not a .jsonl file, or is the source
-    itself."""
+    """The file as a path, if it is a .jsonl file and not the source itself (:class:`PreferoError`)."""
     target = Path(file)
     if target.suffix != ".jsonl":
         raise PreferoError(f"{target}: rows are saved as JSON lines; name a file that ends in .jsonl")

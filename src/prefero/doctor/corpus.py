@@ -19,17 +19,17 @@ from prefero.errors import PreferoError
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 """Quantiles of lengths by name, those of :mod:`prefero.data.summary`, which would import torch."""
 
+OTHER_LABEL = "\0"
+"""Stands for the second text where a single response is labelled."""
+
 BINS = 30
 """Bins of the histogram of lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two responses to one prompt.
-
-    ``row`` is the position of the example. ``scores`` (by a judge) and ``writers`` are of the chosen and the
-    rejected response, if both are known.
-    """
+    """Two responses to one prompt. ``row`` is the position of the example; ``scores`` (by a judge) and
+    ``writers`` are of the chosen and the rejected response, if both are known."""
 
     row: int
     prompt: str
@@ -51,12 +51,8 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The examples of one source as pairs, or as labelled responses.
-
-    A list is read as its best against its worst response. ``ties`` are rows that prefer neither side: called
-    a tie by annotators, or a list whose best is no better than its worst. ``bare`` are rows without any
-    preference.
-    """
+    """The examples of one source as pairs (a list as its best against its worst response) or labelled
+    responses. ``ties`` are rows that prefer neither side, ``bare`` are rows without any preference."""
 
     examples: Examples
     pairs: tuple[Pair, ...]
@@ -72,8 +68,8 @@ class Corpus:
 
     @property
     def votes(self) -> dict[int, tuple[float, ...]]:
-        """By row, the votes as its annotators cast them: 1 for the first response, 0 for the second, ½ for a
-        tie. Relative to the chosen response, the majority would always be 1."""
+        """By row, its annotators' votes: 1 for the first response in the file, 0 for the second, ½ for a
+        tie."""
         return {
             row: tuple(1 - vote if example.chosen_second else vote for vote in example.votes.values())
             for row, example in enumerate(self.examples)
@@ -84,6 +80,15 @@ class Corpus:
     def prompts(self) -> Iterator[str]:
         """The prompt of every row."""
         return (prompt_text(example.prompt) for example in self.examples)
+
+    @property
+    def judgements(self) -> Iterator[tuple[int, str, str, str]]:
+        """Every judgement: its row, its prompt, the better and the worse text, or :data:`OTHER_LABEL`."""
+        for pair in self.pairs:
+            yield pair.row, pair.prompt, pair.chosen, pair.rejected
+        for item in self.labelled:
+            sides = (item.response, OTHER_LABEL) if item.good else (OTHER_LABEL, item.response)
+            yield item.row, item.prompt, *sides
 
     @property
     def responses(self) -> Iterator[tuple[int, str]]:
@@ -98,12 +103,8 @@ class Corpus:
 def read(
     source: Source, *, split: str = "train", format: str = "auto", limit: int | None = None
 ) -> tuple[Corpus, Source]:
-    """The corpus of a source, and the source in a form that can be read again.
-
-    Rows that cannot be read are listed in ``examples.skipped``.
-
-    Raises :class:`PreferoError` where nothing can be read.
-    """
+    """The corpus of a source (rows that cannot be read are in ``examples.skipped``), and the source in a form
+    that can be read again. Raises :class:`PreferoError` where nothing can be read."""
     if not isinstance(source, str | Path | list | tuple) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
     examples = load_examples(source, split=split, format=format, skip_bad_rows=True, limit=limit)
@@ -134,8 +135,7 @@ def of_examples(examples: Examples) -> Corpus:
 
 
 def _sides(example: Example) -> tuple[Response, Response] | None:
-    """The chosen and the rejected response, or the best and the worst of a list: twice the same if none is
-    better than another. None where nothing is known of some response."""
+    """The two sides, or the best and the worst of a list (equal if all are); None where any is unknown."""
     by_role = {response.role: response for response in example.responses}
     if set(PAIR) <= set(by_role):
         return by_role["chosen"], by_role["rejected"]

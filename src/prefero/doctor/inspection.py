@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The findings, those to act on first, and the checks that were skipped (``unasked``).
-
-    ``rows`` counts the examples, ``pairs`` those that compare two responses. ``lengths`` and ``histogram``
-    are in characters. ``held_out`` are rows of the same source that were set aside; they are not counted.
-    """
+    """The findings, those to act on first, and the checks that were skipped (``unasked``). ``lengths`` and
+    ``histogram`` are in characters. ``held_out`` are rows of the same source that were set aside and not
+    counted."""
 
     name: str
     format: str
@@ -101,10 +99,8 @@ class Inspection:
         return any(finding.key == key for finding in self.findings)
 
     def without(self, keys: Collection[str]) -> tuple[int, ...]:
-        """The positions of the examples that are in none of these findings.
-
-        Raises :class:`PreferoError` for a key that no finding has.
-        """
+        """The positions of the examples in none of these findings. Raises :class:`PreferoError` for an
+        unknown key."""
         removed: set[int] = set()
         for key in keys:
             if key == "unreadable":
@@ -118,24 +114,18 @@ class Inspection:
         return tuple(row for row in range(self.rows) if row not in removed)
 
     def save(self, file: str | Path, *, without: Collection[str]) -> int:
-        """Write the rows of the source, unchanged, without those of some findings and without rows that
-        cannot be read; return their number.
-
-        Raises :class:`PreferoError` for a key that no finding has, and if the file cannot be written.
-        """
+        """Write the rows of the source, unchanged, without unreadable ones and those of some findings; return
+        their number. Raises :class:`PreferoError` for an unknown key, and if the file cannot be written."""
         kept = {self.examples[row].origin for row in self.without(without)}
         kept |= {example.origin for example in self.held_out}
         return save_rows(self.source, file, kept, split=self.split)
 
     @property
     def clearing(self) -> Remedy | None:
-        """The removal of all rows at once that are harmful whatever is trained; None if fewer than two
-        findings have such rows."""
-        keys = [
-            finding.key
-            for finding in self.findings
-            if finding.key in REMOVE_ALWAYS and finding.rows and finding.level != "fine"
-        ]
+        """The removal of all rows that are harmful whatever is trained, if several findings have such
+        rows."""
+        found = [each for each in self.findings if each.rows and each.level != "fine"]
+        keys = [finding.key for finding in found if finding.key in REMOVE_ALWAYS]
         if len(keys) < 2:
             return None
         removed = self.rows - len(self.without(keys))
@@ -154,7 +144,7 @@ class Inspection:
             "seconds": round(self.seconds, 1),
             "facts": dict(self.facts),
             "lengths": self.lengths,
-            "findings": [finding.as_dict() for finding in self.findings],
+            "findings": [asdict(finding) for finding in self.findings],
             "not_looked_at": [asdict(skipped) for skipped in self.unasked],
         }
 
@@ -198,48 +188,19 @@ def inspect(
     """
     started = time.perf_counter()
     _check_arguments(eval_data, max_length, limit)
-    policy, checks = None, dict(CHECKS)
+    policy = None
     if model is not None:
-        from prefero.doctor.model import check_model
         from prefero.doctor.policy import Policy
 
-        checks["the model"] = check_model
         policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
     progress("rows")
     corpus, data = read(data, split=split, format=format, limit=limit)
-    held_out: Corpus | None = None
-    set_aside: Sequence[Example] = ()
-    if isinstance(eval_data, int | float):
-        kept, set_aside = corpus.examples.hold_out(eval_data, seed)
-        if not len(set_aside):
-            raise PreferoError(f"eval_data = {eval_data} holds out none of the {len(corpus)} rows.")
-        held_out, corpus = of_examples(Examples(set_aside)), of_examples(kept)
-    elif eval_data is not None:
-        held_out, _ = read(eval_data, split=eval_split, format=format)
+    corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, seed)
     options = {"split": split, "eval_split": eval_split, "format": format, "max_length": max_length}
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
-    if policy is not None and corpus.pairs:
-        progress("tokens")
-        policy.read_some(corpus.examples, [pair.row for pair in corpus.pairs])
-    findings, unasked = _results(Look(corpus, commands, held_out, max_length, seed, policy), checks, progress)
-    lengths = lengths_of(corpus)
-    return Inspection(
-        corpus.examples.name,
-        corpus.examples.format,
-        len(corpus),
-        len(corpus.pairs),
-        in_order(findings),
-        tuple(unasked if policy else [NO_MODEL, *unasked]),
-        tuple(facts(corpus)),
-        quantiles(lengths),
-        histogram(lengths),
-        time.perf_counter() - started,
-        commands,
-        corpus.examples,
-        set_aside,
-        data,
-        split,
-    )
+    look = Look(corpus, commands, held_out, max_length, seed, policy)
+    results = list(_results(look, progress))
+    return _inspection(look, results, set_aside, data, split, time.perf_counter() - started)
 
 
 def _check_arguments(eval_data: Source | float | None, max_length: int | None, limit: int | None) -> None:
@@ -250,19 +211,61 @@ def _check_arguments(eval_data: Source | float | None, max_length: int | None, l
         raise PreferoError(f"eval_data is {eval_data}; a share to hold out lies between 0 and 1.")
 
 
-def _results(
-    look: Look, checks: Mapping[str, Check], progress: Progress
-) -> tuple[list[Finding], list[Unasked]]:
-    findings: list[Finding] = []
-    unasked: list[Unasked] = []
+def _held_out(
+    corpus: Corpus, eval_data: Source | float | None, split: str, format: str, seed: int
+) -> tuple[Corpus, Corpus | None, Sequence[Example]]:
+    """The corpus to check, the held-out one, and the rows of the source that were set aside for it."""
+    if not isinstance(eval_data, int | float):
+        held_out = None if eval_data is None else read(eval_data, split=split, format=format)[0]
+        return corpus, held_out, ()
+    kept, set_aside = corpus.examples.hold_out(eval_data, seed)
+    if not len(set_aside):
+        raise PreferoError(f"eval_data = {eval_data} holds out none of the {len(corpus)} rows.")
+    return of_examples(kept), of_examples(set_aside), set_aside
+
+
+def _results(look: Look, progress: Progress) -> Iterator[Finding | Unasked]:
+    checks = dict(CHECKS)
+    if look.policy is None:
+        yield NO_MODEL
+    else:
+        from prefero.doctor.model import check_model
+
+        checks["the model"] = check_model
+        if look.corpus.pairs:
+            progress("tokens")
+            look.policy.read_some(look.corpus.examples, [pair.row for pair in look.corpus.pairs])
     for name, check in checks.items():
         progress(name)
-        for result in check(look):
-            if isinstance(result, Finding):
-                findings.append(result)
-            else:
-                unasked.append(result)
-    return findings, unasked
+        yield from check(look)
+
+
+def _inspection(
+    look: Look,
+    results: Sequence[Finding | Unasked],
+    set_aside: Sequence[Example],
+    source: Source,
+    split: str,
+    seconds: float,
+) -> Inspection:
+    corpus, lengths = look.corpus, lengths_of(look.corpus)
+    return Inspection(
+        corpus.examples.name,
+        corpus.examples.format,
+        len(corpus),
+        len(corpus.pairs),
+        in_order(result for result in results if isinstance(result, Finding)),
+        tuple(result for result in results if isinstance(result, Unasked)),
+        tuple(facts(corpus)),
+        quantiles(lengths),
+        histogram(lengths),
+        seconds,
+        look.commands,
+        corpus.examples,
+        set_aside,
+        source,
+        split,
+    )
 
 
 DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "max_length": None}

@@ -23,6 +23,8 @@ from prefero.report.numbers import number, percent
 RESAMPLES = 1000
 """Resamples of the rows for the interval of Krippendorff's α."""
 
+LOOKS_FLIPPED = "labels that look flipped to a classifier of words"
+
 RATES = np.arange(0, 0.5, 0.0025)
 """Flip rates that are tried."""
 
@@ -32,13 +34,9 @@ SCALES = np.linspace(math.log(0.02), math.log(60), 25)
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The agreement of several annotators.
-
-    ``alpha`` is Krippendorff's for nominal votes: 1 is full agreement, 0 is chance. ``observed`` is the share
-    of pairs of votes on the same row that agree. ``clashing`` is the share of pairs of votes, neither a tie,
-    that prefer different sides, over ``decided`` rows with such pairs; None without any. ``split`` are the
-    rows whose votes are not all the same. ``judges`` is the median number of votes per row.
-    """
+    """``alpha`` is Krippendorff's for nominal votes: 1 is full agreement, 0 is chance. ``observed`` is the
+    share of pairs of votes on the same row that agree, ``clashing`` of those without a tie that differ (over
+    ``decided`` rows). ``split`` are the rows with different votes, ``judges`` the median number of votes."""
 
     alpha: float
     interval: Interval
@@ -51,11 +49,9 @@ class Agreement:
 
 
 def agreement(rows: Sequence[int], votes: Sequence[Sequence[Any]], *, seed: int = 0) -> Agreement | None:
-    """Krippendorff's α (2011) of rows with their votes, its interval by resampling the rows.
-
-    A vote is 1 for the first response, 0 for the second, ½ for a tie, or any other name of a choice; None is
-    a vote that was not cast. Returns None if no row has two votes.
-    """
+    """Krippendorff's α (2011) of rows with their votes, its interval by resampling the rows; None if no row
+    has two votes. A vote is 1 (first), 0 (second), ½ (tie), any other name of a choice, or None (not
+    cast)."""
     cast = [(row, [vote for vote in own if vote is not None]) for row, own in zip(rows, votes, strict=True)]
     cast = [(row, own) for row, own in cast if len(own) > 1]
     if not cast:
@@ -103,35 +99,23 @@ def _clashing(counts: NDArray[np.float64], kinds: Sequence[Any]) -> tuple[float 
     return float(clashes.mean()), int(decided.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class FlipRate:
-    """The probability that a label is flipped, and its interval."""
+def flip_rate(leads: Float[np.ndarray, " pair"], independent: int | None = None) -> Measure:
+    """The flip rate ε of labels from a predictor that was fitted on other pairs.
 
-    value: float
-    interval: Interval
-
-
-def flip_rate(leads: Float[np.ndarray, " pair"], independent: int | None = None) -> FlipRate:
-    """The flip rate of labels from a predictor that was fitted on other pairs.
-
-    ``leads`` are the predictor's scores of the chosen minus those of the rejected responses. However sure the
-    predictor is, a share ε of labels that are flipped at random contradicts it: P(chosen first) = ε + (1 −
-    2ε) σ(a · lead). ε and the predictor's scale a > 0 are fitted together by maximum likelihood; the interval
-    is that of the profile likelihood, and wide for a predictor that is never sure. Pairs on which the
-    predictor is sure and wrong count as flipped. The model of flips is that of Ray Chowdhury et al., 2024,
-    arXiv 2403.00409. Where pairs share prompts, ``independent`` is the number of prompts: the interval is
-    then as wide as if each prompt had one pair.
+    Its ``leads`` are the scores of the chosen minus those of the rejected responses. P(chosen first) = ε + (1
+    − 2ε) σ(a · lead) is fitted by maximum likelihood (Ray Chowdhury et al., 2024, arXiv 2403.00409), with the
+    interval of the profile likelihood. ``independent`` is the number of prompts, if pairs share some.
     """
     scale = float(np.sqrt(np.mean(leads * leads)))
     if scale == 0:
-        return FlipRate(0.0, Interval(0.0, 0.5))
+        return Measure(LOOKS_FLIPPED, 0.0, Interval(0.0, 0.5))
     profile = np.asarray([_log_likelihood(leads / scale, rate) for rate in RATES])
     weight = (independent or len(leads)) / len(leads)
     likely = RATES[2 * weight * (profile.max() - profile) <= chi2.ppf(0.95, df=1)]
     # The ends of the interval lie between two rates that were tried.
     step = float(RATES[1])
     low, high = max(0.0, float(likely[0]) - step), min(0.5, float(likely[-1]) + step)
-    return FlipRate(float(RATES[int(profile.argmax())]), Interval(low, high))
+    return Measure(LOOKS_FLIPPED, float(RATES[int(profile.argmax())]), Interval(low, high))
 
 
 def _log_likelihood(leads: Float[np.ndarray, " pair"], rate: float) -> float:
@@ -148,18 +132,15 @@ def _log_likelihood(leads: Float[np.ndarray, " pair"], rate: float) -> float:
     return -min(losses[best], float(refined.fun))
 
 
-def of_disagreement(rate: float, count: int) -> FlipRate:
-    """The flip rate of single judgements from how often two judgements of the same comparison differ.
-
-    If each is flipped with probability ε, they differ with 2ε(1 − ε). ``count`` comparisons were judged
-    repeatedly.
-    """
+def of_disagreement(rate: float, count: int, name: str) -> Measure:
+    """The flip rate ε of single judgements, from how often two of the same comparison differ: 2ε(1 − ε).
+    ``count`` comparisons were judged repeatedly."""
 
     def flips(disagreement: float) -> float:
         return (1 - math.sqrt(max(0.0, 1 - 2 * disagreement))) / 2
 
     ends = wilson(rate, count)
-    return FlipRate(flips(rate), Interval(flips(ends.low), flips(ends.high)))
+    return Measure(name, flips(rate), Interval(flips(ends.low), flips(ends.high)))
 
 
 def of_majority(rate: float, judges: int) -> float:
@@ -208,35 +189,31 @@ def _agreement(look: Look, agreed: Agreement) -> Finding:
 
 
 def _noise(look: Look, agreed: Agreement | None) -> Finding | None:
-    """The share of wrong labels: by several annotators if there are any, else by repeated judgements that
-    contradict each other, else by a classifier where it is sure."""
+    """The share of wrong labels, by the first that there is: annotators, repeated judgements, a
+    classifier."""
     measures = [*_by_annotators(agreed), *_by_repetition(look)]
     probe = probe_of(look)
     if probe is not None:
-        flips = flip_rate(probe.leads, probe.prompts)
-        name = "labels that look flipped to a classifier of words"
-        measures.append(Measure(name, flips.value, flips.interval))
+        measures.append(flip_rate(probe.leads, probe.prompts))
         most = min(1 - probe.interval.low, 0.5)
         measures.append(Measure("upper bound on flipped labels, by its accuracy", most))
     if not measures:
         return None
     best = measures[0]
-    interval = best.interval
-    assert interval is not None
     level = level_of(best, look=0.05, act=0.1)
-    if level == "look" and interval.low < 0.01:
+    if level == "look" and best.low < 0.01:
         level = "fine"
     rate = min(max(round(best.value, 2), 0.01), 0.45)
     estimate = (
         f"About {percent(best.value)} of the labels look flipped"
-        if interval.high - interval.low < 0.15
+        if best.high - best.low < 0.15
         else f"The share of flipped labels cannot be told well: the estimate is {percent(best.value)}"
     )
     return Finding(
         "noise",
         "Wrong labels",
         level,
-        f"{estimate}; the 95 % interval is {percent(interval.low)} to {percent(interval.high)}.",
+        f"{estimate}; the 95 % interval is {percent(best.low)} to {percent(best.high)}.",
         tuple(measures),
         stake=min(2 * best.value, 1.0),
         why="A flipped label pulls the policy in the wrong direction as hard as a right label pulls it in "
@@ -264,22 +241,22 @@ def _noise(look: Look, agreed: Agreement | None) -> Finding | None:
 def _by_annotators(agreed: Agreement | None) -> Iterator[Measure]:
     if agreed is None or agreed.clashing is None:
         return
-    single = of_disagreement(agreed.clashing, agreed.decided)
+    name = "single votes that are wrong, by their disagreement"
+    single = of_disagreement(agreed.clashing, agreed.decided, name)
     if agreed.judges > 2:
-        ends = (of_majority(end, agreed.judges) for end in (single.interval.low, single.interval.high))
+        ends = (of_majority(end, agreed.judges) for end in (single.low, single.high))
         name = f"wrong labels by the majority of {agreed.judges} votes"
         yield Measure(name, of_majority(single.value, agreed.judges), Interval(*ends))
-    yield Measure("single votes that are wrong, by their disagreement", single.value, single.interval)
+    yield single
 
 
 def _by_repetition(look: Look) -> Iterator[Measure]:
-    """The flip rate by comparisons that were judged repeatedly, if any judgements differ: rows that were
-    merely copied say nothing about their labels."""
+    """The flip rate by repeated comparisons, if any judgements differ: mere copies say nothing."""
     judged = repeats_of(look).judged
     clashes = [2 * a * b / ((a + b) * (a + b - 1)) for a, b in judged]
     if any(clashes):
-        flips = of_disagreement(sum(clashes) / len(clashes), len(clashes))
-        yield Measure("wrong labels, by comparisons judged repeatedly", flips.value, flips.interval)
+        name = "wrong labels, by comparisons judged repeatedly"
+        yield of_disagreement(sum(clashes) / len(clashes), len(clashes), name)
 
 
 def check_scores(look: Look) -> Iterator[Finding]:
@@ -290,18 +267,19 @@ def check_scores(look: Look) -> Iterator[Finding]:
     against = tuple(row for row, margin in scored if margin < 0)
     equal = sum(margin == 0 for _, margin in scored)
     share = Measure.share("pairs whose rejected response has the higher score", len(against), len(scored))
-    yield Finding(
+    yield look.finding(
         "scores",
         "Scores that contradict labels",
-        level_of(share, look=0.005, act=0.05),
+        share,
         f"In {len(against):,} of {len(scored):,} scored pairs the rejected response has the higher score; in "
         f"{equal:,} both have the same score.",
-        (share, Measure.share("pairs with equal scores", equal, len(scored))),
+        limits=(0.005, 0.05),
+        of="scored pairs",
+        measures=[Measure.share("pairs with equal scores", equal, len(scored))],
         stake=min(1.0, 2 * share.value),
         why="Either the label or the score is wrong. Methods that read the score (odpo, rpo_reward_aware) "
         "and methods that read the label then learn opposite things from the same pair.",
         papers=("Amini et al., 2024, arXiv 2402.10571", "Deng et al., 2025, arXiv 2502.14560"),
-        threshold="0.5 % of the scored pairs; to act on from 5 %",
         remedies=(
             Remedy("Remove these pairs.", look.commands.without("scores")),
             Remedy(
@@ -309,6 +287,5 @@ def check_scores(look: Look) -> Iterator[Finding]:
                 look.commands.train("odpo"),
             ),
         ),
-        specimens=look.specimens(against),
         rows=against,
     )

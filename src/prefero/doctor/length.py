@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from prefero.doctor.checks import Finding, Level, Look, Measure, Remedy, Unasked, level_of
+from prefero.doctor.checks import Finding, Level, Look, Measure, Remedy, Unasked
 from prefero.doctor.corpus import prompt_text, response_text
 from prefero.evaluate.intervals import Interval, wilson
 from prefero.report.numbers import percent
@@ -45,12 +45,9 @@ PAPERS = (
 
 @dataclass(frozen=True, slots=True)
 class LengthBias:
-    """Measures of how far length predicts the label.
-
-    ``longer``: the share of pairs whose chosen response is the longer one, ties counted half. ``area``: the
-    probability that any chosen response is longer than any rejected one. ``twice``: the probability that a
-    response twice as long as the other is the chosen one, by a logistic regression on the log of the ratio.
-    """
+    """Measures of how far length predicts the label: the share of pairs whose chosen response is ``longer``
+    (ties half), the ``area`` under the ROC curve, and the probability that a response ``twice`` as long as
+    the other is chosen, by a logistic regression on the log of the ratio."""
 
     longer: Measure
     area: Measure
@@ -74,11 +71,9 @@ def length_bias(chosen: Sequence[int], rejected: Sequence[int]) -> LengthBias:
 def area(
     better: Float[np.ndarray, " pair"], worse: Float[np.ndarray, " pair"], name: str, *, paired: bool = True
 ) -> Measure:
-    """The area under the ROC curve: how often a value of ``better`` exceeds one of ``worse``, ties half.
-
-    The interval is DeLong's (1988); where the two are ``paired``, it takes the covariance within pairs into
-    account (Obuchowski, 1997).
-    """
+    """The area under the ROC curve: how often a value of ``better`` exceeds one of ``worse``, ties half. The
+    interval is DeLong's (1988), with the covariance within pairs if they are ``paired`` (Obuchowski,
+    1997)."""
     of_better = _placements(better, worse)
     of_worse = 1 - _placements(worse, better)
     value = float(of_better.mean())
@@ -101,10 +96,8 @@ def _placements(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDA
 
 
 def logistic_slope(x: Float[np.ndarray, " pair"]) -> tuple[float, float]:
-    """The slope b and its standard error in P(chosen) = σ(b x), where x is the chosen response's lead.
-
-    The slope is limited to ±50 per standard deviation of x, where the value decides every pair.
-    """
+    """The slope b and its standard error in P(chosen) = σ(b x), where x is the chosen response's lead. Beyond
+    ±50 per standard deviation of x, the value decides every pair."""
     scale = float(np.sqrt(np.mean(x * x)))
     if scale == 0:
         return 0.0, 0.0
@@ -168,11 +161,9 @@ def _of_pairs(look: Look) -> Finding:
 
 
 def _level(longer: Measure) -> Level:
-    interval = longer.interval
-    assert interval is not None
-    if interval.low >= ACT or interval.high <= 1 - ACT:
+    if longer.low >= ACT or longer.high <= 1 - ACT:
         return "act"
-    apart = interval.low > 0.5 or interval.high < 0.5
+    apart = longer.low > 0.5 or longer.high < 0.5
     return "look" if apart and abs(longer.value - 0.5) >= LOOK - 0.5 else "fine"
 
 
@@ -201,10 +192,8 @@ def _of_labels(look: Look) -> Finding | Unasked:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """The tokens of each row (its prompt and longest response), and the rows that a limit cuts.
-
-    ``ends`` counts the rows that lose the end of a response.
-    """
+    """The tokens of each row (prompt and longest response), the rows that a limit cuts, and the number that
+    lose the end of a response."""
 
     tokens: Sequence[int]
     ends: int
@@ -262,18 +251,17 @@ def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
         allow = Remedy(
             f"Use a model with a context of {enough:,} tokens; this one has {look.policy.context:,}."
         )
-    return Finding(
+    return look.finding(
         "truncation",
         "Truncation",
-        level_of(share, look=0.01, act=0.1),
+        share,
         f"With at most {limit:,} tokens, {len(needed.cut):,} of {count:,} rows are cut, most of them at the "
         f"beginning of the prompt; {needed.ends:,} lose the end of a response. With {enough:,} tokens, 99 % "
         "of the rows are not cut.",
-        (share, Measure.share("rows that lose the end of a response", needed.ends, count)),
-        stake=share.value,
+        limits=(0.01, 0.1),
+        measures=[Measure.share("rows that lose the end of a response", needed.ends, count)],
         why="The loss then compares other texts than the annotators judged, and a response without its end "
         "teaches the policy not to stop.",
-        threshold="1 % of the rows; to act on from 10 %",
         remedies=(allow, Remedy("Or remove the long rows.", look.commands.without("truncation"))),
         sample=needed.sample,
         specimens=look.specimens(needed.cut, 1),

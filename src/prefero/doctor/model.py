@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prefero.doctor.checks import Finding, Level, Look, Measure, Remedy, Unasked, level_of
+from prefero.doctor.checks import NEVER, Finding, Level, Look, Measure, Remedy, Unasked
 from prefero.doctor.policy import Policy
 from prefero.evaluate.intervals import mean
 from prefero.evaluate.ranking import loss_that_orders, ordered
@@ -46,9 +46,7 @@ def _ranking(look: Look, policy: Policy) -> Finding:
     total = Measure.share("pairs that the model orders as the labels do", int(right.sum()), count)
     token = Measure.share("the same by the mean log-probability per token", int(by_token.sum()), count)
     wrong = margin[~right]
-    interval = total.interval
-    assert interval is not None
-    level: Level = "look" if interval.high < 0.5 else "fine"
+    level: Level = "look" if total.high < 0.5 else "fine"
     message = (
         f"Before training the chosen response is the more likely one in {percent(total.value)} of the "
         f"pairs; per token, in {percent(token.value)}."
@@ -92,18 +90,19 @@ def _reference_gap(look: Look, policy: Policy) -> Finding:
     )
     order = gap.argsort(stable=True)
     nearest = tuple(sorted(policy.places[policy.scored[i]] for i in order[: len(gap) // 2].tolist()))
-    return Finding(
+    return look.finding(
         "reference_gap",
         "Pairs that the model finds equally likely",
-        level_of(unclear, look=0.5, act=1.1),
+        unclear,
         f"In {percent(unclear.value)} of the pairs the two responses are nearly equally likely per token; "
         f"the median gap is {number(float(gap.median()))} nats.",
-        (unclear, Measure("median gap", float(gap.median()), unit="nats per token")),
+        limits=(0.5, NEVER),
+        of="pairs",
+        measures=[Measure("median gap", float(gap.median()), unit="nats per token")],
         stake=unclear.value / 2,
         why="A wide gap under the reference is a sign of a clear difference in quality: trained on the 30 to "
         "50 % of the pairs with the widest gaps, DPO did as well as on all, or better.",
         papers=("Diwan et al., 2025, arXiv 2501.15109", "Chen et al., 2025, arXiv 2505.05465"),
-        threshold="half of the pairs",
         remedies=(
             Remedy(
                 "Keep the half of the pairs with the widest gaps.",
@@ -112,6 +111,7 @@ def _reference_gap(look: Look, policy: Policy) -> Finding:
         ),
         sample=_sample(look, policy),
         rows=nearest,
+        specimens=(),
     )
 
 
@@ -122,21 +122,20 @@ def _displacement(look: Look, policy: Policy) -> Finding:
     worst = scores.argsort(descending=True, stable=True).tolist()
     rows = tuple(sorted(policy.places[policy.scored[i]] for i in worst if displacing[i]))
     low, middle, high = np.quantile(scores.numpy(), [0.05, 0.5, 0.95]).tolist()
-    return Finding(
+    return look.finding(
         "displacement",
         "Pairs that would displace the chosen response",
-        level_of(share, look=0.1, act=0.3),
+        share,
         f"In {percent(share.value)} of the pairs the hidden states of the rejected response are so similar "
         "to those of the chosen one that training is likely to lower both. The length-normalised CHES score "
         f"has the median {number(middle)}; nine tenths of the pairs are between {number(low)} and "
         f"{number(high)}.",
-        (share, Measure("median CHES score, length-normalised", middle, unit="")),
-        stake=share.value,
+        limits=(0.1, 0.3),
+        of="pairs at 0 or more (the paper compares scores and gives no threshold)",
+        measures=[Measure("median CHES score, length-normalised", middle, unit="")],
         why="The higher the score (centred hidden embedding similarity), the more a loss on the difference "
         "also lowers the chosen response, and moves probability to other responses.",
         papers=("Razin et al., 2024, arXiv 2410.08847", "Pal et al., 2024, arXiv 2402.13228"),
-        threshold="10 % of the pairs at 0 or more; to act on from 30 % (the paper compares scores and gives "
-        "no threshold)",
         remedies=(
             Remedy("Keep the likelihood of the chosen response from falling.", look.commands.train("dpop")),
             Remedy(
@@ -160,16 +159,13 @@ def _on_policy(look: Look, policy: Policy) -> Finding | Unasked:
             "Distance from the model's own samples",
             "samples of an encoder–decoder come without likelihoods, or no prompt leaves room for a sample",
         )
-    gaps = {"chosen": logps.own - logps.chosen, "rejected": logps.own - logps.rejected}
     measures = []
-    for side, gap in gaps.items():
-        estimate = mean(gap.tolist())
+    for side, theirs in (("chosen", logps.chosen), ("rejected", logps.rejected)):
+        estimate = mean((logps.own - theirs).tolist())
         name = f"nats per token less likely than own samples, {side}"
         measures.append(Measure(name, estimate.value, estimate.interval, "nats", of=estimate.count))
     first = measures[0]
-    interval = first.interval
-    assert interval is not None
-    level: Level = "act" if interval.low > 1.5 else "look" if interval.low > 0.5 else "fine"
+    level: Level = "act" if first.low > 1.5 else "look" if first.low > 0.5 else "fine"
     return Finding(
         "on_policy",
         "Responses that the model would not write",
@@ -181,10 +177,7 @@ def _on_policy(look: Look, policy: Policy) -> Finding | Unasked:
         stake=min(1.0, max(0.0, first.value) / 3),
         why="Lowering a response that the policy never writes costs nothing, and teaches nothing about the "
         "responses that it does write. Pairs of its own samples do.",
-        papers=(
-            "Zhou et al., 2024, arXiv 2406.11827",
-            "Yan et al., 2024, arXiv 2406.07327",
-        ),
+        papers=("Zhou et al., 2024, arXiv 2406.11827", "Yan et al., 2024, arXiv 2406.07327"),
         threshold="0.5 nats per token; to act on from 1.5",
         remedies=(
             Remedy("Weight pairs by their likelihood.", look.commands.train("wpo")),

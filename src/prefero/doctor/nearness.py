@@ -1,17 +1,16 @@
 """Rows that nearly repeat or contradict another row, and held-out prompts in the training data.
 
-Near texts are found without comparing all with all. A text is a set of shingles: the runs of eight bytes of
-the text, without differences of case and white space. Texts whose MinHashes (Broder, 1997) agree in one of
-sixteen bands of four values are candidates; whether two candidates are near is measured on all their
-shingles. The MinHashes are over the shingles at the beginnings of words, six times fewer: of pairs of texts
-with a Jaccard similarity of 0.8 or more they miss a few in a thousand, all of them short.
+A text is the set of its shingles, runs of eight bytes up to case and white space. Texts whose MinHashes
+(Broder, 1997) agree in one of sixteen bands of four values are candidates, which are then measured on all
+shingles. MinHashes are over the shingles at the beginnings of words, six times fewer: they miss a few in a
+thousand near texts, all of them short.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from zlib import crc32
 
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from prefero.doctor.checks import Finding, Look, Measure, Remedy, Unasked, level_of, specimen
-from prefero.doctor.corpus import Corpus, fingerprint
+from prefero.doctor.checks import Finding, Look, Measure, Remedy, Unasked, specimen
+from prefero.doctor.corpus import fingerprint
 from prefero.doctor.repeats import judgements, judgements_of, repeats_of
 
 WIDTH = 8
@@ -42,13 +41,12 @@ MOST = 50_000
 """Candidates that are measured."""
 
 CLEARER = 0.05
-"""By how much the crossed sides of two rows must be more similar than the straight ones to count as
-swapped."""
+"""How much more similar the crossed sides of two rows are than the straight ones if they are swapped."""
 
 Sketches = UInt[np.ndarray, "text value"]
 
 Row = tuple[int, str, str, str]
-"""A row, its prompt, the better and the worse response; a labelled response has "" for the other."""
+"""A row, its prompt, the better and the worse text."""
 
 
 def _normalised(text: str) -> bytes:
@@ -67,10 +65,8 @@ def candidates(
     first: Sketches, second: Sketches | None = None, *, least: float = NEAR - 0.3
 ) -> NDArray[np.int64]:
     """Pairs of texts that may be near: (i, j) with i < j of one set, or i of the first and j of the second.
-
-    Of many texts that agree in a band, each is paired only with the first. Pairs whose sketches agree in a
-    smaller share of their values than ``least`` are left out.
-    """
+    Their sketches agree in a band, and in the share ``least`` of all values; of many, each is paired with the
+    first."""
     sketches = first if second is None else np.concatenate([first, second])
     members = np.arange(len(sketches))
     agreeing = []
@@ -103,24 +99,12 @@ def similarity(text: str, other: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """Near rows. ``near`` maps rows to the first row that they nearly repeat; ``opposed`` are pairs of rows
-    that nearly contradict each other. Of the ``candidates``, ``measured`` were measured."""
+    """``near`` maps rows to the first that they nearly repeat, ``opposed`` are near contradictions."""
 
     near: Mapping[int, int]
     opposed: tuple[tuple[int, int], ...]
     measured: int
     candidates: int
-
-
-def rows_of(corpus: Corpus, leave_out: Iterable[int] = ()) -> list[Row]:
-    """The rows with their texts."""
-    left_out = set(leave_out)
-    rows = [(p.row, p.prompt, p.chosen, p.rejected) for p in corpus.pairs if p.row not in left_out]
-    for item in corpus.labelled:
-        if item.row not in left_out:
-            sides = (item.response, "") if item.good else ("", item.response)
-            rows.append((item.row, item.prompt, *sides))
-    return rows
 
 
 def near_rows(rows: Sequence[Row]) -> Nearness:
@@ -159,7 +143,7 @@ def check_nearness(look: Look) -> Iterator[Finding]:
     """Rows that nearly repeat, or nearly contradict, another."""
     repeats = repeats_of(look)
     leave_out = {*repeats.repeated, *(row for group in repeats.contradicting for row in group[1:])}
-    rows = rows_of(look.corpus, leave_out)
+    rows = [judgement for judgement in look.corpus.judgements if judgement[0] not in leave_out]
     if len(rows) < 2:
         return
     result = near_rows(rows)
@@ -171,17 +155,16 @@ def check_nearness(look: Look) -> Iterator[Finding]:
         sample += f" Of {result.candidates:,} candidates {result.measured:,} were measured."
     near = tuple(result.near)
     share = Measure.share("rows that nearly repeat another", len(near), len(rows))
-    yield Finding(
+    yield look.finding(
         "near_duplicates",
         "Nearly repeated rows",
-        level_of(share, look=0.01, act=0.05),
+        share,
         f"{len(near):,} of {len(rows):,} rows have nearly the prompt, responses and label of another row.",
-        (share,),
+        limits=(0.01, 0.05),
         stake=share.value / 2,
         why="Near copies give a comparison more weight, and on both sides of a split they make held-out "
         "numbers too good.",
         papers=("Lee et al., 2022, arXiv 2107.06499",),
-        threshold="1 % of the rows; to act on from 5 %",
         remedies=(Remedy("Remove the later copies.", look.commands.without("near_duplicates")),),
         specimens=look.specimens(near, beside=result.near),
         sample=sample,
@@ -189,22 +172,20 @@ def check_nearness(look: Look) -> Iterator[Finding]:
     )
     against = tuple(sorted({row for pair in result.opposed for row in pair}))
     share = Measure.share("rows nearly contradicted by another", len(against), len(rows))
-    yield Finding(
+    yield look.finding(
         "near_contradictions",
         "Near contradictions",
-        level_of(share, look=0.0, act=0.01),
+        share,
         f"{len(against):,} of {len(rows):,} rows prefer nearly the response that another row, with nearly "
         "the same prompt, rejects.",
-        (share,),
-        stake=share.value,
+        limits=(0, 0.01),
         why="One of the two labels is wrong, or depends on the few words in which the rows differ.",
         papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409",),
-        threshold="any; to act on from 1 % of the rows",
         remedies=(
             Remedy("Remove them.", look.commands.without("near_contradictions")),
             Remedy("Or train with a method that allows for wrong labels.", look.commands.train("cdpo")),
         ),
-        specimens=tuple(shown for pair in result.opposed[:2] for shown in look.specimens(pair)),
+        specimens=[shown for pair in result.opposed[:2] for shown in look.specimens(pair)],
         sample=sample,
         rows=against,
     )
@@ -238,30 +219,29 @@ def check_overlap(look: Look) -> Iterator[Finding | Unasked]:
     share = Measure.share("held-out rows whose prompt, or nearly, is trained on", len(either), len(held_out))
     leaked, near_rows = {test_keys[row] for row in exact}, set(nearby.values())
     rows = tuple(row for row, key in enumerate(train_keys) if row in near_rows or key in leaked)
-    yield Finding(
+    yield look.finding(
         "overlap",
         "Held-out prompts in the training data",
-        level_of(share, look=0.0, act=0.01),
+        share,
         f"{len(either):,} of {len(held_out):,} held-out rows have a prompt that is in the training data: "
         f"{len(exact):,} exactly, {len(near):,} nearly. For {whole:,} of them both responses are there as "
         "well.",
-        (
-            share,
+        limits=(0, 0.01),
+        of="held-out rows",
+        measures=[
             Measure.share("the same prompt", len(exact), len(held_out)),
             Measure.share("the same prompt and responses", whole, len(held_out)),
-        ),
-        stake=share.value,
+        ],
         why="Held-out accuracy then measures memorised rows, and training stops too late.",
         papers=("Lee et al., 2022, arXiv 2107.06499",),
-        threshold="any; to act on from 1 % of the held-out rows",
         remedies=(
             Remedy("Remove these prompts from the training data.", look.commands.without("overlap")),
             Remedy(
                 "Or hold out a share of the training data: rows with the same prompt stay together.",
-                look.commands.on_share("dpo", 0.05),
+                replace(look.commands, eval_data="0.05").train("dpo"),
             ),
         ),
-        specimens=tuple(specimen(held_out, row) for row in either[:3]),
+        specimens=[specimen(held_out, row) for row in either[:3]],
         sample="Nearly: a Jaccard similarity of 0.8 or more of runs of eight bytes.",
         rows=rows,
     )

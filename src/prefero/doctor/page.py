@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,22 +34,8 @@ TILES = (
 """The findings whose first number is shown at the top of the page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A measure as the page shows it."""
-
-    name: str
-    value: str
-    interval: str
-    picture: Markup | str
-
-
 def write(inspection: Inspection, file: str | Path) -> Path:
-    """Write the page and return its path. The page loads nothing else and escapes all text of the data.
-
-    Raises :class:`PreferoError` if the file cannot be written.
-    """
-    findings = inspection.findings
+    """Write the page, which loads nothing else and escapes all text of the data, and return its path."""
     text = (
         environment("doctor")
         .get_template("inspection.html")
@@ -58,8 +43,11 @@ def write(inspection: Inspection, file: str | Path) -> Path:
             name=inspection.name,
             headline=headline(inspection),
             tiles=list(_tiles(inspection)),
-            found=[(each, list(map(_shown, each.measures))) for each in findings if each.level != "fine"],
-            fine=[(each, _shown(each.measures[0])) for each in findings if each.level == "fine"],
+            found=[finding for finding in inspection.findings if finding.level != "fine"],
+            fine=[finding for finding in inspection.findings if finding.level == "fine"],
+            in_words=in_words,
+            interval_in_words=interval_in_words,
+            picture=_picture,
             clearing=inspection.clearing,
             tone=TONE,
             unasked=inspection.unasked,
@@ -84,12 +72,10 @@ def _tiles(inspection: Inspection) -> Iterator[Tile]:
             yield Tile(name, in_words(measure), ends and f"95 %: {ends}", TONE[inspection[key].level])
 
 
-def _shown(measure: Measure) -> Shown:
-    picture: Markup | str = ""
-    if measure.interval is not None and measure.unit == "share":
-        ends = measure.interval.low, measure.interval.high
-        picture = whisker(measure.value, ends, (0, 1), "plain")
-    return Shown(measure.name, in_words(measure), interval_in_words(measure), picture)
+def _picture(measure: Measure) -> Markup | str:
+    if measure.interval is None or measure.unit != "share":
+        return ""
+    return whisker(measure.value, (measure.low, measure.high), (0, 1), "plain")
 
 
 def _lengths_chart(inspection: Inspection) -> Markup | None:
@@ -143,14 +129,10 @@ def summary(
 def _block(finding: Finding) -> list[RenderableType]:
     measure = finding.measures[0]
     ends = interval_in_words(measure)
-    interval = f" [{ends}]" if ends else ""
-    style = STYLE[finding.level]
+    title = f"{MARK[finding.level]} {finding.title}", STYLE[finding.level]
+    number_in_words = f"  {in_words(measure)}" + (f" [{ends}]" if ends else "")
     lines: list[RenderableType] = [
-        Text.assemble(
-            (f"{MARK[finding.level]} {finding.title}", style),
-            f"  {in_words(measure)}{interval}",
-            overflow="fold",
-        ),
+        Text.assemble(title, number_in_words, overflow="fold"),
         Padding(Text(finding.message), (0, 0, 0, 2)),
     ]
     for remedy in finding.remedies[:1]:
@@ -181,11 +163,9 @@ def _fine(inspection: Inspection) -> RenderableType:
 
 def in_words(measure: Measure) -> str:
     """The value with its unit."""
-    return (
-        percent(measure.value)
-        if measure.unit == "share"
-        else f"{number(measure.value)} {measure.unit}".strip()
-    )
+    if measure.unit == "share":
+        return percent(measure.value)
+    return f"{number(measure.value)} {measure.unit}".strip()
 
 
 def interval_in_words(measure: Measure) -> str:

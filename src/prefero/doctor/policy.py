@@ -1,10 +1,7 @@
 """The model to be aligned, measured on some of the data before training.
 
-:class:`Policy` gives its log-probabilities, its own samples, its speed, and which pairs make training lower
-the likelihood of the responses that it should raise (:func:`ches`): Razin et al., 2024, arXiv 2410.08847. The
-hidden states are those that enter the language-model head: after the last norm, at the positions that
-*predict* the tokens of the response. The first belongs to the last token of the prompt; the state at the
-response's own last token is left out.
+Of a response, :func:`ches` (Razin et al., 2024, arXiv 2410.08847) reads the states after the last norm, at
+the positions that *predict* its tokens: from the last token of the prompt to its own last but one.
 """
 
 from __future__ import annotations
@@ -51,8 +48,7 @@ KINDS = ("language", "encoder_decoder")
 
 @dataclass(frozen=True, slots=True)
 class OnPolicy:
-    """Mean log-probabilities per token, in nats, of the model's own samples and of the data's responses to
-    the same prompts, all cut at the same length; one number per prompt."""
+    """Mean log-probabilities per token of the model's own samples and of the data's responses, per prompt."""
 
     own: NDArray[np.float64]
     chosen: NDArray[np.float64]
@@ -62,8 +58,7 @@ class OnPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of a training step and of scoring alone, per token that goes through the model, in several
-    repetitions."""
+    """Seconds per token of a training step and of scoring alone, in several repetitions."""
 
     step: tuple[float, ...]
     scoring: tuple[float, ...]
@@ -73,10 +68,8 @@ class Pace:
 
 @dataclass
 class Policy:
-    """The model to be aligned, and what is measured of it on ``rows`` pairs.
-
-    ``max_length`` is in tokens; None for the default of training. :meth:`read` comes before all measurements.
-    """
+    """The model to be aligned, measured on ``rows`` pairs, after :meth:`read`. ``max_length`` is in
+    tokens."""
 
     kind: TextKind
     given: nn.Module | None
@@ -98,11 +91,8 @@ class Policy:
         max_length: int | None = None,
         seed: int = 0,
     ) -> Policy:
-        """Read the configuration and the tokenizer, not yet the weights.
-
-        Raises :class:`PreferoError` for a model that cannot be loaded or does not map text to text, and for a
-        ``max_length`` beyond its positions.
-        """
+        """Read configuration and tokenizer, not yet the weights. Raises :class:`PreferoError` for a model
+        that does not load or map text to text, and for a ``max_length`` beyond its positions."""
         source = ModelSource(model) if isinstance(model, str) else model
         kind = kind_of("auto", source, processor)
         if kind.name not in KINDS or not isinstance(kind, TextKind):
@@ -170,8 +160,8 @@ class Policy:
 
     @cached_property
     def on_policy(self) -> OnPolicy | None:
-        """None for encoder–decoders, whose samples come without likelihoods, and where no prompt leaves room
-        for a response."""
+        """None for encoder–decoders (no likelihoods of samples), and where no prompt leaves room for a
+        response."""
         if self.kind.name != "language":
             return None
         longest = sample_tokens(self.limit)
@@ -202,7 +192,7 @@ class Policy:
 
     @cached_property
     def pace(self) -> Pace:
-        """The speed of a step of DPO's policy (forward and backward) and of a pass of the reference, on a few
+        """The speed of a step of DPO (forward and backward) and of a pass of the reference, on a few
         pairs."""
         device = next(self.model.parameters()).device
         budget = min(1024, self.kind.budget(self.layout, device))
@@ -241,11 +231,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Ches:
-    """The centred hidden embedding similarity of each pair: the higher, the more displacement.
-
-    ``score`` is ⟨H_w, H_l⟩ − ‖H_w‖² with H the sum of a response's states; ``normalised`` has means instead
-    of sums. Filter by ``normalised``: ``score`` grows with the length.
-    """
+    """⟨H_w, H_l⟩ − ‖H_w‖² of each pair, with H the sum of a response's states, or ``normalised``, their mean:
+    the higher, the more displacement. Filter by ``normalised``: ``score`` grows with the length."""
 
     score: Float[Tensor, " pair"]
     normalised: Float[Tensor, " pair"]
@@ -282,11 +269,7 @@ def of_sums(
 
 
 def ches_of(model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_row: int = 4096) -> Ches:
-    """CHES of (chosen, rejected) pairs under the language model from which training starts.
-
-    Raises:
-        PreferoError: there are no pairs.
-    """
+    """CHES of (chosen, rejected) pairs under the model from which training starts."""
     if not pairs:
         raise PreferoError("CHES needs at least one pair; got none")
     examples = [TokenExample(pair, {}, i) for i, pair in enumerate(pairs)]
@@ -302,14 +285,8 @@ def ches_of(model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_
 
 
 def least_displacing(scores: Ches, keep: int) -> list[int]:
-    """The ``keep`` pairs with the lowest length-normalised score, in their order in the data.
-
-    The paper keeps 5 % of the pairs; up to 15 % did as well. Kept pairs have distinct responses; this does
-    not guarantee that the likelihood of the chosen response rises.
-
-    Raises:
-        PreferoError: ``keep`` is not between 1 and the number of pairs.
-    """
+    """The ``keep`` pairs with the lowest length-normalised score, in their order in the data. The paper keeps
+    5 %. Raises :class:`PreferoError` if ``keep`` is not between 1 and the number of pairs."""
     if not 1 <= keep <= len(scores.normalised):
         raise PreferoError(
             f"keep is {keep}; expected a number between 1 and the {len(scores.normalised)} pairs"
@@ -320,6 +297,5 @@ def least_displacing(scores: Ches, keep: int) -> list[int]:
 def displaced_towards(
     unembedding: Float[Tensor, "vocabulary hidden"], chosen: int, rejected: int
 ) -> Float[Tensor, " vocabulary"]:
-    """⟨W_z, W_w − W_l⟩ for every token z: the change of its logit in the first step on a pair that differs in
-    one token, up to a constant. The chosen token need not have the largest."""
+    """⟨W_z, W_w − W_l⟩: the change of each token's logit in the first step on a pair of single tokens."""
     return unembedding @ (unembedding[chosen] - unembedding[rejected])

@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from prefero.doctor.checks import Finding, Look, Measure, Remedy, level_of, shared
-from prefero.doctor.corpus import Corpus, Pair, fingerprint
+from prefero.doctor.checks import Finding, Look, Measure, Remedy, shared
+from prefero.doctor.corpus import OTHER_LABEL, Corpus, Pair, fingerprint
 
-Judgement = tuple[int, Hashable, Hashable, Hashable]
-"""A row, with fingerprints of its prompt, the better and the worse response. For a labelled response the two
-are its text and :data:`OTHER_LABEL`: (text, OTHER_LABEL) if it is good, (OTHER_LABEL, text) if it is bad."""
-
-OTHER_LABEL = "the other label"
+Judgement = tuple[int, int, int, int]
+"""A row, with fingerprints of its prompt, the better and the worse text."""
 
 
 def judgements(corpus: Corpus) -> list[Judgement]:
     """The judgements of the rows, with a fingerprint for every text."""
-    judged: list[Judgement] = [
-        (pair.row, fingerprint(pair.prompt), fingerprint(pair.chosen), fingerprint(pair.rejected))
-        for pair in corpus.pairs
+    return [
+        (row, fingerprint(prompt), fingerprint(better), fingerprint(worse))
+        for row, prompt, better, worse in corpus.judgements
     ]
-    for item in corpus.labelled:
-        text = fingerprint(item.response)
-        sides = (text, OTHER_LABEL) if item.good else (OTHER_LABEL, text)
-        judged.append((item.row, fingerprint(item.prompt), *sides))
-    return judged
 
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Repetitions of rows.
-
-    ``repeated`` maps rows to the earlier row that they repeat. ``contradicting`` are groups of rows with the
-    same comparison and both labels. ``identical`` are rows whose two sides are the same text. ``judged`` has,
-    for every comparison that was made more than once, how often it had each outcome. ``cyclic`` are rows on
-    cycles of three or more responses to a prompt, without rows that are contradicted; ``cyclic_prompts`` is
-    the number of prompts with cycles.
-    """
+    """``repeated`` maps rows to the earlier row that they repeat; ``contradicting`` are groups of rows with
+    the same comparison and both labels; ``identical`` rows have one text on both sides; ``judged`` are the
+    outcomes of repeated comparisons; ``cyclic`` rows are on cycles of three or more responses, without
+    contradictions."""
 
     repeated: Mapping[int, int]
     contradicting: tuple[tuple[int, ...], ...]
@@ -54,7 +42,7 @@ class Repeats:
 
 def find(judged: Sequence[Judgement]) -> Repeats:
     """Find repeats, contradictions and cycles."""
-    comparisons: dict[tuple[Hashable, frozenset[Hashable]], dict[Hashable, list[int]]] = defaultdict(dict)
+    comparisons: dict[tuple[int, frozenset[int]], dict[int, list[int]]] = defaultdict(dict)
     identical = []
     for row, prompt, better, worse in judged:
         if better == worse:
@@ -66,7 +54,7 @@ def find(judged: Sequence[Judgement]) -> Repeats:
     for (prompt, sides), rows_by_winner in comparisons.items():
         for better, (first, *later) in rows_by_winner.items():
             repeated.update(dict.fromkeys(later, first))
-            if len(rows_by_winner) == 1 and OTHER_LABEL not in sides:
+            if len(rows_by_winner) == 1 and fingerprint(OTHER_LABEL) not in sides:
                 (worse,) = sides - {better}
                 edges += [(row, prompt, better, worse) for row in (first, *later)]
         counts = [len(rows) for rows in rows_by_winner.values()]
@@ -86,11 +74,10 @@ def find(judged: Sequence[Judgement]) -> Repeats:
 
 
 def _on_cycles(edges: Sequence[Judgement]) -> tuple[tuple[int, ...], int]:
-    """The rows that lie on a cycle, and the number of their prompts: an edge lies on a cycle if both its ends
-    are in one strongly connected component of the graph of responses."""
+    """The rows between responses of one strongly connected component, and the number of their prompts."""
     if not edges:
         return (), 0
-    nodes: dict[tuple[Hashable, Hashable], int] = {}
+    nodes: dict[tuple[int, int], int] = {}
     ends = [
         (nodes.setdefault((prompt, better), len(nodes)), nodes.setdefault((prompt, worse), len(nodes)))
         for _, prompt, better, worse in edges
@@ -144,18 +131,16 @@ def check_repeats(look: Look) -> Iterator[Finding]:
 def _duplicates(look: Look, repeats: Repeats, rows: int) -> Finding:
     repeated = tuple(repeats.repeated)
     share = Measure.share("rows that repeat an earlier one", len(repeated), rows)
-    return Finding(
+    return look.finding(
         "duplicates",
         "Repeated rows",
-        level_of(share, look=0.005, act=0.02),
+        share,
         f"{len(repeated):,} of {rows:,} rows have the prompt, the responses and the label of an earlier "
         "row, up to white space and case.",
-        (share,),
-        stake=share.value,
+        limits=(0.005, 0.02),
         why="A pair that occurs k times has k times the weight, and copies on both sides of a split make "
         "held-out numbers too good.",
         papers=("Lee et al., 2022, arXiv 2107.06499",),
-        threshold="0.5 % of the rows; to act on from 2 %",
         remedies=(Remedy("Remove the repetitions.", look.commands.without("duplicates")),),
         specimens=look.specimens(repeated, beside=repeats.repeated),
         rows=repeated,
@@ -165,19 +150,17 @@ def _duplicates(look: Look, repeats: Repeats, rows: int) -> Finding:
 def _contradictions(look: Look, repeats: Repeats, rows: int) -> Finding:
     against = tuple(row for group in repeats.contradicting for row in group)
     share = Measure.share("rows whose comparison has both labels", len(against), rows)
-    return Finding(
+    return look.finding(
         "contradictions",
         "Contradicting labels",
-        level_of(share, look=0.0, act=0.01),
+        share,
         f"{len(repeats.contradicting):,} comparisons occur with both labels, on {len(against):,} of {rows:,} "
         "rows.",
-        (share,),
-        stake=share.value,
+        limits=(0, 0.01),
         why="The two labels cancel each other where they are equally frequent, and a loss that trusts its "
         "labels (DPO) drives the policy back and forth between them. Where both labels are honest, people "
         "disagree, and a smoothed label says so.",
         papers=("Ray Chowdhury et al., 2024, arXiv 2403.00409", "Azar et al., 2023, arXiv 2310.12036"),
-        threshold="any; to act on from 1 % of the rows",
         remedies=(
             Remedy("Remove all of them.", look.commands.without("contradictions")),
             Remedy("Or train with a method that allows for wrong labels.", look.commands.train("cdpo")),
@@ -189,41 +172,37 @@ def _contradictions(look: Look, repeats: Repeats, rows: int) -> Finding:
 
 def _identical(look: Look, repeats: Repeats, rows: int) -> Finding:
     share = Measure.share("pairs with identical responses", len(repeats.identical), rows)
-    return Finding(
+    return look.finding(
         "identical",
         "Identical responses",
-        level_of(share, look=0.0, act=0.01),
+        share,
         f"{len(repeats.identical):,} of {rows:,} pairs have two responses that differ only in white space or "
         "case.",
-        (share,),
-        stake=share.value,
+        limits=(0, 0.01),
+        of="pairs",
         why="Such a pair prefers a line break. Its margin grows only while both responses become unlikely.",
         papers=("Pal et al., 2024, arXiv 2402.13228",),
-        threshold="any; to act on from 1 % of the pairs",
         remedies=(Remedy("Remove them.", look.commands.without("identical")),),
-        specimens=look.specimens(repeats.identical),
         rows=repeats.identical,
     )
 
 
 def _cycles(look: Look, repeats: Repeats, rows: int) -> Finding:
     share = Measure.share("rows on a cycle of preferences", len(repeats.cyclic), rows)
-    return Finding(
+    return look.finding(
         "cycles",
         "Cyclic preferences",
-        level_of(share, look=0.0, act=0.05),
+        share,
         f"Prompts with cyclic preferences (a over b, b over c, c over a): {repeats.cyclic_prompts:,}, on "
         f"{len(repeats.cyclic):,} of {rows:,} rows.",
-        (share,),
+        limits=(0, 0.05),
         stake=share.value / 3,
         why="No reward orders the responses of a cycle, so Bradley–Terry methods (DPO among them) fit at "
         "most two of three labels. Either a label is wrong, or the preference is not transitive.",
         papers=("Zhang et al., 2024, arXiv 2410.02197", "Munos et al., 2023, arXiv 2312.00886"),
-        threshold="any; to act on from 5 % of the rows",
         remedies=(
             Remedy("Use a general preference model, which can represent cycles.", look.commands.train("gpm")),
             Remedy("Or remove them.", look.commands.without("cycles")),
         ),
-        specimens=look.specimens(repeats.cyclic),
         rows=repeats.cyclic,
     )

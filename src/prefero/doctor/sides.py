@@ -51,18 +51,14 @@ def shared_beginning(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def changed_share(first: Sequence[str], second: Sequence[str]) -> float:
-    """The share of the words of both texts that have to be deleted or inserted to turn one into the other: 0
-    for equal texts, 1 for texts without a common word."""
+    """The share of the words of both texts that are deleted or inserted to turn one into the other."""
     total = len(first) + len(second)
     return 1 - 2 * common_words(first, second) / total if total else 0.0
 
 
 def common_words(first: Sequence[str], second: Sequence[str]) -> int:
     """The length of the longest common subsequence, where the bits of one number stand for the words of a
-    text.
-
-    Crochemore et al., 2001; Hyyrö, 2004: n additions of numbers of m bits.
-    """
+    text. Crochemore et al., 2001; Hyyrö, 2004: n additions of numbers of m bits."""
     head = shared_beginning(first, second)
     first, second = first[head:], second[head:]
     tail = shared_beginning(first[::-1], second[::-1])
@@ -96,19 +92,19 @@ def check_differences(look: Look) -> Iterator[Finding]:
     half = sum(share >= 0.5 for share in beginnings)
     opening = Measure.share("pairs that share half of their words at the beginning", half, len(pairs))
     middle = median(changed)
-    yield Finding(
+    yield look.finding(
         "near_identical",
         "Nearly identical responses",
-        level_of(near, look=0.02, act=0.1),
+        near,
         f"{len(rows):,} of {len(pairs):,} pairs differ in at most a tenth of their words. In the median pair "
         f"{percent(middle)} of the words differ, and {percent(median(beginnings))} of the words are a common "
         "beginning.",
-        (near, opening, Measure("changed words, median pair", middle)),
-        stake=near.value,
+        limits=(0.02, 0.1),
+        of="pairs",
+        measures=[opening, Measure("changed words, median pair", middle)],
         why="A loss on the difference of two responses learns nothing from the words that they share. Its "
         "effect on the few other words can lower the chosen response along with the rejected one.",
         papers=("Pal et al., 2024, arXiv 2402.13228", "Razin et al., 2024, arXiv 2410.08847"),
-        threshold="2 % of the pairs; to act on from 10 %",
         remedies=(
             Remedy("Keep the likelihood of the chosen response from falling.", look.commands.train("dpop")),
             Remedy(
@@ -116,19 +112,15 @@ def check_differences(look: Look) -> Iterator[Finding]:
             ),
             Remedy("Or remove these pairs.", look.commands.without("near_identical")),
         ),
-        specimens=look.specimens(rows),
         rows=rows,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A linear classifier of chosen against rejected responses, tested on prompts that it was not fitted on.
-
-    ``leads`` are the classifier's scores of the chosen minus those of the rejected responses. ``accuracy`` is
-    the share of pairs that it orders correctly, ties half; its interval is over the distinct ``prompts``.
-    ``telling`` are the features with the largest weights for the chosen and for the rejected side.
-    """
+    """A linear classifier, tested on prompts that it was not fitted on. ``leads`` are its scores of the
+    chosen minus those of the rejected responses; ``accuracy`` counts ties half; its interval is over distinct
+    ``prompts``. ``telling`` are the features with the largest weights for each side."""
 
     leads: NDArray[np.float64]
     accuracy: float
@@ -140,12 +132,9 @@ class Probe:
 def probe(
     prompts: Sequence[object], chosen: Sequence[str], rejected: Sequence[str], *, seed: int = 0
 ) -> Probe:
-    """Fit and test a classifier of words. Pairs with equal ``prompts`` are on the same side of every split.
-
-    Wang et al., 2025, arXiv 2504.02193, probe the representations of responses for features that tell the two
-    sides apart. Here the features are the words, word pairs, punctuation and line breaks of a response, and
-    its length. Pairs are compared, so that features that follow from the prompt cancel.
-    """
+    """Fit and test a classifier of the words, word pairs, punctuation and length by which one response
+    differs from the other (Wang et al., 2025, arXiv 2504.02193, probe hidden states). Equal ``prompts`` share
+    a fold."""
     from sklearn.linear_model import LogisticRegression
 
     features, names = _features([*chosen, *rejected])

@@ -17,8 +17,7 @@ Binning = Literal["width", "mass"]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """A point of the reliability curve: the mean probability and the mean outcome of ``count`` predictions
-    from ``low`` to ``high``."""
+    """The mean probability and the mean outcome of ``count`` predictions from ``low`` to ``high``."""
 
     low: float
     high: float
@@ -33,9 +32,8 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """``expected_error`` (ECE) is the mean gap of the bins by their counts, ``largest_error`` (MCE) the
-    largest; ``brier`` is the mean squared error of the probabilities, ``log_loss`` in nats. Empty bins are
-    left out of ``curve``."""
+    """``expected_error`` (ECE) and ``largest_error`` (MCE) are of the gaps of the bins; ``brier`` is the mean
+    squared error, ``log_loss`` in nats. ``curve`` has no empty bins."""
 
     expected_error: float
     largest_error: float
@@ -55,12 +53,11 @@ def calibration(
     bins: int = 15,
     binning: Binning = "width",
 ) -> Calibration:
-    """The distance between predicted probabilities and outcomes.
+    """The distance between predicted probabilities and outcomes (1 if it happened, 0 if not, ½ for a tie).
 
-    ``outcomes`` are 1 where the predicted event happened, else 0; ½ for a tie. Bins are of equal width in
-    [0, 1] (Guo et al., 2017, arXiv 1706.04599: 15 of them, closed above) or of equal mass (Nguyen and
-    O'Connor, 2015, arXiv 1508.05154), where equal probabilities stay in one bin. The errors of bins are
-    biased upwards for few predictions, equal-width ones most; the Brier score is not.
+    Bins are of equal width in [0, 1] (Guo et al., 2017, arXiv 1706.04599: 15 of them, closed above) or of
+    equal mass (Nguyen and O'Connor, 2015, arXiv 1508.05154), where equal probabilities stay in one bin. Their
+    errors are biased upwards for few predictions; the Brier score is not.
 
     Raises:
         PreferoError: the two are of different lengths or empty, or a number is outside [0, 1].
@@ -101,11 +98,8 @@ def calibration(
 
 
 def pair_calibration(margins: Sequence[float], *, bins: int = 15, binning: Binning = "width") -> Calibration:
-    """The calibration of Bradley and Terry's probability, from the margins of rewards, chosen minus rejected.
-
-    The prediction for each pair is that the response with the higher reward is the chosen one, with
-    probability σ(|margin|) ≥ ½; a margin of 0 is a tie.
-    """
+    """The calibration of Bradley and Terry's probability, from the margins of rewards, chosen minus rejected:
+    the response with the higher reward is chosen with probability σ(|margin|) ≥ ½; a margin of 0 is a tie."""
     values = np.asarray(margins, np.float64)
     return calibration(
         expit(np.abs(values)).tolist(),

@@ -26,9 +26,8 @@ def divergences(
     """KL(policy ‖ reference) along each response, in nats: the divergence of the two next-token distributions
     over the whole vocabulary, summed over the tokens of the response.
 
-    On the policy's own samples at temperature 1 the mean of these is an unbiased estimate of the divergence
-    of the two distributions over whole responses (chain rule). Unlike the sampled log-ratio it is never
-    negative, and varies much less. The policy is in eval mode meanwhile.
+    On the policy's own samples at temperature 1 the mean is an unbiased estimate of the divergence over whole
+    responses (chain rule), never negative, and varies much less than the log-ratio.
     """
     signal = Signal("reverse_kl", against="reference", options=(("detached", 1),))
     examples = [TokenExample((cell,), {}, i) for i, cell in enumerate(responses)]
@@ -72,12 +71,11 @@ def sampled_divergence(
     confidence: float = 0.95,
 ) -> Mean:
     """KL(policy ‖ reference) in nats per response, from both models' log-probabilities of the policy's own
-    samples: where log-probabilities are kept and the models are not (:func:`divergence` varies less).
+    samples: where these are kept and the models are not (:func:`divergence` varies less).
 
-    ``log_ratio`` averages r = log π − log π_ref, unbiased but of either sign; ``positive`` averages e^{−r} −
-    1 + r, unbiased too and never negative, but dominated by single samples where models are far apart;
-    ``squared`` averages r²/2, of low variance and biased. Schulman, 2020, "Approximating KL divergence" (its
-    k1, k3 and k2).
+    With r = log π − log π_ref, ``log_ratio`` averages r, unbiased but of either sign; ``positive`` e^{−r} − 1
+    + r, unbiased and never negative, but dominated by single samples; ``squared`` r²/2, of low variance and
+    biased. Schulman, 2020, "Approximating KL divergence" (its k1, k3 and k2).
 
     Raises:
         PreferoError: fewer than two responses, or different numbers of log-probabilities.

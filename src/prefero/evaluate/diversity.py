@@ -1,9 +1,6 @@
-"""Diversity of responses, measured on their tokens: no embedding, no judge.
+"""Diversity of responses, of one prompt or of several, measured on their tokens: words, or a tokenizer's ids.
 
-A text is a sequence of tokens of any kind: words (``text.split()``), or a tokenizer's ids. Diversity within a
-prompt (several samples of it) and over prompts are different measurements; each function takes one set of
-texts. All n-gram shares except the adjusted one fall with the amount of text: compare models at equal
-amounts.
+All n-gram shares except the adjusted one fall with the amount of text: compare models at equal amounts.
 """
 
 from __future__ import annotations
@@ -34,12 +31,8 @@ def distinct(texts: Sequence[Tokens], n: int) -> float:
 
 
 def expectation_adjusted_distinct(texts: Sequence[Tokens], vocabulary: int, n: int = 1) -> float:
-    """Distinct n-grams over the number expected of as many uniform draws from ``vocabulary`` n-grams:
-    distinct-n that does not fall with length. Liu et al., 2022, arXiv 2202.13587.
-
-    ``vocabulary`` is the number of possible n-grams (the tokenizer's vocabulary for n = 1). The value may
-    exceed 1 where text repeats itself less than chance.
-    """
+    """Distinct n-grams over the number expected of as many uniform draws from ``vocabulary`` n-grams (the
+    tokenizer's vocabulary for n = 1), which does not fall with length. Liu et al., 2022, arXiv 2202.13587."""
     if vocabulary < 1:
         raise PreferoError(f"vocabulary is {vocabulary}; expected at least 1 possible n-gram.")
     grams = [gram for text in texts for gram in ngrams(text, n)]
@@ -60,11 +53,8 @@ def ngram_entropy(texts: Sequence[Tokens], n: int) -> float:
 
 def bleu(hypothesis: Tokens, references: Sequence[Tokens], n: int = 4, *, smoothing: float = 0.1) -> float:
     """BLEU of one text against several: the geometric mean of the clipped precisions of 1- to n-grams times
-    the brevity penalty. Papineni et al., 2002.
-
-    A precision of no match counts ``smoothing`` matches (Chen and Cherry, 2014, method 1); no match of any
-    single token gives 0. An order of which the text has no n-gram counts as one that failed, as in nltk.
-    """
+    the brevity penalty. Papineni et al., 2002. No match counts ``smoothing`` matches (Chen and Cherry, 2014,
+    method 1), except of single tokens, which gives 0."""
     if not hypothesis or not references:
         return 0.0
     logs = []

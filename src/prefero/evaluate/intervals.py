@@ -42,12 +42,8 @@ class Mean:
 
 
 def wilson(share: float, count: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval for a mean of ``count`` numbers between 0 and 1.
-
-    For numbers that are 0 or 1 this is Wilson (1927). Numbers in between (ties counted ½) vary less than
-    0-or-1 numbers of the same mean: the interval is then wider than necessary, never too narrow. It stays
-    within 0 and 1, and has a width even when the share is 0 or 1.
-    """
+    """Wilson's score interval (1927) for a mean of ``count`` numbers between 0 and 1; for numbers other than
+    0 and 1 it is wider than necessary. It has a width even where the share is 0 or 1."""
     _check(count, 1, confidence)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     spread = 1 + z * z / count
@@ -58,11 +54,8 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> Interval:
 
 
 def mean(values: Sequence[float], confidence: float = 0.95) -> Mean:
-    """The mean and its normal interval, mean ± z · s/√n: for some dozens of values or more.
-
-    To compare two models on the same prompts, take the mean of the differences prompt by prompt: what the
-    prompts have in common then cancels.
-    """
+    """The mean and its normal interval, mean ± z · s/√n: for some dozens of values or more. To compare two
+    models on the same prompts, take the mean of the differences prompt by prompt."""
     _check(len(values), 2, confidence)
     value = fmean(values)
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * stdev(values) / math.sqrt(len(values))
@@ -77,11 +70,9 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """The percentile interval of a statistic over ``count`` prompts, resampled with replacement.
-
-    For a statistic that is not a mean: a ratio, a fitted number, a quantile. ``statistic`` gets the indices
-    of the prompts drawn. Efron, 1979; for some dozens of prompts or more.
-    """
+    """The percentile interval of a statistic (a ratio, a quantile) over ``count`` prompts, resampled with
+    replacement. ``statistic`` gets the indices of the prompts drawn. Efron, 1979; for some dozens of
+    prompts."""
     _check(count, 2, confidence)
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(count, size=count)) for _ in range(resamples)]
@@ -90,12 +81,7 @@ def bootstrap(
 
 
 def share(happened: Sequence[bool], confidence: float = 0.95) -> Mean:
-    """The share of the records in which something happened, with Wilson's interval: of attacks that succeeded
-    (attack success rate), of harmless requests that were refused.
-
-    Raises:
-        PreferoError: there are no records.
-    """
+    """The share of the records in which something happened (attack success rate), with Wilson's interval."""
     if not happened:
         raise PreferoError("a share needs at least one record; got none.")
     value = sum(map(bool, happened)) / len(happened)
@@ -105,8 +91,7 @@ def share(happened: Sequence[bool], confidence: float = 0.95) -> Mean:
 def shares_by(
     group: Sequence[Hashable], happened: Sequence[bool], confidence: float = 0.95
 ) -> dict[Hashable, Mean]:
-    """The share in each group (topic, style, source), in the order in which groups first occur. Weighted by
-    their counts they give the share of all."""
+    """The share in each group (topic, style, source), in the order in which groups first occur."""
     members: dict[Hashable, list[bool]] = {}
     for name, did in zip(group, happened, strict=True):
         members.setdefault(name, []).append(did)

@@ -37,11 +37,10 @@ class Judgement:
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:
-    """The judgements in a file of rows (JSONL, JSON, CSV, Parquet).
-
-    A row has ``prompt``, ``preference`` from 0 to 1, and optionally ``model``, ``response`` and ``baseline``
-    (or ``length`` and ``baseline_length``) and ``difficulty``. AlpacaEval's ``annotations.json`` is read as
-    well: there 1 is for the baseline (``output_1``), 2 for the model (``output_2``), and 0 a tie.
+    """The judgements in a file of rows (JSONL, JSON, CSV, Parquet): ``prompt``, ``preference`` from 0 to 1,
+    and optionally ``model``, ``response`` and ``baseline`` (or ``length`` and ``baseline_length``),
+    ``difficulty``, ``score``; or AlpacaEval's ``annotations.json``, with 1 for the baseline, 2 for the model,
+    0 for a tie.
 
     Raises:
         PreferoError: a row has neither form.
@@ -99,13 +98,8 @@ def _alpaca_eval(fields: Fields) -> Judgement:
 
 
 def read_anchors(path: str | Path) -> tuple[Anchors, dict[int, float]]:
-    """AlpacaEval's gamed baselines (``df_gamed.csv`` of its data set) and the difficulty of each instruction,
-    by its index: with them length-controlled win rates are those of its leaderboard.
-
-    Raises:
-        PreferoError: a row without ``preference`` (0 to 1), ``std_delta_len``, ``instruction_difficulty`` or
-            ``index``.
-    """
+    """AlpacaEval's gamed baselines (``df_gamed.csv``), for win rates as on its leaderboard, and the
+    difficulty of each instruction by its index. Raises :class:`PreferoError` if a row lacks a column."""
     preferences, lengths, difficulties, by_index = [], [], [], dict[int, float]()
     for row in load_rows(path):
         if row.problem:
@@ -121,11 +115,8 @@ def read_anchors(path: str | Path) -> tuple[Anchors, dict[int, float]]:
 
 
 def with_difficulties(judged: Sequence[Judgement], by_index: Mapping[int, float]) -> list[Judgement]:
-    """The judgements of one model in the order of AlpacaEval's instructions, with their difficulties.
-
-    Raises:
-        PreferoError: there is not one judgement per instruction.
-    """
+    """The judgements of one model, one per instruction of AlpacaEval in their order, with their
+    difficulties."""
     if len(judged) != len(by_index):
         raise PreferoError(
             f"{judged[0].model if judged else 'the model'} has {len(judged)} judgements; there are "
@@ -147,15 +138,11 @@ FEWEST = 10
 
 
 def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict[str, Any]:
-    """A row of ``evaluation.json`` for one model: ``win_rate``, ``length_controlled_win_rate`` where lengths
-    are known, ``characters`` and ``score``, with their 95 % intervals, over prompts.
-
-    Several responses to a prompt count as one comparison, their mean; in the length control each counts.
-    """
+    """A row of ``evaluation.json`` for one model, with 95 % intervals over prompts. Several responses to a
+    prompt count as one comparison, their mean; in the length control each counts."""
     prompts = [each.prompt if isinstance(each.prompt, str) else repr(each.prompt) for each in judged]
     rate = win_rate_of([each.preference for each in judged], prompts=prompts)
-    row: dict[str, Any] = {"method": judged[0].model, "win_rate": rate.rate}
-    interval = {"win_rate": [rate.interval.low, rate.interval.high]}
+    estimates = {"win_rate": (rate.rate, rate.interval)}
     ours, theirs = [each.length for each in judged], [each.baseline_length for each in judged]
     difficulties = [each.difficulty for each in judged]
     if None not in ours and None not in theirs and len(judged) >= FEWEST:
@@ -166,12 +153,15 @@ def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict
             difficulty=None if None in difficulties else [each for each in difficulties if each is not None],
             anchors=anchors,
         )
-        row["length_controlled_win_rate"] = controlled.rate
-        interval["length_controlled_win_rate"] = [controlled.interval.low, controlled.interval.high]
+        estimates["length_controlled_win_rate"] = controlled.rate, controlled.interval
     for name, values in (("characters", ours), ("score", [each.score for each in judged])):
         known = [value for value in values if value is not None]
         if len(known) == len(values) > 1:
             estimate = mean(known)
-            row[name] = estimate.value
-            interval[name] = [estimate.interval.low, estimate.interval.high]
-    return {**row, "wins": rate.wins, "ties": rate.ties, "losses": rate.losses, "interval": interval}
+            estimates[name] = estimate.value, estimate.interval
+    return {
+        "method": judged[0].model,
+        **{name: value for name, (value, _) in estimates.items()},
+        **{"wins": rate.wins, "ties": rate.ties, "losses": rate.losses},
+        "interval": {name: [interval.low, interval.high] for name, (_, interval) in estimates.items()},
+    }

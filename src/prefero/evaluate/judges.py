@@ -1,8 +1,4 @@
-"""Judges of responses: a function, a reward model, or the reward that a run learned.
-
-:func:`judge_named` finds a judge by its name on the command line. :func:`rewards` gives the reward of an
-objective (a head's, or a multiple of log π − log π_ref) for any responses, :func:`values` any quantity.
-"""
+"""Judges of responses: a function, a reward model, or the reward that a run learned."""
 
 from __future__ import annotations
 
@@ -56,9 +52,8 @@ def judge_named(name: str) -> ScoringJudge | BothOrders:
     """The judge called ``module:function``, or the folder (or hub name) of a model.
 
     A function of two arguments scores (prompt, response); one of three, (prompt, first, second), gives the
-    probability that the first is preferred, and is asked in both orders. A folder with a ``run.json`` is a
-    run, whose reward judges: the implicit one, or its learned head's. Any other model is a reward model, a
-    sequence classifier with one label.
+    probability that the first is preferred, and is asked in both orders. The folder of a run stands for the
+    reward that it learned. Any other model is a reward model, a sequence classifier with one label.
 
     Raises:
         PreferoError: there is no such function or model, or it is no judge.
@@ -96,11 +91,8 @@ def _function(module: str, name: str) -> ByFunction | BothOrders:
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A sequence classifier with one label, whose logit is the score.
-
-    Conversations are rendered with the tokenizer's chat template; a prompt that is text is followed by the
-    response as it is.
-    """
+    """A sequence classifier with one label, whose logit is the score. Conversations are rendered with the
+    chat template; a prompt that is text is followed by the response as it is."""
 
     model: Any
     tokenizer: Any
@@ -174,11 +166,8 @@ class LearnedReward:
 
 
 def learned_reward(folder: Path) -> LearnedReward:
-    """The reward that the run in ``folder`` learned, with the run's own reference.
-
-    Raises:
-        PreferoError: the run left no model, its reference was not a fixed model, or its method has no reward.
-    """
+    """The reward that the run in ``folder`` learned, against the run's reference. Raises
+    :class:`PreferoError` if there is no model or no reward, or the reference was not a fixed model."""
     model = folder / "model"
     if not model.is_dir():
         raise PreferoError(f"{folder} holds no model: the run has not finished")

@@ -6,9 +6,8 @@ Dubois et al., 2024, "Length-controlled AlpacaEval", arXiv 2404.04475. The judge
 
 where ΔL is the baseline's length minus the model's and s its standard deviation over the prompts (n − 1 in
 the denominator; ΔL is not centred). The win rate is the mean over prompts of the fitted probability without
-the length term. The fit is that of the leaderboard: scikit-learn's logistic regression with an L1 penalty on
-all three coefficients, its strength chosen among ten by five-fold cross-validation, judged probabilities as
-targets.
+the length term. The fit is that of the leaderboard: an L1-penalised logistic regression, its strength chosen
+among ten by five-fold cross-validation, judged probabilities as targets.
 """
 
 from __future__ import annotations
@@ -33,11 +32,8 @@ STRENGTHS: tuple[float, ...] = tuple(np.logspace(-4, 4, 10).tolist())
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """θ (``model``), φ (``length``) and ψ (``difficulty``, 0 without difficulties), in logits.
-
-    A judge who likes long responses has a negative ``length``: the longer the baseline, the less the model
-    is preferred.
-    """
+    """θ (``model``), φ (``length``) and ψ (``difficulty``, 0 without difficulties), in logits. A judge who
+    likes long responses has a negative ``length``."""
 
     model: float
     length: float
@@ -48,8 +44,8 @@ class Coefficients:
         return expit(self.model + self.difficulty * np.asarray(difficulty, np.float64))
 
     def against(self, other: Coefficients, difficulty: Sequence[float]) -> float:
-        """The predicted length-controlled win rate against another model measured with the same baseline, on
-        prompts of these difficulties (zeros where none were used)."""
+        """The predicted rate against another model with the same baseline, on prompts of these
+        difficulties."""
         between = Coefficients(self.model - other.model, 0.0, self.difficulty - other.difficulty)
         return float(between.predictions(difficulty).mean())
 
@@ -72,12 +68,9 @@ class LengthControlled:
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Comparisons of the baseline with short and long versions of itself, which keep φ from being fitted to
-    the habits of one model: θ is 0 in them.
-
-    AlpacaEval's are those of its two gamed baselines, in ``df_gamed.csv`` of its data set. ``length`` is
-    already ΔL / s. Each counts ``weight / 2`` of a comparison (λ = 0.2 over two baselines).
-    """
+    """Comparisons of the baseline with short and long versions of itself (θ is 0), which keep φ from being
+    fitted to the habits of one model, such as AlpacaEval's ``df_gamed.csv``. ``length`` is already ΔL / s.
+    Each counts ``weight / 2`` of a comparison (λ = 0.2 over two baselines)."""
 
     preferences: Sequence[float]
     length: Sequence[float]
@@ -194,10 +187,7 @@ def _named(coefficients: Array) -> Coefficients:
 
 
 def fit(rows: Rows, strength: float) -> Array:
-    """The coefficients that minimise ‖w‖₁ + strength · Σ weight · cross entropy, without an intercept.
-
-    Each row enters once with either label, weighted by the probability of that label.
-    """
+    """The coefficients that minimise ‖w‖₁ + strength · Σ weight · cross entropy, without an intercept."""
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(
@@ -221,11 +211,8 @@ def cross_entropies(rows: Rows, coefficients: Array) -> Array:
 def cross_validated(
     rows: Rows, *, strengths: Sequence[float] = STRENGTHS, folds: int = 5
 ) -> tuple[Array, float]:
-    """The coefficients on all rows at the strength that best predicts held-out rows, and that strength.
-
-    Strengths are compared by the mean over the folds of the weighted cross entropy per row; of equal ones the
-    smallest is chosen. Rows are assigned to the folds in turn, from the last row on, as scikit-learn's
-    ``GroupKFold`` does.
+    """The coefficients on all rows at the strength with the lowest mean cross entropy on held-out rows (of
+    equal ones the smallest), and that strength. Folds are those of scikit-learn's ``GroupKFold``.
 
     Raises:
         PreferoError: there are fewer rows than folds.

@@ -1,9 +1,7 @@
 """Pareto fronts: policies that no other policy beats in every objective, and how good a set of them is.
 
-Points with several objectives (:func:`non_dominated`, :func:`hypervolume`, :func:`sparsity`): larger is
-better in all of them. Reward against divergence (:func:`frontier`, :func:`dominated`): means with intervals,
-compared at matched divergence as in Gao et al. (2023, "Scaling laws for reward model overoptimization") and
-Rafailov et al. (2023, figure 2).
+Larger is better in all objectives. Reward against divergence (:func:`frontier`, :func:`dominated`) is
+compared at matched divergence as in Gao et al. (2023, "Scaling laws for reward model overoptimization").
 """
 
 from __future__ import annotations
@@ -37,11 +35,9 @@ def non_dominated(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
-    """The volume that the points dominate above ``reference``: Zitzler and Thiele, 1999.
-
-    Exact in any number of objectives, by slices along one objective after the other (While et al., 2006, "A
-    faster algorithm for calculating hypervolume"): for thousands of points in two objectives, hundreds in
-    three, dozens in five. A point that is not above the reference in every objective adds nothing.
+    """The volume that the points dominate above ``reference``: Zitzler and Thiele, 1999. Exact, by slices
+    along one objective after the other (While et al., 2006): for thousands of points in two objectives,
+    dozens in five.
 
     Raises:
         PreferoError: points and reference of different numbers of objectives.
@@ -59,17 +55,14 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
 
 
 def sparsity(points: Sequence[Sequence[float]]) -> float:
-    """The sparsity of a front: over objectives, the sum of squared gaps between neighbours,
-    over the number of points minus one; 0 for fewer than two points. Xu et al., 2020, ICML,
-    "Prediction-guided multi-objective reinforcement learning"."""
+    """The sparsity of a front: squared gaps between neighbours, summed over objectives, over the number of
+    points minus one; 0 for fewer than two. Xu et al., 2020, ICML."""
     given = _points(points)
     if len(given) < 2:
         return 0.0
-    total = 0.0
-    for objective in zip(*given, strict=True):
-        ranked = sorted(objective)
-        total += sum((high - low) ** 2 for low, high in pairwise(ranked))
-    return total / (len(given) - 1)
+    ranked = map(sorted, zip(*given, strict=True))
+    gaps = [high - low for objective in ranked for low, high in pairwise(objective)]
+    return sum(gap**2 for gap in gaps) / (len(given) - 1)
 
 
 def _points(points: Sequence[Sequence[float]]) -> list[Point]:
@@ -85,8 +78,7 @@ def _points(points: Sequence[Sequence[float]]) -> list[Point]:
 
 
 def _volume(points: Sequence[Point]) -> float:
-    """The volume above the origin, in slices along the last objective, each as thick as the distance to the
-    next point."""
+    """The volume above the origin, in slices along the last objective."""
     front = [points[index] for index in non_dominated(points)]
     if not front:
         return 0.0
@@ -114,10 +106,7 @@ class FrontierPoint:
 
 
 def frontier(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
-    """The points that no other point beats in reward at an equal or smaller divergence, by divergence.
-
-    Means are compared; the intervals say whether two neighbours really differ.
-    """
+    """The points that no other beats in mean reward at an equal or smaller divergence, by divergence."""
     best: list[FrontierPoint] = []
     for point in sorted(points, key=lambda point: (point.kl.value, -point.reward.value)):
         if not best or point.reward.value > best[-1].reward.value:
@@ -127,10 +116,8 @@ def frontier(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
 
 @dataclass(frozen=True, slots=True)
 class Dominated:
-    """A point that ``by`` beats: no smaller reward at no larger divergence, and one of the two better.
-
-    ``surely`` if the intervals of both do not overlap; otherwise the difference may be chance.
-    """
+    """A point that ``by`` beats: no smaller reward at no larger divergence, and one of the two better;
+    ``surely`` if the intervals of both do not overlap."""
 
     point: FrontierPoint
     by: FrontierPoint
@@ -138,8 +125,7 @@ class Dominated:
 
 
 def dominated(points: Iterable[FrontierPoint]) -> list[Dominated]:
-    """The beaten points, each with a point that beats it: surely if any does, of several the one with the
-    highest reward."""
+    """The beaten points, each with a point that beats it: surely if any does, else the highest reward."""
     given = list(points)
     beaten = []
     for point in given:
@@ -150,9 +136,7 @@ def dominated(points: Iterable[FrontierPoint]) -> list[Dominated]:
 
 
 def _beats(first: FrontierPoint, second: FrontierPoint) -> bool:
-    ours = (first.reward.value, -first.kl.value)
-    theirs = (second.reward.value, -second.kl.value)
-    return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+    return dominates((first.reward.value, -first.kl.value), (second.reward.value, -second.kl.value))
 
 
 def _surely(first: FrontierPoint, second: FrontierPoint) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -46,28 +46,27 @@ def read_prompts(source: Source, limit: int, *, split: str = "test") -> list[Pro
 
     Raises :class:`PreferoError` for rows that cannot be read.
     """
+    distinct: dict[str, Prompt] = {}
+    for prompt in _prompts(source, split):
+        distinct.setdefault(repr(prompt.text), prompt)
+        if len(distinct) == limit:
+            break
+    return list(distinct.values())
+
+
+def _prompts(source: Source, split: str) -> Iterator[Prompt]:
     rows = load_rows(source, split=split)
     first = next(iter(rows))
-    distinct: dict[str, Prompt] = {}
     if first.problem is None and "chosen" not in first.fields and Fields(first).first(PROMPTS):
         for row in rows:
             if row.problem:
                 raise PreferoError(row.problem)
             fields = Fields(row)
-            text = fields.turns(fields.first(PROMPTS) or PROMPTS[0])
-            distinct.setdefault(repr(text), Prompt(text))
-            if len(distinct) == limit:
-                break
-    else:
-        for example in load_examples(source, split=split):
-            chosen = next((response for response in example.responses if response.role == "chosen"), None)
-            answers = spoken(chosen.content) if chosen else ()
-            distinct.setdefault(
-                repr(example.prompt), Prompt(example.prompt, answers[-1] if answers else None)
-            )
-            if len(distinct) == limit:
-                break
-    return list(distinct.values())
+            yield Prompt(fields.turns(fields.first(PROMPTS) or PROMPTS[0]))
+        return
+    for example in load_examples(source, split=split):
+        answers = [spoken(each.content) for each in example.responses if each.role == "chosen"]
+        yield Prompt(example.prompt, answers[0][-1] if answers and answers[0] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +228,7 @@ def _with(row: dict[str, Any], means: dict[str, Mean]) -> dict[str, Any]:
 
 
 def _diversity(samples: Sequence[Sample], count: int, vocabulary: int) -> dict[str, float]:
-    """The diversity of all responses; self-BLEU within the prompts where there are several responses to
-    each."""
+    """The diversity of all responses; self-BLEU within prompts with several responses."""
     tokens = [sample.tokens.tolist() for sample in samples]
     measures = {
         "distinct_1": distinct(tokens, 1),

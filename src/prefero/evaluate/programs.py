@@ -1,9 +1,7 @@
 """Measurements of generated programs: problems solved within k attempts, run time, memory, edit distance.
 
-A mean of run times lets a few slow runs decide, and cannot be estimated from runs that were stopped. Axioms
-lead to expected utility instead: u(t) falls from 1 to 0 with the time t (:func:`expected_utility`). Graham et
-al., 2022, arXiv 2205.13028. Programs that are graphs (ladder diagrams, flow charts) are compared by
-:func:`edit_distance`.
+Means of run times depend on a few slow runs, and cannot be estimated from runs that were stopped; expected
+utility, with u(t) from 1 down to 0, can (:func:`expected_utility`). Graham et al., 2022, arXiv 2205.13028.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from scipy.integrate import trapezoid
@@ -21,40 +20,34 @@ from prefero.evaluate.intervals import Mean, mean
 
 def pass_at_k(attempts: int, correct: int, k: int) -> float:
     """1 − C(n − c, k)/C(n, k): the probability that k of n attempts, drawn without replacement, include a
-    correct one. The unbiased estimate of Chen et al., 2021, arXiv 2107.03374, as a product of small numbers.
+    correct one. The unbiased estimate of Chen et al., 2021, arXiv 2107.03374.
 
     Raises:
         PreferoError: more correct attempts than attempts, or fewer attempts than ``k``.
     """
-    if not 0 <= correct <= attempts:
-        raise PreferoError(f"{correct} of {attempts} attempts are said to be correct.")
-    if not 1 <= k <= attempts:
-        raise PreferoError(f"k is {k}; expected from 1 to the number of attempts, {attempts}.")
-    if attempts - correct < k:
-        return 1.0
-    return 0.0 - math.expm1(
-        math.fsum(math.log1p(-k / i) for i in range(attempts - correct + 1, attempts + 1))
-    )
+    _check_attempts(attempts, correct, k)
+    draws = math.comb(attempts, k)
+    return (draws - math.comb(attempts - correct, k)) / draws
 
 
 def pass_rate(problems: Iterable[Sequence[bool]], k: int, confidence: float = 0.95) -> Mean:
     """pass@k over problems, each given by whether its attempts were correct, with the interval over problems.
-
-    ``k`` is the same for all problems; the numbers of attempts may differ.
-    """
+    The numbers of attempts may differ."""
     return mean([pass_at_k(len(tries), sum(map(bool, tries)), k) for tries in problems], confidence)
 
 
 def all_pass_at_k(attempts: int, correct: int, k: int) -> float:
     """C(c, k)/C(n, k): the probability that k of n attempts are all correct, the counterpart that measures
     reliability (pass^k). Yao et al., 2024, arXiv 2406.12045."""
+    _check_attempts(attempts, correct, k)
+    return math.comb(correct, k) / math.comb(attempts, k)
+
+
+def _check_attempts(attempts: int, correct: int, k: int) -> None:
     if not 0 <= correct <= attempts:
         raise PreferoError(f"{correct} of {attempts} attempts are said to be correct.")
     if not 1 <= k <= attempts:
         raise PreferoError(f"k is {k}; expected from 1 to the number of attempts, {attempts}.")
-    if correct < k:
-        return 0.0
-    return math.prod((correct - i) / (attempts - i) for i in range(k))
 
 
 Family = Literal["uniform", "exponential", "pareto", "log_laplace", "gen_log_laplace", "step"]
@@ -62,12 +55,9 @@ Family = Literal["uniform", "exponential", "pareto", "log_laplace", "gen_log_lap
 
 @dataclass(frozen=True, slots=True)
 class RuntimeUtility:
-    """u(t), the probability that a result is still worth something after the time t.
-
-    ``k0`` is the scale, in the unit of the times: the end (``uniform``, ``step``), the mean
-    (``exponential``), the least (``pareto``), the median (``log_laplace``). ``a`` is the exponent of the tail
-    and ``b`` that of the rise, for the generalised log-Laplace family alone.
-    """
+    """u(t), the probability that a result is still worth something after the time t. ``k0`` is the end
+    (``uniform``, ``step``), mean (``exponential``), least (``pareto``) or median (``log_laplace``) time;
+    ``a`` is the exponent of the tail, ``b`` that of the rise (``gen_log_laplace``)."""
 
     family: Family
     k0: float = 60.0
@@ -90,11 +80,9 @@ class RuntimeUtility:
                 return float(ratio < 1)
             case "pareto":
                 return 1.0 if ratio < 1 else ratio**-self.a
-            case "log_laplace":
-                return 1 - ratio**self.a / 2 if ratio < 1 else ratio**-self.a / 2
-            case "gen_log_laplace":
-                low, high = self.a / (self.a + self.b), self.b / (self.a + self.b)
-                return 1 - low * ratio**self.b if ratio < 1 else high * ratio**-self.a
+            case "log_laplace" | "gen_log_laplace":
+                low, high, rise = self._pieces()
+                return 1 - low * ratio**rise if ratio < 1 else high * ratio**-self.a
         raise PreferoError(f"there is no family {self.family!r} of utilities.")
 
     def time_of(self, utility: float) -> float:
@@ -110,13 +98,14 @@ class RuntimeUtility:
                 return self.k0
             case "pareto":
                 return self.k0 * utility ** (-1 / self.a)
-            case "log_laplace":
-                low, high, rise = 0.5, 0.5, self.a
-            case "gen_log_laplace":
-                low, high, rise = self.a / (self.a + self.b), self.b / (self.a + self.b), self.b
+        low, high, rise = self._pieces()
         if utility > high:
             return self.k0 * ((1 - utility) / low) ** (1 / rise)
         return self.k0 * (high / utility) ** (1 / self.a)
+
+    def _pieces(self) -> tuple[float, float, float]:
+        rise = self.a if self.family == "log_laplace" else self.b
+        return self.a / (self.a + rise), rise / (self.a + rise), rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +121,8 @@ class ExpectedUtility:
 def expected_utility(
     utility: RuntimeUtility, times: Sequence[float], cap: float = math.inf, *, error: float = 0.05
 ) -> ExpectedUtility:
-    """Bounds on the utility from runs that were stopped at ``cap``, given by their times; a run at or above
-    the cap was stopped. ``error`` is the probability with which Hoeffding's bound may fail.
-    """
+    """Bounds on the utility from the times of runs that were stopped at ``cap``. ``error`` is the probability
+    with which Hoeffding's bound may fail."""
     if not times:
         raise PreferoError("an expected utility needs at least one run; got none.")
     finished = [utility(time) for time in times if time < cap]
@@ -150,24 +138,14 @@ def hoeffding(count: int, error: float = 0.05) -> float:
     return math.sqrt(math.log(2 / error) / (2 * count))
 
 
-def preferred(first: ExpectedUtility, second: ExpectedUtility, margin: float = 0.0) -> int | None:
-    """0 or 1 for the program that is better by more than ``margin`` whatever the stopped runs would have
-    given; None where that is undecided."""
-    if first.low - second.high > margin:
-        return 0
-    return 1 if second.low - first.high > margin else None
-
-
 def percentile(value: float, others: Sequence[float]) -> float:
-    """The share of the others that do not beat a cost: 1 − (strictly smaller costs)/n. 1 is as good as the
-    best. Du et al., 2025, arXiv 2505.23387, measure generated programs among human ones."""
+    """1 − (strictly smaller costs)/n, among human solutions in Du et al., 2025, arXiv 2505.23387."""
     return 1 - sum(other < value for other in others) / len(others)
 
 
 def efficiency_score(values: Sequence[float], passed: Sequence[bool], others: Sequence[float]) -> float:
     """The mean percentile of solutions; a solution that fails its tests counts 0."""
-    each = [percentile(value, others) * bool(good) for value, good in zip(values, passed, strict=True)]
-    return sum(each) / len(each)
+    return fmean(percentile(value, others) * bool(good) for value, good in zip(values, passed, strict=True))
 
 
 def memory_time(times: Sequence[float], memory: Sequence[float]) -> float:
@@ -185,8 +163,7 @@ def efficiency_gain(before: float, after: float) -> float:
 
 
 def pass_reward(before: bool, after: bool) -> float:
-    """1 if the program passes now and did not before, ½ if it passed before too, −½ if it still fails, −1 if
-    it no longer passes."""
+    """1 if the program passes only now, ½ if both times, −½ if never, −1 if only before."""
     if after:
         return 0.5 if before else 1.0
     return -1.0 if before else -0.5
@@ -202,8 +179,8 @@ def rewrite_reward(
     format_weight: float = 0.2,
     efficiency_weight: float = 0.5,
 ) -> tuple[float, float]:
-    """The improvement and the reward of a rewritten program: passing decides, efficiency counts only if it
-    passes. Du et al., 2025, arXiv 2505.23387 (Afterburner)."""
+    """The improvement and the reward of a rewritten program. Du et al., 2025, arXiv 2505.23387
+    (Afterburner)."""
     passing = pass_reward(before, after)
     improvement = passing + (efficiency_weight * gain if passing > 0 else 0.0)
     return improvement, improvement_weight * improvement + format_weight * float(formatted)
@@ -232,12 +209,10 @@ class LabelledGraph:
 
 def edit_distance(first: LabelledGraph, second: LabelledGraph) -> int:
     """The fewest insertions, deletions and relabellings of nodes, and insertions and deletions of edges, that
-    turn one graph into the other; 0 for the same graph with its nodes in another order.
-
-    Exact, by branch and bound over assignments of nodes: for up to a dozen nodes.
+    turn one graph into the other. Exact, by branch and bound.
 
     Raises:
-        PreferoError: a graph has more nodes than that.
+        PreferoError: a graph has more than a dozen nodes.
     """
     if max(len(first.labels), len(second.labels)) > MOST_NODES:
         raise PreferoError(

@@ -1,10 +1,7 @@
 """Ranking accuracy: how often a reward, or the policy's own likelihood, orders pairs as their annotators did.
 
-The reward of a method (its margins, :func:`ranking_accuracy`) and the policy's likelihood
-(:func:`policy_ranking`) are different rankings, and a method that orders nearly all pairs by its reward may
-leave the policy's ranking where it was: Chen et al., 2024, arXiv 2405.19534. Preferences that depend on a
-context are measured with it, without it and against it (:func:`reversal_accuracy`, :func:`context_error`):
-Pitis et al., 2024, arXiv 2407.14916.
+The two rankings differ, and a method may move one alone: Chen et al., 2024, arXiv 2405.19534. Preferences
+under a context (:func:`reversal_accuracy`, :func:`context_error`): Pitis et al., 2024, arXiv 2407.14916.
 """
 
 from __future__ import annotations
@@ -67,8 +64,7 @@ def ranking_accuracy(margins: Sequence[float], *, confidence: float = 0.95) -> R
 
 @dataclass(frozen=True, slots=True)
 class PairLogps:
-    """Log-probabilities of the chosen and the rejected response of each pair, summed over tokens, and their
-    numbers of tokens."""
+    """Summed log-probabilities of the chosen and the rejected response of each pair, and their lengths."""
 
     chosen: Float[Tensor, " pair"]
     rejected: Float[Tensor, " pair"]
@@ -86,11 +82,8 @@ class PairLogps:
 def pair_logps(
     model: nn.Module, pairs: Sequence[tuple[Cell, Cell]], *, tokens_per_row: int = 4096
 ) -> PairLogps:
-    """Log-probabilities of (chosen, rejected) pairs under a language model.
-
-    Raises:
-        PreferoError: there are no pairs.
-    """
+    """Log-probabilities of (chosen, rejected) pairs under a language model. Raises :class:`PreferoError`
+    without pairs."""
     if not pairs:
         raise PreferoError("a ranking accuracy needs at least one pair; got none.")
     examples = [TokenExample(pair, {}, i) for i, pair in enumerate(pairs)]
@@ -110,32 +103,22 @@ def ordered(margin: Float[Tensor, " pair"]) -> Bool[Tensor, " pair"]:
 def ideal_margin(
     reference_margin: Float[Tensor, " pair"], preference_rate: Float[Tensor, " pair"], beta: float
 ) -> Float[Tensor, " pair"]:
-    """log π*(y_w)/π*(y_l) of the policy that a perfect optimiser of DPO or RLHF reaches: the reference's
-    margin plus logit(p)/β, where p is the share of annotators who prefer the chosen response.
-
-    Where all annotators agree (p is 0 or 1), the share of the others is set to a thousandth, as in the
-    paper.
-    """
+    """log π*(y_w)/π*(y_l) of DPO's optimum: the reference's margin plus logit(p)/β, p the share of annotators
+    who prefer the chosen response. Where all agree, the other share is a thousandth, as in the paper."""
     rate, other = preference_rate, 1 - preference_rate
     rate, other = (torch.where(share == 0, 1e-3, share) for share in (rate, other))
     return reference_margin + (rate.log() - other.log()) / beta
 
 
 def loss_that_orders(reference_margin: Float[Tensor, " pair"], beta: float) -> Float[Tensor, " pair"]:
-    """The DPO loss at or below which the policy itself orders the pair right: −log σ(−β margin).
-
-    The surer the reference is of the wrong order, the smaller the loss must become.
-    """
+    """The DPO loss at or below which the policy itself orders the pair right: −log σ(−β margin)."""
     return -F.logsigmoid(-beta * reference_margin)
 
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """Pairs between two quantiles of the reference's margin for the wrong order, from easy to hard.
-
-    ``flipped`` is the share of the pairs that the reference orders wrongly which the policy orders correctly;
-    None where the reference orders all of them correctly.
-    """
+    """Pairs between two quantiles of the reference's margin for the wrong order. ``flipped`` is the share of
+    the pairs that the reference orders wrongly and the policy correctly; None without such pairs."""
 
     low: float
     high: float
@@ -146,13 +129,9 @@ class Difficulty:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRanking:
-    """The ranking of pairs by the policy's likelihood, and the ranking that it could reach.
-
-    ``accuracy`` is the share of the pairs whose chosen response is at least as likely, ``per_token`` the same
-    by means over tokens, ``reference`` the reference's share, ``implicit`` that of the implicit reward
-    (positive margins of log π/π_ref: what trainers log). ``ideal`` is the share that a perfect optimiser
-    reaches, by β. ``by_difficulty`` groups the pairs by how wrong the reference is.
-    """
+    """Ranking by the policy's likelihood: ``accuracy``, the same ``per_token`` and of the ``reference``; of
+    the ``implicit`` reward (what trainers log); ``ideal`` by β, for a perfect optimiser; and
+    ``by_difficulty``."""
 
     accuracy: float
     interval: Interval
@@ -182,9 +161,7 @@ def policy_ranking(
     confidence: float = 0.95,
 ) -> PolicyRanking:
     """The ranking accuracy of a policy, observed and idealised. Chen et al., 2024, arXiv 2405.19534.
-
-    ``preference_rate`` is the share of annotators who prefer the chosen response, in [0, 1]; without such
-    data the paper uses 0.75.
+    ``preference_rate`` is the share of annotators who prefer the chosen response, 0.75 in the paper.
 
     Raises:
         PreferoError: there are no pairs, or a log-probability is not a number.
@@ -242,11 +219,8 @@ Scores = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class ReversalAccuracy:
-    """Accuracies on pairs whose first response is preferred under context a, the second under b.
-
-    ``context_specific`` is the mean of the two accuracies, ``both`` the share of pairs that are right under
-    both contexts. ``no_context`` is exactly ½ for a scorer without ties.
-    """
+    """Accuracies on pairs whose first response is preferred under context a, the second under b; their mean,
+    and the share of pairs that are right under both. ``no_context`` is ½ for a scorer without ties."""
 
     under_a: float
     under_b: float
@@ -276,9 +250,8 @@ Table = Float[Tensor, "prompt context"]
 
 @dataclass(frozen=True, slots=True)
 class ContextError:
-    """A preference averaged over contexts, its estimate, and a bound on their difference: the mean error of
-    the preference in each context (``specific``) plus the total variation between the contexts'
-    probabilities (``inference``)."""
+    """A preference averaged over contexts, its estimate, and the two parts of the bound on their
+    difference."""
 
     preference: Tensor
     estimate: Tensor
@@ -297,11 +270,8 @@ class ContextError:
 def context_error(
     contexts: Table, estimated_contexts: Table, preference: Table, estimate: Table
 ) -> ContextError:
-    """|Σ_z p(z) f(z) − Σ_z p̂(z) f̂(z)| ≤ Σ_z p(z) |f − f̂| + TV(p, p̂), for each prompt.
-
-    The tables are the probabilities of contexts and of the first response being preferred in them. The bound
-    is derived here; the paper states a similar one.
-    """
+    """|Σ_z p(z) f(z) − Σ_z p̂(z) f̂(z)| ≤ Σ_z p(z) |f − f̂| + TV(p, p̂), per prompt; the paper has a similar
+    bound. The tables are the probabilities of contexts and of the first response being preferred in them."""
     return ContextError(
         (contexts * preference).sum(-1),
         (estimated_contexts * estimate).sum(-1),

@@ -1,7 +1,4 @@
-"""Metrics of recommendations: hit rate, NDCG, fairness over genres, diversity.
-
-Gao et al., 2024, arXiv 2412.09243 (SPRec), and its released evaluation.
-"""
+"""Metrics of recommendations and their fairness. Gao et al., 2024, arXiv 2412.09243 (SPRec), and its code."""
 
 from __future__ import annotations
 
@@ -9,20 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from prefero.errors import PreferoError
 
 
 def hit_rate(recommended: Sequence[Sequence[Hashable]], target: Sequence[Hashable], k: int) -> float:
     """The share of users whose item is among their first ``k`` (HR@k)."""
-    hits = [wanted in items[:k] for items, wanted in zip(recommended, target, strict=True)]
-    return sum(hits) / len(hits)
+    return fmean(wanted in items[:k] for items, wanted in zip(recommended, target, strict=True))
 
 
 def ndcg(gains: Sequence[float], k: int | None = None, *, ideal: Sequence[float] | None = None) -> float:
-    """Σ gain_i / log2(i + 1) over the first ``k`` ranks, over the best order's; linear gains, 0 where nothing
-    is relevant. ``ideal`` are all relevant gains if the list does not hold every relevant item. Järvelin and
-    Kekäläinen, 2002."""
+    """Σ gain_i / log2(i + 1) over the first ``k`` ranks, over the best order's; 0 where nothing is relevant.
+    ``ideal`` are all relevant gains if the list lacks some. Järvelin and Kekäläinen, 2002."""
     best = sorted(gains if ideal is None else ideal, reverse=True)
     most = _discounted(best[:k])
     return _discounted(gains[:k]) / most if most > 0 else 0.0
@@ -30,11 +26,10 @@ def ndcg(gains: Sequence[float], k: int | None = None, *, ideal: Sequence[float]
 
 def mean_ndcg(recommended: Sequence[Sequence[Hashable]], target: Sequence[Hashable], k: int) -> float:
     """NDCG@k of lists with one relevant item each, over users."""
-    each = [
+    return fmean(
         ndcg([float(item == wanted) for item in items], k, ideal=[1.0])
         for items, wanted in zip(recommended, target, strict=True)
-    ]
-    return sum(each) / len(each)
+    )
 
 
 def _discounted(gains: Sequence[float]) -> float:

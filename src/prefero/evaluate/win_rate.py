@@ -17,10 +17,8 @@ from prefero.generate.sampling import Sample
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """``rate`` is the mean probability of being preferred, a tie counted ½; its interval is over prompts.
-
-    ``wins``, ``ties`` and ``losses`` count the comparisons judged above, at and below ½.
-    """
+    """``rate`` is the mean probability of being preferred, its interval over prompts. ``wins``, ``ties`` and
+    ``losses`` count the comparisons judged above, at and below ½."""
 
     rate: float
     interval: Interval
@@ -35,14 +33,12 @@ class WinRate:
 def win_rate(
     judge: Judge, samples: Sequence[Sample], baseline: Sequence[Sample], *, confidence: float = 0.95
 ) -> WinRate:
-    """``samples`` against ``baseline``, one to one, with Wilson's interval over prompts.
+    """``samples`` against ``baseline``, one to one, with Wilson's interval over prompts (not over training
+    seeds).
 
     Several samples of a prompt are adjacent, as :func:`~prefero.generate.sampling.sample` returns them; they
-    count as one comparison, their mean.
-
-    Draw the two independently: common noise makes near-equal models produce equal texts, and their ties pull
-    the rate towards ½. The interval covers new prompts and new samples, not models trained again with another
-    seed.
+    count as one comparison, their mean. Draw the two independently: common noise makes near-equal models
+    produce equal texts, and their ties pull the rate towards ½.
 
     Raises:
         PreferoError: the two do not answer the same prompts in the same order, or there are none.
@@ -68,10 +64,8 @@ def win_rate_of(
     prompts: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
 ) -> WinRate:
-    """The win rate of comparisons that are judged already: probabilities of being preferred, 0 to 1.
-
-    ``prompts`` says which comparisons share a prompt: they are not independent, and count as one, their mean.
-    Without it every comparison has a prompt of its own.
+    """The win rate of comparisons that are judged already: probabilities of being preferred, 0 to 1. Those
+    that share one of ``prompts`` count as one, their mean.
 
     Raises:
         PreferoError: there are no comparisons, or a number is not a probability.
@@ -98,10 +92,8 @@ def win_rate_of(
 
 @dataclass(frozen=True, slots=True)
 class BothOrders:
-    """A judge asked in both orders, and the mean of its answers, which cancels its position bias.
-
-    Zheng et al., 2023, arXiv 2306.05685. A judge that looks only at the position says tie.
-    """
+    """A judge asked in both orders, and the mean of its answers, which cancels its position bias. Zheng et
+    al., 2023, arXiv 2306.05685."""
 
     judge: Judge
 

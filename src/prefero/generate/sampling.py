@@ -1,9 +1,8 @@
 """Responses of a language model, as records with their tokens and probabilities.
 
-Sampling is transformers' ``generate`` with its cache; only the draw is done here, with the caller's
-generator: the token with the largest log-probability plus Gumbel noise is a sample of the distribution. Two
-models that sample with the same seed see the same noise, so what differs between their responses is due to
-the models (common random numbers).
+Sampling is transformers' ``generate``; only the draw is done here, with the caller's generator: the token
+with the largest log-probability plus Gumbel noise is a sample of the distribution. Two models that sample
+with the same seed see the same noise (common random numbers).
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from prefero.data.examples import Example, Response, Text
-from prefero.data.images import Arrays, ImageBatch, ImagePrompts, Pictures
+from prefero.data.images import Arrays, ImagePrompts, Pictures
+from prefero.data.packing import ImageBatch
 from prefero.data.render import Writing
 from prefero.data.tokenize import Encoder, prompt_ids
 from prefero.data.trie import Cell
@@ -123,15 +123,11 @@ def contexts(
     writing: Writing | None = None,
 ) -> list[NDArray[np.int64]]:
     """The prompts as a model reads them when it generates."""
-    examples = [
-        Example(
-            prompt,
-            (Response("." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)),),
-            origin=f"prompt {i + 1}",
-            images={} if shown is None else {"": shown[i]},
-        )
-        for i, prompt in enumerate(prompts)
-    ]
+    examples = []
+    for i, prompt in enumerate(prompts):
+        said: Text = "." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)
+        images_of = {} if shown is None else {"": shown[i]}
+        examples.append(Example(prompt, (Response(said),), origin=f"prompt {i + 1}", images=images_of))
     return prompt_ids(examples, tokenizer, images, writing)
 
 
@@ -187,8 +183,7 @@ def _generate(
 
 
 class _Draw(LogitsProcessor):
-    """Adds Gumbel noise to the scores, so that the greedy choice after it is a draw, and keeps the
-    log-probability of what is drawn."""
+    """Adds Gumbel noise, so that the greedy choice is a draw, and keeps its log-probability."""
 
     def __init__(self, generator: torch.Generator, temperature: float, top_p: float) -> None:
         self.generator, self.temperature = generator, temperature
@@ -211,8 +206,7 @@ class _Draw(LogitsProcessor):
 
 @contextmanager
 def _sampling_mode(model: nn.Module, inner: Any, ends: list[int]) -> Iterator[None]:
-    """Evaluation mode, and generation settings with these end tokens and nothing else of the model's own
-    but the tokens that a decoder begins with; all restored."""
+    """Evaluation mode, and generation settings with these end tokens and a decoder's first; all restored."""
     settings = inner.generation_config
     inner.generation_config = GenerationConfig(
         do_sample=False,

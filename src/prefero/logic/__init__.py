@@ -1,9 +1,8 @@
 """Preferences as propositional logic: what a model should accept, and which loss says so.
 
-A proposition such as ``M(y_w)`` says that a model accepts a response, with the probability that it gives
-it. A :class:`~prefero.logic.structures.PreferenceStructure` of formulas over propositions has a semantic
-loss, the method ``logic`` (:mod:`prefero.objectives.presets.logic`); the published losses are read back as
-structures in :mod:`prefero.logic.structures`. Richardson et al., 2024, arXiv 2412.17696.
+A proposition such as ``M(y_w)`` holds with the probability that a model gives a response. A
+:class:`~prefero.logic.structures.PreferenceStructure` of formulas has a semantic loss, the method ``logic``
+(:mod:`prefero.objectives.presets.logic`). Richardson et al., 2024, arXiv 2412.17696.
 """
 
 from prefero.logic.formulas import Formula, Proposition, parse

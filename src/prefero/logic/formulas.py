@@ -1,9 +1,8 @@
 """Propositional formulas: parsed, written, as sets of assignments, and as decision diagrams.
 
-An assignment of n propositions is a number below 2ⁿ whose bit i says whether proposition i holds. A set of
-assignments is an integer whose bit k says whether assignment k belongs to it. A decision diagram asks about
-one proposition after the other and skips those that do not matter, so that their probabilities do not enter a
-count: the count of M(y_w) ∧ Ref(y_l) is one product, with no 1 − p in it.
+Bit i of an assignment says whether proposition i holds; bit k of a set of assignments, whether assignment k
+belongs to it. A decision diagram skips propositions that do not matter, so that their probabilities do not
+enter a count: that of M(y_w) ∧ Ref(y_l) is one product, with no 1 − p in it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Literal
 
 from prefero.errors import PreferoError
@@ -24,11 +23,8 @@ MOST_PROPOSITIONS = 8
 
 @dataclass(frozen=True, slots=True, order=True)
 class Proposition:
-    """That a model accepts the response at an address, such as ``"chosen"``.
-
-    Written ``M(y_w)``: ``M`` is the policy and ``Ref`` the reference, ``y_w`` the chosen and ``y_l`` the
-    rejected response; other models and addresses go by their own names, as in ``previous(gold)``.
-    """
+    """That a model accepts the response at an address, such as ``"chosen"``: written ``M(y_w)``, with ``M``
+    or ``Ref``, ``y_w`` or ``y_l``; others go by their own names, as in ``previous(gold)``."""
 
     model: str
     address: str
@@ -191,8 +187,7 @@ def tokenize(text: str) -> Iterator[tuple[int, str, Formula | Operator | str]]:
 
 
 def written(assignments: int, propositions: Sequence[Proposition]) -> Formula:
-    """A short formula that holds in exactly these assignments: an or of ands, written as an implication where
-    some of its terms are a negated proposition."""
+    """A short formula that holds in exactly these assignments: an or of ands, or an implication."""
     terms = shortest_terms(assignments, len(propositions))
     if not terms:
         return FALSE
@@ -215,10 +210,7 @@ def written(assignments: int, propositions: Sequence[Proposition]) -> Formula:
 
 
 def chain(operator: Operator, formulas: Sequence[Formula]) -> Formula:
-    found = formulas[0]
-    for formula in formulas[1:]:
-        found = Formula(operator, (found, formula))
-    return found
+    return reduce(lambda left, right: Formula(operator, (left, right)), formulas)
 
 
 Term = tuple[int, int]
@@ -226,8 +218,7 @@ Term = tuple[int, int]
 
 
 def shortest_terms(assignments: int, propositions: int) -> list[Term]:
-    """Prime implicants that together hold in exactly these assignments (Quine and McCluskey, the cover
-    greedy)."""
+    """Prime implicants that together cover these assignments (Quine and McCluskey, the cover greedy)."""
     every = range(2**propositions)
     wanted = {k for k in every if assignments >> k & 1}
     prime: list[tuple[Term, set[int]]] = []
@@ -246,8 +237,7 @@ def shortest_terms(assignments: int, propositions: int) -> list[Term]:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A question about proposition ``index``, and what remains if it holds and if it does not; True and False
-    are the ends."""
+    """A question about proposition ``index``, and what remains if it holds and if not; booleans are ends."""
 
     index: int
     if_true: Decision | bool

@@ -1,11 +1,10 @@
-"""Preference structures: which assignments speak for the preference, which against it, and their order.
-
-:data:`PUBLISHED` has the published losses as structures.
-"""
+"""Preference structures: the assignments for and against the preference. :data:`PUBLISHED` has known
+losses."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +15,17 @@ from prefero.logic.formulas import FALSE, MOST_PROPOSITIONS, TRUE, Formula, Prop
 
 Mark = Literal["for", "against", "both", "neither"]
 
+MARKS: Mapping[tuple[int, int], Mark] = {(1, 0): "for", (0, 1): "against", (1, 1): "both", (0, 0): "neither"}
+
 
 @dataclass(frozen=True, slots=True)
 class PreferenceStructure:
     """What is preferred (``formula`` P), among which assignments (``condition`` P_C), and what counts on both
-    sides (``both`` P_A).
-
-    For the preference speaks f = (P ∨ P_A) ∧ P_C, against it f̄ = (¬P ∨ P_A) ∧ P_C. :func:`structure` reads
-    one from text. Richardson et al., 2024, arXiv 2412.17696.
+    sides (``both`` P_A): f = (P ∨ P_A) ∧ P_C speaks for the preference, f̄ = (¬P ∨ P_A) ∧ P_C against it.
+    :func:`structure` reads one from text. Richardson et al., 2024, arXiv 2412.17696.
 
     Raises:
-        PreferoError: f or f̄ never holds (the log-ratio of their counts would be infinite), or there are more
-            propositions than can be listed.
+        PreferoError: f or f̄ never holds (an infinite log-ratio), or there are too many propositions.
     """
 
     formula: Formula
@@ -45,10 +43,10 @@ class PreferenceStructure:
                 f"a preference structure has at most {MOST_PROPOSITIONS} propositions, and {self.formula} "
                 f"with its conditions has {len(named)}"
             )
-        formula, condition, both = (part.assignments(named) for part in parts)
+        preferred, dispreferred = self.over(named)
         object.__setattr__(self, "propositions", named)
-        object.__setattr__(self, "preferred", (formula | both) & condition)
-        object.__setattr__(self, "dispreferred", (~formula | both) & condition)
+        object.__setattr__(self, "preferred", preferred)
+        object.__setattr__(self, "dispreferred", dispreferred)
         for never, side in ((self.preferred, "for"), (self.dispreferred, "against")):
             if not never:
                 raise PreferoError(
@@ -64,16 +62,14 @@ class PreferenceStructure:
 
     def over(self, propositions: Sequence[Proposition]) -> tuple[int, int]:
         """f and f̄ as sets of assignments of these propositions, of which the structure's own are some."""
-        condition, both = self.condition.assignments(propositions), self.both.assignments(propositions)
-        formula = self.formula.assignments(propositions)
+        parts = self.formula, self.condition, self.both
+        formula, condition, both = (part.assignments(propositions) for part in parts)
         return (formula | both) & condition, (~formula | both) & condition
 
     def marks(self) -> list[Mark]:
         """On which side every assignment counts, in their order."""
-        return [
-            mark(self.preferred >> k & 1, self.dispreferred >> k & 1)
-            for k in range(2 ** len(self.propositions))
-        ]
+        assignments = range(2 ** len(self.propositions))
+        return [MARKS[self.preferred >> k & 1, self.dispreferred >> k & 1] for k in assignments]
 
     def entails(self, other: PreferenceStructure) -> bool:
         """f ⊨ f′ and f̄′ ⊨ f̄: then this loss is nowhere below the other's, with the same link and β."""
@@ -102,12 +98,8 @@ class PreferenceStructure:
                 yield from_assignments(preferred, dispreferred, self.propositions)
 
     def against_reference(self) -> PreferenceStructure:
-        """The structure whose log-ratio is this one's less the reference's: what the policy accepts, measured
-        from what the reference does. It makes DPO of CPO.
-
-        Raises:
-            PreferoError: the structure speaks of other models than the policy.
-        """
+        """The structure of this log-ratio minus the reference's, which makes DPO of CPO. Raises
+        :class:`PreferoError` if the structure is not of the policy alone."""
         if any(one.model != "policy" for one in self.propositions):
             raise PreferoError(f"only a structure of the policy alone has a reference put to it, not {self}")
         beside = [Proposition("reference", one.address) for one in self.propositions]
@@ -123,12 +115,6 @@ class PreferenceStructure:
 def structure(formula: str, condition: str = "true", both: str = "false") -> PreferenceStructure:
     """The preference structure of formulas as :func:`~prefero.logic.formulas.parse` reads them."""
     return PreferenceStructure(parse(formula), parse(condition), parse(both))
-
-
-def mark(preferred: int, dispreferred: int) -> Mark:
-    if preferred:
-        return "both" if dispreferred else "for"
-    return "against" if dispreferred else "neither"
 
 
 def paired(first: int, second: int, propositions: int) -> int:
@@ -210,24 +196,17 @@ def assignments_of(polynomial: Callable[..., float], propositions: int) -> int:
 
 def weighted_count(assignments: int, probabilities: Sequence[float]) -> float:
     """The probability that one of the assignments comes true, for independent propositions."""
-    total = 0.0
-    for k in range(2 ** len(probabilities)):
-        if assignments >> k & 1:
-            weight = 1.0
-            for i, p in enumerate(probabilities):
-                weight *= p if k >> i & 1 else 1 - p
-            total += weight
-    return total
+    return sum(
+        math.prod(p if k >> i & 1 else 1 - p for i, p in enumerate(probabilities))
+        for k in range(2 ** len(probabilities))
+        if assignments >> k & 1
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The structure of a published loss, how it makes one probability of a response's tokens, and what it
-    says.
-
-    ``methods`` are the registered methods whose preference term is a link of this structure's log-ratio;
-    other terms that they have (a likelihood, mostly) are not part of it.
-    """
+    """The structure of a published loss, its probability of a response's tokens, and its meaning. Some term
+    of ``methods`` is a link of its log-ratio."""
 
     structure: PreferenceStructure
     tokens: Literal["mean", "sum"]

@@ -1,7 +1,7 @@
 """Models that score responses: one folder for each kind, and what the kinds share.
 
-Importing the package registers this library's own architectures with transformers, so that its ``Auto``
-classes load them from any folder. Their configurations name their kind themselves, as ``prefero_kind``.
+Importing the package registers this library's own architectures with transformers' ``Auto`` classes. Their
+configurations name their kind themselves, as ``prefero_kind``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The language-model head: log-probabilities of the targets, without keeping the logits.
 
 The head runs only on rows that are read, chunk by chunk. A plain linear head has its own forward and
-backward, which need one buffer of rows × vocabulary or none; every other head is called as the module that it
+backward, which need at most one buffer of rows × vocabulary; every other head is called as the module that it
 is, recomputed in backward where its logits would not fit.
 """
 
@@ -33,8 +33,7 @@ FEWEST_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class LogitRule:
-    """The logits as a family makes them of ``head(hidden)``: times a factor, then a soft-cap
-    ``c · tanh(z / c)``."""
+    """A family's logits of ``head(hidden)``: times a factor, then a soft-cap ``c · tanh(z / c)``."""
 
     factor: float = 1.0
     softcap: float | None = None
@@ -94,9 +93,7 @@ def read_head(
 
 def _is_plain(head: nn.Module, rule: LogitRule) -> bool:
     """Whether the head is a matrix and nothing more, so that its weight may be read past its module.
-
-    ``ds_id`` marks a weight that DeepSpeed gathers only around the module's own call.
-    """
+    ``ds_id`` marks a weight that DeepSpeed gathers only around the module's own call."""
     return (
         type(head) is nn.Linear
         and type(head.weight) in (nn.Parameter, Tensor)
@@ -251,12 +248,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory in the process instead of giving it back to the system; returns whether it was set.
+    """Keep freed memory in the process until it ends; returns whether it was set (glibc on Linux only).
 
     By default every buffer above some megabytes, logits first of all, is a fresh mapping, and faulting its
-    pages in costs as much as the arithmetic on it: between 1 and 10 % of a training step on the CPU, by how
-    the system sets up pages. The price is that memory, once used, stays with the process until it ends. Only
-    glibc on Linux has the setting; call it before the first large tensor.
+    pages in costs between 1 and 10 % of a training step on the CPU. Call it before the first large tensor.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -28,8 +28,7 @@ from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes
 
 Packing = Literal["trees", "dense", "flex", "padded"]
-"""How examples share a micro-batch of a language model: as token trees (by one of three kernels for the
-attention mask), or with every response in a padded row of its own."""
+"""How examples share a micro-batch: as token trees (by one of three kernels), or in padded rows."""
 
 PackingChoice = Packing | Literal["auto"]
 """The values of ``training.layout``; ``auto`` is the fastest packing that gives right numbers."""
@@ -43,18 +42,14 @@ class Item(Protocol):
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """Annotations, on the axes of :data:`prefero.data.schema.SCHEMA`: a scalar, an array over responses,
-        or a tuple of arrays over tokens."""
-        ...
+        """Annotations on the axes of :data:`prefero.data.schema.SCHEMA`."""
 
     @property
     def lengths(self) -> Sequence[int]:
         """How many tokens each response has."""
-        ...
 
     def fingerprint(self) -> bytes:
         """A hash of all that is scored and all annotations."""
-        ...
 
 
 class Summary(Protocol):
@@ -99,8 +94,8 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How data are read. ``max_length`` is in tokens, None for the kind's own choice; ``too_long`` and
-    ``writing`` are as :func:`~prefero.data.tokenize.tokenize` takes them; ``method`` is for messages."""
+    """How data are read. ``max_length`` is in tokens, None for the kind's own; ``too_long`` and ``writing``
+    are as :func:`~prefero.data.tokenize.tokenize` takes them; ``method`` is for messages."""
 
     split: str = "train"
     max_length: int | None = None
@@ -118,12 +113,9 @@ class Batching(Protocol):
 
     def cost(self, members: Sequence[int]) -> int:
         """Tokens that go through the network for a micro-batch of these examples."""
-        ...
 
     def deal(self, members: Sequence[int], count: int) -> list[list[int]]:
-        """The examples of one step in at most ``count`` micro-batches, the largest cost as small as can
-        be."""
-        ...
+        """The examples of one step in at most ``count`` micro-batches, the largest cost the least."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +181,8 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 def parsed(options: type[Options], given: Mapping[str, Any] | None, kind: str) -> Options:
-    """The given options as a model that forbids unknown ones.
-
-    Raises :class:`PreferoError` naming the option.
-    """
+    """The given options as a model that forbids unknown ones; raises :class:`PreferoError` naming the
+    option."""
     for name in given or {}:
         if name not in options.model_fields:
             known = ", ".join(options.model_fields)
@@ -219,9 +209,8 @@ def no_options(kind: str, given: Mapping[str, Any] | None) -> None:
 class Kind(ABC, Generic[AnyItem, AnyInputs]):
     """One kind of model, for one run: made of a model or of where it is to be loaded from, by :meth:`of`.
 
-    ``AnyItem`` is what it reads examples into and ``AnyInputs`` what it collates; whoever handles a kind
-    without knowing which writes ``Kind``. ``processor`` is what belongs to the model and is saved beside it:
-    a tokenizer, a processor, a scheduler.
+    ``AnyItem`` is what it reads examples into and ``AnyInputs`` what it collates. ``processor`` is what
+    belongs to the model and is saved beside it: a tokenizer, a processor, a scheduler.
     """
 
     name: ClassVar[str]
@@ -230,8 +219,8 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     lora_targets: ClassVar[str | tuple[str, ...]] = "all-linear"
     """The layers that low-rank adapters go to by default."""
     redrawn: ClassVar[str] = ""
-    """Why its scores cannot be looked up in a disk cache, for kinds that draw what is scored again. A kind
-    without a reason reads :class:`~prefero.data.trie.TokenExample`, whose cells the cache knows."""
+    """Why its scores cannot be looked up in a disk cache, which knows the cells of
+    :class:`~prefero.data.trie.TokenExample`, for kinds that draw what is scored again."""
     monitors: ClassVar[frozenset[str]] = frozenset()
     """The signals of tokens that it gives besides log-probabilities, although no objective needs them."""
 
@@ -255,7 +244,7 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
 
         ``source`` is a path, a hub name, a ``datasets.Dataset``, rows,
         :class:`~prefero.data.examples.Examples`, or what this returned before. Raises
-        :class:`~prefero.errors.PreferoError`, with the row, for what is not as it should be.
+        :class:`~prefero.errors.PreferoError` naming the row.
         """
 
     @abstractmethod
@@ -268,8 +257,8 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
 
     @abstractmethod
     def collate(self, items: Sequence[AnyItem], seeds: Sequence[int]) -> AnyInputs:
-        """One micro-batch. What is drawn for an item (times, noise) depends on its seed alone, so it is the
-        same whichever micro-batch it is in, and all models are scored on it."""
+        """One micro-batch. What is drawn for an item (times, noise) depends on its seed alone, so that it is
+        the same in any micro-batch and for all models."""
 
     # Models
 
@@ -295,8 +284,8 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         others: Mapping[str, nn.Module | SecondModel] | None = None,
     ) -> dict[str, TokenLogps]:
         """Score the views of a micro-batch (``""``: the items themselves), in one call of the possibly
-        wrapped model. Gradients follow the caller's grad mode; the ``others``, which signals compare with,
-        never have one."""
+        wrapped model. Gradients follow the caller's grad mode; those of ``others``, which signals compare
+        with, are off."""
 
     @abstractmethod
     def masks(self, inputs: AnyInputs) -> Mapping[str, Bool[Tensor, "example response token"]]:
@@ -304,8 +293,7 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
 
     @abstractmethod
     def check(self, needs: Needs) -> None:
-        """Raise :class:`~prefero.errors.PreferoError` for what this kind of model cannot give an
-        objective: signals, views."""
+        """Raise :class:`~prefero.errors.PreferoError` for signals and views that this kind cannot give."""
 
     def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
         """How long the axes are that a model's states have behind their places."""
@@ -316,8 +304,7 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         return False
 
     def save_beside(self, model: nn.Module, folder: Path) -> None:
-        """Write what other libraries read in the place of what ``save_pretrained`` wrote there, if they read
-        something else."""
+        """Write what other libraries read in the place of what ``save_pretrained`` wrote there."""
         return None
 
     # Samples, for the report
@@ -329,6 +316,6 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     def sample(
         self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None
     ) -> list[Any]:
-        """A response to each of the prompts, the same noise for the same seed: text, or a mapping with
-        ``image``, an address that a browser shows."""
+        """A response to each prompt, the same for the same seed: text, or a mapping with ``image``, an
+        address that a browser shows."""
         return []

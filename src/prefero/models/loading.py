@@ -1,8 +1,7 @@
 """Loading and unwrapping: from a name to a model, to its kind, and to what is inside its wrappers.
 
-A :class:`ModelSource` says where a model is; its configuration tells which kind of model it is
-(:func:`kind_of`). A loaded model may be wrapped in PEFT adapters, data parallelism or compilation, and its
-weights may be shards: whoever has to see through that does it with the functions at the end of this file.
+A loaded model may be wrapped in PEFT adapters, data parallelism or compilation, and its weights may be
+shards: the functions at the end of this file see through that.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ def _lora(given: Any) -> Any:
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSource(Spec):
-    """A hub name or a folder, and how to load the model. ``kind`` is which kind of model it is
-    (:data:`prefero.models.loading.KINDS`), by default what its configuration tells, and ``options`` are those
+    """A hub name or a folder, and how to load the model. ``kind`` is one of
+    :data:`prefero.models.loading.KINDS`, by default what its configuration tells, and ``options`` are those
     of the kind. ``tokenizer`` is where its tokenizer or processor is, if elsewhere. ``dtype`` is what the
     weights are kept in. ``quantization`` is ``4bit`` (NF4) or ``8bit``, which needs bitsandbytes. ``lora``
     trains adapters in place of the weights; ``true`` is those by default.
@@ -262,13 +261,9 @@ def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Switch the adapters of a model off, for forwards inside this context.
 
-    Only the flag that the layers read is set. PEFT's own ``disable_adapter`` also freezes the parameters,
-    which sharded training remembers: adapters on the head would then not train.
-
-    Raises:
-        PreferoError: where the flag does not reach all that was adapted: adapters that are merged, and whole
-            modules that are trained beside them (``modules_to_save``). A cached or frozen reference serves
-            both.
+    Only the flag that the layers read is set: PEFT's own ``disable_adapter`` also freezes the parameters,
+    which sharded training remembers. Raises :class:`PreferoError` where the flag does not reach all that was
+    adapted: merged adapters, and whole modules trained beside them (``modules_to_save``).
     """
     layers = adapter_layers(model)
     if any(layer.merged for layer in layers):
@@ -311,8 +306,7 @@ def zero_dropout(model: nn.Module) -> None:
 
 
 def local_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights by name; of a sharded model this process's shards, also where a forward has gathered
-    them."""
+    """The weights by name; of a sharded model this process's shards, also after a gathering forward."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -25,12 +25,9 @@ def scored_rows(
     others: Mapping[str, nn.Module | SecondModel] | None = None,
     tokens_per_row: int = 4096,
 ) -> Iterator[tuple[list[int], TokenLogps]]:
-    """Score examples with a causal or an encoder–decoder language model, the longest first. Yields, for each
-    micro-batch, the indices of its examples and their numbers as the kind's ``score`` gives them.
-
-    The examples are tokenised already, so the model's tokenizer is not needed: the kind's class does without.
-    The model is in evaluation mode meanwhile, and then in the mode that it had.
-    """
+    """Score examples with a causal or an encoder–decoder language model in evaluation mode, the longest
+    first. Yields, for each micro-batch, the indices of its examples and their numbers as the kind's ``score``
+    gives them. The examples are tokenised already, so the kind's class does without a tokenizer."""
     kind: Any = EncoderDecoder if innermost(model).config.is_encoder_decoder else Language
     sizes = [unique_tokens(example.all_cells) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (-sizes[i], i))

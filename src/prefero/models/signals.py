@@ -1,9 +1,8 @@
 """Signals: what a scoring pass gives besides log-probabilities, measured on next-token distributions.
 
-A signal is measured where the logits are, block by block, so that they are never kept. Some need the policy's
-distribution p alone (entropy, the mass of the likeliest tokens), others compare it with the distribution q of
-a second model (divergences, nested risk). Distributions come as log-probabilities over the vocabulary;
-results are in nats or without a unit.
+A signal is measured block by block where the logits are, so that they are never kept. Some need the policy's
+distribution p alone (entropy, the mass of the likeliest tokens), others compare it with a second model's, q.
+Distributions come as log-probabilities over the vocabulary; results are in nats or without a unit.
 """
 
 from __future__ import annotations
@@ -64,10 +63,8 @@ def hellinger(p: LogDistribution, q: LogDistribution) -> Rows:
 
 
 def wasserstein(p: LogDistribution, q: LogDistribution) -> Rows:
-    """Σ |cumulative p − cumulative q|: moving mass by one place in the vocabulary's order costs 1.
-
-    The exact transport for that cost, and differentiable; the order of a vocabulary says little of meaning.
-    """
+    """Σ |cumulative p − cumulative q|: the exact transport where moving mass by one place in the vocabulary's
+    order, which says little of meaning, costs 1."""
     return (p.exp() - q.exp()).cumsum(-1).abs().sum(-1)
 
 
@@ -102,9 +99,9 @@ def divergence(p: LogDistribution, q: LogDistribution, options: Options) -> Rows
 def released_cvar(p: LogDistribution, q: LogDistribution, confidence: float, split: bool) -> Rows:
     """Σ q x over the vocabulary entries whose x exceeds the (1 − confidence) quantile of x.
 
-    This is what the code of Zhang et al. computes: the quantile counts every entry once, whatever its
-    probability, and interpolates; the entry at the quantile is left out, and nothing is renormalised.
-    ``split`` does the same for the first half of the vocabulary and for the rest, and adds.
+    So computes the code of Zhang et al.: the quantile counts every entry once, whatever its probability, and
+    interpolates; the entry at it is left out, and nothing is renormalised. ``split`` does the same for the
+    two halves of the vocabulary and adds.
     """
     if split:
         half = p.shape[-1] // 2
@@ -127,8 +124,7 @@ def _quantile(values: Tensor, share: float) -> Float[Tensor, "*rows 1"]:
 
 
 def cvar(p: LogDistribution, q: LogDistribution, tail: float) -> Rows:
-    """The mean of x over the worst ``tail`` of q's probability: where p falls short of q most. At 1 it is
-    KL(q ‖ p)."""
+    """The mean of x over the worst ``tail`` of q's probability; at 1 it is KL(q ‖ p)."""
     ratio = q - p
     order = ratio.detach().argsort(-1, descending=True)
     mass = q.exp().gather(-1, order)
@@ -161,10 +157,8 @@ def entropy(p: LogDistribution) -> Rows:
 
 
 def top_k_mass(p: LogDistribution, k: int) -> Rows:
-    """The probability of the k likeliest tokens together.
-
-    With :func:`top_k_entropy` it is watched for over-optimisation: Shi et al., 2024, arXiv 2410.11677.
-    """
+    """The probability of the k likeliest tokens together; with :func:`top_k_entropy` it is watched for
+    over-optimisation (Shi et al., 2024, arXiv 2410.11677)."""
     return p.topk(min(k, p.shape[-1]), -1).values.exp().sum(-1)
 
 
@@ -173,28 +167,12 @@ def top_k_entropy(p: LogDistribution, k: int) -> Rows:
     return entropy(p.topk(min(k, p.shape[-1]), -1).values.log_softmax(-1))
 
 
-def _log_sum_p_squared(p: LogDistribution) -> Rows:
-    return (2 * p).logsumexp(-1)
-
-
-def _log_max_p(p: LogDistribution) -> Rows:
-    return p.amax(-1)
-
-
-def _forward_kl(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
-    return kl(q, p)
-
-
-def _reverse_kl(p: LogDistribution, q: LogDistribution, options: Options) -> Rows:
-    return kl(p, q)
-
-
 # Signals by name
 
 ONE_MODEL: Mapping[str, Callable[[Tensor], Tensor]] = {
     "entropy": entropy,
-    "log_sum_p_squared": _log_sum_p_squared,
-    "log_max_p": _log_max_p,
+    "log_sum_p_squared": lambda p: (2 * p).logsumexp(-1),
+    "log_max_p": lambda p: p.amax(-1),
 }
 TOP: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "top_k_mass": top_k_mass,
@@ -206,8 +184,8 @@ TOP_K = 5
 """``k`` where a signal gives none."""
 
 TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Options], Tensor]] = {
-    "forward_kl": _forward_kl,
-    "reverse_kl": _reverse_kl,
+    "forward_kl": lambda p, q, _: kl(q, p),
+    "reverse_kl": lambda p, q, _: kl(p, q),
     "nested_risk": nested_risk,
     "divergence": divergence,
 }
@@ -219,8 +197,7 @@ STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activati
 
 
 def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> None:
-    """Raise :class:`PreferoError` for signals that no language model gives, or that lack their second
-    model."""
+    """Raise :class:`PreferoError` for unknown signals and those that lack their second model."""
     known = (LOG_Z, *ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
     for signal in signals:
         if signal.name not in known:
@@ -240,8 +217,7 @@ def check_signals(signals: Sequence[Signal], others: Mapping[str, object]) -> No
 
 @dataclass(frozen=True, slots=True)
 class SecondModel:
-    """The model that a two-model signal compares with. ``context`` is entered around each of its forwards:
-    ``SecondModel(policy, partial(adapters_off, policy))`` is the policy without its adapters."""
+    """The model that a two-model signal compares with; ``context`` is entered around each of its forwards."""
 
     model: nn.Module
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -262,8 +238,8 @@ class Meter:
     others: Mapping[str, OtherLogits] = field(default_factory=dict)
 
     def __call__(self, start: int, logits: Tensor, normaliser: Tensor) -> list[Tensor]:
-        """One tensor per signal, for the rows of ``logits``, whose first is row ``start`` of the readout;
-        ``normaliser`` is their log-sum-exp."""
+        """One tensor per signal for rows of ``logits`` from ``start`` on; ``normaliser`` is their
+        log-sum-exp."""
         if not self.signals:
             return []
         others = {

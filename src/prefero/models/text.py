@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
-from prefero.data.images import ImagePrompts
+from prefero.data.images import ImagePrompts, Pictures
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
@@ -35,10 +35,9 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 class TextKind(Kind[TokenExample, AnyInputs]):
     """A model of transformers with a tokenizer.
 
-    ``loader`` is the class of transformers that loads it, ``what`` its name in messages, and ``options_type``
-    checks ``model.options``, for kinds that have some. ``images`` reads prompts that show images, for models
-    that see; ``canvas`` is how many tokens responses are filled up to with end tokens, for models that want
-    it.
+    ``loader`` is the class of transformers that loads it, ``what`` its name in messages; ``options_type``
+    checks ``model.options``. ``images`` reads prompts that show images, for models that see; ``canvas`` is
+    how many tokens responses are filled up to with end tokens, for models that want it.
     """
 
     loader: str
@@ -105,42 +104,54 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             )
         return data
 
+    def budget(self, packing: str, device: torch.device) -> int:
+        return 4096 if device.type == "cpu" else 16384
+
     def load(self) -> nn.Module:
         return self.source.load(self.loader, self.what)
 
     def other(self, name: str, dtype: torch.dtype) -> nn.Module:
         kept_in: Any = str(dtype).removeprefix("torch.")
-        source = ModelSource(name, dtype=kept_in)
-        model = source.load(self.loader, self.what)
+        model = ModelSource(name, dtype=kept_in).load(self.loader, self.what)
         self.adapt(model)
         return model
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Text]:
+    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         """The first distinct prompts that leave room for a response."""
-        limit = length_limit(max_length, self.config)
-        prompts: list[Text] = []
+        limit = length_limit(max_length, self.config, self.usual_length)
+        prompts: dict[str, Any] = {}
         for example in examples:
             if len(prompts) == count:
                 break
-            if example.prompt in prompts:
+            images = example.images.get("", ())
+            identity = repr((example.prompt, [image.identity for image in images]))
+            if identity in prompts:
                 continue
-            if len(
-                contexts([example.prompt], self.tokenizer, writing=self.writing)[0]
-            ) <= limit - sample_tokens(limit):
-                prompts.append(example.prompt)
-        return prompts
+            (context,) = contexts([example.prompt], self.tokenizer, self.images, [images], self.writing)
+            if len(context) <= limit - sample_tokens(limit):
+                prompts[identity] = self.prompt_of(example)
+        return list(prompts.values())
+
+    def prompt_of(self, example: Example) -> Any:
+        """The prompt of an example as :meth:`sample` reads it."""
+        return example.prompt
 
     def sample(
-        self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text],
+        seed: int,
+        max_length: int | None,
+        shown: Sequence[Pictures] | None = None,
     ) -> list[str]:
-        generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        longest = sample_tokens(length_limit(max_length, self.config))
         drawn = sample(
             model,
             self.tokenizer,
             prompts,
-            generator=generator,
-            max_new_tokens=longest,
+            generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
+            max_new_tokens=sample_tokens(length_limit(max_length, self.config, self.usual_length)),
+            images=self.images,
+            shown=shown,
             writing=self.writing,
         )
         return [one.text for one in drawn]
@@ -156,10 +167,8 @@ def context_length(config: Any) -> int | None:
 
 
 def length_limit(wanted: int | None, config: Any, otherwise: int = DEFAULT_MAX_LENGTH) -> int:
-    """``max_length``: as wanted, or else ``otherwise`` or the model's context, whichever is less.
-
-    Raises :class:`PreferoError` for more than the model has positions.
-    """
+    """``max_length``: as wanted, or else ``otherwise`` or the model's context, whichever is less. Raises
+    :class:`PreferoError` for more than the model has positions."""
     context = context_length(config)
     if wanted is None:
         return min(otherwise, context or otherwise)

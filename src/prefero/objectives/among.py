@@ -9,40 +9,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.quantities import Quantity, per_response, present
+from prefero.objectives.contrasts import cell
+from prefero.objectives.quantities import Length, Map, Quantity, Unary, per_response, present
 
 
-class ShorterLength(Quantity):
-    """The smaller length of two responses of each example, ``[example 1]``."""
+class Addressed(Quantity):
+    """A quantity of the responses at an address such as ``"chosen@unprompted"``, ``[example 1]``."""
 
-    def __init__(self, first: str = "chosen", second: str = "rejected") -> None:
+    def __init__(self, of: Quantity, address: str) -> None:
         super().__init__()
-        self.first, self.second = first, second
+        self.of, self.address = of, address
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example 1"]:
-        sides = [batch.roles.index(self.first), batch.roles.index(self.second)]
-        return batch.lengths[:, sides].min(1, keepdim=True).values
+        return cell(self.of, batch, self.address)
 
 
-class PairGap(Quantity):
-    """How much more one response of each example has of a quantity than another one, ``[example 1]``."""
-
-    def __init__(self, of: Quantity, first: str = "chosen", second: str = "rejected") -> None:
-        super().__init__()
-        self.of, self.first, self.second = of, first, second
-
-    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example 1"]:
-        values = per_response(self.of, batch)
-        first, second = (batch.roles.index(role) for role in (self.first, self.second))
-        return (values[:, first] - values[:, second])[:, None]
+def shorter_length() -> Quantity:
+    """The smaller length of the chosen and the rejected response, ``[example 1]``."""
+    return Map(torch.minimum, Addressed(Length(), "chosen"), Addressed(Length(), "rejected"))
 
 
-class ListMean(Quantity):
+class ListMean(Unary):
     """The mean of a quantity over the responses that each example has, ``[example 1]``."""
-
-    def __init__(self, of: Quantity) -> None:
-        super().__init__()
-        self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example 1"]:
         values, there = per_response(self.of, batch), present(batch)
@@ -50,8 +38,7 @@ class ListMean(Quantity):
 
 
 class OthersMean(Quantity):
-    """For every response the mean of a quantity over the example's other responses, of all or of those with
-    the given roles; 0 for a response that is alone."""
+    """For every response, the mean over the example's other responses (with ``roles``); 0 for one alone."""
 
     def __init__(self, of: Quantity, roles: Sequence[str] = ()) -> None:
         super().__init__()
@@ -96,14 +83,10 @@ class Rank(Quantity):
         return 1 + (ahead & there[:, None, :]).sum(-1).to(values.dtype)
 
 
-class BatchMean(Quantity):
+class BatchMean(Unary):
     """The mean of a quantity over all responses of the batch."""
 
     whole_step = True
-
-    def __init__(self, of: Quantity) -> None:
-        super().__init__()
-        self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, ""]:
         values, there = per_response(self.of, batch), present(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.contrasts import Comparisons, Contrast, Each, Pair
+from prefero.objectives.contrasts import Comparisons, Contrast, Each, Pair, PerComparison
 from prefero.objectives.links import Link, identity, logistic
 from prefero.objectives.quantities import Logp, Quantity, per_response, present
 from prefero.objectives.reductions import Reduction, Term, mean_of_sums, mean_of_tokens, number
 
-Slot = float | Callable[[Comparisons], Tensor]
+Slot = float | PerComparison
 """A number, or what makes one for every comparison."""
 
 
@@ -152,9 +152,9 @@ def fill(slot: Slot, comparisons: Comparisons) -> Tensor | float:
 class Match(Objective):
     """The distribution that the rewards of a list imply, matched to the one that its scores imply.
 
-    p = softmax of ``reward`` and q = softmax of ``score`` over the responses that an example has. The
-    divergence is KL(p ‖ q) (``reverse_kl``), KL(q ‖ p) (``forward_kl``) or −Σ q log p (``cross_entropy``),
-    averaged over the examples with at least two responses.
+    p = softmax of ``reward`` and q = softmax of ``score`` over an example's responses. The divergence is
+    KL(p ‖ q) (``reverse_kl``), KL(q ‖ p) (``forward_kl``) or −Σ q log p (``cross_entropy``), averaged
+    over the examples with at least two responses.
     """
 
     def __init__(
@@ -189,17 +189,15 @@ def log_softmax_of(
 def penalty(
     quantity: Quantity, address: str | None = None, *, weight: Slot = 1.0, reduce: Reduction = mean_of_sums
 ) -> Compare:
-    """The quantity itself as a cost, of the responses at an address or of all: a regulariser is an
-    objective."""
+    """The quantity itself as a cost, of the responses at an address or of all."""
     return Compare(quantity, Each(address), identity, weight=weight, reduce=reduce)
 
 
 def negative_log_likelihood(
     address: str | None = "chosen", tokens: Literal["mean", "sum", "batch"] = "mean"
 ) -> Compare:
-    """−log π of the responses at an address: their mean over the tokens of each response, their sum, or the
-    mean over all their tokens in the optimizer step (``batch``). The three are not multiples of each
-    other."""
+    """−log π of the responses at an address: the mean or the sum over the tokens of each, or the mean over
+    all their tokens in the optimizer step (``batch``). The three are not multiples of each other."""
     if tokens == "mean":
         return penalty(-Logp().mean(), address)
     return penalty(-Logp().sum(), address, reduce=mean_of_sums if tokens == "sum" else mean_of_tokens)
@@ -210,10 +208,7 @@ def is_penalty(objective: nn.Module) -> bool:
 
 
 def primary(objective: Objective) -> Compare | Match | None:
-    """The part whose ``reward`` a log should show as the reward: the first that is no penalty.
-
-    None for an objective of penalties alone.
-    """
+    """The part whose ``reward`` a log should show: the first that is no penalty, None if there is none."""
     if isinstance(objective, Sum):
         found = (primary(part) for _, part in objective.weighted_parts())
         return next((part for part in found if part is not None), None)

@@ -58,8 +58,7 @@ def from_config(config: Any) -> Objective:
 
 
 def published_settings(config: Any) -> Mapping[str, Any]:
-    """The published values that ``settings`` of a configuration names, often with a learning rate; empty
-    where it names none.
+    """The published values that ``settings`` of a configuration names, often with a learning rate.
 
     Raises :class:`~prefero.errors.PreferoError` for a name that the method has no values of.
     """
@@ -129,8 +128,7 @@ def coefficient_of(config: Mapping[str, Any], place: str) -> float:
 
 
 def refuse_mixed(base: Objective, addition: Objective) -> None:
-    """A rule of one's own is no gradient to add to; and roles and unnamed lists are different readings of the
-    data, as both of which no example can be arranged."""
+    """Refuse to add to an update rule of its own, and to mix methods of roles with those of unnamed lists."""
     for part in (base, addition):
         if part.update is not None:
             raise PreferoError(f"{part.key} steps by a rule of its own, so nothing can be added to it")
@@ -145,7 +143,6 @@ def refuse_mixed(base: Objective, addition: Objective) -> None:
 
 
 def takes_any_reading(objective: Objective) -> bool:
-    """Whether it reads every response on its own: a penalty for all of them, whatever they are to each
-    other."""
+    """Whether it reads every response on its own, whatever the responses are to each other."""
     needs = dry_run(objective)
     return not (needs.roles or needs.columns or needs.views)

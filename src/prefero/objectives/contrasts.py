@@ -8,6 +8,7 @@ another response's gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,29 @@ class Comparisons:
     def total(self, quantity: Quantity) -> Float[Tensor, "row comparison"]:
         """The quantity added up over the responses of each comparison."""
         return torch.where(self.mask, self.contrast.total(quantity, self.batch), 0)
+
+
+PerComparison = Callable[[Comparisons], Float[Tensor, "row comparison"]]
+"""A number for every comparison: a target, scale or weight."""
+
+
+class GapOf(nn.Module):
+    """A quantity's own margins, as a slot. A module, so that what the quantity learns stays part of the
+    objective."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        super().__init__()
+        self.quantity = quantity
+
+    def forward(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return comparisons.gap(self.quantity)
+
+
+class TotalOf(GapOf):
+    """A quantity added up over the responses of each comparison, as a slot."""
+
+    def forward(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        return comparisons.total(self.quantity)
 
 
 class Contrast(nn.Module):
@@ -193,10 +217,7 @@ class EveryPair(Pairwise):
 
 class Sets(Contrast):
     """The accepted responses of a list against the others: log-sum-exp minus log-sum-exp, one comparison an
-    example; none where a side is empty.
-
-    With a logistic link this is −log of the accepted responses' share in the softmax of the rewards.
-    """
+    example; none where a side is empty. With a logistic link: −log of the accepted share of the softmax."""
 
     def __init__(self, accepted: Quantity) -> None:
         super().__init__()
@@ -211,10 +232,8 @@ class Sets(Contrast):
 
 
 class Ranking(Contrast):
-    """Plackett–Luce: every response against all that are ranked after it, by a column that is 0 for the best.
-
-    Responses of equal rank do not meet, so their order in the data does not matter.
-    """
+    """Plackett–Luce: every response against all that are ranked after it, by a column that is 0 for the best;
+    responses of equal rank do not meet."""
 
     def __init__(self, by: str = "rank") -> None:
         super().__init__()
@@ -285,8 +304,7 @@ class AcrossLabels(AcrossBatch):
 def masked_logsumexp(
     values: Float[Tensor, "*rows response"], keep: Bool[Tensor, "*rows response"]
 ) -> tuple[Float[Tensor, "*rows"], Bool[Tensor, "*rows"]]:
-    """Log-sum-exp of the kept values of each row, and whether a row keeps any; 0 without a gradient if
-    not."""
+    """Log-sum-exp of the kept values of each row, or 0 without a gradient; and whether a row keeps any."""
     kept_any = keep.any(-1)
     values = torch.where(keep, values, -torch.inf)
     # logsumexp of nothing has a NaN gradient, which a mask on its result would not stop

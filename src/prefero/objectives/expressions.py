@@ -15,6 +15,7 @@ import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,21 +27,26 @@ from prefero.objectives.contrasts import Comparisons, cell
 from prefero.objectives.links import OfStep, capped
 from prefero.objectives.quantities import Length, Logp, Quantity, log_ratio
 
+
+class Function(NamedTuple):
+    """How many arguments a function takes, its meaning, and what it is; None if it reads the whole step."""
+
+    arguments: int
+    meaning: str
+    of: Callable[..., Tensor] | None = None
+
+
 LONGEST, MOST_PARTS, STEEPEST = 600, 120, 4.0
 """Of an expression: characters, parts, and the largest exponent."""
 
-OF_POLICY: Mapping[str, tuple[Quantity, str]] = {
-    "chosen_logp": (Logp().sum(), "chosen"),
-    "rejected_logp": (Logp().sum(), "rejected"),
-    "chosen_mean_logp": (Logp().mean(), "chosen"),
-    "rejected_mean_logp": (Logp().mean(), "rejected"),
-    "chosen_length": (Length(), "chosen"),
-    "rejected_length": (Length(), "rejected"),
+MEASURES: Mapping[str, Quantity] = {
+    "logp": Logp().sum(),
+    "mean_logp": Logp().mean(),
+    "length": Length(),
+    "ratio": log_ratio().sum(),
 }
-OF_REFERENCE: Mapping[str, tuple[Quantity, str]] = {
-    "chosen_ratio": (log_ratio().sum(), "chosen"),
-    "rejected_ratio": (log_ratio().sum(), "rejected"),
-}
+"""What a variable such as ``chosen_logp`` is of the response that it names."""
+
 VARIABLES: Mapping[str, str] = {
     "z": "β times the margin of the two log-ratios: DPO's",
     "beta": "β",
@@ -53,39 +59,31 @@ VARIABLES: Mapping[str, str] = {
     "chosen_length": "tokens of y_w",
     "rejected_length": "tokens of y_l",
 }
-FUNCTIONS: Mapping[str, tuple[int, str]] = {
-    "sigmoid": (1, "1/(1 + exp(−x))"),
-    "softplus": (1, "log(1 + exp(x))"),
-    "logsigmoid": (1, "−softplus(−x)"),
-    "exp": (1, "the exponential, held where it would overflow"),
-    "log": (1, "the natural logarithm, held above 0"),
-    "sqrt": (1, "the square root, held above 0"),
-    "tanh": (1, "the hyperbolic tangent"),
-    "relu": (1, "max(0, x)"),
-    "abs": (1, "|x|"),
-    "square": (1, "x²"),
-    "minimum": (2, "the smaller of two"),
-    "maximum": (2, "the larger of two"),
-    "where": (3, "the second where the first is not 0, else the third"),
-    "detach": (1, "the value without its gradient"),
-    "mean": (1, "the mean over the pairs of the step"),
-    "std": (1, "the standard deviation over the pairs of the step"),
-}
-ELEMENTWISE: Mapping[str, Callable[..., Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "softplus": lambda x: -F.logsigmoid(-x),
-    "logsigmoid": F.logsigmoid,
-    "exp": lambda x: capped(x).exp(),
-    "log": lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).log(),
-    "sqrt": lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).sqrt(),
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "abs": torch.abs,
-    "square": torch.square,
-    "minimum": torch.minimum,
-    "maximum": torch.maximum,
-    "where": lambda condition, one, other: torch.where(condition != 0, one, other),
-    "detach": torch.detach,
+FUNCTIONS: Mapping[str, Function] = {
+    "sigmoid": Function(1, "1/(1 + exp(−x))", torch.sigmoid),
+    "softplus": Function(1, "log(1 + exp(x))", lambda x: -F.logsigmoid(-x)),
+    "logsigmoid": Function(1, "−softplus(−x)", F.logsigmoid),
+    "exp": Function(1, "the exponential, held where it would overflow", lambda x: capped(x).exp()),
+    "log": Function(
+        1, "the natural logarithm, held above 0", lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).log()
+    ),
+    "sqrt": Function(
+        1, "the square root, held above 0", lambda x: x.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+    ),
+    "tanh": Function(1, "the hyperbolic tangent", torch.tanh),
+    "relu": Function(1, "max(0, x)", F.relu),
+    "abs": Function(1, "|x|", torch.abs),
+    "square": Function(1, "x²", torch.square),
+    "minimum": Function(2, "the smaller of two", torch.minimum),
+    "maximum": Function(2, "the larger of two", torch.maximum),
+    "where": Function(
+        3,
+        "the second where the first is not 0, else the third",
+        lambda condition, one, other: torch.where(condition != 0, one, other),
+    ),
+    "detach": Function(1, "the value without its gradient", torch.detach),
+    "mean": Function(1, "the mean over the pairs of the step"),
+    "std": Function(1, "the standard deviation over the pairs of the step"),
 }
 OPERATORS: Mapping[type, Callable[[Tensor, Tensor], Tensor]] = {
     ast.Add: torch.add,
@@ -115,7 +113,7 @@ class Expression:
 
     @property
     def reads_reference(self) -> bool:
-        return bool(self.names & {"z", *OF_REFERENCE})
+        return bool(self.names & {"z", "chosen_ratio", "rejected_ratio"})
 
     @property
     def reads_step(self) -> bool:
@@ -185,7 +183,7 @@ def check(node: ast.expr) -> None:
             if name not in FUNCTIONS:
                 offered = ", ".join(FUNCTIONS)
                 raise PreferoError(f"no function is called {name!r}{nearest(name, FUNCTIONS)} ({offered})")
-            wanted, _ = FUNCTIONS[name]
+            wanted = FUNCTIONS[name].arguments
             if len(args) != wanted:
                 raise PreferoError(f"{name} takes {wanted} argument{'s' * (wanted > 1)}, not {len(args)}")
             if not any(isinstance(one, ast.Starred) for one in args):
@@ -234,8 +232,8 @@ class Written(OfStep):
                 return self.mean(values[0].expand_as(margins), comparisons.mask)
             case ast.Call(func=ast.Name(id="std")):
                 return self.deviation(values[0].expand_as(margins), comparisons.mask)
-            case ast.Call(func=ast.Name(id=name)):
-                return ELEMENTWISE[name](*values)
+            case ast.Call(func=ast.Name(id=name)) if (of := FUNCTIONS[name].of) is not None:
+                return of(*values)
         raise TypeError(f"{ast.unparse(node)} was let through")
 
     def variable(self, name: str, margins: Tensor, comparisons: Comparisons) -> Tensor:
@@ -243,5 +241,5 @@ class Written(OfStep):
             return margins
         if name == "beta":
             return margins.new_tensor(self.beta)
-        of, role = {**OF_POLICY, **OF_REFERENCE}[name]
-        return cell(of, comparisons.batch, role)
+        role, _, measure = name.partition("_")
+        return cell(MEASURES[measure], comparisons.batch, role)

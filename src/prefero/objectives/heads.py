@@ -17,29 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
-from prefero.objectives.batch import PreferenceBatch, Signal
-from prefero.objectives.contrasts import Comparisons
-from prefero.objectives.quantities import Quantity, present
-
-
-class State(Quantity):
-    """A state that a model's adapter measures; 0 where a response or a token is absent."""
-
-    def __init__(self, signal: Signal, model: str = "policy") -> None:
-        super().__init__()
-        self.signal, self.model = signal, model
-
-    def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response *rest"]:
-        states = batch.models[self.model].signals[self.signal]
-        there = batch.mask if self.signal.axes == "example response token" else present(batch)
-        return torch.where(there[(...,) + (None,) * (states.dim() - there.dim())], states, 0)
+from prefero.objectives.batch import PreferenceBatch
+from prefero.objectives.quantities import Quantity
 
 
 class VectorHead(Quantity):
     """A learned module of a state: its outputs for every response, or token, that the state belongs to.
 
     The module runs in the precision of its own weights, whatever the model's; those that depend on how wide
-    the states are belong to :class:`Fitted` modules. Write ``Head(module, State(STATE).detach())`` to keep
+    the states are belong to :class:`Fitted` modules. Write ``Head(module, Measured(STATE).detach())`` to keep
     its gradient from the model.
     """
 
@@ -62,8 +48,7 @@ class Head(VectorHead):
 
 
 class Fitted(nn.Module):
-    """A module with weights that are made when the first states show how wide they are; ``names`` are
-    those."""
+    """A module whose weights (``names``) are made when the first states show how wide they are."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
@@ -79,8 +64,7 @@ class Fitted(nn.Module):
 class Projection(Fitted):
     """A linear map of the last axis; as many outputs as inputs if ``outputs`` is None.
 
-    Its weight starts uniform within 1/√width, as in :class:`torch.nn.Linear`. ``bias`` is where its bias
-    starts, None for no bias.
+    Its weight starts uniform within 1/√width; ``bias`` is where its bias starts, None for no bias.
     """
 
     weight: nn.Parameter | None
@@ -109,15 +93,3 @@ def drawn(shape: tuple[int, ...], *, like: Tensor) -> nn.Parameter:
     bound = 1 / math.sqrt(shape[-1])
     weight = torch.empty(shape, dtype=like.dtype).uniform_(-bound, bound)
     return nn.Parameter(weight.to(like.device))
-
-
-class TotalOf(nn.Module):
-    """A slot: a quantity added up over the responses of each comparison. A module, so that what the quantity
-    learns stays part of the objective."""
-
-    def __init__(self, quantity: Quantity) -> None:
-        super().__init__()
-        self.quantity = quantity
-
-    def forward(self, comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        return comparisons.total(self.quantity)

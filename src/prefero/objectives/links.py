@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.contrasts import Comparisons, PerComparison
 from prefero.objectives.quantities import Column
 
 Link = Callable[[Float[Tensor, "row comparison"], Comparisons], Float[Tensor, "row comparison"]]
@@ -52,9 +52,8 @@ def identity(margins: Tensor, comparisons: Comparisons) -> Tensor:
     return margins
 
 
-def smoothed(rate: float | Callable[[Comparisons], Tensor], link: Link = logistic) -> Link:
-    """(1 − ε) ℓ(z) + ε ℓ(−z): labels believed wrong with probability ε, a number or one for every comparison,
-    which gets no gradient."""
+def smoothed(rate: float | PerComparison, link: Link = logistic) -> Link:
+    """(1 − ε) ℓ(z) + ε ℓ(−z): labels are wrong with probability ε, which gets no gradient."""
 
     def cost(margins: Tensor, comparisons: Comparisons) -> Tensor:
         wrong = rate(comparisons).detach() if callable(rate) else rate
@@ -82,8 +81,7 @@ def bernoulli_kl(
 
 
 def reverse_kl_to(rate: float, normalised: bool = True) -> Link:
-    """KL((q, 1 − q) ‖ (1 − ε, ε)) with q = σ(z), ε in (0, ½); with 1 in the place of 1 − ε if not
-    ``normalised``."""
+    """KL((q, 1 − q) ‖ (1 − ε, ε)), q = σ(z), ε in (0, ½); 1 in the place of 1 − ε if not ``normalised``."""
     logit = math.log1p(-rate) - math.log(rate)
     excess = 0.0 if normalised else math.log1p(-rate)
 

@@ -18,9 +18,9 @@ from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
 from prefero.objectives.heads import Fitted
 
-EXAMPLES, RESPONSES, TOKENS, HIDDEN, LAYERS = 3, 8, 5, 7, 2
-"""Sizes of the recording batch: all different, so that numbers per response and per token cannot be mixed
-up."""
+EXAMPLES, RESPONSES, TOKENS, HIDDEN, LAYERS = 3, 11, 5, 7, 2
+"""Sizes of the recording batch: all different, so that numbers per response and per token are not mixed up,
+and responses for a pair with eight samples."""
 
 SIZES: Mapping[Axes, tuple[int, ...]] = {
     "example": (EXAMPLES,),
@@ -166,9 +166,6 @@ class Touched(Mapping[Key, Value]):
 
 class GrowingRoles(tuple):
     """A response axis whose roles get a place when they are first looked for."""
-
-    def __new__(cls) -> GrowingRoles:
-        return super().__new__(cls)
 
     def __init__(self) -> None:
         self.found: list[str] = []

@@ -145,7 +145,7 @@ class Logp(Quantity):
 
 
 class Measured(Quantity):
-    """A signal that the model's adapter measures on request; what stands at absent tokens is not read."""
+    """A signal that the model's adapter measures on request; 0 where a response or a token is absent."""
 
     def __init__(self, signal: Signal, model: str = "policy") -> None:
         super().__init__()
@@ -153,8 +153,8 @@ class Measured(Quantity):
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "..."]:
         values = batch.models[self.model].signals[self.signal]
-        per_token = self.signal.axes == "example response token" and values.dim() == batch.mask.dim()
-        return torch.where(batch.mask, values, 0) if per_token else values
+        there = batch.mask if self.signal.axes == "example response token" else present(batch)
+        return torch.where(there[(...,) + (None,) * (values.dim() - there.dim())], values, 0)
 
 
 class Map(Quantity):
@@ -180,34 +180,30 @@ class At(Quantity):
         return self.of(batch.views[self.view])
 
 
-class TokenSum(Quantity):
-    """The sum over the scored tokens of each response; what stands at other tokens is not read."""
+class Unary(Quantity):
+    """A quantity made of one other."""
 
     def __init__(self, of: Quantity) -> None:
         super().__init__()
         self.of = of
+
+
+class TokenSum(Unary):
+    """The sum over the scored tokens of each response; what stands at other tokens is not read."""
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
         return torch.where(batch.mask, self.of(batch), 0).sum(-1)
 
 
-class LastToken(Quantity):
+class LastToken(Unary):
     """What a quantity is at the last scored token of each response; 0 for a response without any."""
-
-    def __init__(self, of: Quantity) -> None:
-        super().__init__()
-        self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
         return torch.where(is_last_token(batch), self.of(batch), 0).sum(-1)
 
 
-class AtLastToken(Quantity):
+class AtLastToken(Unary):
     """A number per response at the last scored token of each, 0 at the others."""
-
-    def __init__(self, of: Quantity) -> None:
-        super().__init__()
-        self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response token"]:
         return torch.where(is_last_token(batch), self.of(batch)[..., None], 0)
@@ -271,3 +267,14 @@ def log_complement(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def log_ratio(model: str = "policy", against: str = "reference") -> Quantity:
     """log π(token) − log π_against(token), per token."""
     return Logp(model) - Logp(against)
+
+
+class Linear(Quantity):
+    """From ``start`` at the first optimizer step in a straight line to ``end`` after the last."""
+
+    def __init__(self, start: float, end: float) -> None:
+        super().__init__()
+        self.start, self.end = start, end
+
+    def forward(self, batch: PreferenceBatch) -> Float[Tensor, ""]:
+        return batch.lengths.new_tensor(self.start + (self.end - self.start) * batch.progress)

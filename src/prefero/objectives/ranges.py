@@ -28,30 +28,12 @@ class Range:
 
 
 Positive = Annotated[float, Range(0)]
-
-
 NonNegative = Annotated[float, Range(0, low_included=True)]
-
-
 AtLeastOne = Annotated[float, Range(1, low_included=True)]
-
-
 Count = Annotated[int, Range(1, low_included=True)]
-
-
 Share = Annotated[float, Range(0, 1, low_included=True, high_included=True)]
-
-
 NonZeroShare = Annotated[float, Range(0, 1, high_included=True)]
-
-
 OpenShare = Annotated[float, Range(0, 1)]
-
-
 FlipRate = Annotated[float, Range(0, 0.5, low_included=True)]
-
-
 NonZeroFlipRate = Annotated[float, Range(0, 0.5)]
-
-
 Real = Annotated[float, Range()]

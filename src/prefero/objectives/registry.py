@@ -1,10 +1,10 @@
-"""The ranges of method arguments, written where the arguments are: ``beta: Positive = 0.1``."""
+"""The published methods by name, with what their arguments may be."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
@@ -30,8 +30,7 @@ class Equal:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """An argument of a method: its default (``inspect.Parameter.empty`` if it must be given) and what it may
-    be."""
+    """An argument of a method: its default (``inspect.Parameter.empty``: none) and what it may be."""
 
     name: str
     default: Any
@@ -55,13 +54,10 @@ class Parameter:
                     f"{place} is one of {offered}, not {value!r}{nearest(str(value), choices)}"
                 )
             return value
-        if self.kind is str:
-            if not isinstance(value, str):
-                raise PreferoError(f"{place} is text, not {value!r}")
-            return value
-        if self.kind is bool:
-            if not isinstance(value, bool):
-                raise PreferoError(f"{place} is true or false, not {value!r}")
+        if self.kind in (str, bool):
+            if not isinstance(value, self.kind):
+                wanted = "text" if self.kind is str else "true or false"
+                raise PreferoError(f"{place} is {wanted}, not {value!r}")
             return value
         if any(get_origin(one) in (list, tuple, Sequence) for one in (self.kind, *get_args(self.kind))):
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
@@ -127,7 +123,7 @@ def published(
     *,
     title: str,
     equation: str,
-    feedback: set[Feedback],
+    feedback: Set[Feedback] = frozenset({"pairs"}),
     paper: str = "",
     citation: str = "",
     settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
@@ -138,8 +134,7 @@ def published(
 ) -> Callable[[Callable[Arguments, Objective]], Callable[Arguments, Objective]]:
     """Register the decorated function under its name.
 
-    What it returns is checked for the ranges that its annotations state, and its objectives say which method
-    and arguments they come from.
+    Arguments are checked for the ranges of their annotations; objectives say how they were built.
     """
 
     def register(function: Callable[Arguments, Objective]) -> Callable[Arguments, Objective]:

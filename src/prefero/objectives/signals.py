@@ -60,9 +60,7 @@ def mean_activations(part: Literal["mlp", "attention", "residual"]) -> Signal:
 
 
 def nested_risk(
-    measure: Literal["released_cvar", "cvar", "entropic"],
-    against: str = "reference",
-    **options: float,
+    measure: Literal["released_cvar", "cvar", "entropic"], against: str = "reference", **options: float
 ) -> Signal:
     """A risk measure of log ``against`` − log model under ``against``, over the full vocabulary, in nats per
     token; ``options`` are those of the measure (:mod:`prefero.models.signals`)."""

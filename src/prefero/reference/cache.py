@@ -1,8 +1,7 @@
 """Log-probabilities of models that do not change, on disk: computed once for each model and cell.
 
 A model is named by a fingerprint of its configuration and weights, a cell (a response in its context) by a
-hash. A :class:`CellStore` is a folder with the numbers of one model; :class:`CachedLogps` looks cells up in
-it, and scores those that it lacks.
+hash.
 """
 
 from __future__ import annotations
@@ -229,8 +228,7 @@ def open_store(
 
 @dataclass(frozen=True)
 class CacheShare:
-    """The share of the filling that falls to this process. ``wait`` returns once all processes have called
-    it."""
+    """The share of the filling that falls to this process; ``wait`` returns once all have called it."""
 
     rank: int = 0
     world: int = 1
@@ -244,8 +242,7 @@ class CachedLogps:
     store: CellStore
 
     def __call__(self, examples: Sequence[Sequence[Cell]]) -> NDArray[np.float32]:
-        """The log-probabilities of the cells of some examples, [example response token], 0 where there is
-        none."""
+        """The log-probabilities of the cells of some examples, [example response token], else 0."""
         stored = [[self.store[cell_key(cell)] for cell in cells] for cells in examples]
         responses = max(len(cells) for cells in stored)
         tokens = max(len(values) for cells in stored for values in cells)
@@ -284,7 +281,7 @@ class CachedLogps:
         """Score what is lacking with ``model`` and write it; returns how many cells this process scored.
 
         Every process makes the same number of forward passes, so the model may be sharded over them. What is
-        written stays if the process is killed, and is not scored again. ``progress`` wraps the micro-batches.
+        written is not scored again if the process is killed. ``progress`` wraps the micro-batches.
         """
         share = share or CacheShare()
         lacking = self.lacking(examples)

@@ -1,7 +1,7 @@
 """References: the models that the policy is measured against, and where their log-probabilities come from.
 
-A :class:`ReferenceSpec` says who a model is, a :class:`Demand` what the objective reads of it. From both,
-:func:`resolve` chooses for every model a provider, which scores each micro-batch, or the disk cache.
+From who a model is (:class:`ReferenceSpec`) and what the objective reads of it (:class:`Demand`),
+:func:`resolve` chooses a provider, which scores each micro-batch, or the disk cache.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ class Provider(Protocol):
     @property
     def model(self) -> nn.Module | SecondModel:
         """The model that two-model signals of the policy are measured against."""
-        ...
 
     def score(self, inputs: Any, signals: frozenset[Signal]) -> dict[str, TokenLogps]:
         """The model's numbers for a micro-batch, by view; without gradients, unless the model is trained."""
-        ...
 
 
 class Frozen:
@@ -75,8 +73,7 @@ class AdaptersOff:
 
 
 class Changing:
-    """A copy of the policy as it starts, with its own weights where the policy's are trained; the others are
-    shared."""
+    """A copy of the policy as it starts, with its own weights where the policy's are trained."""
 
     def __init__(self, kind: Kind, policy: nn.Module) -> None:
         self.kind = kind
@@ -99,9 +96,8 @@ class Changing:
 class Moving(Changing):
     """A reference that follows the policy: TR-DPO (Gorbatovski et al., 2024, arXiv 2404.09656).
 
-    After every ``every``-th optimizer step, ref ← α·policy + (1 − α)·ref over all weights that are trained;
-    α = 1 is the paper's hard update, α of 0.5 to 0.6 its soft one. The interval of the soft update is that of
-    the authors' code, which the paper's text leaves open: ``every=1`` updates after each step.
+    After every ``every``-th optimizer step, ref ← α·policy + (1 − α)·ref over all weights that are trained; α
+    = 1 is the paper's hard update, α of 0.5 to 0.6 its soft one, whose interval is the authors' code's.
     """
 
     def __init__(self, kind: Kind, policy: nn.Module, *, alpha: float = 0.6, every: int | None = 512) -> None:
@@ -193,10 +189,9 @@ class ReferenceSpec(Spec):
     policy without them, or a frozen copy where neither serves (adapters that are trained already, a signal
     that needs both models at once); the copy shares all weights that are not trained. ``model`` names another
     checkpoint. ``alpha`` and ``every`` belong to ``moving`` (:class:`~prefero.reference.providers.Moving`),
-    ``learning_rate`` and ``every`` to ``trained`` (:class:`~prefero.reference.providers.Trained`), which is a
-    second policy for objectives that train two. ``every`` counts optimizer steps: between updates of a moving
-    reference, and between comparisons of a trained model with the policy (0 is never). ``cache`` is the
-    folder of the disk cache.
+    ``learning_rate`` and ``every`` to ``trained`` (:class:`~prefero.reference.providers.Trained`). ``every``
+    counts optimizer steps: between updates of a moving reference, and between comparisons of a trained model
+    with the policy (0 is never). ``cache`` is the folder of the disk cache.
     """
 
     kind: ReferenceKind = "auto"
@@ -228,9 +223,9 @@ class ReferenceSpec(Spec):
 
 @dataclass(frozen=True)
 class Demand:
-    """The demand of an objective on a model: ``signals`` of its own, or to be ``compared`` with the policy by
-    one of the policy's signals (a divergence over the full vocabulary). ``exact`` objectives are sums over
-    examples, ``redrawn`` says why a model of this kind is scored again in every epoch, if it is."""
+    """The demand of an objective on a model: ``signals`` of its own, or to be ``compared`` with the policy
+    over the full vocabulary. ``exact`` objectives are sums over examples, ``redrawn`` says why a model of
+    this kind is scored again in every epoch, if it is."""
 
     signals: frozenset = frozenset()
     compared: bool = False
@@ -269,8 +264,8 @@ def adapters_of(policy: nn.Module) -> Adapters:
 
 
 def chosen_kind(name: str, spec: ReferenceSpec, demand: Demand, adapters: Adapters) -> ReferenceKind:
-    """The kind that serves a model, also where it is ``auto``. Raises :class:`PreferoError` for a kind that
-    cannot serve the objective; no model has to be loaded to know."""
+    """The kind that serves a model, also where it is ``auto``. Raises :class:`PreferoError` for one that
+    cannot."""
     where = "reference" if name == "reference" else f"models.{name}"
     if spec.kind == "none":
         raise PreferoError(f"{where} is none, but the objective reads the log-probabilities of {name!r}")
@@ -320,8 +315,7 @@ def _refuse_to_train(name: str, where: str, demand: Demand) -> None:
 
 @dataclass(frozen=True)
 class CachedModel:
-    """Log-probabilities out of the cache, and how to get the model that fills it; ``context`` is entered
-    while it does."""
+    """Log-probabilities out of the cache, and the model that fills it, inside ``context``."""
 
     logps: CachedLogps
     load: Callable[[], nn.Module]
@@ -330,8 +324,7 @@ class CachedModel:
 
 @dataclass
 class References:
-    """The auxiliary models by name: ``providers`` are scored, those of ``cached`` are looked up. Some
-    providers change during training: ``moving`` and ``trained``."""
+    """The auxiliary models by name: ``providers`` are scored, those of ``cached`` are looked up."""
 
     providers: dict[str, Provider] = field(default_factory=dict)
     cached: dict[str, CachedModel] = field(default_factory=dict)

@@ -22,8 +22,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line. ``colour`` is a CSS class. ``held_out`` values are few and exact, and drawn as joined dots;
-    others are many and noisy."""
+    """``colour`` is a CSS class. ``held_out`` values are few and exact, and drawn as joined dots."""
 
     label: str
     colour: str

@@ -35,12 +35,8 @@ def findings(run: Run, method: str = "", colour: str = "") -> list[Finding]:
     return [
         Finding(
             title=str(fired.get("title") or fired.get("monitor") or "Monitor"),
-            message=str(fired.get("message", "")),
-            step=number(fired.get("step")),
-            value=number(fired.get("value")),
-            threshold=number(fired.get("threshold")),
-            advice=str(fired.get("advice", "")),
-            paper=str(fired.get("paper", "")),
+            **{name: str(fired.get(name, "")) for name in ("message", "advice", "paper")},
+            **{name: number(fired.get(name)) for name in ("step", "value", "threshold")},
             remedies=tuple(str(key) for key in fired.get("remedies") or ()),
             method=method,
             colour=colour,
@@ -73,10 +69,8 @@ class Sample:
 
 
 def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
-    """Prompts with their responses before and after training, over all runs; and the number of prompts.
-
-    ``runs`` are given with the label of their responses and their CSS class.
-    """
+    """Prompts with their responses before and after training, and the number of prompts. ``runs`` come with
+    the label of their responses and their CSS class."""
     by_prompt: dict[str, Sample] = {}
     for run, label, colour in runs:
         for raw in run.samples:
@@ -112,8 +106,7 @@ def text_of(text: object) -> str:
 
 
 def _scores(scores: Mapping[str, Any], when: str) -> tuple[str, ...]:
-    """The scores of one version, from ``{"before": 1}``, ``{"before": {"gold": 1}}`` or ``{"gold": {"before":
-    1}}``."""
+    """``{"before": 1}``, ``{"before": {"gold": 1}}`` and ``{"gold": {"before": 1}}`` are read."""
     inner = scores.get(when)
     if isinstance(inner, int | float):
         return (number(inner),)
@@ -154,15 +147,9 @@ def data_sections(run: Run) -> list[DataSection]:
 
 
 def _data_section(title: str, summary: Mapping[str, Any]) -> DataSection:
-    lengths, legend = _lengths(summary)
-    notes = summary.get("notes")
-    return DataSection(
-        title,
-        tuple(_data_facts(summary)),
-        lengths,
-        legend,
-        tuple(map(str, notes)) if isinstance(notes, list | tuple) else (),
-    )
+    given = summary.get("notes")
+    notes = tuple(map(str, given)) if isinstance(given, list | tuple) else ()
+    return DataSection(title, tuple(_data_facts(summary)), *_lengths(summary), notes)
 
 
 def _data_facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

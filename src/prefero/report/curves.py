@@ -48,20 +48,16 @@ def of_run(run: Run) -> tuple[list[Figure], list[Figure]]:
 
 def of_comparison(runs: Sequence[Run]) -> list[Figure]:
     """The same curve of every run in one chart each; held-out values where all the runs have them."""
-    better, worse = groups_of(runs)
     figures = [
         _together(runs, "Reward accuracy", METRICS["rewards/accuracies"].unit, _plain("rewards/accuracies")),
-        _together(
-            runs,
-            f"Log-probability, {better} responses",
-            f"{runs[0].unit} under the policy",
-            _per_token(f"logps/{better}", f"lengths/{better}"),
-        ),
-        _together(
-            runs,
-            f"Log-probability, {worse} responses",
-            f"{runs[0].unit} under the policy",
-            _per_token(f"logps/{worse}", f"lengths/{worse}"),
+        *(
+            _together(
+                runs,
+                f"Log-probability, {group} responses",
+                f"{runs[0].unit} under the policy",
+                _per_token(f"logps/{group}", f"lengths/{group}"),
+            )
+            for group in groups_of(runs)
         ),
         _together(
             runs,

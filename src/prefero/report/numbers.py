@@ -1,7 +1,4 @@
-"""Numbers, units and names of metrics as the pages write them.
-
-Numbers have few digits, thin spaces between thousands and a real minus sign.
-"""
+"""Numbers, units and names of metrics, with few digits, thin spaces and a real minus sign."""
 
 from __future__ import annotations
 
@@ -35,8 +32,7 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def alike(values: Sequence[float], digits: int = 3) -> Format:
-    """The format that gives the largest of the values ``digits`` digits, and all the same number of
-    decimals."""
+    """The format with the same number of decimals for all, ``digits`` digits for the largest."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0)
     if largest == 0 or not 1e-3 <= largest < 1e4:
         return number
@@ -107,8 +103,7 @@ GROUPS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The title, unit and format of a metric. ``better``: whether a higher value is better (None:
-    neither)."""
+    """A metric. ``better`` is whether a higher value is better (None: neither)."""
 
     title: str
     unit: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,8 @@ from prefero.storage import write_text
 
 
 def render(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of a run or a comparison, and return its path.
-
-    ``output`` is by default ``report.html`` in the folder. The page loads nothing from anywhere, works
-    without JavaScript, and escapes all text that comes from data.
+    """Write the report of a run or a comparison, by default to ``report.html`` in its folder, and return its
+    path. The page loads nothing, works without JavaScript, and escapes all text that comes from data.
 
     Raises :class:`PreferoError` if the folder holds neither a run nor a comparison, or a file in it is not
     JSON.
@@ -49,10 +48,7 @@ def environment(package: str = "report") -> Environment:
 
 
 def write_page(text: str, file: Path) -> None:
-    """Write a page whole or not at all.
-
-    Raises :class:`PreferoError` if the file cannot be written.
-    """
+    """Write a page whole or not at all, or raise :class:`PreferoError`."""
     try:
         write_text(file, text)
     except OSError as error:
@@ -61,72 +57,61 @@ def write_page(text: str, file: Path) -> None:
 
 def _of_run(run: Run) -> dict[str, Any]:
     headline, tiles = summary.of_run(run)
-    main, rest = curves.of_run(run)
-    method = section(run.record, "method")
+    figures, more_figures = curves.of_run(run)
     samples, sample_count = contents.samples([(run, "after", "better")])
-    watching, unwatched = contents.watching([run])
     return {
+        **_shared([(run, "", "")]),
         "kind": "run",
-        "title": str(method.get("title") or run.method),
+        "title": str(section(run.record, "method").get("title") or run.method),
         "key": run.method,
-        "subtitle": _model_name(run),
         "headline": headline,
-        "finished": run.finished,
         "tiles": tiles,
-        "equations": [("", "", typeset(str(method["equation"])))] if method.get("equation") else [],
-        "findings": contents.findings(run),
-        "watching": watching,
-        "unwatched": unwatched,
         "frontier": None,
-        "figures": main,
-        "more_figures": rest,
+        "figures": figures,
+        "more_figures": more_figures,
         "table": evaluation.table(run.evaluation, {run.method: "better"}),
         "note": "",
         "samples": samples,
         "sample_count": sample_count,
-        "data": contents.data_sections(run),
-        "settings": [("", "", contents.settings(run), contents.recipe(run))],
     }
 
 
 def _of_comparison(comparison: Comparison) -> dict[str, Any]:
-    runs = comparison.runs
-    colours = {run.method: f"method-{index % 8}" for index, run in enumerate(runs)}
-    headline, tiles = summary.of_comparison(runs, comparison.evaluation)
-    samples, sample_count = contents.samples([(run, run.method, colours[run.method]) for run in runs])
-    watching, unwatched = contents.watching(runs)
+    runs = [(run, run.method, f"method-{index % 8}") for index, run in enumerate(comparison.runs)]
+    colours = {method: colour for _, method, colour in runs}
+    headline, tiles = summary.of_comparison(comparison.runs, comparison.evaluation)
+    samples, sample_count = contents.samples(runs)
     return {
+        **_shared(runs),
         "kind": "comparison",
-        "title": " · ".join(run.method for run in runs),
+        "title": " · ".join(run.method for run in comparison.runs),
         "key": "",
-        "subtitle": _model_name(runs[0]),
         "headline": headline,
-        "finished": all(run.finished for run in runs),
         "tiles": tiles,
-        "equations": [
-            (
-                run.method,
-                colours[run.method],
-                typeset(str(section(run.record, "method").get("equation") or "")),
-            )
-            for run in runs
-        ],
-        "findings": [
-            finding for run in runs for finding in contents.findings(run, run.method, colours[run.method])
-        ],
-        "watching": watching,
-        "unwatched": unwatched,
         "frontier": evaluation.frontier(comparison.evaluation, colours),
-        "figures": curves.of_comparison(runs),
+        "figures": curves.of_comparison(comparison.runs),
         "more_figures": [],
         "table": evaluation.table(comparison.evaluation, colours),
         "note": str(comparison.record.get("note") or ""),
         "samples": samples,
         "sample_count": sample_count,
-        "data": contents.data_sections(runs[0]),
-        "settings": [
-            (run.method, colours[run.method], contents.settings(run), contents.recipe(run)) for run in runs
-        ],
+    }
+
+
+def _shared(runs: Sequence[tuple[Run, str, str]]) -> dict[str, Any]:
+    """The parts of both pages that are the same; runs come with their name on the page and a CSS class."""
+    first = runs[0][0]
+    equations = [str(section(run.record, "method").get("equation") or "") for run, *_ in runs]
+    watching, unwatched = contents.watching([run for run, *_ in runs])
+    return {
+        "subtitle": _model_name(first),
+        "finished": all(run.finished for run, *_ in runs),
+        "equations": [(*named, typeset(text)) for (_, *named), text in zip(runs, equations, strict=True)],
+        "findings": [finding for each in runs for finding in contents.findings(*each)],
+        "watching": watching,
+        "unwatched": unwatched,
+        "data": contents.data_sections(first),
+        "settings": [(*named, contents.settings(run), contents.recipe(run)) for run, *named in runs],
     }
 
 
@@ -140,8 +125,7 @@ _INDEX = r"(?:\{([^{}]*)\}|([A-Za-z0-9Α-ω]+))"
 
 
 def typeset(equation: str) -> Markup:
-    """An equation of the registry, such as ``π_ref(y_w)`` or ``Σ_{t≤p} e^{r_k}``, in HTML with its indices
-    and exponents."""
+    """An equation of the registry in HTML, with the indices and exponents of ``Σ_{t≤p} e^{r_k}``."""
     text = str(escape(equation))
     for mark, tag in (("_", "sub"), (r"\^", "sup")):
         text = re.sub(mark + _INDEX, rf"<{tag}>\1\2</{tag}>", text)

@@ -18,8 +18,7 @@ from prefero.training.series import EVAL, window
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A number with its label. ``tone`` is ``good``, ``warn``, ``bad`` or empty; ``colour`` is the CSS class
-    of a swatch."""
+    """``tone`` is ``good``, ``warn``, ``bad`` or empty; ``colour`` is the CSS class of a swatch."""
 
     label: str
     value: str

@@ -1,11 +1,9 @@
 """Policies as distributions over finitely many responses of one prompt. All policies need full support.
 
-- Differential information, which turns the reference into a policy: Won et al., 2025, arXiv 2505.23761.
-- Desiderata of a preference method between its preferences and its reference: Hu, He and Wipf, 2024,
-  arXiv 2407.09072. With less and less regularisation the policy should become the one that the preferences
-  themselves imply, with more and more it should become the reference, and where the reference already is
-  what the preferences imply it should stay. DPO and its relatives with quasi-convex losses cannot do all
-  three; with little regularisation they reach the best response alone.
+Differential information turns the reference into the policy: Won et al., 2025, arXiv 2505.23761. Desiderata
+of a preference method: Hu, He and Wipf, 2024, arXiv 2407.09072. With less and less regularisation the policy
+should become the one that the preferences imply, with more and more the reference, and where the two agree it
+should stay. DPO and its relatives with quasi-convex losses cannot do all three.
 """
 
 from __future__ import annotations
@@ -32,22 +30,16 @@ def differential_information(
 def information_entropy(
     policy: Float[Tensor, " response"], reference: Float[Tensor, " response"]
 ) -> Float[Tensor, ""]:
-    """Entropy of the differential information, in nats.
-
-    Low where the policy reinforces few responses, high where it smooths; log n where policy and reference
-    are equal.
-    """
+    """Entropy of the differential information, in nats: low where the policy reinforces few responses, log n
+    where policy and reference are equal."""
     return torch.special.entr(differential_information(policy, reference)).sum(-1)
 
 
 def optimal_rejected(
     policy: Float[Tensor, " response"], reference: Float[Tensor, " response"], beta: float
 ) -> Float[Tensor, " response"]:
-    """π_ref (π_ref/π)^β / Z: where rejected responses should come from so that DPO with this β reaches π.
-
-    Chosen responses come from the reference. Then the differential information of the reference over the
-    rejected distribution is the β-th power of that of the policy over the reference.
-    """
+    """π_ref (π_ref/π)^β / Z: where rejected responses should come from, if chosen ones come from the
+    reference, for DPO to reach π. Its differential information is the β-th power of the policy's."""
     return ((1 + beta) * reference.log() - beta * policy.log()).softmax(-1)
 
 
@@ -104,11 +96,8 @@ def estimated_information_entropy(
     proposal_logps: Float[Tensor, " sample"],
 ) -> EntropyEstimate:
     """:func:`information_entropy` from responses drawn from a proposal (policy or reference), by
-    self-normalised importance sampling.
-
-    log Z − E_q[log π/π_ref] with weights (π/π_ref)/proposal. The variance is high for whole texts: look at
-    the effective number of samples.
-    """
+    self-normalised importance sampling: log Z − E_q[log π/π_ref], weights (π/π_ref)/proposal. The variance is
+    high for whole texts: look at the effective number of samples."""
     ratio = policy_logps - reference_logps
     log_weight = ratio - proposal_logps
     weight = log_weight.softmax(-1)
@@ -118,11 +107,8 @@ def estimated_information_entropy(
 
 
 def bradley_terry_policy(preference: Float[Tensor, "response response"]) -> Float[Tensor, " response"]:
-    """The policy whose own odds are the preferences': π(i) / (π(i) + π(j)) = p(i ≻ j), π ∝ e^r.
-
-    ``preference[i, j]`` is p(i ≻ j) in (0, 1), of a Bradley–Terry model; other preferences give the closest
-    one in log-odds.
-    """
+    """The policy whose own odds are the preferences', π ∝ e^r, where ``preference[i, j]`` is p(i ≻ j) in (0,
+    1); without Bradley and Terry's model the closest one in log-odds."""
     return torch.logit(preference).mean(1).softmax(0)
 
 
@@ -131,11 +117,9 @@ def fitted_policy(
     reference: Float[Tensor, " response"],
     preference: Float[Tensor, "response response"],
 ) -> Float[Tensor, " response"]:
-    """The softmax policy with the smallest expected loss, by L-BFGS from the reference.
-
-    Pairs of different responses are all as likely, the winner is drawn from ``preference``, and a third
-    response with the role ``sample`` from the reference, for objectives that read one.
-    """
+    """The softmax policy with the smallest expected loss over all ordered pairs, by L-BFGS from the
+    reference, from which a third response (role ``sample``) is drawn; the winner is drawn from
+    ``preference``."""
     count = len(reference)
     pairs = list(itertools.permutations(range(count), 2))
     rows = torch.tensor([(*pair, sample) for pair in pairs for sample in range(count)])
@@ -165,9 +149,8 @@ def fitted_policy(
 
 @dataclass(frozen=True, slots=True)
 class Desiderata:
-    """Total variations, 0 where a method has what is asked: ``from_preferences`` with the least
-    regularisation, ``from_reference`` with the most, and ``unpreserved``, how far it goes at worst from a
-    reference that is already right."""
+    """Total variations: ``from_preferences`` with the least regularisation, ``from_reference`` with the most,
+    and ``unpreserved``, the largest from a reference that is already right."""
 
     from_preferences: float
     from_reference: float

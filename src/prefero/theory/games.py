@@ -1,12 +1,8 @@
 """Preference games on finitely many responses: winners, equilibria, duality gaps, self-play, and critics.
 
-``preference[i, j]`` is the probability that response i beats response j, usually with
-``preference + preference.T = 1``. Preferences may be cyclic: then no reward explains them.
-
-Iterated preference optimisation as a proximal method with Nesterov's extrapolation between rounds is from
-He et al., 2024, arXiv 2410.06293; the adversarial critic, which fits the preferences but is otherwise as
-pessimistic about the policy's own responses as its bounds allow, from Ji et al., 2024, arXiv 2406.04274
-(SPAC).
+``preference[i, j]`` is the probability that response i beats response j, usually with ``preference +
+preference.T = 1``; it may be cyclic. Nesterov's extrapolation between rounds: He et al., 2024, arXiv
+2410.06293. The adversarial critic: Ji et al., 2024, arXiv 2406.04274 (SPAC).
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -32,35 +29,24 @@ def worst_case_win_rate(preference: Matrix, policy: Policy) -> Float[Tensor, ""]
 
 
 def von_neumann_winner(preference: Matrix) -> Policy:
-    """A policy that loses to no other on average: argmax_p min_q pᵀ P q, exact up to rounding.
+    """A policy that loses to no other on average: argmax_p min_q pᵀ P q, the minimax winner, by a linear
+    program. Swamy et al., 2024, arXiv 2401.04056; Wang et al., 2023, arXiv 2306.14111."""
+    from scipy.optimize import linprog
 
-    It is also called the minimax winner (Swamy et al., 2024, arXiv 2401.04056; Wang et al., 2023, arXiv
-    2306.14111). Where several policies win, this is one of them, with small support. A linear program,
-    solved by the simplex method.
-    """
-    payoff = preference.double()
-    responses = len(payoff)
-    shift = 1 - payoff.min()
-    # the opponent's program: the largest Σ q with A q ≤ 1, q ≥ 0; the winner is its dual solution
-    table = torch.zeros(responses + 1, 2 * responses + 1, dtype=torch.float64)
-    table[:-1, :responses] = payoff + shift
-    table[:-1, responses:-1] = torch.eye(responses, dtype=torch.float64)
-    table[:-1, -1] = 1
-    table[-1, :responses] = -1
-    basis = list(range(responses, 2 * responses))
-    while bool((table[-1, :-1] < -1e-12).any()):
-        # Bland's rule, the first of all that would do, cannot cycle
-        column = int((table[-1, :-1] < -1e-12).nonzero()[0])
-        slope, held = table[:-1, column], table[:-1, -1]
-        ratios = torch.where(slope > 1e-12, held.clamp(min=0) / slope, torch.inf)
-        tied = (ratios <= ratios.min() + 1e-12).nonzero().flatten().tolist()
-        row = min(tied, key=lambda one: basis[one])
-        table[row] /= table[row, column].clone()
-        others = [one for one in range(responses + 1) if one != row]
-        table[others] -= table[others, column, None] * table[row]
-        basis[row] = column
-    dual = table[-1, responses:-1].clamp(min=0)
-    return (dual / dual.sum()).to(preference.dtype)
+    payoff = preference.detach().double().cpu().numpy()
+    count = len(payoff)
+    # the largest v with pᵀP ≥ v for every reply, over distributions p
+    program = linprog(
+        [0.0] * count + [-1.0],
+        A_ub=np.column_stack([-payoff.T, np.ones(count)]),
+        b_ub=np.zeros(count),
+        A_eq=[[1.0] * count + [0.0]],
+        b_eq=[1.0],
+        bounds=[(0, 1)] * count + [(None, None)],
+        method="highs-ds",
+    )
+    winner = preference.new_tensor(program.x[:-1]).clamp(min=0)
+    return winner / winner.sum()
 
 
 def game_value(preference: Matrix) -> Float[Tensor, ""]:
@@ -71,10 +57,8 @@ def game_value(preference: Matrix) -> Float[Tensor, ""]:
 def duality_gap(
     preference: Matrix, policy: Policy, reference: Policy | None = None, beta: float = 0.0
 ) -> Float[Tensor, ""]:
-    """max_p V(p, π) − min_q V(π, q) ≥ 0, and 0 only at an equilibrium.
-
-    V(p, q) = pᵀPq − β KL(p ‖ π_ref) + β KL(q ‖ π_ref). ``beta`` = 0 is the game without a reference.
-    """
+    """max_p V(p, π) − min_q V(π, q) ≥ 0, with V(p, q) = pᵀPq − β KL(p ‖ π_ref) + β KL(q ‖ π_ref): 0 only at
+    an equilibrium."""
     gain, loss = preference @ policy, policy @ preference
     if beta == 0:
         return gain.max() - loss.min()
@@ -110,17 +94,13 @@ def extragradient_step(
 
 
 def online_ipo_step_size(learning_rate: float, responses: int) -> float:
-    """The ``step`` that gradient descent with this rate takes on the online IPO loss over all ordered pairs
-    of so many responses."""
+    """The ``step`` of gradient descent with this rate on the online IPO loss over all ordered pairs."""
     return 4 * learning_rate / responses
 
 
 def regularised_equilibrium(preference: Matrix, reference: Policy, beta: float) -> Policy:
-    """The policy that is its own best reply: π ∝ π_ref e^{Pπ/β}, by extragradient steps to rounding.
-
-    Munos et al., 2023, arXiv 2312.00886 (Nash learning from human feedback). Takes about 80 (1 + 1/β) steps,
-    so β below 1e-3 is slow.
-    """
+    """The policy that is its own best reply: π ∝ π_ref e^{Pπ/β}, by about 80 (1 + 1/β) extragradient steps.
+    Munos et al., 2023, arXiv 2312.00886 (Nash learning from human feedback)."""
     game, anchor = preference.double(), reference.double().log()
     spread = float((game - 0.5).abs().max())
     # half of the rate for which Cen et al., 2021, prove convergence without a condition on the game
@@ -132,13 +112,8 @@ def regularised_equilibrium(preference: Matrix, reference: Policy, beta: float) 
 
 
 def win_rate_rewards(preference: Matrix) -> Float[Tensor, " response"]:
-    """How often each of k responses beats the others: SPO's reward in a batch, whose mean is always ½.
-
-    No response meets itself. Swamy et al., 2024, arXiv 2401.04056.
-
-    Raises:
-        PreferoError: there are fewer than two responses.
-    """
+    """How often each of k responses beats the others: SPO's reward in a batch, whose mean is always ½. Raises
+    :class:`PreferoError` for fewer than two. Swamy et al., 2024, arXiv 2401.04056."""
     count = len(preference)
     if count < 2:
         raise PreferoError(f"a win rate among the responses of a batch needs at least two; got {count}")
@@ -148,11 +123,8 @@ def win_rate_rewards(preference: Matrix) -> Float[Tensor, " response"]:
 def soft_policy_iteration(
     preference: Matrix, initial: Policy, eta: float, steps: int
 ) -> Float[Tensor, "step response"]:
-    """Self-play π ← π e^{Pπ/η} / Z: the policies, the first of them ``initial``.
-
-    Their average approaches the minimax winner; the last of them may circle around it. Swamy et al., 2024,
-    arXiv 2401.04056.
-    """
+    """Self-play π ← π e^{Pπ/η} / Z: the policies from ``initial`` on. Their average approaches the minimax
+    winner; the last may circle around it. Swamy et al., 2024, arXiv 2401.04056."""
     path = [initial]
     for _ in range(steps):
         path.append(reward_optimum(path[-1], preference @ path[-1], eta))
@@ -160,11 +132,8 @@ def soft_policy_iteration(
 
 
 def reward_of_preference(win_rate: Float[Tensor, " *response"], bound: float) -> Float[Tensor, " *response"]:
-    """The reward over a fixed baseline, in [−bound, bound], whose σ is nearest to the rate of beating it.
-
-    Turns comparisons with one baseline into rewards for any reinforcement learner (P2R). The error is up to
-    that of the rate over σ′(bound), so keep the bound small. Wang et al., 2023, arXiv 2306.14111.
-    """
+    """The reward over a fixed baseline, in [−bound, bound], whose σ is nearest to the rate of beating it
+    (P2R). The error is up to that of the rate over σ′(bound). Wang et al., 2023, arXiv 2306.14111."""
     return torch.logit(win_rate).clamp(-bound, bound)
 
 
@@ -179,11 +148,8 @@ class Extrapolated:
 def extrapolate(
     following: Float[Tensor, "*prompt response"], current: Float[Tensor, "*prompt response"], alpha: float
 ) -> Extrapolated:
-    """π̂₊ (π̂₊/π̂)^α / Z from the logits of two successive policies before extrapolation.
-
-    ``current`` is the previous round's policy before its own extrapolation, not the one after. Between
-    log-linear policies this is the same as :func:`extrapolate_parameters`.
-    """
+    """π̂₊ (π̂₊/π̂)^α / Z from the logits of two successive policies, both before their extrapolation; of
+    log-linear policies the same as :func:`extrapolate_parameters`."""
     following, current = following.log_softmax(-1), current.log_softmax(-1)
     combined = following + alpha * (following - current)
     log_z = combined.logsumexp(-1)
@@ -191,18 +157,14 @@ def extrapolate(
 
 
 def extrapolate_parameters(following: Tensor, current: Tensor, alpha: float) -> Tensor:
-    """θ̂₊ + α (θ̂₊ − θ̂), for the parameters of a network.
-
-    Of adapters, extrapolate the merged weights: a combination of low-rank factors is not that of their
-    products.
-    """
+    """θ̂₊ + α (θ̂₊ − θ̂), for the parameters of a network; of adapters, for the merged weights."""
     return following + alpha * (following - current)
 
 
 @dataclass(frozen=True, slots=True)
 class ProximalPath:
-    """The policies round by round, the first the reference; every policy is π_ref e^{c r/β} / Z with c its
-    reward coefficient. ``before`` are the policies before extrapolation."""
+    """``policies`` round by round from the reference, each π_ref e^{c r/β} / Z with its coefficient c;
+    ``before`` extrapolation likewise."""
 
     policies: Float[Tensor, "round response"]
     before: Float[Tensor, "round response"]
@@ -217,11 +179,8 @@ def proximal_path(
     rounds: int,
     alpha: float = 0.0,
 ) -> ProximalPath:
-    """Exact rounds: π̂₊ ∝ π e^{r/β}, then the extrapolation π₊ ∝ π̂₊ (π̂₊/π̂)^α.
-
-    ``alpha`` = 0 is iterated DPO, whose coefficient grows by 1 a round; with momentum its increments tend to
-    1/(1 − α).
-    """
+    """Exact rounds: π̂₊ ∝ π e^{r/β}, then the extrapolation π₊ ∝ π̂₊ (π̂₊/π̂)^α. With ``alpha`` = 0 (iterated
+    DPO) the coefficient grows by 1 a round; else its increments tend to 1/(1 − α)."""
     extrapolated, plain = [0.0], [0.0]
     for _ in range(rounds):
         plain.append(extrapolated[-1] + 1.0)
@@ -252,11 +211,8 @@ def adversarial_critic(
     bound: float,
     steps: int = 4000,
 ) -> Float[Tensor, " response"]:
-    """The critic with values in [0, ``bound``] that has the smallest :func:`critic_loss`.
-
-    ``wins[i, j]`` is how often i was preferred to j in the data, ``weight`` is λ. A response that was never
-    compared gets 0. By accelerated projected gradient descent.
-    """
+    """The critic in [0, ``bound``] with the smallest :func:`critic_loss` (0 for what was never compared), by
+    projected gradient descent. ``wins[i, j]`` counts how often i was preferred to j, ``weight`` is λ."""
     share = wins / wins.sum().clamp(min=1e-300)
     met = share + share.T
     # the curvature of a comparison is at most ¼, and a response's is coupled to those that it met
@@ -275,8 +231,7 @@ def adversarial_critic(
 
 @dataclass(frozen=True, slots=True)
 class AdversarialPath:
-    """The policies round by round, the first the reference; the critics that moved them; and the mixture of
-    the policies, which the theory returns."""
+    """The policies round by round from the reference, their critics, and the mixture of the policies."""
 
     policies: Float[Tensor, "round response"]
     critics: Float[Tensor, "round response"]
@@ -292,11 +247,8 @@ def adversarial_path(
     bound: float = 1.0,
     rounds: int = 10,
 ) -> AdversarialPath:
-    """π ← π e^{η f} / Z with f the critic of π, round after round.
-
-    ``eta`` is one over the β of the loss that stands for a round; the theory takes ``weight`` of the order of
-    the root of the number of comparisons.
-    """
+    """π ← π e^{η f} / Z with f the critic of π, round after round. ``eta`` is one over the loss's β; the
+    theory takes ``weight`` of the order of the root of the number of comparisons."""
     policies, critics = [reference], []
     for _ in range(rounds):
         critics.append(adversarial_critic(policies[-1], wins, weight, bound))

@@ -1,9 +1,6 @@
-"""What reward modelling, DPO and online DPO reach with unlimited data but too small a class: log-linear
-policies on finitely many responses.
-
-Shi et al., 2025, arXiv 2505.19770. Policies are π_θ ∝ π_ref e^{θ·φ}, rewards φ·w: the two classes describe
-each other by w = βθ.
-"""
+"""Optima of reward modelling, DPO and online DPO with unlimited data but too small a class: log-linear
+policies on finitely many responses, π_θ ∝ π_ref e^{θ·φ}, and rewards φ·w with w = βθ. Shi et al., 2025, arXiv
+2505.19770."""
 
 from __future__ import annotations
 
@@ -72,8 +69,7 @@ class LogLinearBandit:
         return newton(slope, flow(slope, start))
 
     def class_optimum(self, sampling: Float[Tensor, " response"]) -> Parameters:
-        """The best policy of the class: the best stationary point of the value from 0 and from where DPO and
-        online DPO end."""
+        """The best stationary point of the value from 0 and from the optima of DPO and online DPO."""
         starts = (self.features.new_zeros(self.features.shape[1]), self.dpo(sampling), self.online_dpo())
         found = [self.ascent(start) for start in starts]
         return max(found, key=lambda theta: float(self.value(theta)))
@@ -121,10 +117,8 @@ def flow(slope: Callable[[Tensor], Tensor], start: Parameters, steps: int = 400)
 
 
 def newton(slope: Callable[[Tensor], Tensor], start: Parameters, steps: int = 100) -> Parameters:
-    """A root of the slope by Newton's method, each step halved until the slope gets smaller.
-
-    Directions that no comparison tells apart are left where they start.
-    """
+    """A root of the slope by Newton's method with halved steps; directions without a slope stay as they
+    are."""
     here = start
     for _ in range(steps):
         value = slope(here)

@@ -16,11 +16,8 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd", "alpha"]
 def reward_optimum(
     reference: Float[Tensor, " response"], reward: Float[Tensor, " response"], beta: float, alpha: float = 1.0
 ) -> Float[Tensor, " response"]:
-    """The policy with the largest E[r] + αβ H(π) − β CE(π, π_ref): π_ref^{1/α} e^{r/(αβ)} / Z.
-
-    α = 1 is E[r] − β KL(π ‖ π_ref), whose optimum DPO fits (Rafailov et al., 2023, arXiv 2305.18290, eq. 4);
-    other α multiply the entropy (Omura et al., 2024, arXiv 2411.07595). ``reference`` are probabilities.
-    """
+    """The policy with the largest E[r] + αβ H(π) − β CE(π, π_ref): π_ref^{1/α} e^{r/(αβ)} / Z. α = 1 is
+    DPO's: Rafailov et al., 2023, arXiv 2305.18290, eq. 4; other α: Omura et al., 2024, arXiv 2411.07595."""
     return ((reference.log() + reward / beta) / alpha).softmax(-1)
 
 
@@ -31,21 +28,16 @@ def psi_optimum(
     tau: float,
     psi: Callable[[Tensor], Tensor] = lambda probability: probability,
 ) -> Float[Tensor, " response"]:
-    """The optimum of ΨPO: π_ref(y) exp(E_{y′∼μ} Ψ(p(y ≻ y′)) / τ) / Z.
-
-    ``preference[i, j]`` is the probability that i is preferred to j, ``opponent`` is μ. Ψ = identity is IPO,
-    Ψ = ``torch.logit`` is RLHF and DPO. Azar et al., 2023, arXiv 2310.12036.
-    """
+    """The optimum of ΨPO, π_ref(y) exp(E_{y′∼μ} Ψ(p(y ≻ y′)) / τ) / Z, where ``opponent`` is μ. Ψ = identity
+    is IPO, Ψ = ``torch.logit`` is RLHF and DPO. Azar et al., 2023, arXiv 2310.12036."""
     return (reference.log() + psi(preference) @ opponent / tau).softmax(-1)
 
 
 def reward_optimum_value(
     reference: Float[Tensor, " response"], reward: Float[Tensor, " response"], beta: float
 ) -> Float[Tensor, ""]:
-    """max E[r] − β KL(π ‖ π_ref) = β log Σ π_ref e^{r/β}, which the policy of :func:`reward_optimum` has.
-
-    This is the value V that DRO learns beside its policy (Richemond et al., 2024, arXiv 2405.19107).
-    """
+    """max E[r] − β KL(π ‖ π_ref) = β log Σ π_ref e^{r/β}: the value V that DRO learns beside its policy
+    (Richemond et al., 2024, arXiv 2405.19107)."""
     return beta * (reference.log() + reward / beta).logsumexp(-1)
 
 
@@ -55,11 +47,8 @@ def divergence(
     kind: Divergence = "reverse_kl",
     alpha: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """D_f(π ‖ π_ref) = Σ π_ref f(π/π_ref), in nats, for an f of f-DPO.
-
-    ``jsd`` is KL(π ‖ m) + KL(π_ref ‖ m), m their mean: twice what is often called by that name. ``alpha``
-    lies in (0, 1) and goes from reverse (0) to forward KL (1). Wang et al., 2023, arXiv 2309.16240.
-    """
+    """D_f(π ‖ π_ref) = Σ π_ref f(π/π_ref), in nats, for an f of f-DPO. ``jsd`` is twice the usual one;
+    ``alpha`` in (0, 1) goes from reverse to forward KL. Wang et al., 2023, arXiv 2309.16240."""
     if kind == "reverse_kl":
         return kl(policy, reference)
     if kind == "forward_kl":
@@ -83,10 +72,8 @@ def divergence_optimum(
     kind: Divergence = "reverse_kl",
     alpha: float = 0.5,
 ) -> Float[Tensor, " response"]:
-    """The policy with the largest E[r] − β D_f(π ‖ π_ref), which f-DPO fits: π = π_ref (f′)⁻¹((r − λ)/β).
-
-    λ makes it sum to 1 and is found by bisection. Wang et al., 2023, arXiv 2309.16240.
-    """
+    """The policy with the largest E[r] − β D_f(π ‖ π_ref), π = π_ref (f′)⁻¹((r − λ)/β), λ by bisection. Wang
+    et al., 2023, arXiv 2309.16240 (f-DPO)."""
     if kind == "reverse_kl":
         return reward_optimum(reference, reward, beta)
     supported = torch.where(reference > 0, reward, -torch.inf)
@@ -124,12 +111,8 @@ def independent_pairs_optimum(
     rejected: Float[Tensor, " response"],
     beta: float,
 ) -> Float[Tensor, " response"]:
-    """The minimiser of DPO's expected loss when both sides are drawn on their own: π_ref (p/q)^{1/β} / Z.
-
-    ``chosen`` is p, ``rejected`` q. With uniform negatives and a small β the likeliest responses take nearly
-    all the mass; with the policy's own samples as negatives, p is the fixed point where π_ref = q = p.
-    Gao et al., 2024, arXiv 2412.09243.
-    """
+    """The minimiser of DPO's expected loss when both sides are drawn on their own, ``chosen`` p and
+    ``rejected`` q: π_ref (p/q)^{1/β} / Z. Gao et al., 2024, arXiv 2412.09243."""
     return (reference.log() + (chosen.log() - rejected.log()) / beta).softmax(-1)
 
 
@@ -141,11 +124,8 @@ def pmpo_optimum(
     beta: float,
 ) -> Float[Tensor, " response"] | None:
     """The largest α E_acc[log π] − (1−α) E_rej[log π] − β KL(π_ref ‖ π): π ∝ β π_ref + α p_acc − (1−α) p_rej.
-
-    ``accepted`` and ``rejected`` are how often each response has that label, as distributions. None where
-    the right-hand side is not positive for a response that the reference supports: then the objective grows
-    without bound as that response's probability goes to 0. Abdolmaleki et al., 2024, arXiv 2410.04166.
-    """
+    None where that is not positive for a response of the reference: the objective then has no maximum.
+    Abdolmaleki et al., 2024, arXiv 2410.04166."""
     weight = beta * reference + alpha * accepted - (1 - alpha) * rejected
     never = (reference == 0) & (rejected == 0)
     if not bool(((weight > 0) | never).all()):

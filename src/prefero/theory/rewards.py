@@ -1,8 +1,4 @@
-"""Rewards out of comparisons, and values of policies estimated from them.
-
-Comparisons with one fixed baseline (:class:`PreferenceToReward`), linear rewards of few features
-(:func:`penalised_weights`), and doubly robust estimates from pairs of one prompt.
-"""
+"""Rewards from comparisons with a baseline or from features, and doubly robust values of policies."""
 
 from __future__ import annotations
 
@@ -20,9 +16,9 @@ from prefero.theory.games import reward_of_preference
 class PreferenceToReward:
     """A reward function over a baseline, and how many comparisons it took (``comparisons``).
 
-    ``beats`` compares a response with the baseline once: 1, 0, or a probability. ``candidates`` is the class
-    of rewards that are possible, one a row; those whose squared errors to what was measured add up to more
-    than ``confidence`` are ruled out. Where all that remain agree within ``tolerance``, nobody is asked.
+    ``beats`` compares a response with the baseline once: 1, 0, or a probability. ``candidates`` are the
+    possible rewards; those whose squared errors add up to more than ``confidence`` are ruled out. Where all
+    others agree within ``tolerance``, no comparison is made.
     """
 
     def __init__(
@@ -48,11 +44,10 @@ class PreferenceToReward:
         return self.errors <= self.confidence
 
     def reward(self, response: int) -> float:
-        """The reward of a response less that of the baseline, in [−bound, bound].
+        """The reward of a response minus that of the baseline, in [−bound, bound].
 
         Raises:
-            PreferoError: no candidate agrees with what was measured: the class lacks the true reward, or
-                ``confidence`` is too small for so few ``repeats``.
+            PreferoError: no candidate agrees with the comparisons: none is true, or ``repeats`` are too few.
         """
         known = self.relative[self.possible, response]
         if not len(known):
@@ -72,12 +67,8 @@ class PreferenceToReward:
 def penalised_weights(
     differences: Float[Tensor, "pair feature"], *, lasso: float = 0.0, ridge: float = 0.0, steps: int = 3000
 ) -> Float[Tensor, " feature"]:
-    """The w with the smallest mean of −log σ(w·(φ_w − φ_l)) + ``lasso`` ‖w‖₁ + ``ridge`` ‖w‖²/2.
-
-    ``differences`` are features of the chosen response less those of the rejected one. By accelerated
-    proximal gradient steps. Without a penalty, and with fewer comparisons than tell features apart, there is
-    no smallest: then it is where so many ``steps`` end.
-    """
+    """The w with the smallest mean of −log σ(w·d) + ``lasso`` ‖w‖₁ + ``ridge`` ‖w‖²/2, d the ``differences``
+    φ_w − φ_l, by accelerated proximal steps; where there is no smallest, the last of ``steps``."""
     curvature = torch.linalg.matrix_norm(differences, 2).square() / (4 * len(differences)) + ridge
     rate = 1 / curvature
     here = ahead = differences.new_zeros(differences.shape[1])
@@ -114,10 +105,8 @@ def importance_values(
 def doubly_robust_values(
     policy: Probabilities, reference: Probabilities, preference: Preferences, pairs: Pairs
 ) -> Float[Tensor, " pair"]:
-    """½ E_{y∼π} [ĝ(y, y₁) + ĝ(y, y₂)] + ½ [π/π̂_ref(y₁) − π/π̂_ref(y₂)] (z − ĝ(y₁, y₂)) of every pair.
-
-    The mean is right if either the reference or the preferences are.
-    """
+    """½ E_{y∼π} [ĝ(y, y₁) + ĝ(y, y₂)] + ½ [π/π̂_ref(y₁) − π/π̂_ref(y₂)] (z − ĝ(y₁, y₂)) of every pair: the
+    mean is right if either the reference or the preferences are."""
     ratio, (first, second, won) = policy / reference, pairs.T
     direct = policy @ preference
     surprise = won - preference[first, second]

@@ -1,7 +1,5 @@
-"""The token decision process solved exactly: soft-optimal values, policy and token rewards on a token tree.
-
-Rafailov et al., 2024, arXiv 2404.12358. States are prefixes, actions are tokens, transitions are certain.
-"""
+"""Token trees solved exactly: soft-optimal values, policy and token rewards. States are prefixes, actions are
+tokens, transitions are certain. Rafailov et al., 2024, arXiv 2404.12358."""
 
 from __future__ import annotations
 
@@ -20,11 +18,8 @@ ROOT = -1
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """Tokens as nodes, every parent before its children; a leaf is a response's last token.
-
-    ``reference`` is the reference's probability of each token after its parent, ``reward`` what is paid for
-    it: usually 0 but at leaves.
-    """
+    """Tokens as nodes, every parent before its children; a leaf is a response's last token. ``reference`` is
+    the probability of each token after its parent, ``reward`` usually 0 but at leaves."""
 
     parent: Sequence[int]
     reference: Float[Tensor, " node"]
@@ -53,11 +48,8 @@ class TokenTree:
 
 @dataclass(frozen=True, slots=True)
 class SoftOptimum:
-    """``q`` of taking each token, ``value`` of standing behind it (0 at a leaf), ``policy`` its probability
-    after its parent, ``token_reward`` β log(policy/reference); ``root_value`` is the prompt's value.
-
-    Along a response the token rewards add up to its reward less the prompt's value.
-    """
+    """``q`` of each token, ``value`` behind it (0 at a leaf), ``policy`` its probability after its parent,
+    and ``token_reward`` β log(policy/reference), which sum to a response's reward minus ``root_value``."""
 
     q: Float[Tensor, " node"]
     value: Float[Tensor, " node"]
@@ -67,10 +59,8 @@ class SoftOptimum:
 
 
 def soft_optimum(tree: TokenTree, beta: float) -> SoftOptimum:
-    """Q = r + β log π_ref + V(next), V = β log Σ e^{Q/β}, π = e^{(Q−V)/β}, from the leaves up.
-
-    Over whole responses this policy is π_ref(y) e^{r(y)/β} / Z, which DPO fits.
-    """
+    """Q = r + β log π_ref + V(next), V = β log Σ e^{Q/β}, π = e^{(Q−V)/β}, from the leaves up. Over whole
+    responses this policy is π_ref(y) e^{r(y)/β} / Z, which DPO fits."""
     size = len(tree.parent)
     siblings: dict[int, list[int]] = {}
     for node, parent in enumerate(tree.parent):

@@ -1,8 +1,7 @@
 """A pair's loss as a function of two likelihood ratios or of probabilities, and its gradient.
 
-x₁ = π(y_w)/π_ref(y_w) and x₂ = π(y_l)/π_ref(y_l) are taken for independent coordinates: nothing normalises
-them and no parameters are shared. The vector field of DPO is in closed form, that of other methods by
-differentiation. Feng et al., 2024, arXiv 2404.04626.
+x₁ = π(y_w)/π_ref(y_w) and x₂ = π(y_l)/π_ref(y_l) are independent coordinates here: no normalisation, no
+shared parameters. Feng et al., 2024, arXiv 2404.04626.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ def probability_slopes(
     reference: Float[Tensor, "example response"],
     roles: tuple[str, ...] = ("chosen", "rejected"),
 ) -> Float[Tensor, "example response"]:
-    """∂ℓ/∂π(y) of each example's own loss, for responses with the probabilities ``policy``.
+    """∂ℓ/∂π(y) of each example's own loss, for responses of one token with the probabilities ``policy``.
 
-    For DPO these are −βσ(−βh)/π(y_w) and βσ(−βh)/π(y_l): their ratio −π(y_w)/π(y_l) grows without bound as
-    the rejected response becomes unlikely, which then falls drastically while the chosen one no longer moves.
-    In the logits of a softmax a factor π(1 − π) compensates, so look at both. Yan et al., 2024, arXiv
-    2406.07327. Every response counts as one token.
+    For DPO these are −βσ(−βh)/π(y_w) and βσ(−βh)/π(y_l): as the rejected response becomes unlikely, it falls
+    ever faster while the chosen one no longer moves. In the logits of a softmax a factor π(1 − π)
+    compensates. Yan et al., 2024, arXiv 2406.07327.
     """
     probabilities = policy.detach().clone().requires_grad_()
     there = torch.ones((*policy.shape, 1), dtype=torch.bool, device=policy.device)
@@ -46,9 +44,8 @@ def probability_slopes(
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """The loss at each point and its slopes with respect to the ratios (not to their logarithms, in which
-    the field is symmetric). ``speed_ratio`` is the size of the first slope over that of the second: below 1
-    where a step lowers the rejected ratio by more than it raises the chosen one."""
+    """The loss at each point and its slopes with respect to the ratios (not their logarithms).
+    ``speed_ratio`` is below 1 where a step lowers the rejected ratio more than it raises the chosen one."""
 
     loss: Float[Tensor, " *point"]
     slope_chosen: Float[Tensor, " *point"]
@@ -57,11 +54,8 @@ class Field:
 
 
 def dpo_field(chosen: Float[Tensor, " *point"], rejected: Float[Tensor, " *point"], beta: float) -> Field:
-    """DPO's field where the two **log**-ratios log π/π_ref are ``chosen`` and ``rejected``.
-
-    −log(x₁^β/(x₁^β + x₂^β)), slopes −β σ(−β log(x₁/x₂))/x₁ and β σ(−β log(x₁/x₂))/x₂, speed ratio x₂/x₁.
-    Slopes overflow only where they exceed the range of the type.
-    """
+    """DPO's field at the **log**-ratios ``chosen`` and ``rejected``: −log(x₁^β/(x₁^β + x₂^β)), slopes −β σ(−β
+    log(x₁/x₂))/x₁ and β σ(−β log(x₁/x₂))/x₂, speed ratio x₂/x₁."""
     margin = beta * (chosen - rejected)
     pull = F.logsigmoid(-margin)
     return Field(
@@ -123,11 +117,8 @@ def field_of(
 def descent(
     chosen: float, rejected: float, beta: float, learning_rate: float, steps: int
 ) -> Float[Tensor, "step 2"]:
-    """Gradient descent on the two **ratios** from a point: the path, its first row the start.
-
-    Ratios are held above 0. As the learning rate goes to 0 the path keeps x₁² + x₂², so the chosen ratio
-    stays below √(x₁² + x₂²) while the rejected one is driven to 0.
-    """
+    """Gradient descent on the two **ratios**, held above 0, from a point: the path. With a small learning
+    rate it keeps x₁² + x₂²: the chosen ratio stays below its root while the rejected one is driven to 0."""
     tiny = torch.finfo(torch.float64).tiny
     path = [torch.tensor([chosen, rejected], dtype=torch.float64)]
     for _ in range(steps):

@@ -6,7 +6,7 @@ import torch
 
 from prefero.objectives import Compare, from_config, method, primary
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.presets.references import CombinedReference
+from prefero.objectives.presets.rewards import CombinedReference
 from prefero.objectives.presets.sides import dpo_shift, prior
 from prefero.theory.vector_field import probability_slopes
 from tests.golden.adapters import adapter

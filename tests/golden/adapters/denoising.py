@@ -8,7 +8,7 @@ from prefero.feedback.win_rates import shares_of_wins
 from prefero.models.diffusion.process import denoising_step, pseudo_huber, rectified_flow, squared_error
 from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
 from prefero.objectives.presets.denoising import label_probability, ranked
-from prefero.objectives.weights import exponential_gain, logarithmic_discount
+from prefero.objectives.slots import exponential_gain, logarithmic_discount
 from tests.golden.adapters import adapter
 from tests.golden.batches import values
 

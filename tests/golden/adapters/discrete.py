@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from prefero.models.discrete_diffusion.noise import LINEAR, Masking, rate_score
+from prefero.models.discrete_diffusion.noise import LINEAR, Masking
 from prefero.objectives import PreferenceBatch, TokenLogps, method, primary
 from tests.golden.adapters import adapter
 from tests.golden.batches import values
+from tests.models.brute_force import rate_score
 
 ROLES = ("chosen", "rejected")
 

@@ -3,14 +3,14 @@ batch as a signal, so that the vectors' own numbers stand for it."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from prefero.objectives import Measured, PreferenceBatch, Signal, TokenLogps, method
 from prefero.objectives.presets.masks import ActivationMask, LayersMask, last_layer_mask, masked
 from prefero.objectives.presets.preference_heads import (
-    best_margin,
     general_preference,
-    mean_scores,
     preference_by,
     preference_scores,
     with_degrees,
@@ -232,7 +232,7 @@ def dph(params, inputs):
     zeros = torch.zeros(*rewards.shape, 1).double()
     empty = PreferenceBatch({"policy": TokenLogps(zeros, torch.ones_like(zeros, dtype=torch.bool))})
     batch = with_signals(empty, reward=rewards)
-    optimum = best_margin(params["label_smoothing"])
+    optimum = math.log((1 - params["label_smoothing"]) / params["label_smoothing"])
     result = {"optimum_reward_separable": optimum, "optimum_margin_contrastive": optimum}
     for loss, short in (("separable", "sep"), ("contrastive", "con")):
         objective = preference_by(given("reward"), params["label_smoothing"], loss).double()
@@ -264,7 +264,7 @@ def gpm_score(params, inputs):
 
 @adapter("p085", "gpo")
 def gpo(params, inputs):
-    score = mean_scores(both_groups(inputs))
+    score = both_groups(inputs).mean(-1)
     batch = pairs(inputs, columns={"score": score})
     return {
         **loss_and_gradients(method("gpo", beta=params["beta"]), batch),

@@ -6,7 +6,7 @@ import torch
 
 from prefero.feedback import augmentations, chains
 from prefero.objectives import PreferenceBatch, method, primary
-from prefero.objectives.presets.discounts import position_discount
+from prefero.objectives.presets.length import position_discount
 from tests.golden.adapters import adapter
 from tests.golden.batches import batch_of, gradients, loss_and_gradients, padded, pairs, ragged, sides, values
 

@@ -22,8 +22,8 @@ from prefero.feedback.win_rates import group_win_rates, preference_matrix
 from prefero.models.arithmetic import combination
 from prefero.objectives import PreferenceBatch, TokenLogps, method
 from prefero.objectives.compare import Compare
-from prefero.objectives.presets.exploration import SAMPLES, drift, online_kl
-from prefero.objectives.presets.group_relative import group_advantage
+from prefero.objectives.presets.iterative import SAMPLES, drift, online_kl
+from prefero.objectives.presets.policy_gradients import group_advantage
 from tests.golden.adapters import adapter
 from tests.golden.batches import (
     batch_of,

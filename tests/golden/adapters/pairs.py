@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from prefero.objectives import Compare, Comparisons, PreferenceBatch, TokenLogps, from_config, method, primary
 from prefero.objectives.quantities import log_ratio
 from prefero.objectives.signals import LOG_MAX_P, LOG_SUM_P_SQUARED, forward_kl
-from prefero.objectives.weights import wpo as wpo_weight
+from prefero.objectives.slots import wpo as wpo_weight
 from tests.golden.adapters import adapter
 from tests.golden.batches import (
     batch_of,

@@ -9,7 +9,7 @@ import torch
 from prefero.models.signals import DIVERGENCES, divergence as measured
 from prefero.objectives import method, primary
 from prefero.objectives.compare import negative_log_likelihood
-from prefero.objectives.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
+from prefero.objectives.presets.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 from prefero.objectives.signals import PROMPT_STATE, STATE, divergence as divergence_from
 from prefero.theory.rewards import (
     doubly_robust_mean,

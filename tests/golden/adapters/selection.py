@@ -42,7 +42,7 @@ from prefero.feedback.yes_no import yes_share
 from prefero.objectives import method
 from prefero.objectives.compare import Compare
 from prefero.objectives.quantities import Logp
-from prefero.objectives.weights import score_gap
+from prefero.objectives.slots import score_weight
 from tests.golden.adapters import adapter
 from tests.golden.batches import (
     batch_of,
@@ -79,7 +79,7 @@ def optune_wdpo(params, inputs):
         **loss_and_gradients(objective, batch),
         "loss_linear": values(method("optune_wdpo", shape="linear", **arguments), batch),
         **{
-            f"weight_{shape}": score_gap(params["beta2"], shape)(comparisons)[:, 0]
+            f"weight_{shape}": score_weight(params["beta2"], shape)(comparisons)[:, 0]
             for shape in ("sigmoid", "linear")
         },
     }

@@ -17,8 +17,7 @@ from prefero.objectives import (
     primary,
 )
 from prefero.objectives.among import Rank
-from prefero.objectives.presets.steps import visited_wrongly
-from prefero.objectives.presets.trees import similarity, step_weight
+from prefero.objectives.presets.steps import similarity, step_weight, visited_wrongly
 from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.signals import forward_kl
 from prefero.search.temperatures import rising

@@ -7,7 +7,7 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 from prefero.data.packing import Forest, next_fit, pack
-from prefero.data.trie import Cell, TokenExample, TokenTrie, sharing_cost
+from prefero.data.trie import Cell, TokenExample, TokenTrie
 from prefero.models.causal.attention import ancestor_rule
 from prefero.models.head import LogitRule, read_head
 from prefero.models.signals import Meter
@@ -40,13 +40,19 @@ def read(forest: Forest, logits: torch.Tensor) -> torch.Tensor:
     return forest.cells[""].gather(logps)[0]
 
 
+def baseline(prompt, responses) -> dict[str, int]:
+    """The cost of every response in a row of its own, without padding."""
+    lengths = [len(prompt) + len(response) for response in responses]
+    pairs = sum(length * (length + 1) // 2 for length in lengths)
+    return {"tokens_baseline": sum(lengths), "attention_pairs_baseline": pairs}
+
+
 @adapter("p045", "prefix_sharing_pair_layout")
 def pair_layout(params, inputs):
     prompt, chosen, rejected = inputs["prompt"], inputs["chosen"], inputs["rejected"]
     cells = branches(prompt, chosen, rejected)
     forest = forest_of(cells, share=False)
     trie = TokenTrie.build(cells, share_response_prefixes=False)
-    cost = sharing_cost([Cell(np.array(prompt), np.array(response)) for response in (chosen, rejected)])
     labels = torch.full((len(forest),), params["label_pad"])
     labels[forest.scored] = forest.target
     return {
@@ -58,9 +64,8 @@ def pair_layout(params, inputs):
         "end_index": len(trie),
         "attend": attend(forest),
         "tokens_shared": len(trie),
-        "tokens_baseline": cost.unshared_tokens,
-        "attention_pairs_baseline": cost.unshared_attention_pairs,
         "attention_pairs_shared": trie.attention_pairs,
+        **baseline(prompt, (chosen, rejected)),
     }
 
 
@@ -78,7 +83,6 @@ def token_trie(params, inputs):
     cells = [Cell(np.array(inputs["prompt"]), np.array(response)) for response in inputs["responses"]]
     share = params["share_response_prefixes"]
     trie, forest = TokenTrie.build(cells, share_response_prefixes=share), forest_of(cells, share)
-    cost = sharing_cost(cells, share_response_prefixes=share)
     return {
         "tokens": trie.ids.tolist(),
         "parent": trie.parent.tolist(),
@@ -86,10 +90,9 @@ def token_trie(params, inputs):
         "subtree_end": trie.end.tolist(),
         "response_paths": [path.tolist() for path in trie.paths],
         "attend": attend(forest),
-        "n_nodes": cost.tokens,
-        "tokens_baseline": cost.unshared_tokens,
-        "attention_pairs": cost.attention_pairs,
-        "attention_pairs_baseline": cost.unshared_attention_pairs,
+        "n_nodes": len(trie),
+        "attention_pairs": trie.attention_pairs,
+        **baseline(inputs["prompt"], inputs["responses"]),
     }
 
 

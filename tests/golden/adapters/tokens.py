@@ -9,7 +9,7 @@ from prefero.feedback.pairing import best_and_worst
 from prefero.feedback.segments import key_turns
 from prefero.models.signals import TWO_MODELS
 from prefero.objectives import Column, PreferenceBatch, TokenLogps, dry_run, log_ratio, method, primary
-from prefero.objectives.presets.token_rewards import GeneralisedAdvantage, token_reward
+from prefero.objectives.presets.policy_gradients import GeneralisedAdvantage, token_reward
 from prefero.objectives.presets.tokens import surprise_weight
 from prefero.objectives.segments import InSegment
 from prefero.objectives.signals import forward_kl

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from prefero.errors import PreferoError
-from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Uniform, rate_score
+from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Uniform
 from prefero.models.discrete_diffusion.sampling import sample, unmask
 from prefero.models.discrete_diffusion.scoring import LATEST, DiscreteDiffusionAdapter, Sequences
 from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero.objectives import PreferenceBatch, method
+from tests.models.brute_force import rate_score
 
 TOKENS = 5
 MASK = 5

@@ -99,7 +99,7 @@ def instructions() -> str:
     return INSTRUCTIONS.format(
         variables="\n".join(f"- {name}: {meaning}" for name, meaning in VARIABLES.items()),
         functions="\n".join(
-            f"- {name}({', '.join('xyw'[:count])}): {meaning}" for name, (count, meaning) in FUNCTIONS.items()
+            f"- {name}({', '.join('xyw'[: of.arguments])}): {of.meaning}" for name, of in FUNCTIONS.items()
         ),
     )
 

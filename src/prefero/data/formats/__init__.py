@@ -1,8 +1,4 @@
-"""From rows to examples: the layouts of published data sets are recognised and read.
-
-A layout is a :class:`~prefero.data.formats.fields.Layout` in :data:`LAYOUTS`. The first that matches is
-taken, so that the more particular ones stand first.
-"""
+"""From rows to examples: the layouts of published data sets, recognised and read."""
 
 from __future__ import annotations
 
@@ -34,7 +30,7 @@ LAYOUTS: tuple[Layout, ...] = (
     PAIRS,
     SCORED_LISTS,
 )
-"""The layouts, in the order in which they are tried."""
+"""The layouts in the order in which they are tried, the more particular ones first."""
 
 LOOK_AT = 20
 """Rows of which a layout is recognised."""

@@ -39,11 +39,9 @@ BOTH_WRITERS = "cmp_key"
 
 
 def annotate(example: Example, fields: Fields) -> Example:
-    """``example`` with all that a row of any layout may carry.
-
-    That is: the columns of :data:`~prefero.data.schema.SCHEMA` that the layout has not filled, spans, single
-    votes, writers, images in prompts, and for a pair the other responses and prompts.
-    """
+    """``example`` with all that a row of any layout may carry: the columns of
+    :data:`~prefero.data.schema.SCHEMA` that the layout has not filled, spans, single votes, writers, images
+    in prompts, and for a pair the other responses and prompts."""
     if {"chosen", "rejected"} <= set(example.roles):
         example = _with_other_parts(example, fields)
     example = _with_people(with_images(example, fields), fields)
@@ -83,8 +81,8 @@ def _with_other_parts(example: Example, fields: Fields) -> Example:
     """``example`` with every response and prompt that the row has under a name of
     :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
 
-    A field of such a name that is no text, as where ``sample`` counts the rows, is something else. Text
-    next to a conversation is a message of its own. Responses next to images are images.
+    A field of such a name that is no text (``sample`` may count the rows) is something else. Text next to a
+    conversation is a message of its own. Responses next to images are images.
     """
     shown = any(isinstance(response.content, Picture) for response in example.responses)
     speaks = not isinstance(example.prompt, str)
@@ -111,10 +109,8 @@ def _as_message(content: Text, role: str) -> Text:
 
 
 def _with_people(example: Example, fields: Fields) -> Example:
-    """``example`` with the votes of annotators and the writers of its responses.
-
-    Fields named like annotators that hold anything but votes, such as people's names, are left alone.
-    """
+    """``example`` with the votes of annotators and the writers of its responses. Fields named like annotators
+    that hold anything but votes, such as people's names, are left alone."""
     votes = example.votes
     if not votes and example.roles[:2] == ("chosen", "rejected"):
         try:
@@ -134,8 +130,7 @@ def _with_people(example: Example, fields: Fields) -> Example:
 
 
 def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
-    """The writers of the first two responses, if those are a pair or the only ones; none where the row does
-    not name both."""
+    """The writers of the first two responses, if they are a pair or the only ones and the row names both."""
     if example.roles[:2] == ("chosen", "rejected"):
         for names in WRITERS:
             if all(fields.values.get(name) for name in names):
@@ -151,8 +146,7 @@ def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
 
 
 def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response]) -> list[Any] | None:
-    """A value for each response, None for one besides the pair that has none; None alone if no response has
-    any."""
+    """A value for each response, None for one besides the pair without any; None if no response has any."""
     roles = tuple(response.role for response in responses)
     for name in (name for name in spec.fields if "/" not in name):
         for named in _named_by_role(name, roles):

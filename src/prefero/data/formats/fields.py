@@ -1,7 +1,5 @@
-"""Layouts of rows, and typed access to a row's fields.
-
-What is missing or wrong in a field is an error naming file, row and field, and what was expected.
-"""
+"""Layouts of rows, and typed access to a row's fields, with errors that name file, row, field and what was
+expected."""
 
 from __future__ import annotations
 
@@ -33,8 +31,8 @@ IMAGE = "an image: a file's path, bytes, an array, a PIL image or a datasets ima
 class Layout:
     """One way people lay out preference data.
 
-    ``columns`` tells a reader which fields such a row has. A specimen of the data (every field that the first
-    rows have, with its first value that is not null) has the layout if each of the patterns ``fields`` is the
+    ``columns`` tells a reader which fields such a row has. A specimen of the data (every field of the first
+    rows, with its first value that is not null) has the layout if each of the patterns ``fields`` is the
     whole name of some field, ``without`` that of none, and ``holds`` is true of it.
     """
 
@@ -55,11 +53,7 @@ class Layout:
 
 
 class Fields:
-    """The fields of one row.
-
-    Raises:
-        PreferoError: the row cannot be read.
-    """
+    """The fields of one row. Raises :class:`PreferoError` for a row that cannot be read."""
 
     def __init__(self, row: Row) -> None:
         if row.problem:
@@ -202,6 +196,11 @@ class Fields:
         if array.dtype.kind not in "iu" or not array.size or array.min() < 0 or array.max() > 255:
             self.fail(name, f"an array of {array.dtype} numbers", expected)
         return array.astype(np.uint8)
+
+
+def first_of(values: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of ``names`` that has a value."""
+    return next((name for name in names if values.get(name) is not None), None)
 
 
 def json_list(text: str) -> list[Any] | None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Text
-from prefero.data.formats.fields import IMAGE, Fields, Layout, json_list, shows
-from prefero.data.formats.lists import LISTS, RANKS, SCORES
+from prefero.data.formats.fields import IMAGE, Fields, Layout, first_of, json_list, shows
+from prefero.data.formats.lists import LISTS, RANKS, SCORES, judged
 from prefero.data.formats.pairs import refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
@@ -35,8 +35,8 @@ PICTURES = ("image", "picture", "path", "file", *(name.removesuffix("s") for nam
 def with_images(example: Example, fields: Fields) -> Example:
     """``example`` with the images that its prompts show, each part of a message numbered.
 
-    Images stand where the messages have parts for them; where there are none, before the text of the first
-    turn of the user, or of a plain prompt. ``images_corrupted`` (and so on for every view of
+    Images stand where the messages have parts for them; else before the text of the first turn of the user,
+    or of a plain prompt. ``images_corrupted`` (and so on for every view of
     :data:`~prefero.data.schema.OTHER_PROMPTS`) are what the prompt of a view shows. Where responses are
     images, prompts show none.
     """
@@ -123,7 +123,7 @@ def _is_image(part: Mapping[str, Any]) -> bool:
 
 
 def _held(fields: Fields, part: Mapping[str, Any], name: str) -> Picture | None:
-    key = next((key for key in HELD if part.get(key) is not None), None)
+    key = first_of(part, HELD)
     if key is None:
         return None
     value = part[key]
@@ -169,13 +169,14 @@ def _numbered(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
 def read_picture_pair(fields: Fields) -> Example:
     """``chosen`` and ``rejected`` are images; they may differ in size."""
     chosen, rejected = (fields.picture(name) for name in ("chosen", "rejected"))
-    _refuse_equal(fields, chosen, rejected)
+    if type(chosen.content) is type(rejected.content) and chosen.content == rejected.content:
+        refuse_equal(fields)
     return Example(_prompt(fields), (Response(chosen, "chosen"), Response(rejected, "rejected")))
 
 
 def read_picks(fields: Fields) -> Example:
     """Pick-a-Pic's rows: ``label_0`` is 1 where the first image was picked, 0 where the second, 0.5 for a
-    tie, whose first image counts as the chosen one."""
+    tie."""
     expected = "1 (the first image), 0 (the second) or 0.5 (a tie); rows without a label have has_label false"
     share = fields.number("label_0", expected)
     if share not in (0, 0.5, 1) or not fields.values.get("has_label", True):
@@ -192,7 +193,7 @@ def read_picks(fields: Fields) -> Example:
 
 def read_picture_list(fields: Fields) -> Example:
     """All images as unnamed candidates; each may be an object that holds it with its score or rank."""
-    name = next(name for name in CANDIDATES if name in fields)
+    name = fields.first(CANDIDATES) or CANDIDATES[0]
     items = fields.list(name, "a list of images, or objects that hold one")
     if len(items) < 2:
         fields.fail(name, f"{len(items)} image", "two images or more")
@@ -220,28 +221,15 @@ def _prompt(fields: Fields) -> str:
     return value
 
 
-def _refuse_equal(fields: Fields, chosen: Picture, rejected: Picture) -> None:
-    if type(chosen.content) is type(rejected.content) and chosen.content == rejected.content:
-        refuse_equal(fields)
-
-
 def _candidate(fields: Fields, item: Any, name: str) -> Response:
     columns: dict[str, float] = {}
     if isinstance(item, Mapping) and not is_picture(item):
-        for column, keys in (("score", SCORES), ("rank", RANKS), ("win_rate", ("win_rate",))):
-            key = next((key for key in keys if item.get(key) is not None), None)
-            if key is not None:
-                number = fields.as_number(item[key], f"{name}.{key}")
-                columns[column] = int(number) if column == "rank" else number
-        key = next((key for key in PICTURES if item.get(key) is not None), PICTURES[0])
+        columns = judged(fields, item, name, {"score": SCORES, "rank": RANKS, "win_rate": ("win_rate",)})
+        key = first_of(item, PICTURES) or PICTURES[0]
         name, item = f"{name}.{key}", item.get(key)
     if item is None:
         fields.fail(name, "missing", IMAGE)
     return Response(fields.as_picture(item, name), columns=columns)
-
-
-def _holds_pictures(specimen: Mapping[str, Any]) -> bool:
-    return any(shows(specimen.get(name)) for name in ("chosen", "rejected"))
 
 
 def _holds_picture_list(specimen: Mapping[str, Any]) -> bool:
@@ -256,10 +244,6 @@ def _holds_picture_list(specimen: Mapping[str, Any]) -> bool:
     return shows(first)
 
 
-def _holds_labelled_picture(specimen: Mapping[str, Any]) -> bool:
-    return shows(specimen.get("completion", specimen.get("image")))
-
-
 PICKS = Layout(
     "picks",
     "caption, jpg_0, jpg_1, label_0 (Pick-a-Pic)",
@@ -271,7 +255,7 @@ PICTURE_PAIRS = Layout(
     "chosen and rejected images; prompt, caption or class",
     read_picture_pair,
     fields=("chosen|rejected",),
-    holds=_holds_pictures,
+    holds=lambda specimen: shows(specimen.get("chosen")) or shows(specimen.get("rejected")),
 )
 PICTURE_LISTS = Layout(
     "picture_lists",
@@ -287,5 +271,5 @@ LABELLED_PICTURES = Layout(
     read_labelled_picture,
     fields=("label", "completion|image"),
     without="chosen",
-    holds=_holds_labelled_picture,
+    holds=lambda specimen: shows(specimen.get("completion", specimen.get("image"))),
 )

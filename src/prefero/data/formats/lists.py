@@ -1,18 +1,15 @@
-"""Layouts of several responses to one prompt.
-
-Lists with scores or ranks (UltraFeedback's and flat ones), two responses that annotators compared, and
-solutions that are marked right or wrong.
-"""
+"""Layouts of several responses to one prompt: lists with scores or ranks (UltraFeedback's and flat ones), two
+responses that annotators compared, and solutions marked right or wrong."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefero.data.examples import Example, Response
-from prefero.data.formats.fields import Fields, Layout
+from prefero.data.formats.fields import Fields, Layout, first_of
 
 LISTS = ("completions", "responses", "generations", "answers", "candidates")
 TEXTS = ("response", "completion", "answer", "text", "content")
@@ -28,8 +25,8 @@ VOTES = {0: 0.5, 1: 1.0, 2: 0.0}
 def read_list(fields: Fields) -> Example:
     """All responses as unnamed candidates, each with its score or rank.
 
-    Where a response is an object, its score is ``score``, ``overall_score``, ``rating`` or ``reward``, else
-    the mean of the aspects in ``annotations``; these stay too, as ``score/helpfulness`` and so on.
+    An object's score is ``score``, ``overall_score``, ``rating`` or ``reward``, else the mean of the aspects
+    in ``annotations``; these stay too, as ``score/helpfulness`` and so on.
     """
     expected = "a list of responses, texts or objects that hold one"
     name = fields.first(LISTS) or LISTS[0]
@@ -53,7 +50,7 @@ def read_list(fields: Fields) -> Example:
 def _response(fields: Fields, item: Any, name: str) -> Response:
     columns: dict[str, float] = {}
     if isinstance(item, Mapping) and "role" not in item:
-        key = next((key for key in TEXTS if item.get(key) is not None), TEXTS[0])
+        key = first_of(item, TEXTS) or TEXTS[0]
         columns = _annotations(fields, item, name)
         name, item = f"{name}.{key}", item.get(key)
     if item is None:
@@ -69,24 +66,27 @@ def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str
         rating = value.get("Rating", value.get("rating")) if isinstance(value, Mapping) else value
         if rating not in (None, "N/A"):
             columns[f"score/{aspect}"] = fields.as_number(rating, f"{name}.annotations.{aspect}")
-    score = next((key for key in SCORES if item.get(key) is not None), None)
-    rank = next((key for key in RANKS if item.get(key) is not None), None)
-    if score is not None:
-        columns["score"] = fields.as_number(item[score], f"{name}.{score}")
-    elif columns:
+    if columns:
         columns["score"] = sum(columns.values()) / len(columns)
-    if rank is not None:
-        columns["rank"] = int(fields.as_number(item[rank], f"{name}.{rank}"))
+    return columns | judged(fields, item, name, {"score": SCORES, "rank": RANKS})
+
+
+def judged(
+    fields: Fields, item: Mapping[str, Any], name: str, keys: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """The numbers of an object in a list, by column; ``keys`` are the names that each may have there."""
+    columns: dict[str, float] = {}
+    for column, names in keys.items():
+        if key := first_of(item, names):
+            number = fields.as_number(item[key], f"{name}.{key}")
+            columns[column] = int(number) if column == "rank" else number
     return columns
 
 
 def _holds_list(specimen: Mapping[str, Any]) -> bool:
-    for value in (specimen.get(name) for name in LISTS):
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            return True
-        if isinstance(value, list | tuple) and value:
-            return True
-    return False
+    values = [specimen.get(name) for name in LISTS]
+    spelled = any(isinstance(value, str) and value.lstrip().startswith("[") for value in values)
+    return spelled or any(isinstance(value, list | tuple) and value for value in values)
 
 
 def read_comparison(fields: Fields) -> Example:
@@ -154,10 +154,6 @@ def _is_solution(value: Any) -> bool:
     return isinstance(value, Mapping) and "is_correct" in value
 
 
-def _holds_solutions(specimen: Mapping[str, Any]) -> bool:
-    return any(map(_is_solution, specimen.values()))
-
-
 SCORED_LISTS = Layout(
     "lists",
     "prompt or instruction, and completions: [{response, overall_score or annotations}, …] "
@@ -177,5 +173,5 @@ SOLUTIONS = Layout(
     "question, and for every model an object {is_correct, solution}",
     read_solutions,
     fields=("question",),
-    holds=_holds_solutions,
+    holds=lambda specimen: any(map(_is_solution, specimen.values())),
 )

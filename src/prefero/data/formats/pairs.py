@@ -1,21 +1,22 @@
 """Layouts of pairs and of labelled responses.
 
 Rows with ``chosen`` and ``rejected``: TRL's, whose prompt is given or implied; Anthropic's transcripts of
-whole conversations; and reasoning steps. Rows with a ``completion`` alone that is labelled or scored.
+whole conversations; reasoning steps. Rows with a ``completion`` alone that is labelled or scored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from prefero.data.examples import Example, Message, Response, Span, Text
 from prefero.data.formats.fields import Fields, Layout
 from prefero.data.schema import SCHEMA
 
 Messages = tuple[Message, ...]
+AnyText = TypeVar("AnyText", bound=Text)
 
 PROMPTS = ("prompt", "question", "instruction", "query")
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
@@ -32,11 +33,7 @@ def read_pair(fields: Fields) -> Example:
     Without a prompt field, or where both sides repeat it, the prompt is what the two sides share: the common
     messages, or for text the common beginning up to the last white space, so that no word is split.
     """
-    chosen, rejected = fields.turns("chosen"), fields.turns("rejected")
-    fields.not_empty(chosen, "chosen")
-    fields.not_empty(rejected, "rejected")
-    if chosen == rejected:
-        refuse_equal(fields)
+    chosen, rejected = _sides(fields, fields.turns("chosen"), fields.turns("rejected"))
     name = fields.first(PROMPTS)
     prompt = fields.turns(name) if name else None
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -52,15 +49,22 @@ def read_pair(fields: Fields) -> Example:
     return Example(prompt, (Response(chosen, "chosen"), Response(rejected, "rejected")))
 
 
+def _sides(fields: Fields, chosen: AnyText, rejected: AnyText) -> tuple[AnyText, AnyText]:
+    """The two sides, which both say something, and not the same."""
+    fields.not_empty(chosen, "chosen")
+    fields.not_empty(rejected, "rejected")
+    if chosen == rejected:
+        refuse_equal(fields)
+    return chosen, rejected
+
+
 def refuse_equal(fields: Fields) -> None:
     fields.fail("rejected", "it equals chosen, so the pair prefers nothing", "two different responses")
 
 
 def _of_texts(fields: Fields, prompt: Text | None, chosen: str, rejected: str) -> tuple[Text, str, str]:
     if prompt is None:
-        length = 0
-        while length < min(len(chosen), len(rejected)) and chosen[length] == rejected[length]:
-            length += 1
+        length = _shared(chosen, rejected)
         while length and not chosen[length - 1].isspace():
             length -= 1
         length = len(chosen[:length].rstrip())
@@ -70,6 +74,12 @@ def _of_texts(fields: Fields, prompt: Text | None, chosen: str, rejected: str) -
     return prompt, chosen, rejected
 
 
+def _shared(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """The length of the common beginning."""
+    differing = (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differing, min(len(first), len(second)))
+
+
 def _of_messages(
     prompt: Text | None, chosen: Messages, rejected: Messages
 ) -> tuple[Text, Messages, Messages]:
@@ -77,9 +87,7 @@ def _of_messages(
     length = len(given)
     if given and chosen[:length] == given and rejected[:length] == given:
         return given, chosen[length:], rejected[length:]
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
+    shared = min(_shared(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     whole_conversations = isinstance(prompt, str) and shared > 0 and chosen[0]["role"] != "assistant"
     if given and not whole_conversations:
         return given, chosen, rejected
@@ -137,18 +145,10 @@ def _holds_transcripts(specimen: Mapping[str, Any]) -> bool:
 
 
 def read_steps(fields: Fields) -> Example:
-    """The prompt is the question and the steps taken so far, in the assistant's unfinished turn.
-
-    A step is not the end of an answer, so neither response is given an end token.
-    """
-    taken = fields.values.get("initial_reason_steps") or ""
-    if taken:
-        taken = fields.text("initial_reason_steps")
-    chosen, rejected = fields.text("chosen"), fields.text("rejected")
-    fields.not_empty(chosen, "chosen")
-    fields.not_empty(rejected, "rejected")
-    if chosen == rejected:
-        refuse_equal(fields)
+    """The prompt is the question and the steps taken so far, in the assistant's unfinished turn. A step does
+    not end an answer, so neither response is given an end token."""
+    taken = fields.text("initial_reason_steps") if fields.values.get("initial_reason_steps") else ""
+    chosen, rejected = _sides(fields, fields.text("chosen"), fields.text("rejected"))
     prompt: Messages = ({"role": "user", "content": fields.text("prompt")},)
     if taken:
         prompt = (*prompt, {"role": "assistant", "content": taken})

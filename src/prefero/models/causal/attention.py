@@ -1,13 +1,13 @@
 """Attention over a forest: every token sees its ancestors and nothing else.
 
 Transformers builds one mask per layer type by calling a registered mask function with the family's own rule
-(causal, sliding window, chunk). The functions registered here stand under the standard names and pass
-everything through, except while a scoring forward runs (:func:`attending`): then the rule is evaluated on
-depths instead of row positions, because siblings lie far apart in the row and close in depth.
+(causal, sliding window, chunk). The functions registered here pass everything through, except while a scoring
+forward runs (:func:`attending`): then the rule is evaluated on depths instead of row positions, because
+siblings lie far apart in the row and close in depth.
 
 There are three packings: ``"trees"`` calls the kernel once per branch, ``"dense"`` makes one mask of the
 whole forest, ``"flex"`` gives FlexAttention the rule. Models that take none of them read the paths of the
-forest as separate rows, :class:`PathRows`. The folder's README says why it is done this way.
+forest as separate rows, :class:`PathRows`. The folder's README says why.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def within_images(forest: Forest, rule: MaskRule) -> MaskRule:
 
 @dataclass(frozen=True, slots=True)
 class FlexPlan:
-    """FlexAttention with a block mask, under the name of SDPA: the model's configuration stays as it was, and
-    so does generation."""
+    """FlexAttention with a block mask under SDPA's name, so that configuration and generation stay as they
+    are."""
 
     blocks: Any
 
@@ -234,8 +234,8 @@ class BranchPlan:
         return output.to(dtype) if on_cpu else output, None
 
     def masks(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """An additive mask for each branch; ``None`` for one that is a plain causal chain, which it is if its
-        last node sees the whole path, and so every other node all that is before it."""
+        """An additive mask per branch; ``None`` for a plain causal chain, whose last node sees the whole
+        path."""
         if dtype not in self._masks:
             plain = [
                 branch.length == branch.path
@@ -274,9 +274,8 @@ def _joined(chains: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PathRows:
-    """The root-to-leaf paths of a forest as right-padded rows, for models that take no forest mask.
-
-    Node ``n`` stands at ``ids[row[n], depth[n]]``; wherever else it stands too, the model gives it the same
+    """The root-to-leaf paths of a forest as right-padded rows, for models that take no forest mask. Node
+    ``n`` stands at ``ids[row[n], depth[n]]``; wherever else it stands too, the model gives it the same
     numbers."""
 
     ids: Int[Tensor, "leaf position"]

@@ -1,9 +1,8 @@
 """Inside the model's forward: the body over a forest, the head where it is read, states of the layers.
 
 Scoring happens within one call of the (possibly wrapped) model, because data parallelism, sharding and PEFT
-act around that call. So :func:`install` makes the forward of the transformers model take a keyword
-``scoring``: an object that is called with the model and the way to score it, and runs body and head as it
-needs them. The folder's README says what to beware of.
+act around that call: :func:`install` makes the forward of the transformers model take a keyword ``scoring``,
+which is called with the model and the way to score it. The folder's README says what to beware of.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel
 from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import PathRows, attending
-from prefero.models.causal.images import forest_inputs, row_inputs
+from prefero.models.causal.images import image_inputs
 from prefero.models.head import BiasedHead, LogitRule, read_head, wide
 from prefero.models.kind import Packing
 from prefero.models.signals import Meter
@@ -34,8 +33,7 @@ FLEX_BLOCK = 128
 """Lengths for FlexAttention are multiples of its block."""
 
 ATTRIBUTE = "_prefero_adapted"
-"""The attribute of a model that says how it is scored, an :class:`Adapted`; a model without it is not
-patched."""
+"""The attribute of a patched model that says how it is scored, an :class:`Adapted`."""
 
 _REPLACED = "_prefero_replaced_forward"
 """The attribute of a model with the forward that the instance had, or None for that of its class."""
@@ -58,8 +56,7 @@ class Adapted:
 
 
 def install(inner: PreTrainedModel, adapted: Adapted) -> None:
-    """Make the forward of this instance take a ``scoring`` keyword, and otherwise be the old one. A second
-    call only changes how the model is scored."""
+    """Make the forward of this instance take a ``scoring`` keyword; else, and twice, it stays as it is."""
     patched = ATTRIBUTE in vars(inner)
     vars(inner)[ATTRIBUTE] = adapted
     if patched:
@@ -82,8 +79,11 @@ def install(inner: PreTrainedModel, adapted: Adapted) -> None:
 
 
 class Packed(Protocol):
-    """Packed tokens: which are scored, which row of the readout gives each its log-probability, and which
-    cells of which view they belong to."""
+    """Packed tokens: which are scored, the readout row of each, and which cells of which view they are of."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self: ...
 
     @property
     def cells(self) -> Mapping[str, CellIndex]: ...
@@ -121,35 +121,24 @@ class ScoringPass:
         return logps, *states, *signals
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadoutPass:
+def readout(run: Run, inputs: Packed, model: PreTrainedModel, adapted: Adapted) -> Tensor:
     """The rows that the head reads: the part of a second model that costs a forward of the body."""
-
-    run: Run
-    inputs: Packed
-
-    def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        return self.run(model, adapted, self.inputs, ())[0]
+    return run(model, adapted, inputs, ())[0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadPass:
-    """The logits of rows that a :class:`ReadoutPass` gave."""
-
-    rows: Float[Tensor, "readout hidden"]
-
-    def __call__(self, model: PreTrainedModel, adapted: Adapted) -> Tensor:
-        head, rule = output_head(model, adapted)
-        return wide(rule(head(self.rows)))
+def head_logits(
+    rows: Float[Tensor, "readout hidden"], model: PreTrainedModel, adapted: Adapted
+) -> Float[Tensor, "readout vocabulary"]:
+    """The logits of rows that :func:`readout` gave."""
+    head, rule = output_head(model, adapted)
+    return wide(rule(head(rows)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OtherRows:
-    """A second model's readout rows, whose logits are asked for chunk by chunk.
-
-    ``context`` is entered around its head too; where the second model is the first one under another context
-    (adapters off), its head is called from within, because a wrapped module must not call itself.
-    """
+    """A second model's readout rows, whose logits are asked for chunk by chunk, under its ``context``. Where
+    it is the first model under another context (adapters off), its head is called from within, because a
+    wrapped module must not call itself."""
 
     model: nn.Module
     inner: PreTrainedModel
@@ -159,11 +148,11 @@ class OtherRows:
 
     def logits(self, caller: PreTrainedModel, adapted: Adapted) -> Callable[[int, int], Tensor]:
         def chunk(start: int, stop: int) -> Tensor:
-            head = HeadPass(self.rows[start:stop])
+            rows = self.rows[start:stop]
             with torch.no_grad(), self.context():
                 if self.inner is caller:
-                    return head(caller, adapted)
-                return self.model(input_ids=self.ids, scoring=head)
+                    return head_logits(rows, caller, adapted)
+                return self.model(input_ids=self.ids, scoring=partial(head_logits, rows))
 
         return chunk
 
@@ -174,12 +163,10 @@ def run_forest(
     """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
     inputs: dict[str, Any]
     around: AbstractContextManager[Any]
+    paths: PathRows | None = None
     if adapted.packing == "padded":
         paths = PathRows.of(forest)
-        inputs = {"input_ids": paths.ids}
-        if forest.images is not None:
-            inputs |= row_inputs(model, body(model), forest, paths.ids)
-        around = nullcontext()
+        inputs, around = {"input_ids": paths.ids}, nullcontext()
         readout = paths.places(forest, forest.readout)
         places = [paths.places(forest, state.nodes.flatten()) for state in states]
     else:
@@ -193,9 +180,9 @@ def run_forest(
             "position_ids": forest.depth[None],
             "attention_mask": torch.ones_like(ids),
         }
-        if forest.images is not None:
-            inputs |= forest_inputs(model, body(model), forest)
         around = attending(forest, adapted.packing, blocks=adapted.blocks)
+    if forest.images is not None:
+        inputs |= image_inputs(model, body(model), forest, paths)
 
     read = torch.cat((readout, *places)).unique() if states else readout
     wanted = {state.part for state in states}
@@ -257,11 +244,9 @@ def last_feed_forward(body: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def trimmed(model: PreTrainedModel, adapted: Adapted, places: Int[Tensor, "place"]) -> Iterator[None]:
-    """Make the last feed-forward work at ``places`` of its flattened input and give 0 elsewhere, if the model
-    is scored that way; places are distinct.
-
-    A layer that backward recomputes must do what it did in forward, so checkpointed models run whole.
-    """
+    """Make the last feed-forward work at distinct ``places`` of its flattened input and give 0 elsewhere, if
+    the model is scored that way. A layer that backward recomputes must do what it did in forward, so
+    checkpointed models run whole."""
     feed_forward = last_feed_forward(decoder(model)) if adapted.trims else None
     if feed_forward is None or any(getattr(m, "gradient_checkpointing", False) for m in model.modules()):
         yield
@@ -320,8 +305,7 @@ class StateRead:
 
 @contextmanager
 def recorded(body: nn.Module, wanted: Collection[StatePart]) -> Iterator[dict[StatePart, list[Tensor]]]:
-    """Let a forward of the body leave the mean activations of the wanted parts, layer by layer, one number
-    for every place of its input."""
+    """Record the mean activations of the wanted parts in a forward of the body, by layer and place."""
     means: dict[StatePart, list[Tensor]] = {part: [] for part in wanted if part not in ("last", "layers")}
     with ExitStack() as hooks:
         for part, of_layers in means.items():

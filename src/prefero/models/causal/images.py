@@ -1,8 +1,7 @@
 """Images in a forest: every distinct image goes through the vision tower once, its features to its places.
 
-The model's own body merges features into its input and runs the text decoder. It is given the features in
-the order of the input's image tokens, and positions in the tree: depths, or, for families that place images
-on a grid (M-RoPE), the positions that the model's own rule gives along each path from the root.
+The model's own body is given the features in the order of the input's image tokens, and positions in the
+tree: depths, or, for families that place images on a grid (M-RoPE), those of the model's own rule.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from prefero.data.images import Arrays, ImageBatch
-from prefero.data.packing import Forest
+from prefero.data.images import Arrays
+from prefero.data.packing import Forest, ImageBatch
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import PathRows
 
@@ -27,32 +26,27 @@ ALIGNED = ("deepstack_features",)
 """Outputs of encoders that also have a row for every image token, besides the features themselves."""
 
 
-def forest_inputs(model: PreTrainedModel, body: Any, forest: Forest) -> dict[str, Any]:
-    """The body's arguments for a forest with images; they replace and extend those for text."""
-    images = _images(forest, body)
-    inputs = {
-        "input_ids": shown_ids(model, forest.ids[None]),
-        "mm_encoder_outputs": _features(model, images, forest.ids),
-    }
-    if hasattr(body, "get_rope_index"):
-        rows = PathRows.of(forest)
-        positions = grid_positions(model, body, images, rows.ids)
-        inputs["position_ids"] = positions[:, rows.row, forest.depth][:, None]
-    return inputs
-
-
-def row_inputs(
-    model: PreTrainedModel, body: Any, forest: Forest, ids: Int[Tensor, "leaf position"]
+def image_inputs(
+    model: PreTrainedModel, body: Any, forest: Forest, paths: PathRows | None = None
 ) -> dict[str, Any]:
-    """The body's arguments for the paths of a forest as separate rows."""
-    images = _images(forest, body)
+    """The body's arguments for a forest with images, or for its ``paths`` as separate rows; they replace and
+    extend those for text."""
+    assert forest.images is not None
+    if "mm_encoder_outputs" not in inspect.signature(body.forward).parameters:
+        raise PreferoError(
+            f"{type(body).__name__} takes no images that were encoded before in this version of "
+            f"transformers ({transformers.__version__}): update it, or name a model of another family"
+        )
+    ids = forest.ids[None] if paths is None else paths.ids
     inputs = {
         "input_ids": shown_ids(model, ids),
-        "mm_encoder_outputs": _features(model, images, ids),
-        **token_types(model, ids),
+        "mm_encoder_outputs": _features(model, forest.images, ids),
+        **({} if paths is None else token_types(model, ids)),
     }
     if hasattr(body, "get_rope_index"):
-        inputs["position_ids"] = grid_positions(model, body, images, ids)
+        rows = paths or PathRows.of(forest)
+        positions = grid_positions(model, body, forest.images, rows.ids)
+        inputs["position_ids"] = positions if paths else positions[:, rows.row, forest.depth][:, None]
     return inputs
 
 
@@ -70,10 +64,7 @@ def shown_ids(model: PreTrainedModel, ids: Int[Tensor, "*shape"]) -> Int[Tensor,
 
 
 def placeholder(config: Any) -> int:
-    """The token that stands for a part of an image.
-
-    Raises :class:`PreferoError` for a model that sees no images.
-    """
+    """The token for a part of an image. Raises :class:`PreferoError` for a model that sees no images."""
     for name in ("image_token_id", "image_token_index"):
         if isinstance(token := getattr(config, name, None), int):
             return token
@@ -100,16 +91,6 @@ def grid_positions(
     given = {name: value for name, value in {**shown, **types}.items() if name in wanted}
     positions, _ = body.get_rope_index(input_ids=shown_ids(model, ids), **given)
     return positions
-
-
-def _images(forest: Forest, body: Any) -> ImageBatch:
-    assert forest.images is not None
-    if "mm_encoder_outputs" not in inspect.signature(body.forward).parameters:
-        raise PreferoError(
-            f"{type(body).__name__} takes no images that were encoded before in this version of "
-            f"transformers ({transformers.__version__}): update it, or name a model of another family"
-        )
-    return forest.images
 
 
 def _features(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from prefero.data.images import ImageBatch
-from prefero.data.packing import Forest, pack
+from prefero.data.packing import Forest, ImageBatch, pack
 from prefero.data.trie import TokenExample, unique_tokens
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import register
@@ -20,11 +19,11 @@ from prefero.models.causal.forward import (
     Adapted,
     OtherRows,
     Packed,
-    ReadoutPass,
     Run,
     ScoringPass,
     StateRead,
     install,
+    readout,
     run_forest,
 )
 from prefero.models.causal.selfcheck import choose
@@ -35,10 +34,32 @@ from prefero.models.text import EXPERTS, TextKind
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes, model_names, signals_of
 
+AnyPacked = TypeVar("AnyPacked", bound=Packed)
 
-class Language(TextKind[Forest]):
-    """Any causal language model of transformers; a micro-batch is a forest, and costs its unique
-    tokens.
+
+class PackedKind(TextKind[AnyPacked]):
+    """Language models whose inputs are ``Packed``, scored in one call by :func:`scored_views`."""
+
+    monitors = frozenset({"entropy", "top_k_mass"})
+
+    def check(self, needs: Needs) -> None:
+        check_signals(sorted(signals_of(needs), key=repr), dict.fromkeys(model_names(needs)))
+
+    def masks(self, inputs: AnyPacked) -> dict[str, Tensor]:
+        return {view: cells.index >= 0 for view, cells in inputs.cells.items()}
+
+    def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
+        config = innermost(model.model if isinstance(model, SecondModel) else model).config.get_text_config()
+        return {"hidden": config.hidden_size, "layer": config.num_hidden_layers}
+
+    def leaves_out(self, model: nn.Module) -> bool:
+        """Experts can be left out of a step."""
+        text = self.config.get_text_config()
+        return any(getattr(text, name, None) for name in EXPERTS)
+
+
+class Language(PackedKind[Forest]):
+    """Any causal language model of transformers; a micro-batch is a forest, and costs its unique tokens.
 
     What needs no tokenizer needs no instance, so a model can be scored with the class alone::
 
@@ -48,7 +69,6 @@ class Language(TextKind[Forest]):
 
     name = "language"
     task_type = "CAUSAL_LM"
-    monitors = frozenset({"entropy", "top_k_mass"})
     loader, what = "AutoModelForCausalLM", "causal language model"
 
     def batching(self, data: Dataset[TokenExample], packing: str) -> Batching:
@@ -62,9 +82,7 @@ class Language(TextKind[Forest]):
 
     def budget(self, packing: str, device: torch.device) -> int:
         """A dense mask grows with the square of the forest; a GPU wants larger ones than a CPU."""
-        if packing == "dense":
-            return 1024
-        return 4096 if device.type == "cpu" else 16384
+        return 1024 if packing == "dense" else super().budget(packing, device)
 
     @staticmethod
     def collate(items: Sequence[TokenExample], seeds: Sequence[int] = ()) -> Forest:
@@ -83,13 +101,11 @@ class Language(TextKind[Forest]):
         Call it after adapters are added and before the model is wrapped for distribution or mixed precision.
         Each packing is checked on the model itself against separate right-padded rows; ``"auto"`` takes the
         fastest that agrees, and warns when only padded rows do. A second call changes nothing unless it names
-        another packing, or gives ``images``, with which a model that sees is checked too.
+        another packing, or gives ``images``, with which a model that sees is checked too. Dropout is set to 0
+        unless ``keep_dropout``: log-probabilities are compared across models and passes.
 
-        Dropout is set to 0 unless ``keep_dropout``: log-probabilities are compared across models and passes.
-
-        Raises:
-            PreferoError: for a named packing that gives wrong numbers for this model, for prompt tuning
-                (virtual tokens have no place in a tree), and for what is not a causal language model.
+        Raises :class:`PreferoError` for a named packing that gives wrong numbers for this model, for prompt
+        tuning (virtual tokens have no place in a tree), and for what is not a causal language model.
         """
         inner = innermost(model)
         if inner.config.is_encoder_decoder:
@@ -125,30 +141,17 @@ class Language(TextKind[Forest]):
         """Score every view of a forest in one call of the (possibly wrapped) model.
 
         Gradients follow the caller's grad mode; second models never have one. Log-probabilities are float32
-        (or float64 for such weights), 0 where nothing is scored. Token signals are
-        ``[example, response, token]``, states have axes of their own behind the places that they belong to;
-        see :mod:`prefero.models.signals`.
-
-        Raises:
-            PreferoError: for unknown signals, and those that lack their second model.
+        (or float64 for such weights), 0 where nothing is scored. Token signals are ``[example, response,
+        token]``, states have axes of their own behind the places that they belong to; see
+        :mod:`prefero.models.signals`. Raises :class:`PreferoError` for unknown signals, and those that lack
+        their second model.
         """
         adapt = partial(Language.adapt, images=inputs.images)
         return scored_views(model, inputs, inputs.ids[None], run_forest, adapt, signals, others or {})
 
-    def check(self, needs: Needs) -> None:
-        check_signals(sorted(signals_of(needs), key=repr), dict.fromkeys(model_names(needs)))
-
-    def masks(self, inputs: Forest) -> dict[str, Tensor]:
-        return {view: cells.index >= 0 for view, cells in inputs.cells.items()}
-
-    def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
-        config = innermost(model.model if isinstance(model, SecondModel) else model).config.get_text_config()
-        return {"hidden": config.hidden_size, "layer": config.num_hidden_layers}
-
     def leaves_out(self, model: nn.Module) -> bool:
-        """Parts that no text reaches (a vision tower) and experts can be left out of a step."""
-        text = self.config.get_text_config()
-        return text is not self.config or any(getattr(text, name, None) for name in EXPERTS)
+        """As experts can, so can parts that no text reaches (a vision tower)."""
+        return self.config.get_text_config() is not self.config or super().leaves_out(model)
 
 
 def scored_views(
@@ -160,11 +163,9 @@ def scored_views(
     signals: frozenset[Signal],
     others: Mapping[str, nn.Module | SecondModel],
 ) -> dict[str, TokenLogps]:
-    """Score every view of packed tokens in one call of the model.
-
-    ``ids`` are what a wrapped model is called with; ``run`` is what happens inside instead, for a model that
-    ``adapt`` has prepared. The second models that ``signals`` compare with run first, without a gradient.
-    """
+    """Score every view of packed tokens in one call of the model, with ``ids``; ``run`` is what happens
+    inside instead, for a model that ``adapt`` has prepared. The second models that ``signals`` compare with
+    run first, without a gradient."""
     adapt(model)
     seconds = {
         name: other if isinstance(other, SecondModel) else SecondModel(other)
@@ -180,7 +181,7 @@ def scored_views(
         second = seconds[name]
         adapt(second.model)
         with torch.no_grad(), second.context():
-            rows = second.model(input_ids=ids, scoring=ReadoutPass(run, inputs))
+            rows = second.model(input_ids=ids, scoring=partial(readout, run, inputs))
         compared[name] = OtherRows(second.model, innermost(second.model), second.context, ids, rows)
 
     scoring = ScoringPass(run, inputs, tokens, reads, compared)

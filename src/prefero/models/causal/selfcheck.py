@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefero.data.images import ImageBatch, image_ids
-from prefero.data.packing import Forest, pack
+from prefero.data.images import image_ids
+from prefero.data.packing import Forest, ImageBatch, pack
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import PathRows
@@ -51,12 +51,8 @@ def choose(
     model: PreTrainedModel, packing: PackingChoice, images: ImageBatch | None = None
 ) -> tuple[Adapted, str]:
     """The first way of scoring that agrees with the model's own forward, and why no faster one does. With
-    ``images``, prompts show them.
-
-    Raises:
-        PreferoError: when the named packing, or with ``"auto"`` every packing, disagrees, and when the
-            model's own forward does not take the images.
-    """
+    ``images``, prompts show them. Raises :class:`PreferoError` when the named packing, or with ``"auto"``
+    every packing, disagrees, and when the model's own forward does not take the images."""
     reasons = []
     with _as_scored(model):
         try:
@@ -168,8 +164,7 @@ class _Check:
         return torch.where(at >= 0, scored, torch.zeros_like(scored))
 
     def _noise(self) -> float:
-        """The tolerance, from how far the model is from itself when rows stand alone, which changes rounding
-        and nothing else."""
+        """The tolerance, from how far the model is from itself when rows stand alone."""
         if self.tolerance is None:
             alone = sum(self._own([row]) for row in range(len(self.rows.ids)))
             noise = float((alone - self.expected).abs().max())
@@ -179,8 +174,7 @@ class _Check:
 
 
 def _sample(model: PreTrainedModel, images: ImageBatch | None) -> Forest:
-    """Two prompts with two responses each; of images the first two stand in the second prompt, and one of
-    them in the first."""
+    """Two prompts with two responses each; one image stands in the first prompt, two in the second."""
     generator = np.random.default_rng(0)
     config = model.config
     vocabulary = config.get_text_config().vocab_size
@@ -188,11 +182,8 @@ def _sample(model: PreTrainedModel, images: ImageBatch | None) -> Forest:
         value for name, value in config.to_dict().items() if name.endswith(("_token_id", "_token_index"))
     }
     words = np.asarray([word for word in range(vocabulary // 8, vocabulary) if word not in special])
-    seen = (
-        []
-        if images is None
-        else [image_ids(int(key), int(n)) for key, n in zip(images.keys, images.counts, strict=True)][:2]
-    )
+    keys, counts = ([], []) if images is None else (images.keys.tolist(), images.counts.tolist())
+    seen = list(map(image_ids, keys, counts))
     examples = []
     for number, (prompt, lengths) in enumerate([(7, (7, 4)), (5, (3, 8))]):
         context = generator.choice(words, prompt)
@@ -200,7 +191,7 @@ def _sample(model: PreTrainedModel, images: ImageBatch | None) -> Forest:
             context = np.concatenate([context, image, generator.choice(words, 3)])
         cells = tuple(Cell(context, generator.choice(words, length)) for length in lengths)
         examples.append(TokenExample(cells, {}, number))
-    arrays = {} if images is None else dict(zip(images.keys.tolist(), images.arrays, strict=True))
+    arrays = {} if images is None else dict(zip(keys, images.arrays, strict=True))
     return pack(examples, images=arrays).to(model.device)
 
 

@@ -1,7 +1,4 @@
-"""Prompts as the conditions of a denoiser: computed once, without a gradient.
-
-Every family of denoisers has an entry in :data:`FAMILIES`.
-"""
+"""Prompts as the conditions of a denoiser: computed once, without a gradient, by its family."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from prefero.errors import PreferoError, nearest
 from prefero.models.diffusion.scoring import Denoiser
 
 Told = dict[str, Any]
-"""Arguments of a denoiser, by their names: tensors with one row for each prompt, or mappings of such."""
+"""Arguments of a denoiser, by name: tensors with one row for each prompt, or mappings of such."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What conditions are made of: ``pipeline`` without its denoiser, the denoiser's ``config``, the size of
-    the images in pixels, and what guidance a distilled model is told."""
+    """The source of conditions: ``pipeline`` without its denoiser, the denoiser's ``config``, the size of
+    images in pixels, and the guidance of a distilled model."""
 
     pipeline: Any
     config: Mapping[str, Any]
@@ -31,14 +28,10 @@ class Scene:
 
 
 Encode = Callable[[Scene, list[str]], Told]
-"""Of prompts to what the denoiser is told, a row for each."""
+"""Turns prompts into the denoiser's arguments, a row for each."""
 
 Call = Callable[[Scene, nn.Module], Denoiser]
-"""A model of the family as one that is called as all are."""
-
-
-def as_it_is(scene: Scene, model: nn.Module) -> Denoiser:
-    return model
+"""Wraps a model of the family so that it is called as all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ class Family:
     """``latents`` lays latents out as the denoiser wants them."""
 
     encode: Encode
-    call: Call = as_it_is
+    call: Call = lambda scene, model: model
     latents: Callable[[Tensor], Tensor] = lambda latents: latents
 
 
@@ -66,8 +59,7 @@ def unet(scene: Scene, prompts: list[str]) -> Told:
 
 
 def captions(scene: Scene, prompts: list[str]) -> Told:
-    """Stable Diffusion's conditions, and Stable Diffusion XL's: images are told to be whole and of their own
-    size."""
+    """Conditions of Stable Diffusion and Stable Diffusion XL, for whole images of their own size."""
     pipeline = needed(scene)
     found = pipeline.encode_prompt(
         prompts, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
@@ -81,7 +73,7 @@ def captions(scene: Scene, prompts: list[str]) -> Told:
 
 
 def joint(scene: Scene, prompts: list[str]) -> Told:
-    """Stable Diffusion 3's."""
+    """Conditions of Stable Diffusion 3."""
     pipeline = needed(scene)
     embeddings, _, pooled, _ = pipeline.encode_prompt(
         prompts, None, None, device=pipeline.device, do_classifier_free_guidance=False
@@ -106,7 +98,7 @@ def classes_alone(scene: Scene, prompts: list[str]) -> Told:
 
 
 def transformer(scene: Scene, prompts: list[str]) -> Told:
-    """What older files call so: DiT and PixArt."""
+    """Conditions of DiT or PixArt, which older files call ``Transformer2DModel``."""
     tell = pixart if scene.config.get("norm_type") == "ada_norm_single" else classes_alone
     return tell(scene, prompts)
 
@@ -118,7 +110,7 @@ def flux(scene: Scene, prompts: list[str]) -> Told:
 
 
 def calling_flux(scene: Scene, model: nn.Module) -> Denoiser:
-    """With places of patches and words, times in [0, 1], and guidance where it is distilled."""
+    """A Flux model with places of patches and words, times in [0, 1], and guidance where it is distilled."""
 
     def called(given: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **others: Any) -> Any:
         side = round(given.shape[1] ** 0.5)
@@ -141,7 +133,7 @@ def calling_flux(scene: Scene, model: nn.Module) -> Denoiser:
 
 
 def packed(latents: Tensor) -> Tensor:
-    """Patches of 2 × 2 as tokens."""
+    """Latents with patches of 2 × 2 as tokens."""
     *rows, channels, height, width = latents.shape
     cut = latents.view(-1, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return cut.reshape(*rows, height * width // 4, channels * 4)
@@ -174,11 +166,8 @@ def has_classes(config: Mapping[str, Any]) -> bool:
 
 
 def classes(scene: Scene, prompts: Sequence[str]) -> Tensor:
-    """Numbers of classes, by number or by the names that a pipeline has.
-
-    Raises:
-        PreferoError: a prompt that is neither.
-    """
+    """Numbers of classes, from numbers or the names that a pipeline has. Raises :class:`PreferoError` for
+    other prompts."""
     names: Mapping[str, int] = getattr(scene.pipeline, "labels", None) or {}
     count = int(scene.config.get("num_class_embeds") or scene.config.get("num_embeds_ada_norm") or 0)
     found = []

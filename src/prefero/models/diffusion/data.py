@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from prefero.data.arrange import arrange, one_cycle
+from prefero.data.arrange import arrange, asker_of, one_cycle, prompt_of
 from prefero.data.examples import Example, Examples
 from prefero.data.pictures import Picture
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
@@ -35,8 +35,8 @@ MODES: Mapping[int, str] = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How images become what the denoiser sees: in the ``scene``, with so many ``channels`` of its own;
-    ``posterior`` says which of an image's latents, its most likely one or one drawn with ``seed``."""
+    """The way from images to a denoiser's inputs: the ``scene``, the denoiser's ``channels``, and which
+    latent of an image, its most likely one or one drawn with ``seed``."""
 
     scene: Scene
     channels: int
@@ -66,7 +66,7 @@ def key_of(picture: Picture) -> Any:
 
 @torch.no_grad()
 def encoded_prompts(prompts: list[str], scene: Scene) -> dict[str, Mapping[str, Any]]:
-    """What the denoiser is told for every prompt, on the CPU."""
+    """The denoiser's conditions for every prompt, on the CPU."""
     encode = family_of(scene.config).encode
     found: dict[str, Mapping[str, Any]] = {}
     for some in _batches(prompts, PROMPTS_AT_ONCE, "prompts"):
@@ -76,7 +76,7 @@ def encoded_prompts(prompts: list[str], scene: Scene) -> dict[str, Mapping[str, 
 
 
 def encoded_images(pictures: Sequence[Picture], encoding: Encoding, sizes: Counter[str]) -> dict[Any, Tensor]:
-    """What the denoiser sees of every picture, by its key."""
+    """The denoiser's input for every picture, by its key."""
     distinct = {key_of(picture): picture for picture in pictures}
     generator = torch.Generator().manual_seed(encoding.seed) if encoding.posterior == "sample" else None
     vae, lay_out = encoding.autoencoder, family_of(encoding.scene.config).latents
@@ -105,7 +105,7 @@ def _in_float32(autoencoder: Any) -> Iterator[None]:
 
 
 def _pixels(picture: Picture, encoding: Encoding, sizes: Counter[str]) -> Tensor:
-    """From −1 to 1, the middle of the image, its shorter side as long as the model wants it."""
+    """The middle of the image from −1 to 1, its shorter side as long as the model wants it."""
     side = encoding.scene.resolution
     image = picture.open(encoding.mode)
     if image.size != (side, side):
@@ -128,13 +128,12 @@ def _batches(values: list[Any], size: int, what: str) -> Iterator[list[Any]]:
 
 
 OWN_VIEWS = ("mismatched", "unprompted")
-"""Views that no row has to carry: another example's images under a prompt (which one is a cycle through the
-data), and the images under the empty caption."""
+"""Views that no row has to carry: other examples' images, in one cycle, and the empty caption."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureItem:
-    """An example: the images of its responses as the denoiser sees them, and what it is told of them.
+    """An example: the images of its responses as the denoiser's inputs, with their conditions.
 
     ``conditions`` are those of its prompt (``""``) and of every view's, without a batch axis; ``views`` has
     the images of a view and which of them it reads. ``draws`` is how many time steps each image gets.
@@ -200,16 +199,14 @@ def prepare(
 ) -> PictureDataset:
     """The examples as an objective reads them, every image and every prompt encoded once.
 
-    Raises:
-        PreferoError: responses that are no images, prompts that are no text, roles or columns that the data
-            do not have, a view under a prompt that a row does not have.
+    Raises :class:`PreferoError` for responses that are no images, prompts that are no text, and roles,
+    columns or views that the data do not have.
     """
     arranged = arrange(examples, needs.roles, needs.columns, for_method=method)
-    asker = f"method {method!r}" if method else "the objective"
     wanted = [name for name in sorted(needs.columns) if not SCHEMA[name].drawn]
     views = {view: need.roles for view, need in needs.views.items()}
     lenders = one_cycle(len(arranged), encoding.seed) if "mismatched" in views else ()
-    prompts = [_prompts(example, views, asker) for example in arranged]
+    prompts = [_prompts(example, views, method) for example in arranged]
     texts = dict.fromkeys(text for by in prompts for text in by.values())
     told = encoded_prompts(list(texts), encoding.scene)
     pictures = [_pictures(example) for example in arranged]
@@ -218,7 +215,7 @@ def prepare(
     values = [torch.stack([seen[key_of(picture)] for picture in own]) for own in pictures]
 
     def images(view: str, place: int) -> Tensor:
-        """Of an example, or of the one whose images are lent to it."""
+        """The images of an example in a view: its own, or those that another lends to it."""
         if view != "mismatched":
             return values[place]
         lent = values[lenders[place]]
@@ -230,7 +227,10 @@ def prepare(
             {view: told[text] for view, text in by.items()},
             columns_of(example, wanted),
             {
-                view: (images(view, place), _places(needs.roles, read, example))
+                view: (
+                    images(view, place),
+                    tuple(map(needs.roles.index, read)) or tuple(range(len(example.responses))),
+                )
                 for view, read in views.items()
             },
             encoding.draws,
@@ -240,7 +240,7 @@ def prepare(
     return PictureDataset(items, needs.roles, _summary(arranged, items, encoding, len(told), sizes))
 
 
-def _prompts(example: Example, views: Mapping[str, Any], asker: str) -> dict[str, str]:
+def _prompts(example: Example, views: Mapping[str, Any], method: str) -> dict[str, str]:
     """The prompts of an example: its own, and those of the views."""
     found = {"": example.prompt}
     for view in views:
@@ -250,16 +250,10 @@ def _prompts(example: Example, views: Mapping[str, Any], asker: str) -> dict[str
         if view not in OTHER_PROMPTS:
             known = (*OWN_VIEWS, *OTHER_PROMPTS)
             raise PreferoError(
-                f"{asker} reads the view {view!r}{nearest(view, known)}, which is made of text: a diffusion "
-                f"model has {', '.join(known)}"
+                f"{asker_of(method)} reads the view {view!r}{nearest(view, known)}, which is made of text: a "
+                f"diffusion model has {', '.join(known)}"
             )
-        if view not in example.prompts:
-            part = OTHER_PROMPTS[view]
-            raise PreferoError(
-                f"{example.origin or 'an example'}: {asker} reads the images under another prompt too, in "
-                f"the field {part.field!r} ({part.meaning}); a row that has it: {part.sample}"
-            )
-        found[view] = example.prompts[view]
+        found[view] = prompt_of(example, view, method)
     texts = {}
     for view, prompt in found.items():
         if not isinstance(prompt, str):
@@ -280,10 +274,6 @@ def _pictures(example: Example) -> list[Picture]:
                 "datasets image"
             )
     return [response.content for response in example.responses if isinstance(response.content, Picture)]
-
-
-def _places(roles: tuple[str, ...], read: tuple[str, ...], example: Example) -> tuple[int, ...]:
-    return tuple(roles.index(role) for role in read) if read else tuple(range(len(example.responses)))
 
 
 def _summary(

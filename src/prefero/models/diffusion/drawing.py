@@ -32,11 +32,8 @@ def drawn(
     clip: bool = False,
 ) -> Float[Tensor, "row *element"]:
     """From noise to data in a few steps without randomness: DDIM for diffusions (Song et al., 2020, arXiv
-    2010.02502), Euler's for flows.
-
-    ``scheduler`` is the one that the model was trained with; it stays as it is. ``clip`` holds what the data
-    are thought to be within [−1, 1], for models of pixels.
-    """
+    2010.02502), Euler's for flows. ``scheduler`` is the one that the model was trained with; it stays as it
+    is. ``clip`` holds the data within [−1, 1], for models of pixels."""
     kind = type(scheduler)
     if hasattr(scheduler, "scale_noise"):
         walk = kind.from_config(scheduler.config)
@@ -72,8 +69,8 @@ def sampled(
     seed: int,
     steps: int,
 ) -> list[dict[str, str]]:
-    """An image to each prompt, the same noise for the same seed: by its pipeline as it comes, guidance and
-    all, for models that read captions; by DDIM or Euler steps for others."""
+    """An image to each prompt, the same noise for the same seed: by the pipeline with guidance for models
+    that read captions, by DDIM or Euler steps for others."""
     with evaluating(model):
         if hasattr(scene.pipeline, "encode_prompt"):
             images = _by_pipeline(model, scene, prompts, seed, steps)

@@ -1,5 +1,4 @@
-"""Diffusion and flow models as a kind: their options in a recipe, and pairs of images scored by the errors of
-a denoiser."""
+"""Diffusion and flow models as a kind: options, and pairs of images scored by the errors of a denoiser."""
 
 from __future__ import annotations
 
@@ -47,11 +46,11 @@ class DiffusionOptions(BaseModel):
     """``model.options`` of a recipe.
 
     ``scale``, ``reduce``, ``weight`` and ``error`` say what stands for a log-probability: minus ``scale``
-    ω(λ) times the error, a mean or a sum over elements. The methods made for denoisers have β for the plain
-    mean (their default); others want a ``scale`` of some thousands. ``draws`` time steps are drawn for each
-    image, with ``noise_per`` example or image. ``pipeline`` is where the autoencoder and the text encoders
-    are, if not with the model; ``latents`` are the autoencoder's mean or a seeded sample. ``guidance`` is
-    what a distilled model is told, ``sample_steps`` how many steps the report's images take.
+    ω(λ) times the error, a mean or a sum over elements. Methods made for denoisers have β for the plain mean
+    (their default); others want a ``scale`` of some thousands. ``draws`` time steps are drawn for each image,
+    with ``noise_per`` example or image. ``pipeline`` is where the autoencoder and the text encoders are, if
+    not with the model; ``latents`` are the autoencoder's mean or a seeded sample. ``guidance`` is what a
+    distilled model is told, ``sample_steps`` how many steps the report's images take.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -84,7 +83,7 @@ class DiffusionOptions(BaseModel):
 
 
 NUMBERS_AT_ONCE = 1 << 18
-"""How many numbers a row holds by default: 16 images of Stable Diffusion's at 512 pixels."""
+"""The numbers of a row by default: 16 images of Stable Diffusion's at 512 pixels."""
 
 
 class Diffusion(Kind[PictureItem, NoisyRow]):
@@ -124,7 +123,7 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
 
     @property
     def resolution(self) -> int:
-        """How many pixels the sides of images have."""
+        """The number of pixels along the sides of images."""
         own, shrinks = self.parts.config.get("sample_size"), self._shrinks
         side = self.options.resolution or (own * shrinks if isinstance(own, int) else None)
         if side is None or side % shrinks:
@@ -298,15 +297,8 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
     ) -> list[dict[str, str]]:
         self._move(next(model.parameters()).device)
         try:
-            return sampled(
-                self._called(model),
-                model,
-                self.scene,
-                self.processor,
-                prompts,
-                seed,
-                self.options.sample_steps,
-            )
+            called, steps = self._called(model), self.options.sample_steps
+            return sampled(called, model, self.scene, self.processor, prompts, seed, steps)
         finally:
             self._move("cpu")
 
@@ -317,11 +309,8 @@ def recompute(
     every_n_layers: int = 1,
     offload: bool = False,
 ) -> None:
-    """diffusers' own activation checkpointing, by the name under which a trainer looks for it.
-
-    Raises:
-        PreferoError: for options that it does not have.
-    """
+    """Turn on diffusers' own activation checkpointing, by the name under which a trainer looks for it. Raises
+    :class:`PreferoError` for options."""
     if activation_checkpointing_kwargs or every_n_layers != 1 or offload:
         raise PreferoError("activation checkpointing of diffusion models has no options")
     model.enable_gradient_checkpointing()

@@ -12,15 +12,13 @@ from torch import Tensor
 from prefero.errors import PreferoError
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
-"""What a model predicts: the noise, √ᾱ ε − √(1 − ᾱ) x, the data x, or the velocity ε − x of a flow."""
+"""The prediction of a model: the noise, √ᾱ ε − √(1 − ᾱ) x, the data x, or the velocity ε − x of a flow."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseProcess:
-    """A schedule of noise levels: the state at a place of it is ``signal`` x + ``noise`` ε.
-
-    ``times`` is what the model is told there.
-    """
+    """A schedule of noise levels: the state at a place of it is ``signal`` x + ``noise`` ε, and ``times`` is
+    the model's argument there."""
 
     prediction: Prediction
     signal: Float[Tensor, " step"]
@@ -30,12 +28,10 @@ class NoiseProcess:
     @classmethod
     def of(cls, scheduler: Any) -> NoiseProcess:
         """The process that a diffusers scheduler was trained with, whatever its inference steps are set to.
-
-        Raises:
-            PreferoError: for a scheduler that is neither a diffusion's with ``alphas_cumprod`` nor a flow's.
-        """
+        Raises :class:`PreferoError` for one that is neither a diffusion's with ``alphas_cumprod`` nor a
+        flow's."""
         if hasattr(scheduler, "scale_noise") and hasattr(scheduler, "sigmas"):
-            # sampling replaces a scheduler's sigmas, so they are made anew
+            # sampling replaces a scheduler's sigmas, so they are made again
             fresh = type(scheduler).from_config(scheduler.config)
             return cls("flow", 1 - fresh.sigmas, fresh.sigmas, fresh.timesteps)
         name = type(scheduler).__name__
@@ -66,7 +62,7 @@ class NoiseProcess:
         return 2 * (self.signal.log() - self.noise.log()).to(index.device)[index]
 
     def levels(self, index: Int[Tensor, " row"], like: Tensor) -> tuple[Tensor, Tensor]:
-        """What data and noise are multiplied with at the places of rows, for the rows' elements."""
+        """The factors of data and noise at the places of rows, for the rows' elements."""
         return over(self.signal.to(like)[index], like), over(self.noise.to(like)[index], like)
 
     def noised(
@@ -75,7 +71,7 @@ class NoiseProcess:
         noise: Float[Tensor, "row *element"],
         index: Int[Tensor, " row"],
     ) -> tuple[Float[Tensor, "row *element"], Float[Tensor, "row *element"]]:
-        """The noisy states, and what is to be predicted of them."""
+        """The noisy states, and the targets of predictions."""
         if self.prediction == "flow":
             return rectified_flow(data, noise, self.noise.to(data)[index])
         signal, level = self.levels(index, data)
@@ -88,10 +84,8 @@ class NoiseProcess:
         states: Float[Tensor, "row *element"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "row *element"]:
-        """The noise that a prediction says is in a state.
-
-        At a place without any noise, as at the end of some flows, data cannot tell it.
-        """
+        """The noise in a state by a prediction; a prediction of data does not tell where there is no
+        noise."""
         signal, level = self.levels(index, states)
         match self.prediction:
             case "epsilon":
@@ -105,7 +99,7 @@ class NoiseProcess:
 
 
 def over(values: Float[Tensor, " row"], like: Tensor) -> Tensor:
-    """Numbers of rows, to be multiplied with the rows' elements."""
+    """Numbers of rows, shaped to be multiplied with the rows' elements."""
     return values.to(like).view(-1, *[1] * (like.dim() - 1))
 
 
@@ -115,10 +109,8 @@ def latents(
     pixels: Float[Tensor, "example response *element"],
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "example response *latent"]:
-    """Pixels in [−1, 1] through a diffusers autoencoder, shifted and scaled as its denoiser expects.
-
-    Each image's most likely latent, or one drawn, with a generator.
-    """
+    """Pixels in [−1, 1] through a diffusers autoencoder, shifted and scaled as its denoiser expects: each
+    image's most likely latent, or with a generator one that is drawn."""
     posterior = autoencoder.encode(pixels.flatten(0, 1)).latent_dist
     found = posterior.mode() if generator is None else posterior.sample(generator)
     shift = getattr(autoencoder.config, "shift_factor", None) or 0.0
@@ -135,7 +127,7 @@ def pixels(autoencoder: Any, found: Float[Tensor, "image *latent"]) -> Float[Ten
 
 
 def shrinks(autoencoder: Any) -> int:
-    """How many pixels one latent stands for, along a side."""
+    """The number of pixels that one latent stands for, along a side."""
     return 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
 
@@ -149,10 +141,8 @@ def squared_error(
 def pseudo_huber(
     prediction: Float[Tensor, "example *element"], target: Float[Tensor, "example *element"], c: float = 1e-3
 ) -> Float[Tensor, " example"]:
-    """The mean of √(d² + c²) − c over all elements: the absolute error as c → 0.
-
-    What consistency models are trained by (Song and Dhariwal, 2023, arXiv 2310.14189).
-    """
+    """The mean of √(d² + c²) − c over all elements: the absolute error as c → 0. Consistency models are
+    trained by it (Song and Dhariwal, 2023, arXiv 2310.14189)."""
     difference = prediction - target
     # (√(d² + c²) − c) loses its digits where d is far below c
     huber = difference.square() / ((difference.square() + c * c).sqrt() + c)
@@ -164,10 +154,8 @@ def rectified_flow(
     noise: Float[Tensor, "example *element"],
     sigma: Float[Tensor, " example"],
 ) -> tuple[Float[Tensor, "example *element"], Float[Tensor, "example *element"]]:
-    """The state (1 − σ) x + σ ε, where σ = 1 is noise alone, and the velocity ε − x that is to be predicted.
-
-    The velocity contains the data, so the two sides of a pair have different targets even for one noise.
-    """
+    """The state (1 − σ) x + σ ε, where σ = 1 is noise alone, and its velocity ε − x, the target. It contains
+    the data, so the two sides of a pair have different targets even for one noise."""
     level = sigma.view(-1, *[1] * (data.dim() - 1))
     return (1 - level) * data + level * noise, noise - data
 
@@ -180,10 +168,8 @@ def denoising_step(
     noise: Float[Tensor, "example *element"],
 ) -> Float[Tensor, "example *element"]:
     """One reverse step of a denoising diffusion (Ho et al., 2020, arXiv 2006.11239, algorithm 2), with the
-    posterior's variance β (1 − ᾱ_{t−1}) / (1 − ᾱ_t).
-
-    ``beta`` and ``alpha_bar`` belong to the state's time step, ``noise`` is added.
-    """
+    posterior's variance β (1 − ᾱ_{t−1}) / (1 − ᾱ_t). ``beta`` and ``alpha_bar`` are those of the state's time
+    step, ``noise`` is added."""
     beta, alpha_bar = (values.view(-1, *[1] * (state.dim() - 1)) for values in (beta, alpha_bar))
     previous = alpha_bar / (1 - beta)
     mean = (state - beta / (1 - alpha_bar).sqrt() * predicted) / (1 - beta).sqrt()

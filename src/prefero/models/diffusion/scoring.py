@@ -1,44 +1,42 @@
-"""Errors of denoisers, whose negatives stand for log-probabilities, and the noisy states that they are of.
-
-A sampled time step, or a masked patch, of an image or a sound is one token of a response.
-"""
+"""Errors of denoisers on noisy states, whose negatives stand for log-probabilities. A sampled time step, or a
+masked patch, of an image or a sound is one token of a response."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from prefero.data.packing import OnDevice
 from prefero.errors import PreferoError
 from prefero.models.diffusion.process import NoiseProcess, squared_error
 from prefero.objectives.batch import TokenLogps
 from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
 
 Denoiser = Callable[..., Any]
-"""Called with noisy states, ``timestep`` and conditions, it gives back a prediction, as diffusers' models
-do."""
+"""Gives a prediction for noisy states, ``timestep`` and conditions, as diffusers' models do."""
 
 Error = Callable[[Tensor, Tensor], Tensor]
-"""Of predictions and targets ``[row *element]``: the mean error over the elements, ``[row]``."""
+"""Maps predictions and targets ``[row *element]`` to the mean error over the elements, ``[row]``."""
 
 Weight = Callable[[Tensor], Tensor]
-"""ω: of log signal-to-noise ratios λ, with the λ of the state's time step, to weights."""
+"""ω: maps log signal-to-noise ratios λ of time steps to weights."""
 
 Times = Literal["uniform", "logit_normal"]
-"""How time steps are drawn: all alike, or σ(N(0, 1)) along the schedule, the middle more often."""
+"""The distribution of time steps: uniform, or σ(N(0, 1)) along the schedule, the middle more often."""
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class Images(OnDevice):
     """Candidates of a condition, padded where examples have fewer than others.
 
-    ``conditions`` are the model's other arguments, by their names, the same for all responses of an example:
-    tensors with an example axis in front, or mappings of such. ``mask`` says which responses there are, and
+    ``conditions`` are the model's other arguments, by name, the same for all responses of an example: tensors
+    with an example axis in front, or mappings of such. ``mask`` says which responses there are, and
     ``elements`` which elements of them count (frames that are no padding); all, if None.
     """
 
@@ -53,35 +51,20 @@ class Images:
             return self.mask
         return torch.ones(self.values.shape[:2], dtype=torch.bool, device=self.values.device)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Images:
-        def move(values: Tensor) -> Tensor:
-            return values.to(device, non_blocking=non_blocking)
-
-        mask, elements = (None if one is None else move(one) for one in (self.mask, self.elements))
-        return Images(move(self.values), mapped(self.conditions, move), mask, elements)
-
 
 @dataclass(frozen=True, slots=True)
-class NoisyStates:
-    """What a denoiser is given and what it should say: drawn once, scored by every model.
-
-    ``index`` is the place of the time step in the process's schedule.
-    """
+class NoisyStates(OnDevice):
+    """Inputs and targets of a denoiser: drawn once, scored by every model. ``index`` is the place of the time
+    step in the process's schedule."""
 
     images: Images
     index: Int[Tensor, "example response token"]
     states: Float[Tensor, "example response token *element"]
     targets: Float[Tensor, "example response token *element"]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> NoisyStates:
-        parts = (
-            part.to(device, non_blocking=non_blocking) for part in (self.index, self.states, self.targets)
-        )
-        return NoisyStates(self.images.to(device, non_blocking), *parts)
-
 
 def uniform(log_snr: Tensor) -> Tensor:
-    """ω = 1, which is what models are trained with in practice."""
+    """ω = 1, the weight of training in practice."""
     return torch.ones_like(log_snr)
 
 
@@ -113,11 +96,9 @@ class DiffusionAdapter:
         times: Times | None = None,
         noise_per: Literal["example", "response"] = "example",
     ) -> NoisyStates:
-        """Forward noise: ``tokens`` time steps an example, the same for all its responses.
-
-        The noise is one for all responses of an example too (Diffusion-DPO), or every response's own
-        (``"response"``; RankDPO). Time steps are drawn uniformly for diffusions, logit-normally for flows.
-        """
+        """Forward noise: ``tokens`` time steps an example, the same for all its responses, drawn uniformly
+        for diffusions, logit-normally for flows. The noise is one for all responses of an example too
+        (Diffusion-DPO), or every response's own (``"response"``; RankDPO)."""
         values, device = images.values, images.values.device
         examples, responses = values.shape[:2]
         index = self.places(examples, tokens, generator, times)[:, None].expand(-1, responses, -1).to(device)
@@ -129,7 +110,7 @@ class DiffusionAdapter:
     def places(
         self, examples: int, tokens: int, generator: torch.Generator, times: Times | None = None
     ) -> Int[Tensor, "example token"]:
-        """Places of the schedule, drawn."""
+        """Places of the schedule, drawn at random."""
         chosen = times or ("logit_normal" if self.process.prediction == "flow" else "uniform")
         draw = torch.randn if chosen == "logit_normal" else torch.rand
         share = draw(examples, tokens, generator=generator, device=generator.device)
@@ -153,13 +134,11 @@ class DiffusionAdapter:
         states: NoisyStates,
         others: Mapping[str, Denoiser] = MappingProxyType({}),
     ) -> TokenLogps:
-        """What a denoiser gives the images, in one call of it; gradients follow the caller's grad mode.
+        """Score the images in one call of a denoiser; gradients follow the caller's grad mode.
 
         Its signals are the noise level, and the distance of its predictions from those of every one of the
-        ``others``, which have no gradient.
-
-        Raises:
-            PreferoError: what it predicts has not the shape of the images.
+        ``others``, which have no gradient. Raises :class:`PreferoError` for predictions of another shape than
+        the images.
         """
         rows = states.images.present[:, :, None].expand(states.index.shape)
         given, targets, index = states.states[rows], states.targets[rows], states.index[rows]
@@ -190,7 +169,7 @@ class DiffusionAdapter:
         rows: Bool[Tensor, "example response token"],
         error: Error | None = None,
     ) -> Float[Tensor, " row"]:
-        """The error of every row, over the elements that count; ``error`` in the place of the adapter's."""
+        """The error of every row over the elements that count, by ``error`` or the adapter's own."""
         measure, size = error or self.error, targets[0].numel()
         if images.elements is None:
             return measure(predicted, targets) * (size if self.reduce == "sum" else 1)
@@ -205,11 +184,8 @@ def denoise(
     times: Tensor,
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, "row *element"]:
-    """What a denoiser says of rows, in one call, in their own precision.
-
-    Raises:
-        PreferoError: it has not the shape of what the model was given.
-    """
+    """The predictions of a denoiser for rows, in one call, in their own precision. Raises
+    :class:`PreferoError` for another shape than the model was given."""
     output: Any = model(given, timestep=times, **conditions)
     predicted: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
     if predicted.dim() == given.dim() and predicted.shape[1] == 2 * given.shape[1]:
@@ -229,25 +205,20 @@ def rows_of(conditions: Any, examples: Int[Tensor, " row"]) -> Any:
 
 
 def mapped(conditions: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Conditions with every tensor in them changed; what is no tensor stays."""
+    """Conditions with every tensor in them changed; everything else stays."""
     if isinstance(conditions, Mapping):
         return {name: mapped(values, change) for name, values in conditions.items()}
     return change(conditions) if isinstance(conditions, Tensor) else conditions
 
 
 @dataclass(frozen=True, slots=True)
-class NoisyRow:
+class NoisyRow(OnDevice):
     """Noisy states of some examples, by view; its length is how many there are."""
 
     views: Mapping[str, NoisyStates]
 
     def __len__(self) -> int:
         return sum(int(states.images.present.sum()) * states.index.shape[2] for states in self.views.values())
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return replace(
-            self, views={view: states.to(device, non_blocking) for view, states in self.views.items()}
-        )
 
     @property
     def whole(self) -> NoisyStates:
@@ -256,7 +227,7 @@ class NoisyRow:
         return joined([first, *more]) if more else first
 
     def parted(self, scored: TokenLogps) -> dict[str, TokenLogps]:
-        """What was measured of the whole, by view."""
+        """The numbers of the whole, by view."""
         start, found = 0, {}
         for view, states in self.views.items():
             examples, responses, _ = states.index.shape

@@ -1,5 +1,4 @@
-"""A denoiser to be loaded, or one in memory, with its scheduler and pipeline; and its adapters as diffusers'
-pipelines read them."""
+"""A denoiser, to be loaded or in memory, with its scheduler, its pipeline, and its adapters on disk."""
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ from prefero.models.loading import PEFT_PREFIX, ModelSource, first_line, unwrapp
 
 
 def write_lora(model: PeftModel, pipeline: Any, folder: Path) -> None:
-    """``pytorch_lora_weights.safetensors``, with the adapters' scale: ``pipeline.load_lora_weights(folder)``
-    draws as the policy does. Adapters that are no low-rank ones, and whole modules beside them, are left to
-    PEFT's own files."""
+    """Write ``pytorch_lora_weights.safetensors``, with the adapters' scale, for
+    ``pipeline.load_lora_weights``. Adapters that are no low-rank ones, and whole modules beside them, are
+    left to PEFT's own files."""
     config = model.active_peft_config
     if config.peft_type != "LORA" or config.modules_to_save:
         return
@@ -35,7 +34,7 @@ def write_lora(model: PeftModel, pipeline: Any, folder: Path) -> None:
 
 
 PARTS = ("transformer", "unet")
-"""Where a pipeline has its denoiser."""
+"""The names of a pipeline's denoiser."""
 
 
 def library() -> Any:
@@ -47,11 +46,8 @@ def library() -> Any:
 
 
 class DenoiserSource:
-    """A denoiser that is not loaded yet, and everything beside it.
-
-    ``config`` is its configuration, ``scheduler`` the one that it was trained with. ``pipeline`` has the
-    rest, the denoiser left out; None for models that see pixels and need no text encoder.
-    """
+    """A denoiser that is not loaded yet, and everything beside it: its ``config``, the ``scheduler`` that it
+    was trained with, and a ``pipeline`` of the rest; None for models of pixels without a text encoder."""
 
     def __init__(
         self,
@@ -76,7 +72,7 @@ class DenoiserSource:
         return self.source.name
 
     def load(self) -> nn.Module:
-        """Raises :class:`PreferoError` for weights that are not there or do not fit."""
+        """Raise :class:`PreferoError` for weights that are missing or do not fit."""
         return loaded(self.source, self.variant)
 
     @cached_property
@@ -106,11 +102,8 @@ class DenoiserSource:
         return pipeline
 
     def _own_scheduler(self) -> Any:
-        for name, subfolder in (
-            (self.name, "scheduler"),
-            (self.name, None),
-            (self._pipeline_name, "scheduler"),
-        ):
+        places = ((self.name, "scheduler"), (self.name, None), (self._pipeline_name, "scheduler"))
+        for name, subfolder in places:
             if name is not None:
                 revision = self.source.revision if name == self.name else None
                 config = _config("DDPMScheduler", name, revision, subfolder)
@@ -124,16 +117,11 @@ class DenoiserSource:
 
 
 class LoadedDenoiser:
-    """The same of a denoiser that is in memory."""
+    """The same for a denoiser in memory; ``beside`` is its pipeline or its scheduler."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        beside: Any = None,
-        *,
-        scheduler: str | Mapping[str, Any] | None = None,
+        self, model: nn.Module, beside: Any = None, *, scheduler: str | Mapping[str, Any] | None = None
     ) -> None:
-        """``beside`` is its pipeline or its scheduler."""
         self.model = model
         self.config: Mapping[str, Any] = {"_class_name": type(bare(model)).__name__, **bare(model).config}
         self.name = str(self.config.get("_name_or_path") or "")
@@ -162,7 +150,7 @@ def bare(model: nn.Module) -> Any:
 
 
 def loaded(source: ModelSource, variant: str | None = None) -> nn.Module:
-    """The denoiser alone. Raises :class:`PreferoError` for weights that are not there or do not fit."""
+    """The denoiser alone. Raises :class:`PreferoError` for weights that are missing or do not fit."""
     subfolder, config = place_of(source)
     family = str(config["_class_name"])
     try:
@@ -178,11 +166,7 @@ def loaded(source: ModelSource, variant: str | None = None) -> nn.Module:
 
 
 def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
-    """In which folder the denoiser lies, and its configuration.
-
-    Raises:
-        PreferoError: there is none.
-    """
+    """The folder of the denoiser, and its configuration. Raises :class:`PreferoError` where there is none."""
     for subfolder in (None, *PARTS):
         config = _config("UNet2DModel", source.name, source.revision, subfolder)
         if config is not None and "_class_name" in config:
@@ -197,16 +181,13 @@ def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
 
 
 def denoiser_of(pipeline: Any) -> str:
-    """Where a pipeline has its denoiser."""
+    """The name of a pipeline's denoiser."""
     return next(part for part in PARTS if part in pipeline.components)
 
 
 def made_scheduler(given: str | Mapping[str, Any]) -> Any:
-    """Of a class's name, or a mapping with it as ``name`` and arguments, or a folder or hub name.
-
-    Raises:
-        PreferoError: there is none such, or it does not take the arguments.
-    """
+    """A scheduler by its class's name, by a mapping with it as ``name`` and arguments, or by a folder or hub
+    name. Raises :class:`PreferoError` for none such, and for arguments that it does not take."""
     arguments = dict(given) if isinstance(given, Mapping) else {"name": given}
     name = str(arguments.pop("name", ""))
     known = [
@@ -231,7 +212,7 @@ def made_scheduler(given: str | Mapping[str, Any]) -> Any:
 def _config(
     family: str, name: str, revision: str | None = None, subfolder: str | None = None
 ) -> Mapping[str, Any] | None:
-    """What a class of diffusers finds of its configuration there; None if nothing."""
+    """The configuration that a class of diffusers finds there, or None."""
     try:
         return getattr(library(), family).load_config(name, revision=revision, subfolder=subfolder)
     except (OSError, ValueError):

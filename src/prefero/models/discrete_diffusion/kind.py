@@ -47,13 +47,13 @@ class DiscreteDiffusionOptions(BaseModel):
 
     ``noise`` is the ``mask`` token (by default the tokenizer's, or the model's own), or any of the first
     ``vocabulary`` tokens (all). ``draws`` times are drawn for each example, and at each a state for every
-    response, or with ``noise_per`` example one that its responses share. ``tokens`` says what the tokens of
-    a response are to a method: its positions, or the times. ``scale`` is a factor on everything.
-    ``predicts`` is next for models made of causal ones, which give a position's logits at the one before it
-    (Dream). Without ``ends``, responses have no end token: strings that are all of one length. With a
-    ``canvas``, end tokens fill every response up to that many positions, and are scored, as for models that
-    were trained on such (LLaDA); without one nothing stands behind a response's end token, and its length is
-    given. ``sample_steps`` is how many steps a sample takes, where it is not one for each position.
+    response, or with ``noise_per`` example one that its responses share. ``tokens`` says what the tokens of a
+    response are to a method: its positions, or the times. ``scale`` is a factor on everything. ``predicts``
+    is next for models that give a position's logits at the one before it (Dream). Without ``ends``, responses
+    have no end token: strings that are all of one length. With a ``canvas``, end tokens fill every response
+    up to that many positions, and are scored, as for models that were trained on such (LLaDA); without one a
+    response's length is given. ``sample_steps`` is how many steps a sample takes, where it is not one per
+    position.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -82,10 +82,8 @@ class DiscreteDiffusionOptions(BaseModel):
 
 
 def noise_of(options: DiscreteDiffusionOptions, tokenizer: Any, config: Any) -> Noise:
-    """The noise that the options name, with what they leave to the tokenizer and the model.
-
-    Raises :class:`PreferoError` for a mask token that is missing or unknown.
-    """
+    """The noise that the options name, with what they leave to the tokenizer and the model. Raises
+    :class:`PreferoError` for a mask token that is missing or unknown."""
     size = config.get_text_config().vocab_size
     if options.noise == "uniform":
         return Uniform(size if options.vocabulary is None else options.vocabulary)
@@ -113,10 +111,8 @@ LOADERS = ("AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel")
 
 
 class DiscreteDiffusion(TextKind[CorruptedBatch]):
-    """A masked language model of transformers, or one that is called like it (LLaDA, with its own code).
-
-    A micro-batch costs its sequences at all times, each as long as the longest.
-    """
+    """A masked language model of transformers, or one that is called like it (LLaDA, with its own code). A
+    micro-batch costs its sequences at all times, each as long as the longest."""
 
     name = "discrete_diffusion"
     redrawn = "times and noise of a discrete diffusion model are drawn again in every epoch"
@@ -124,11 +120,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
     options_type = DiscreteDiffusionOptions
 
     def __init__(
-        self,
-        config: Any,
-        processor: Any,
-        source: ModelSource,
-        options: DiscreteDiffusionOptions,
+        self, config: Any, processor: Any, source: ModelSource, options: DiscreteDiffusionOptions
     ) -> None:
         super().__init__(config, _with_end(processor), source, options)
         self.canvas = options.canvas
@@ -213,9 +205,6 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
             [max(len(cell.context) + len(cell.response) for cell in some) for some in cells],
         )
 
-    def budget(self, packing: str, device: torch.device) -> int:
-        return 4096 if device.type == "cpu" else 16384
-
     def collate(self, items: Sequence[TokenExample], seeds: Sequence[int]) -> CorruptedBatch:
         return corrupted_batch(cast("Sequence[SequenceExample]", items), seeds)  # which :meth:`read` makes
 
@@ -250,7 +239,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
 
     # Samples
 
-    def sample(
+    def sample(  # type: ignore[override]
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
     ) -> list[str]:
         """As many positions are filled as the canvas has, or the longest response that was read."""
@@ -267,10 +256,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
         device = next(model.parameters()).device
         ends = [len(context) + length for context, length in zip(given, lengths, strict=True)]
         tokens = torch.zeros(len(given), max(ends), dtype=torch.int64)
-        there, generated = (
-            torch.zeros_like(tokens, dtype=torch.bool),
-            torch.zeros_like(tokens, dtype=torch.bool),
-        )
+        there, generated = torch.zeros((2, *tokens.shape), dtype=torch.bool)
         for row, (context, end) in enumerate(zip(given, ends, strict=True)):
             tokens[row, : len(context)] = torch.from_numpy(context)
             there[row, :end], generated[row, len(context) : end] = True, True
@@ -296,8 +282,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
 
 
 def _shifted(model: nn.Module, **given: Any) -> Tensor:
-    """Logits of models that give them one position early; the first position, which none predicts, is always
-    given."""
+    """Logits of models that give them one position early; the first position is always given."""
     logits = model(**given).logits
     return torch.cat((logits[:, :1], logits[:, :-1]), 1)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """``kept`` is κ(t), the probability that a position holds its token, 0 at t = 0 and 1 at t = 1; ``speed``
-    is its derivative."""
+    """``kept`` is κ(t), the probability that a position holds its token, from 0 to 1; ``speed`` is κ′(t)."""
 
     kept: Callable[[Tensor], Tensor]
     speed: Callable[[Tensor], Tensor]
@@ -35,24 +33,30 @@ COSINE = Schedule(
 )
 
 
-class Noise(Protocol):
-    """The noise that stands where a token is gone, and the jumps that a model's probabilities give."""
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """A token that is gone is the ``mask`` token, which is no token of the data. The total rate out of a
+    state is the same for all models, and cancels: what is left is the log-probability of the tokens at masked
+    positions."""
+
+    mask: int
 
     def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Noise for every position of the tokens."""
-        ...
+        return torch.full_like(tokens, self.mask)
 
     def moves(self, states: Tensor) -> Tensor:
         """Which positions still can jump."""
-        ...
+        return states == self.mask
 
     def makes(self, tokens: Tensor) -> Tensor:
         """Which tokens the way from this noise can lead to."""
-        ...
+        return tokens != self.mask
 
     def logps(self, logits: Float[Tensor, "*where vocabulary"]) -> Float[Tensor, "*where token"]:
         """Log-probabilities of the tokens that data are made of."""
-        ...
+        no_token = logits.new_tensor(-math.inf)
+        return logits.index_fill(-1, torch.tensor(self.mask, device=logits.device), no_token).log_softmax(-1)
 
     def explained(
         self,
@@ -60,35 +64,7 @@ class Noise(Protocol):
         tokens: Int[Tensor, "*where"],
         states: Int[Tensor, "*where"],
     ) -> Float[Tensor, "*where"]:
-        """Σ_j [q(j) log R(j) − R(j)] of every position in units of its rate, up to what is the same for every
-        model."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Masking:
-    """A token that is gone is the ``mask`` token, which is no token of the data.
-
-    The total rate out of a state is the same for all models, and cancels: what is left is the log-probability
-    of the tokens at masked positions.
-    """
-
-    mask: int
-
-    def like(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.full_like(tokens, self.mask)
-
-    def moves(self, states: Tensor) -> Tensor:
-        return states == self.mask
-
-    def makes(self, tokens: Tensor) -> Tensor:
-        return tokens != self.mask
-
-    def logps(self, logits: Tensor) -> Tensor:
-        no_token = logits.new_tensor(-math.inf)
-        return logits.index_fill(-1, torch.tensor(self.mask, device=logits.device), no_token).log_softmax(-1)
-
-    def explained(self, logps: Tensor, tokens: Tensor, states: Tensor) -> Tensor:
+        """Σ_j [q(j) log R(j) − R(j)] of every position in units of its rate, but for a constant."""
         return torch.where(self.moves(states), _at(logps, tokens), 0)
 
 
@@ -122,19 +98,11 @@ class Uniform:
         return jump + _at(logps, states).exp() - 1
 
 
+Noise = Masking | Uniform
+"""What stands where a token is gone, and the jumps that a model's probabilities give; methods are described
+at :class:`Masking`."""
+
+
 def _at(logps: Tensor, tokens: Tensor) -> Tensor:
     """Log-probabilities of tokens; those beyond the data's tokens, at given positions, are not read."""
     return logps.gather(-1, tokens.clamp(max=logps.shape[-1] - 1)[..., None]).squeeze(-1)
-
-
-def rate_score(
-    conditional: Float[Tensor, "*where state"], rates: Float[Tensor, "*where state"]
-) -> Float[Tensor, "*where"]:
-    """Σ_j [q(j) log R(j) − R(j)] over the states j other than the present one, for any chain.
-
-    ``conditional`` are the rates q that the data give, which may be 0; ``rates`` are a model's, above 0 where
-    those are. It is largest at R = q; the difference of two models is D of D2-DPO.
-    """
-    jumps = conditional > 0
-    logs = torch.where(jumps, rates, 1).log()
-    return (torch.where(jumps, conditional * logs, 0) - rates).sum(-1)

@@ -28,10 +28,10 @@ def sample(
 ) -> Int[Tensor, "row position"]:
     """Sequences from a model: from noise to data in ``steps`` equal steps of time.
 
-    In each, a position jumps with the probability that the schedule gives, positions independently of each
-    other: exact in the limit of many steps (tau-leaping). ``given`` shows the shape, and the tokens where
-    ``generated`` is False (all are generated, if None); positions that are not ``there`` are padding. The
-    generator is one of the device of ``given``.
+    In each, positions jump independently with the probability that the schedule gives: exact in the limit of
+    many steps (tau-leaping). ``given`` shows the shape, and the tokens where ``generated`` is False;
+    positions that are not ``there`` are padding; None is all. The generator is one of the device of
+    ``given``.
     """
     noise, schedule = adapter.noise, adapter.schedule
     present = torch.ones_like(given, dtype=torch.bool) if there is None else there
@@ -61,11 +61,8 @@ def unmask(
     there: Bool[Tensor, "row position"] | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Int[Tensor, "row position"]:
-    """Sequences from a model under masking noise, exactly: one position after another, in random order.
-
-    No two positions of the chain jump at once, and a model that is not told the time does not care when they
-    do, so this is the limit of :func:`sample` for infinitely many steps, whatever the schedule.
-    """
+    """Sequences from a model under masking noise, exactly: one position after another, in random order, which
+    is the limit of :func:`sample` for infinitely many steps if the model is not told the time."""
     present = torch.ones_like(given, dtype=torch.bool) if there is None else there
     drawn = present if generated is None else present & generated
     states = torch.where(drawn, noise.like(given, generator), given)

@@ -11,16 +11,16 @@ p(j). ::
     loss = method("dpo", beta=0.5).loss(PreferenceBatch(models))
 
 What stands for a log-probability is Σ_j [q(j) log R(j) − R(j)] over the rates R of a model out of the state,
-with the rates q that the data give. Less the same of the reference, it is the term D(x_t | x₁) of D2-DPO
+with the rates q that the data give. Minus the same of the reference, it is the term D(x_t | x₁) of D2-DPO
 (Borso et al., 2025, arXiv 2503.08295), whose loss is thereby plain DPO; its expectation over t and x_t is a
-difference of likelihood bounds. Times and states are drawn once, for the policy and the reference alike.
+difference of likelihood bounds. Times and states are drawn once for all models.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -30,9 +30,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prefero.data.packing import OnDevice, by_view
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
-from prefero.models.diffusion.scoring import mapped, rows_of
+from prefero.models.diffusion.scoring import rows_of
 from prefero.models.discrete_diffusion.noise import LINEAR, Noise, Schedule
 from prefero.models.head import wide
 from prefero.objectives.batch import TokenLogps
@@ -42,12 +43,12 @@ LATEST = 1 - 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
+class Sequences(OnDevice):
     """Candidates as tokens, padded where they are shorter or fewer than others.
 
-    ``generated`` are the positions that the chain makes, the others of ``there`` are given (a prompt); where
-    ``there`` is False is nothing. All are there and generated, if None. ``conditions`` are the model's other
-    arguments, the same for all responses of an example, tensors with an example axis in front.
+    ``generated`` are the positions that the chain makes, the others of ``there`` are given (a prompt); None
+    is all. ``conditions`` are the model's other arguments, the same for all responses of an example, tensors
+    with an example axis in front.
     """
 
     tokens: Int[Tensor, "example response position"]
@@ -67,21 +68,12 @@ class Sequences:
 
 
 @dataclass(frozen=True, slots=True)
-class CorruptedStates:
+class CorruptedStates(OnDevice):
     """States on the way from noise to sequences: drawn once, scored by every model."""
 
     sequences: Sequences
     times: Float[Tensor, "example draw"]
     states: Int[Tensor, "example response draw position"]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CorruptedStates:
-        def moved(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=non_blocking)
-
-        given = self.sequences
-        generated, there = (None if of is None else moved(of) for of in (given.generated, given.there))
-        sequences = Sequences(moved(given.tokens), generated, there, mapped(given.conditions, moved))
-        return CorruptedStates(sequences, moved(self.times), moved(self.states))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +81,9 @@ class DiscreteDiffusionAdapter:
     """Sequences in, :class:`~prefero.objectives.TokenLogps` out.
 
     A token is a time that was drawn, summed over the positions (``tokens="time"``), or a position, summed
-    over the times (``"position"``). Either way all is divided by the number of draws and not by that of
-    positions, so that the sum over a response's tokens estimates the paper's integral over time. ``scale`` is
-    a factor on everything. ``timed`` says that the model takes times as its argument ``time``.
+    over the times (``"position"``). Either way all is divided by the number of draws, so that the sum over a
+    response's tokens estimates the paper's integral over time. ``scale`` is a factor on everything. ``timed``
+    says that the model takes times as its argument ``time``.
     """
 
     noise: Noise
@@ -111,10 +103,8 @@ class DiscreteDiffusionAdapter:
         """``draws`` times an example, the same for all its responses, and a state of every response at each.
 
         Several times are spread evenly from a random start, each of them uniform alone. Corruptions are every
-        response's own (D2-DPO), or one for all responses of an example (``"example"``).
-
-        Raises:
-            PreferoError: for a generated token that is the mask, or none of the noise's.
+        response's own (D2-DPO), or one for all responses of an example (``"example"``). Raises
+        :class:`PreferoError` for a generated token that is the mask, or none of the noise's.
         """
         tokens, device = sequences.tokens, generator.device
         examples, responses, positions = tokens.shape
@@ -137,14 +127,10 @@ class DiscreteDiffusionAdapter:
         return CorruptedStates(sequences, times.to(tokens.device), states)
 
     def score(self, model: Callable[..., Any], corrupted: CorruptedStates) -> TokenLogps:
-        """Score the sequences with a model, in one call of it; gradients follow the caller's grad mode.
-
-        The model is a masked language model of transformers, or anything that is called like one;
-        :class:`~prefero.models.discrete_diffusion.timed.TimedForMaskedLM` is one that is told the time.
-
-        Raises:
-            PreferoError: what it gives are no logits for every position.
-        """
+        """Score the sequences in one call of a model: a masked language model of transformers, or what is
+        called like one (:class:`~prefero.models.discrete_diffusion.timed.TimedForMaskedLM` is told the time).
+        Raises :class:`PreferoError` for other output than logits for every position. Gradients follow the
+        caller's grad mode."""
         sequences, states = corrupted.sequences, corrupted.states
         draws = states.shape[2]
         there = sequences.scored.any(-1)
@@ -179,11 +165,8 @@ def logits(
     present: Bool[Tensor, "row position"],
     conditions: Mapping[str, Any],
 ) -> Float[Tensor, "row position vocabulary"]:
-    """The logits that a model gives states, in one call.
-
-    Raises:
-        PreferoError: it is not one row of logits for every position.
-    """
+    """The logits that a model gives states, in one call; raises :class:`PreferoError` for no row for every
+    position."""
     output = model(input_ids=states, attention_mask=present.long(), **conditions)
     given = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if given is None or given.shape[:-1] != states.shape:
@@ -197,8 +180,7 @@ def logits(
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The way in which states of an example are drawn; ``settings`` are all of the kind's, for
-    fingerprints."""
+    """The way to draw an example's states; ``settings`` are all of the kind's, for fingerprints."""
 
     adapter: DiscreteDiffusionAdapter
     draws: int
@@ -233,12 +215,9 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class CorruptedBatch:
-    """Examples whose responses, and those of their views, stand side by side on the response axis.
-
-    ``starts`` says behind how many positions of context a response begins. Its length is how many tokens go
-    through the network.
-    """
+class CorruptedBatch(OnDevice):
+    """Examples whose responses, and those of their views, stand side by side on the response axis. ``starts``
+    are the lengths of contexts. Its length is how many tokens go through the network."""
 
     corrupted: CorruptedStates
     starts: Int[Tensor, "example response"]
@@ -247,13 +226,6 @@ class CorruptedBatch:
     def __len__(self) -> int:
         _, _, draws, positions = self.corrupted.states.shape
         return int(self.corrupted.sequences.scored.any(-1).sum()) * draws * positions
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> CorruptedBatch:
-        return CorruptedBatch(
-            self.corrupted.to(device, non_blocking),
-            self.starts.to(device, non_blocking=non_blocking),
-            self.places,
-        )
 
     def by_view(self, scored: TokenLogps, tokens: Literal["time", "position"]) -> dict[str, TokenLogps]:
         """The numbers by view; positions are counted from where the response begins."""
@@ -283,12 +255,12 @@ class CorruptedBatch:
 def corrupted_batch(items: Sequence[SequenceExample], seeds: Sequence[int]) -> CorruptedBatch:
     """One micro-batch. An example's times and states depend on its seed alone."""
     drawing = items[0].drawing
-    by_view = {view: [_cells(item, view) for item in items] for view in ("", *items[0].views)}
-    counts = [max(map(len, cells)) for cells in by_view.values()]
+    views = by_view(items)
+    counts = [max(map(len, cells)) for cells in views.values()]
     ends = list(accumulate(counts))
     places = {
         view: Place(end - count, end, max(len(cell.response) for some in cells for cell in some))
-        for (view, cells), count, end in zip(by_view.items(), counts, ends, strict=True)
+        for (view, cells), count, end in zip(views.items(), counts, ends, strict=True)
     }
     positions = max(len(cell.context) + len(cell.response) for item in items for cell in item.all_cells)
     shape = (len(items), ends[-1])
@@ -300,7 +272,7 @@ def corrupted_batch(items: Sequence[SequenceExample], seeds: Sequence[int]) -> C
         drawn_times, drawn = _drawn(item, seed)
         times.append(drawn_times)
         for view, place in places.items():
-            for response, (cell, state) in enumerate(zip(_cells(item, view), drawn[view], strict=True)):
+            for response, (cell, state) in enumerate(zip(views[view][example], drawn[view], strict=True)):
                 at = (example, place.first + response)
                 start, end = len(cell.context), len(cell.context) + len(cell.response)
                 starts[at] = start
@@ -315,14 +287,18 @@ def corrupted_batch(items: Sequence[SequenceExample], seeds: Sequence[int]) -> C
 def _drawn(
     item: SequenceExample, seed: int
 ) -> tuple[Float[Tensor, " draw"], dict[str, list[NDArray[np.int64]]]]:
-    """An example's times, and the states of the responses of each view, ``[draw token]``; what a view shares
-    with the example itself is in the same state there."""
+    """An example's times, and the states ``[draw token]`` of the responses of each view, the same where
+    shared."""
     distinct = list(item.cells)
     which: dict[str, list[int]] = {"": list(range(len(distinct)))}
     for view, cells in item.views.items():
         which[view] = []
         for cell in cells:
-            same = [place for place in _same(cell, item.cells) if place not in which[view]]
+            same = [
+                place
+                for place, other in enumerate(item.cells)
+                if place not in which[view] and np.array_equal(cell.response, other.response)
+            ]
             which[view].append(same[0] if same else len(distinct))
             distinct += [] if same else [cell]
     lengths = [len(cell.response) for cell in distinct]
@@ -341,24 +317,10 @@ def _drawn(
     return drawn.times[0], {view: [states[place] for place in some] for view, some in which.items()}
 
 
-def _same(cell: Cell, cells: Sequence[Cell]) -> Iterator[int]:
-    for place, other in enumerate(cells):
-        if np.array_equal(cell.response, other.response):
-            yield place
-
-
-def _cells(item: TokenExample, view: str) -> tuple[Cell, ...]:
-    return item.views[view] if view else item.cells
-
-
 def _scored(cell: Cell) -> NDArray[np.bool_] | bool:
     return True if cell.scored is None else cell.scored
 
 
 def sequences(item: TokenExample, drawing: Drawing) -> SequenceExample:
     """The example, with how its states are drawn."""
-    if isinstance(item, SequenceExample):
-        return replace(item, drawing=drawing)
-    return SequenceExample(
-        item.cells, item.columns, item.index, item.views, item.truncated, item.images, drawing=drawing
-    )
+    return SequenceExample(**{f.name: getattr(item, f.name) for f in fields(TokenExample)}, drawing=drawing)

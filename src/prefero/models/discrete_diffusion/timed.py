@@ -1,5 +1,4 @@
-"""A masked language model that is told the time, which models of uniform noise want: it does not show in a
-state."""
+"""A masked language model that is told the time, as models of uniform noise want it."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 
 class TimedMaskedConfig(PreTrainedConfig):
-    """``inner`` is the configuration of the model that is told the time, which it is by ``frequencies``
-    waves."""
+    """``inner`` is the configuration of the model that is told the time, by ``frequencies`` waves."""
 
     model_type = "prefero_timed_masked"
     prefero_kind = "discrete_diffusion"

@@ -8,30 +8,28 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from prefero.data.tokenize import Encoder, TokenDataset
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models.causal.forward import ATTRIBUTE, install
-from prefero.models.causal.scoring import scored_views
+from prefero.models.causal.scoring import PackedKind, scored_views
 from prefero.models.encoder_decoder.scoring import READABLE, EncoderDecoderRows, arrange, checked, decode
 from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, Reading
 from prefero.models.loading import innermost, zero_dropout
-from prefero.models.signals import STATES, SecondModel, check_signals
-from prefero.models.text import EXPERTS, TextKind, length_limit
+from prefero.models.signals import STATES, SecondModel
+from prefero.models.text import length_limit
 from prefero.objectives.batch import Signal, TokenLogps
-from prefero.objectives.needs import Needs, Sizes, model_names, signals_of
+from prefero.objectives.needs import Needs, signals_of
 
 Ids = NDArray[np.int64]
 
 
-class EncoderDecoder(TextKind[EncoderDecoderRows]):
+class EncoderDecoder(PackedKind[EncoderDecoderRows]):
     """T5, BART and their like. What their tokenizers put around a text stands around prompts and responses:
-    the encoder reads the end token behind a prompt, and a start token that every response begins with (BART)
-    is read, but not scored.
+    the encoder reads the end token behind a prompt, and a start token (BART) is read, but not scored.
 
     A micro-batch costs its prompts and responses, all as long as the longest of them. As for
     :class:`~prefero.models.causal.scoring.Language`, a model can be scored with the class alone.
@@ -39,7 +37,6 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
 
     name = "encoder_decoder"
     task_type = "SEQ_2_SEQ_LM"
-    monitors = frozenset({"entropy", "top_k_mass"})
     loader, what = "AutoModelForSeq2SeqLM", "encoder–decoder language model"
     reads_apart = True
 
@@ -58,13 +55,9 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
         return replace(data, examples=tuple(self._surrounded(example) for example in data))
 
     def _surrounded(self, example: TokenExample) -> TokenExample:
-        def all_of(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-            return tuple(self._cell(cell) for cell in cells)
-
-        views = {view: all_of(cells) for view, cells in example.views.items()}
-        return replace(
-            example, cells=all_of(example.cells), views=views, columns=self._columns(example.columns)
-        )
+        cells = tuple(map(self._cell, example.cells))
+        views = {view: tuple(map(self._cell, own)) for view, own in example.views.items()}
+        return replace(example, cells=cells, views=views, columns=self._columns(example.columns))
 
     def _cell(self, cell: Cell) -> Cell:
         before, behind = self.around
@@ -92,9 +85,6 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
             [max(max(len(cell.context), len(cell.response)) for cell in some) for some in cells],
         )
 
-    def budget(self, packing: str, device: torch.device) -> int:
-        return 4096 if device.type == "cpu" else 16384
-
     @staticmethod
     def collate(items: Sequence[TokenExample], seeds: Sequence[int] = ()) -> EncoderDecoderRows:
         return arrange(items)
@@ -105,11 +95,9 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
 
         Call it after adapters are added and before the model is wrapped for distribution or mixed precision.
         The way it will be scored is checked on the model itself, against its own forward with labels, one
-        response at a time. A second call changes nothing. Dropout is set to 0 unless ``keep_dropout``.
-
-        Raises:
-            PreferoError: for another packing, for a model that is no encoder–decoder language model, and for
-                one that gives other numbers than its own forward.
+        response at a time. A second call changes nothing. Dropout is set to 0 unless ``keep_dropout``. Raises
+        :class:`PreferoError` for another packing, for a model that is no encoder–decoder language model, and
+        for one that gives other numbers than its own forward.
         """
         if packing not in ("auto", "padded"):
             raise PreferoError(
@@ -139,33 +127,16 @@ class EncoderDecoder(TextKind[EncoderDecoderRows]):
     ) -> dict[str, TokenLogps]:
         """Score every view of a micro-batch in one call of the (possibly wrapped) model.
 
-        As :meth:`prefero.models.causal.scoring.Language.score`, with the signals of
-        :mod:`prefero.models.signals` except states after every layer and mean activations. Second models are
-        encoder–decoders with the same vocabulary.
-
-        Raises:
-            PreferoError: for unknown signals, and those that lack their second model.
+        As :meth:`prefero.models.causal.scoring.Language.score`, without the signals of states after every
+        layer and mean activations. Second models are encoder–decoders with the same vocabulary.
         """
         _refuse_unreadable(signals)
         adapt = EncoderDecoder.adapt
         return scored_views(model, inputs, inputs.prompts, decode, adapt, signals, others or {})
 
-    def masks(self, inputs: EncoderDecoderRows) -> dict[str, Tensor]:
-        return {view: cells.index >= 0 for view, cells in inputs.cells.items()}
-
     def check(self, needs: Needs) -> None:
-        signals = sorted(signals_of(needs), key=repr)
-        check_signals(signals, dict.fromkeys(model_names(needs)))
-        _refuse_unreadable(signals)
-
-    def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
-        inner: Any = innermost(model.model if isinstance(model, SecondModel) else model)
-        return {"hidden": inner.config.hidden_size, "layer": inner.config.num_hidden_layers}
-
-    def leaves_out(self, model: nn.Module) -> bool:
-        """Experts can be left out of a step."""
-        text = self.config.get_text_config()
-        return any(getattr(text, name, None) for name in EXPERTS)
+        super().check(needs)
+        _refuse_unreadable(sorted(signals_of(needs), key=repr))
 
 
 def _refuse_unreadable(signals: Iterable[Signal]) -> None:

@@ -1,12 +1,10 @@
-"""Examples as rows of an encoder and rows of a decoder: prompts and responses, each once.
-
-They are scored as forests are (:mod:`prefero.models.causal.scoring`), inside one call of the model.
-"""
+"""Examples as rows of an encoder and rows of a decoder: prompts and responses, each once, scored inside one
+call of the model as forests are (:mod:`prefero.models.causal.scoring`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from prefero.data.packing import CellIndex
+from prefero.data.packing import CellIndex, OnDevice, by_view
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models.causal.forward import Adapted, ScoringPass, StateRead
@@ -28,7 +26,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EncoderDecoderRows:
+class EncoderDecoderRows(OnDevice):
     """Some examples, views included, as rows of an encoder and rows of a decoder, each once.
 
     ``prompt_of`` is the encoder row of every decoder row. ``labels`` are the responses, one place wider than
@@ -63,21 +61,10 @@ class EncoderDecoderRows:
         """The scored tokens."""
         return self.labels.flatten()[self.scored]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> EncoderDecoderRows:
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        cells = {view: index.to(device, non_blocking) for view, index in self.cells.items()}
-        return replace(self, **moved, cells=cells)
-
 
 def arrange(examples: Sequence[TokenExample]) -> EncoderDecoderRows:
     """Rows for these examples. Every example needs the views that the first one has."""
-    views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
-    for name in examples[0].views:
-        views[name] = [example.views[name] for example in examples]
+    views = by_view(examples)
     cells = [cell for rows in views.values() for row in rows for cell in row]
 
     prompts: dict[bytes, int] = {}
@@ -192,10 +179,8 @@ def shifted(model: PreTrainedModel, labels: Int[Tensor, "row place"]) -> Int[Ten
 
 
 def checked(model: PreTrainedModel) -> Adapted:
-    """The way of reading the model's head that gives the model's own numbers.
-
-    Raises :class:`PreferoError` where its own forward with labels fails, or neither way agrees with it.
-    """
+    """The way of reading the model's head that gives the model's own numbers. Raises :class:`PreferoError`
+    where its own forward with labels fails, or neither way agrees with it."""
     examples = _sample(model)
     rows = arrange(examples).to(model.device)
     reasons = []

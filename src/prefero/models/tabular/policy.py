@@ -1,7 +1,7 @@
 """Tabular policies: finitely many prompts and responses, whose probabilities are the parameters.
 
-A response is one token here and all responses to a prompt are the vocabulary, so whatever a method reads is
-there, expectations can be exact, and training can be held against closed forms (:mod:`prefero.theory`). ::
+A response is one token and all responses to a prompt are the vocabulary, so expectations can be exact, and
+training can be held against closed forms (:mod:`prefero.theory`). ::
 
     policy = TabularPolicy.of(table, reference)            # as likely as the reference, at first
     small = TabularPolicy.of(table, reference, features)   # π ∝ π_ref exp(θ·φ): a class that may be too small
@@ -11,7 +11,7 @@ there, expectations can be exact, and training can be held against closed forms 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.packing import OnDevice, by_view
+from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.models.head import wide
 from prefero.models.signals import LOG_Z, ONE_MODEL, TOP, TWO_MODELS, Meter
@@ -38,8 +39,7 @@ SIGNALS = (LOG_Z, *ONE_MODEL, *TOP, *TWO_MODELS, *STATES)
 
 
 class TabularConfig(PreTrainedConfig):
-    """``responses`` has a list for every one of the ``prompts``. ``features`` is how many there are of each
-    response; None is a free logit for each."""
+    """``responses`` has a list for every prompt; ``features`` is their number, None for free logits."""
 
     model_type = "prefero_tabular"
     prefero_kind = "tabular"
@@ -103,11 +103,8 @@ class TabularPolicy(PreTrainedModel):
         features: Float[Tensor, "prompt response feature"] | None = None,
     ) -> TabularPolicy:
         """The policy with these probabilities (uniform ones, if None) and at most these directions to move
-        in, in the tensors' precision.
-
-        Raises:
-            PreferoError: for shapes that are not the table's, and probabilities that are none.
-        """
+        in, in the tensors' precision. Raises :class:`PreferoError` for other shapes than the table's, and no
+        probabilities."""
         number = None if features is None else features.shape[-1]
         policy = cls(TabularConfig(table.prompts, table.responses, number))
         shape = tuple(policy.offset.shape)
@@ -154,7 +151,7 @@ def _refuse_shape(what: str, given: Tensor, shape: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class Places(OnDevice):
     """The places of the responses of one view: ``prompt`` in the micro-batch's prompts, ``response`` in the
     prompt's responses; 0 where an example has fewer responses than others."""
 
@@ -162,12 +159,9 @@ class Places:
     response: Int[Tensor, "example response"]
     there: Bool[Tensor, "example response"]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Places:
-        return Places(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TableBatch:
+class TableBatch(OnDevice):
     """Some examples, views included: the prompts that they have, each once, and the places of their
     responses. ``size`` is the table's: prompts and responses to each."""
 
@@ -178,20 +172,12 @@ class TableBatch:
     def __len__(self) -> int:
         return sum(int(places.there.sum()) for places in self.views.values())
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TableBatch:
-        views = {name: places.to(device, non_blocking) for name, places in self.views.items()}
-        return replace(self, prompts=self.prompts.to(device, non_blocking=non_blocking), views=views)
-
 
 def arrange(examples: Sequence[TokenExample], table: Table) -> TableBatch:
-    """A micro-batch of examples from :func:`prefero.models.tabular.table.look_up`. Every example needs the
-    views that the first one has."""
-    views: dict[str, list[tuple[Cell, ...]]] = {"": [example.cells for example in examples]}
-    for name in examples[0].views:
-        views[name] = [example.views[name] for example in examples]
+    """A micro-batch of examples from :func:`prefero.models.tabular.table.look_up`."""
     place_of: dict[int, int] = {}
     arranged = {}
-    for name, examples_cells in views.items():
+    for name, examples_cells in by_view(examples).items():
         shape = len(examples_cells), max(map(len, examples_cells))
         places, there = np.zeros((2, *shape), np.int64), np.zeros(shape, bool)
         for example, cells in enumerate(examples_cells):
@@ -211,17 +197,14 @@ def score(
     others: Mapping[str, Tensor] | None = None,
 ) -> dict[str, TokenLogps]:
     """Log-probabilities and signals of the responses of a micro-batch, by view, in one call of the (possibly
-    wrapped) model; every response is one token.
-
-    ``others`` are logits of second models for the prompts. Of the states, which are indicators,
-    ``state`` tells prompt and response and the others the prompt alone: a linear head on them is a table.
-    """
+    wrapped) model; every response is one token. ``others`` are logits of second models for the prompts. Of
+    the states, which are indicators, ``state`` tells prompt and response and the others the prompt alone."""
     logits = wide(model(prompts=inputs.prompts).logits)
     log_z = logits.logsumexp(-1)
     logps = logits - log_z[:, None]
     ordered = sorted(signals, key=repr)
     measured = [signal for signal in ordered if signal.name not in STATES]
-    against = {name: _between(other) for name, other in (others or {}).items()}
+    against = {name: lambda start, stop, of=of: of[start:stop] for name, of in (others or {}).items()}
     numbers = dict(zip(measured, Meter(tuple(measured), against)(0, logits, log_z), strict=True))
 
     def view(places: Places) -> TokenLogps:
@@ -233,10 +216,6 @@ def score(
         return TokenLogps(_placed(own, places), places.there[..., None], given)
 
     return {name: view(places) for name, places in inputs.views.items()}
-
-
-def _between(logits: Tensor) -> Any:
-    return lambda start, stop: logits[start:stop]
 
 
 def _placed(values: Float[Tensor, "example response"], places: Places) -> Float[Tensor, "example response 1"]:

@@ -9,13 +9,17 @@ from types import MappingProxyType
 
 import numpy as np
 
-from prefero.data.arrange import VIEWS, arrange
+from prefero.data.arrange import VIEWS, arrange, asker_of, prompt_of, with_view
 from prefero.data.examples import Example
-from prefero.data.schema import OTHER_PROMPTS, SCHEMA
+from prefero.data.schema import SCHEMA
 from prefero.data.summary import Treatment, summarise
 from prefero.data.tokenize import TokenDataset, columns_of
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError, nearest
+
+TOKEN_COLUMNS = {
+    name for name, spec in SCHEMA.items() if spec.axes == "example response token" and not spec.drawn
+}
 
 LISTED = 5
 """Number of entries that an error message names."""
@@ -25,8 +29,8 @@ LISTED = 5
 class Table:
     """Prompts, and the responses that there are to each.
 
-    A prompt's id is its place. A response's id is that of its text among all the texts of the table, in their
-    order; the same text to two prompts has one id. In memory either is a single token.
+    A prompt's id is its place, a response's that of its text among all the texts of the table; the same text
+    to two prompts has one id. In memory either is a single token.
     """
 
     prompts: tuple[str, ...]
@@ -52,9 +56,8 @@ class Table:
     @cached_property
     def places(self) -> Mapping[tuple[int, int], int]:
         """The place of a response among those to a prompt, by the ids of both."""
-        ids = {text: number for number, text in enumerate(self.texts)}
         return {
-            (prompt, ids[text]): place
+            (prompt, self._response_ids[text]): place
             for prompt, responses in enumerate(self.responses)
             for place, text in enumerate(responses)
         }
@@ -65,35 +68,38 @@ class Table:
         return max(map(len, self.responses), default=0)
 
     @cached_property
-    def _ids(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
-        return (
-            {prompt: number for number, prompt in enumerate(self.prompts)},
-            {text: number for number, text in enumerate(self.texts)},
-        )
+    def _prompt_ids(self) -> Mapping[str, int]:
+        return {prompt: number for number, prompt in enumerate(self.prompts)}
+
+    @cached_property
+    def _response_ids(self) -> Mapping[str, int]:
+        return {text: number for number, text in enumerate(self.texts)}
 
     def prompt(self, text: object, origin: str) -> int:
         """The id of a prompt. Raises :class:`PreferoError` naming the row where the table has no such."""
-        return self._find(self._ids[0], _plain(text, "prompt", origin), "prompt", self.prompts, origin)
+        content = _plain(text, "prompt", origin)
+        if content not in self._prompt_ids:
+            raise _unknown(content, "prompt", self.prompts, origin)
+        return self._prompt_ids[content]
 
     def response(self, prompt: int, text: object, origin: str) -> int:
-        """The id of a response to a prompt, by the prompt's. Raises :class:`PreferoError` naming the row
-        where the prompt has no such."""
-        content, known = _plain(text, "response", origin), self.responses[prompt]
-        number = self._ids[1].get(content)
-        if number is None or (prompt, number) not in self.places:
+        """The id of a response to a prompt, by the prompt's; raises :class:`PreferoError` naming the row if
+        there is none."""
+        content = _plain(text, "response", origin)
+        number = self._response_ids.get(content, -1)
+        if (prompt, number) not in self.places:
             what = f"response to the prompt {_shown(self.prompts[prompt])}"
-            return self._find({}, content, what, known, origin)
+            raise _unknown(content, what, self.responses[prompt], origin)
         return number
 
-    def _find(self, ids: Mapping[str, int], text: str, what: str, known: Sequence[str], origin: str) -> int:
-        if text in ids:
-            return ids[text]
-        more = f", … ({len(known)} in all)" if len(known) > LISTED else ""
-        listed = ", ".join(map(_shown, known[:LISTED])) + more
-        raise PreferoError(
-            f"{origin or 'an example'}: the model's table has no {what} that reads {_shown(text)}"
-            f"{nearest(text, known)}. It has {listed}. Correct the row, or make the model with it."
-        )
+
+def _unknown(text: str, what: str, known: Sequence[str], origin: str) -> PreferoError:
+    more = f", … ({len(known)} in all)" if len(known) > LISTED else ""
+    listed = ", ".join(map(_shown, known[:LISTED])) + more
+    return PreferoError(
+        f"{origin or 'an example'}: the model's table has no {what} that reads {_shown(text)}"
+        f"{nearest(text, known)}. It has {listed}. Correct the row, or make the model with it."
+    )
 
 
 def look_up(
@@ -107,16 +113,13 @@ def look_up(
     for_method: str = "",
 ) -> TokenDataset:
     """``examples``, arranged as ``roles`` and ``columns`` ask, as places of a table: every prompt and every
-    response is one token, its id.
+    response is one token, its id. ``views`` are as :func:`prefero.data.tokenize.tokenize` takes them.
 
-    ``views`` are as :func:`prefero.data.tokenize.tokenize` takes them, without those that cut texts.
-
-    Raises:
-        PreferoError: a missing role or column; a prompt or a response that the table does not have, with the
-            row; annotations of the inside of a response, which has none; an unknown view.
+    Raises :class:`PreferoError` for a missing role or column, a prompt or a response that the table does not
+    have, with the row, annotations of the inside of a response, and views that cut texts or are unknown.
     """
-    asker = for_method or "the objective"
-    if inside := [name for name in sorted(columns) if _of_tokens(name)]:
+    asker = asker_of(for_method)
+    if inside := sorted(set(columns) & TOKEN_COLUMNS):
         raise PreferoError(
             f"{asker} reads the column {inside[0]!r}, which annotates parts of a response: the responses of "
             "a table are whole. Use a method that reads none, or a language model."
@@ -132,14 +135,15 @@ def look_up(
         for index, example in enumerate(arranged)
     ]
     for view, read in views.items():
-        others = _view(view, arranged, looked_up, table, seed, asker)
-        at = [roles.index(role) for role in read]
-        looked_up = [
-            replace(
-                example, views={**example.views, view: tuple(cells[place] for place in at) if read else cells}
-            )
-            for example, cells in zip(looked_up, others, strict=True)
-        ]
+        if view in VIEWS:
+            others = VIEWS[view](looked_up, None, seed)
+            _refuse_missing(others, arranged, table, view)
+        else:
+            others = [
+                _cells(replace(example, prompt=prompt_of(example, view, for_method)), table)
+                for example in arranged
+            ]
+        looked_up = with_view(looked_up, view, others, [roles.index(role) for role in read])
     return TokenDataset(tuple(looked_up), roles, summarise(arranged, looked_up, roles, Treatment()), arranged)
 
 
@@ -148,45 +152,19 @@ def _cells(example: Example, table: Table) -> tuple[Cell, ...]:
     for response in example.responses:
         text = example.prompt if response.prompt is None else response.prompt
         prompt = table.prompt(text, example.origin)
-        cells.append(_cell(prompt, table.response(prompt, response.content, example.origin)))
+        number = table.response(prompt, response.content, example.origin)
+        cells.append(Cell(np.asarray([prompt]), np.asarray([number])))
     return tuple(cells)
 
 
-def _cell(prompt: int, response: int) -> Cell:
-    return Cell(np.asarray([prompt], dtype=np.int64), np.asarray([response], dtype=np.int64))
-
-
-def _view(
-    view: str,
-    arranged: Sequence[Example],
-    looked_up: Sequence[TokenExample],
-    table: Table,
-    seed: int,
-    asker: str,
-) -> list[tuple[Cell, ...]]:
-    if view in VIEWS:
-        others = VIEWS[view](looked_up, None, seed)
-        for example, cells in zip(arranged, others, strict=True):
-            for cell in cells:
-                prompt, response = int(cell.context[0]), int(cell.response[0])
-                table.response(prompt, table.texts[response], f"{example.origin}, for the view {view!r}")
-        return others
-    if view not in OTHER_PROMPTS:
-        known = [*VIEWS, *OTHER_PROMPTS]
-        raise PreferoError(f"unknown view {view!r}{nearest(view, known)}. Views: {', '.join(known)}.")
-    part = OTHER_PROMPTS[view]
-    for example in arranged:
-        if view not in example.prompts:
-            raise PreferoError(
-                f"{example.origin or 'an example'}: {asker} reads the responses under another prompt too, in "
-                f"the field {part.field!r} ({part.meaning}); a row that has it: {part.sample}."
-            )
-    return [_cells(replace(example, prompt=example.prompts[view]), table) for example in arranged]
-
-
-def _of_tokens(name: str) -> bool:
-    spec = SCHEMA.get(name)
-    return spec is not None and spec.axes == "example response token" and not spec.drawn
+def _refuse_missing(
+    view: Sequence[tuple[Cell, ...]], examples: Sequence[Example], table: Table, name: str
+) -> None:
+    """Refuse pairs of a prompt and a response, put together for a view, that the table does not have."""
+    for example, cells in zip(examples, view, strict=True):
+        for cell in cells:
+            prompt, response = int(cell.context[0]), int(cell.response[0])
+            table.response(prompt, table.texts[response], f"{example.origin}, for the view {name!r}")
 
 
 def _plain(text: object, what: str, origin: str) -> str:

@@ -1,5 +1,4 @@
-"""Vision-language models: language models whose prompts show images, each encoded once per
-micro-batch."""
+"""Vision-language models: language models whose prompts show images, each encoded once per micro-batch."""
 
 from __future__ import annotations
 
@@ -9,7 +8,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -17,18 +15,16 @@ from torch import nn
 from prefero.data.arrange import one_cycle
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
-from prefero.data.images import ImageBatch, ImagePrompts, Pictures
-from prefero.data.packing import Forest, pack
+from prefero.data.images import ImagePrompts, Pictures
+from prefero.data.packing import Forest, ImageBatch, pack
 from prefero.data.pictures import Picture, check, corrupted
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
-from prefero.generate.sampling import contexts, sample
 from prefero.models.causal.images import placeholder
 from prefero.models.causal.scoring import Language
 from prefero.models.kind import Packing, PackingChoice, Reading
 from prefero.models.loading import adapter_layers
-from prefero.models.text import length_limit, sample_tokens
 from prefero.objectives.needs import Needs
 
 VIEW = "corrupted"
@@ -70,8 +66,7 @@ class SeenPrompt:
 
 
 class VisionLanguage(Language):
-    """A model of transformers that writes text about images and text; a micro-batch costs its unique
-    tokens, image tokens included."""
+    """A model of transformers that writes about images and text; image tokens count as unique tokens do."""
 
     name = "vision_language"
     lora_targets = r"(?!.*(vision|visual|projector|connector|merger|resampler|audio)).*_proj"
@@ -82,10 +77,7 @@ class VisionLanguage(Language):
     images: ImagePrompts
 
     def __init__(self, config: Any, processor: Any, source: Any, options: VisionLanguageOptions) -> None:
-        if (
-            getattr(processor, "tokenizer", None) is None
-            or getattr(processor, "image_processor", None) is None
-        ):
+        if any(getattr(processor, part, None) is None for part in ("tokenizer", "image_processor")):
             raise PreferoError(
                 f"a vision-language model needs its processor, which reads images too, and was given a "
                 f"{type(processor).__name__}: use AutoProcessor.from_pretrained"
@@ -171,42 +163,19 @@ class VisionLanguage(Language):
 
     # Samples
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
-        limit = length_limit(max_length, self.config, self.usual_length)
-        prompts: dict[str, SeenPrompt] = {}
-        for example in examples:
-            if len(prompts) == count:
-                break
-            prompt = SeenPrompt(example.prompt, example.images.get("", ()))
-            identity = repr((prompt.text, [one.identity for one in prompt.images]))
-            if identity in prompts:
-                continue
-            (context,) = contexts([prompt.text], self.tokenizer, self.images, [prompt.images], self.writing)
-            if len(context) <= limit - sample_tokens(limit):
-                prompts[identity] = prompt
-        return list(prompts.values())
+    def prompt_of(self, example: Example) -> SeenPrompt:
+        return SeenPrompt(example.prompt, example.images.get("", ()))
 
-    def sample(
-        self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None
+    def sample(  # type: ignore[override]
+        self, model: nn.Module, prompts: Sequence[SeenPrompt], seed: int, max_length: int | None
     ) -> list[str]:
-        drawn = sample(
-            model,
-            self.tokenizer,
-            [prompt.text for prompt in prompts],
-            generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
-            max_new_tokens=sample_tokens(length_limit(max_length, self.config, self.usual_length)),
-            images=self.images,
-            shown=[prompt.images for prompt in prompts],
-            writing=self.writing,
-        )
-        return [one.text for one in drawn]
+        texts, shown = [prompt.text for prompt in prompts], [prompt.images for prompt in prompts]
+        return super().sample(model, texts, seed, max_length, shown)
 
 
 def _train_parts(model: nn.Module, parts: Literal["text", "projector", "all"]) -> None:
-    """Fix the parts that are not to learn: the vision tower, and what projects its features.
-
-    Adapters are left as they are, and so is everything of a model that has some.
-    """
+    """Fix the parts that are not to learn: the vision tower, and what projects its features. A model with
+    adapters stays as it is."""
     if parts == "all" or adapter_layers(model):
         return
     for name, parameter in model.named_parameters():

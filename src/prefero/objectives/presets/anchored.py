@@ -1,5 +1,5 @@
-"""A likelihood that holds: DPO with a term on the chosen response, on a rationale, and likelihood terms that
-an f-divergence keeps near the reference."""
+"""Beside a preference loss: the likelihood of the chosen response or of a rationale, other losses, the
+z-loss; and likelihood terms that an f-divergence keeps near the reference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from torch import Tensor
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Compare, Objective, negative_log_likelihood, penalty
 from prefero.objectives.contrasts import Each
-from prefero.objectives.quantities import Logp, log_odds, log_ratio
+from prefero.objectives.presets.pairs import dpo
+from prefero.objectives.presets.unpaired import bco_pair
+from prefero.objectives.quantities import Logp, Measured, log_odds, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Range
+from prefero.objectives.reductions import mean_of_tokens
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.signals import LOG_Z
 
 
 @published(
@@ -25,7 +29,6 @@ from prefero.objectives.registry import Equal, published
     paper="p125",
     citation="Liu et al., 2024, arXiv 2405.16436",
     equation="−log σ(β h) − η β log π(y₀) − α/|y₀| log π(y₀), y₀ = y_w",
-    feedback={"pairs"},
     settings={
         "zephyr-7b-beta": {"beta": 0.01, "eta": 0.005, "learning_rate": 5e-7},
         "gemma-7b": {"beta": 0.05, "eta": 0.005, "learning_rate": 5e-7},
@@ -63,7 +66,6 @@ Likelihood = Literal["log", "sigmoid"]
     paper="p117",
     citation="Just et al., 2024, arXiv 2407.14477",
     equation="−log σ(β h) − γ log π(r | x, y_w, y_l)",
-    feedback={"pairs"},
     settings={"detailed rationales": {"gamma": 0.001}, "configuration of the code": {"gamma": 0.1}},
     relatives=(
         "rdpo is robust to flipped labels, r_dpo is against length: other methods. The response `rationale` "
@@ -92,7 +94,6 @@ def rationale_dpo(
     equation=(
         "NLL(y_w) − λ log σ(log odds(y_w) − log odds(y_l)) − γ log π(r | x, y_w, y_l), odds = π/(1 − π)"
     ),
-    feedback={"pairs"},
     relatives=(
         "No reference. As in the authors' code the odds are those of whole responses, where ORPO's are "
         "of mean log-probabilities, and NLL is the mean over all chosen tokens of the step."
@@ -105,8 +106,7 @@ def rationale_dpo(
 def rationale_orpo(
     lam: NonNegative = 0.1, gamma: NonNegative = 1.0, likelihood: Likelihood = "log"
 ) -> Objective:
-    """Likelihood of the chosen response, odds against the rejected one, and the likelihood of the
-    rationale; no reference."""
+    """The chosen response's likelihood, its odds against the rejected one, the rationale's likelihood."""
     preference = Compare(Logp().sum().map(log_odds))
     rationale = rationale_term(gamma, likelihood)
     return lam * preference + negative_log_likelihood("chosen", "batch") + rationale
@@ -129,7 +129,6 @@ Fit = Literal["total_variation", "pearson", "squared_hellinger", "jensen_shannon
         "−1/β mean_t φ(β log π(y_t)/π_ref(y_t)); φ(r) = r (total variation), r − r²/4 (Pearson χ²), "
         "r/(1 + r) (squared Hellinger), log(2 − e^{−r}) (Jensen–Shannon)"
     ),
-    feedback={"pairs"},
     relatives=(
         "Reads the chosen responses alone: a demonstration is one. Total variation has nll's gradient, token "
         "mean, whatever the reference. The reference is the pretrained model that this stage starts from; in "
@@ -195,3 +194,49 @@ def straight_below(floor: float, function: Callable[[Tensor], Tensor]) -> Callab
         return function(r.clamp(min=floor)) - slope.item() * F.relu(floor - r)
 
     return continued
+
+
+@published(
+    title="MPO: mixed preference optimization",
+    citation="Wang et al., 2024, arXiv 2411.10442",
+    equation="w_p · DPO + w_q · [−log σ(r_w) − log σ(−r_l)] − w_g/|y_w| log π(y_w)",
+    settings={"internvl2-8b": {"beta": 0.1, "preference": 0.8, "quality": 0.2, "generation": 1.0}},
+    relatives=(
+        "The quality term is bco_pair, as in TRL; the paper's has the reward shift of bco. The likelihood is "
+        "a mean over each response's tokens, or over those of the whole step (tokens: batch), as in TRL. "
+        "mpo_set, of several responses, is another method. Any other sum is a method with `plus`."
+    ),
+    equals=(
+        Equal("dpo", at={"preference": 1.0, "quality": 0.0, "generation": 0.0}),
+        Equal("bco_pair", at={"preference": 0.0, "quality": 1.0, "generation": 0.0}),
+    ),
+)
+def mpo_mixed(
+    beta: Positive = 0.1,
+    preference: NonNegative = 0.8,
+    quality: NonNegative = 0.2,
+    generation: NonNegative = 1.0,
+    tokens: Literal["mean", "batch"] = "mean",
+) -> Objective:
+    """Which response is better, how good each is, and how to write the better one, learnt together."""
+    likelihood = negative_log_likelihood("chosen", tokens)
+    return preference * dpo(beta) + quality * bco_pair(beta) + generation * likelihood
+
+
+@published(
+    title="z-loss",
+    paper="p010",
+    citation=(
+        "Chowdhery et al., 2022, arXiv 2204.02311, section 5; in preference training Preferred Elements, "
+        "2024, arXiv 2410.07563"
+    ),
+    equation="c · mean over tokens of (log Σ_v exp(logit_v))²",
+    relatives=(
+        "Meant for `plus`; alone it teaches no preference. It moves the level of the logits, which no loss "
+        "of log-probabilities sees, and leaves their differences free."
+    ),
+    pitfalls="The mean is over all tokens of all responses of the step, as large batches of text have it.",
+)
+def z_loss(strength: NonNegative = 1e-4) -> Objective:
+    """The normaliser of the softmax pulled to 1, so that logits do not drift away."""
+    return penalty(strength * Measured(LOG_Z).map(torch.square).sum(), reduce=mean_of_tokens)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons, Each, Pair
-from prefero.objectives.positions import Aligned, ByPosition
 from prefero.objectives.quantities import Column, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.reductions import Reduction, Term, number
 from prefero.objectives.registry import published
+from prefero.objectives.segments import Aligned, ByPosition
 
 CITATION = "Yang et al., 2025, arXiv 2501.09695"
 
@@ -25,8 +25,7 @@ RESPONSES = (
 
 
 def severity() -> Quantity:
-    """The weight that an expert's score of a sentence, 4 to 1, gives its tokens: 1, 1.5, 2 or 2.5. A token
-    without a score (0) is right."""
+    """The weight of a sentence's tokens by its score, 4 to 1: 1, 1.5, 2 or 2.5; 1 without a score (0)."""
     return Column("token_score").map(lambda score: torch.where(score > 0, 3 - score / 2, 1.0))
 
 
@@ -70,10 +69,8 @@ def opa_dpo(
 
 
 def mean_of_positions(length: float | None, beyond: float) -> Reduction:
-    """The mean over ``length`` positions of each example; those that are not there cost ``beyond`` each.
-
-    ``length`` None is the longer response; it is never less.
-    """
+    """The mean over ``length`` positions of each example, at least its longer response (None: that many);
+    positions that are not there cost ``beyond`` each."""
 
     def reduce(losses: Tensor, comparisons: Comparisons) -> list[Term]:
         contrast, exists = comparisons.contrast, comparisons.mask.any(1)

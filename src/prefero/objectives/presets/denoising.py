@@ -17,7 +17,7 @@ from prefero.objectives.contrasts import Comparisons, EveryPair
 from prefero.objectives.quantities import Column, Logp, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
-from prefero.objectives.weights import discounted_gain
+from prefero.objectives.slots import discounted_gain
 
 
 def improvement(beta: float) -> Quantity:
@@ -30,7 +30,6 @@ def improvement(beta: float) -> Quantity:
     paper="p104",
     citation="Wallace et al., 2023, arXiv 2311.12908, eq. 14",
     equation="−log σ(−(β/2) [(e_θ(x_w) − e_ref(x_w)) − (e_θ(x_l) − e_ref(x_l))]), e: mean squared error",
-    feedback={"pairs"},
     settings={
         "stable-diffusion-1.5": {"beta": 2000.0, "learning_rate": 1e-8},
         "stable-diffusion-xl": {"beta": 5000.0, "learning_rate": 1e-8},
@@ -59,7 +58,6 @@ def diffusion_dpo(beta: Positive = 2000.0) -> Objective:
         "Hung et al., 2024, arXiv 2412.21037 (TangoFlux, CRPO); for songs Liu et al., 2025, arXiv 2507.20880"
     ),
     equation="−log σ(−(β/2) [(e_θ(x_w) − e_ref(x_w)) − (e_θ(x_l) − e_ref(x_l))]) + λ e_θ(x_w)",
-    feedback={"pairs"},
     settings={"default": {"beta": 2000.0, "anchor": 1.0}},
     relatives=(
         "Errors are those of the velocity. anchor 0 is diffusion_dpo; the released code has 1. The authors "
@@ -131,8 +129,7 @@ def label_probability(
     pitfalls="A sum over pairs: gradients grow with the length of the lists.",
 )
 def rankdpo(beta: Positive = 5000.0) -> Objective:
-    """Every image of a ranked list against every worse one, by what exchanging them would cost the
-    ranking."""
+    """Every image of a list against every worse one, by what exchanging them would cost the ranking."""
     return Compare(improvement(beta), EveryPair("win_rate"), weight=discounted_gain(*ranked()))
 
 
@@ -147,7 +144,6 @@ def ranked() -> tuple[Quantity, Quantity]:
     paper="p088",
     citation="Croitoru et al., 2024, arXiv 2405.13637",
     equation="−log σ(−β [(h_θ(x_w) − h_ref(x_w)) − (h_θ(x_l) − h_ref(x_l))]), h: pseudo-Huber error",
-    feedback={"pairs"},
     settings={"default": {"beta": 200.0, "learning_rate": 1e-4}},
     relatives=(
         "No half. h measures both models against the frozen reference's own target at the earlier time step; "
@@ -166,7 +162,6 @@ def consistency_dpo(beta: Positive = 200.0) -> Objective:
     paper="p140",
     citation="Gambashidze et al., 2024, arXiv 2406.17636",
     equation="−log σ(−(β/2) [e_θ(x_w) − e_θ(x_l)]) + λ e_θ(x_w)",
-    feedback={"pairs"},
     relatives=(
         "diffusion_dpo without a reference, plus the chosen error. The paper measures errors in the features "
         "of the frozen encoder one time step earlier (noise-conditioned perception). λ is a suggestion."
@@ -183,7 +178,6 @@ def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
     paper="p075",
     citation="Borso et al., 2025, arXiv 2503.08295 (first named D3PO)",
     equation="−log σ(β [D(x_w) − D(x_l)]), D = Σ_j [q_j log(R_θ/R_ref)(j) + R_ref(j) − R_θ(j)]",
-    feedback={"pairs"},
     relatives=(
         "DPO, where minus a chain's rates and what they explain of the data's stand for log-probabilities: "
         "prefero.models.discrete_diffusion.scoring has them for masking and uniform noise. A sum over "
@@ -197,6 +191,5 @@ def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
     equals=(Equal("dpo", {}),),
 )
 def d2_dpo(beta: Positive = 0.5) -> Objective:
-    """The rates towards the chosen sequence explain it better than the reference's, compared with the
-    rejected."""
+    """The rates explain the chosen sequence better than the reference's, compared with the rejected one."""
     return Compare(beta * log_ratio().sum())

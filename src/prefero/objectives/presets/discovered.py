@@ -38,7 +38,6 @@ def modulated(tau: float) -> Link:
     paper="p100",
     citation=CITATION + ", eq. 5",
     equation="(1 − m) softplus(−z) + m exp(−z), z = β h, m = σ(z/τ)",
-    feedback={"pairs"},
     settings={"default": {"beta": 0.05, "tau": 0.05}},
     relatives="As TRL's discopop. τ → ∞ is cell, the even blend.",
     aliases=("lrml",),
@@ -58,7 +57,6 @@ def discopop(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
     paper="p100",
     citation=CITATION,
     equation="½ exp(−z) + ½ softplus(−z), z = β h",
-    feedback={"pairs"},
     relatives="discopop without its modulation.",
     pitfalls="Pairs far on the wrong side pull exponentially hard.",
 )
@@ -78,7 +76,6 @@ def padding(margins: Tensor, comparisons: Comparisons) -> Tensor:
     paper="p100",
     citation=CITATION,
     equation="0.9 (1 − ½ [z < 0]) softplus(−z), z = β h",
-    feedback={"pairs"},
     relatives="dpo with weights 0.9 on the right side and 0.45 on the wrong one.",
     pitfalls="The loss jumps at z = 0, and pairs on the wrong side pull half as hard.",
 )
@@ -87,12 +84,16 @@ def padll(beta: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=padding)
 
 
-class DynamicBlend(OfStep):
-    """v softplus(−z/0.9) + (1 − v) exp(−0.9 z), v = σ(variance of z/τ)."""
+class Tempered(OfStep):
+    """A link of the step's margins over a temperature τ."""
 
     def __init__(self, tau: float) -> None:
         super().__init__()
         self.tau = tau
+
+
+class DynamicBlend(Tempered):
+    """v softplus(−z/0.9) + (1 − v) exp(−0.9 z), v = σ(variance of z/τ)."""
 
     def forward(self, margins: Tensor, comparisons: Comparisons) -> Tensor:
         blend = self.variance(margins / self.tau, comparisons.mask).sigmoid()
@@ -105,7 +106,6 @@ class DynamicBlend(OfStep):
     paper="p100",
     citation=CITATION,
     equation="v softplus(−z/0.9) + (1 − v) exp(−0.9 z), z = β h, v = σ(var(z/τ))",
-    feedback={"pairs"},
     relatives=BATCH,
     pitfalls="v, and with it the loss, falls with the spread of the batch: the step may widen it instead.",
 )
@@ -114,12 +114,8 @@ def dbaql(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=DynamicBlend(tau))
 
 
-class AdaptiveQuantile(OfStep):
+class AdaptiveQuantile(Tempered):
     """w softplus(−z) + (1 − w) max(0, 1 − z), w = σ(Q − z/τ), Q = ½ + 0.01 (σ(mean z/τ) − ½)."""
-
-    def __init__(self, tau: float) -> None:
-        super().__init__()
-        self.tau = tau
 
     def forward(self, margins: Tensor, comparisons: Comparisons) -> Tensor:
         temperate = margins / self.tau
@@ -135,7 +131,6 @@ class AdaptiveQuantile(OfStep):
     equation=(
         "w softplus(−z) + (1 − w) max(0, 1 − z), z = β h, w = σ(Q − z/τ), Q = ½ + 0.01 (σ(mean z/τ) − ½)"
     ),
-    feedback={"pairs"},
     relatives=BATCH,
     pitfalls="Not convex: between the two losses the slope can point the wrong way.",
 )
@@ -144,13 +139,9 @@ def aql(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
     return Compare(beta * log_ratio().sum(), link=AdaptiveQuantile(tau))
 
 
-class AdaptiveFeedback(OfStep):
+class AdaptiveFeedback(Tempered):
     """b softplus(−z) + (1 − b) max(0, 1 − z), b = σ(0.1 |z/τ − Q|), where Q is 0.95 times the standard
     deviation of z/τ times the mean of σ(−z/τ), plus 0.05 σ(mean z/τ)."""
-
-    def __init__(self, tau: float) -> None:
-        super().__init__()
-        self.tau = tau
 
     def forward(self, margins: Tensor, comparisons: Comparisons) -> Tensor:
         temperate, mask = margins / self.tau, comparisons.mask
@@ -168,7 +159,6 @@ class AdaptiveFeedback(OfStep):
         "b softplus(−z) + (1 − b) max(0, 1 − z), z = β h, b = σ(0.1 |z/τ − Q|), "
         "Q = 0.95 std(z/τ) mean σ(−z/τ) + 0.05 σ(mean z/τ)"
     ),
-    feedback={"pairs"},
     relatives=BATCH,
     pitfalls="At equal margins the loss of a hinge never counts more than that of the logistic.",
 )
@@ -178,8 +168,7 @@ def aqfl(beta: Positive = 0.05, tau: Positive = 0.05) -> Objective:
 
 
 def performance_factored(margins: Tensor, comparisons: Comparisons) -> Tensor:
-    """½ softplus(−z) where the policy itself, without a reference, finds the chosen response likelier; else
-    2 max(0, 1 − z)."""
+    """½ softplus(−z) where the policy finds the chosen response likelier; else 2 max(0, 1 − z)."""
     likelier = comparisons.gap(Logp().sum()) > 0
     return torch.where(likelier, 0.5 * logistic(margins, comparisons), 2 * hinge(margins, comparisons))
 
@@ -189,7 +178,6 @@ def performance_factored(margins: Tensor, comparisons: Comparisons) -> Tensor:
     paper="p100",
     citation=CITATION,
     equation="½ softplus(−z) if log π(y_w) > log π(y_l), else 2 max(0, 1 − z); z = β h",
-    feedback={"pairs"},
     relatives="Which of the two it is depends on the policy's own log-probabilities, not on the margin z.",
     pitfalls="The loss jumps where the order of the two likelihoods changes.",
 )
@@ -203,7 +191,6 @@ def pfl(beta: Positive = 0.05) -> Objective:
     paper="p100",
     citation="The losses that a search proposes; the search is that of " + CITATION,
     equation="loss",
-    feedback={"pairs"},
     relatives=(
         "What a search finds, as a method (prefero_lab.discovery). The language is that of "
         "prefero.objectives.expressions: numbers, arithmetic, a few functions, and the quantities of a pair. "

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective, Sum
-from prefero.objectives.contrasts import Comparisons, EachOf, Pair
+from prefero.objectives.contrasts import Comparisons, EachOf, GapOf, Pair, TotalOf
 from prefero.objectives.links import identity, logistic, smoothed, squared
 from prefero.objectives.quantities import Column, Logp, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive, Share
@@ -49,13 +49,13 @@ def sppo(beta: Positive = 0.001, labels: Literal["win_rate", "hard"] = "win_rate
     ``labels: hard`` takes 1 and 0 for the win rates of the chosen and the rejected response.
     """
     win_rate = Column("win_rate") if labels == "win_rate" else Sides(chosen=1.0, rejected=0.0)
-    centred = (win_rate - 0.5) / beta
+    return regressed_on((win_rate - 0.5) / beta)
 
-    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        return comparisons.total(centred)
 
+def regressed_on(target: Quantity) -> Compare:
+    """The squared difference of each response's log-ratio from its own target, a mean over the pair."""
     sides = EachOf("chosen", "rejected")
-    return Compare(log_ratio().sum(), sides, squared, target=target, reduce=mean_of_means)
+    return Compare(log_ratio().sum(), sides, squared, target=TotalOf(target), reduce=mean_of_means)
 
 
 @published(
@@ -128,13 +128,8 @@ def inpo_nash(eta: Positive = 0.0075, mixture: Share = 1 / 3) -> Objective:
 def online_ipo(beta: Positive = 0.1, tokens: Literal["sum", "mean"] = "sum") -> Objective:
     """The margin regressed on the difference of two win rates against an opponent; no order of the two
     responses is meant."""
-    win_rate = Column("win_rate") / beta
-
-    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        return comparisons.gap(win_rate)
-
     reward = log_ratio().sum() if tokens == "sum" else log_ratio().mean()
-    return Compare(reward, link=squared, target=target)
+    return Compare(reward, link=squared, target=GapOf(Column("win_rate") / beta))
 
 
 @published(
@@ -173,7 +168,6 @@ def opposed(margins: Tensor, comparisons: Comparisons) -> Tensor:
         "fast: ℓ(m_F − m_ref) + α ℓ(m_F − sg m_S); slow: ℓ(m_S − m_ref) − α ℓ(sg m_F − m_S); "
         "ℓ(h) = −log σ(β h), m = log π(y_w)/π(y_l)"
     ),
-    feedback={"pairs"},
     relatives=(
         "The model `slow` is trained too, with a lower learning rate (models.slow.learning_rate); every "
         "models.slow.every steps the one with the lower DPO loss becomes the fast one, the policy. Both "

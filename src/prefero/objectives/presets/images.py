@@ -20,7 +20,7 @@ from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, OpenShare, Positive
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import NOISE_LEVEL, prediction_distance
-from prefero.objectives.weights import given
+from prefero.objectives.slots import given
 
 
 def clipped_log_ratio(clip: float) -> Quantity:
@@ -107,7 +107,6 @@ def tailorpo(beta: Positive = 10.0) -> Objective:
     paper="p080",
     citation="Lu et al., 2025, arXiv 2503.18454; code JaydenLyh/InPO",
     equation="−log σ(−(β/2) [Δe(x_w) − Δe(x_l)]), e: error of predicting the noise that inversion implies",
-    feedback={"pairs"},
     settings={"stable-diffusion-1.5": {"beta": 2000.0}, "stable-diffusion-xl": {"beta": 5000.0}},
     relatives=(
         "diffusion_dpo on other states: those that DDIM inversion with the current policy reaches "
@@ -130,7 +129,6 @@ def inpo_diffusion(beta: Positive = 2000.0) -> Objective:
     paper="p084",
     citation="Kang et al., 2025, arXiv 2505.18736 (by its abstract)",
     equation="w(t) ℓ_DPO(θ; ψ) + λ mean (ε_θ(x_w) − ε_ψ₀(x_w))², w = (1 − ᾱ_t)^p, ψ a moving reference",
-    feedback={"pairs"},
     settings={"default": {"beta": 2000.0, "power": 1.0, "lam": 0.5}},
     relatives=(
         "A concretisation: the paper's abstract leaves its constants and the form of w open. `weighted` says "
@@ -166,7 +164,6 @@ def timestep_aware_dpo(
     paper="p122",
     citation="Liu et al., 2024, arXiv 2412.14167; code CIntellifusion/VideoDPO",
     equation="−ω log σ(−(β/2) [Δe(x_w) − Δe(x_l)]), e: mean squared error over channels, frames and pixels",
-    feedback={"pairs"},
     settings={"videocrafter-2": {"beta": 5000.0, "learning_rate": 6e-6}},
     relatives=(
         "ω, the column weight, is how rare the pair's scores are (media_pairs.rarity_weights). The released "

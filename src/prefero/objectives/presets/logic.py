@@ -22,8 +22,7 @@ from prefero.objectives.registry import Equal, published
 
 
 class Counts(Pairwise):
-    """What speaks for a preference against what speaks against it: the logarithms of the weighted counts of f
-    and f̄.
+    """What speaks for and against a preference: the logarithms of the weighted counts of f and f̄.
 
     The quantity is the log-probability with which the policy accepts a response, at most 0; ``accepted``
     makes the same of any model. Propositions are independent.
@@ -63,8 +62,7 @@ class Counts(Pairwise):
 def log_count(
     decision: Decision | bool, logps: list[Float[Tensor, "example 1"]]
 ) -> Float[Tensor, "example 1"]:
-    """log of the probability of a set of assignments, from its diagram and the propositions'
-    log-probabilities."""
+    """log of a set of assignments' probability, by its diagram and the propositions' log-probabilities."""
     known: dict[int, Tensor] = {}
 
     def count(at: Decision | bool) -> Tensor | None:
@@ -97,7 +95,6 @@ DPO, CPO = (PUBLISHED[name].structure.formulas for name in ("dpo", "cpo"))
     paper="p149",
     citation="Richardson et al., 2024, arXiv 2412.17696",
     equation="−log σ(β log[WMC((P ∨ P_A) ∧ P_C) / WMC((¬P ∨ P_A) ∧ P_C)] − γ)",
-    feedback={"pairs"},
     relatives=(
         "`formula`, `condition` and `both` are P, P_C and P_A. By default the paper's new loss cCPO: of what "
         "the policy accepts at least one of, the rejected response implies the chosen one. M(y_w) says that "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import EachOf
-from prefero.objectives.heads import Fitted, Head, Projection, State, drawn
+from prefero.objectives.heads import Fitted, Head, Projection, drawn
 from prefero.objectives.links import identity
 from prefero.objectives.quantities import Measured, Quantity, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
@@ -28,8 +28,7 @@ EQUATION = (
 class LayersMask(Fitted):
     """m = ReLU(Σ_j c_j ReLU(w_j · LN(h_j) + b_j)) of the states h_j after every layer; one LayerNorm for all.
 
-    Biases start at 1 and the mixer at the mean over layers, so that no token's mask starts at 0, where it
-    would stay.
+    Biases start at 1 and the mixer at the mean over layers: a mask that starts at 0 would stay there.
     """
 
     layer_weight: nn.Parameter | None
@@ -71,8 +70,8 @@ def last_layer_mask() -> nn.Sequential:
 def learned_mask(layers: Literal["all", "last"]) -> Quantity:
     """A mask, 0 or more for every token, that a head makes of the reference's states."""
     if layers == "all":
-        return Head(LayersMask(), State(TOKEN_STATES, "reference").detach())
-    return Head(last_layer_mask(), State(TOKEN_STATE, "reference").detach())
+        return Head(LayersMask(), Measured(TOKEN_STATES, "reference").detach())
+    return Head(last_layer_mask(), Measured(TOKEN_STATE, "reference").detach())
 
 
 def masked(
@@ -96,7 +95,6 @@ def masked(
     paper="p102",
     citation=CITATION,
     equation=EQUATION + " + λ_u Σ_t m_u + λ_d Σ_t m_d, m = ReLU(Σ_j c_j ReLU(w_j · LN(h_j) + b_j))",
-    feedback={"pairs"},
     settings={
         "default": {"beta": 0.1},
         "imdb, tl;dr": {"beta": 0.8},
@@ -161,7 +159,6 @@ class ActivationMask(Quantity):
     paper="p102",
     citation=CITATION,
     equation=EQUATION + ", m_u = m_d = mean over parts and layers of π_ref's activations, rescaled to [0, 1]",
-    feedback={"pairs"},
     settings={"default": {"beta": 0.1}},
     relatives=(
         "sparsepo learns its masks. Other papers call other methods MaPO. A response whose tokens all have "
@@ -171,6 +168,6 @@ class ActivationMask(Quantity):
 def sparsepo_mapo(beta: Positive = 0.1) -> Objective:
     """Token-level DPO on the tokens that move the reference model most: its feed-forwards, attention and
     residual stream, averaged over the hidden dimension."""
-    parts = [State(mean_activations(part), "reference") for part in ("mlp", "attention", "residual")]
+    parts = [Measured(mean_activations(part), "reference") for part in ("mlp", "attention", "residual")]
     mask = ActivationMask(*parts)
     return masked(mask, mask, beta)

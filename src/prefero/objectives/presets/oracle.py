@@ -9,10 +9,8 @@ from prefero.objectives.registry import published
 
 
 class ComparisonOracle(Compare):
-    """What :class:`prefero.training.oracle.ComparisonOracleStep` asks of the policy's output layer.
-
-    As a loss, for logs, it is −log σ of the margin of log-probabilities; its gradient is not used.
-    """
+    """What :class:`prefero.training.oracle.ComparisonOracleStep` asks of the policy's output layer; as a
+    loss, for logs alone, −log σ of the margin of log-probabilities."""
 
     update = "comparison_oracle"
 
@@ -32,7 +30,6 @@ class ComparisonOracle(Compare):
         "C(z) = −1 if the head W + r z raises log π(y_w) and lowers log π(y_l), else +1; ĝ = Σ C(z) z / ‖·‖, "
         "entries below λ set to 0; W ← W − learning rate · (share of −1) · ĝ"
     ),
-    feedback={"pairs"},
     settings={
         "mistral-7b": {"perturbations": 1600, "threshold": 2.2e-4, "learning_rate": 0.035},
         "llama-3-8b": {"perturbations": 1800, "threshold": 8e-5, "learning_rate": 0.035},

@@ -6,15 +6,7 @@ from __future__ import annotations
 from typing import Literal
 
 from prefero.objectives.compare import Compare, Objective, negative_log_likelihood
-from prefero.objectives.links import (
-    debiased,
-    hinge,
-    logistic,
-    reverse_kl_to,
-    smoothed,
-    squared,
-    with_ties,
-)
+from prefero.objectives.links import debiased, hinge, logistic, reverse_kl_to, smoothed, squared, with_ties
 from prefero.objectives.quantities import Logp, log_ratio
 from prefero.objectives.ranges import FlipRate, NonNegative, NonZeroFlipRate, Positive
 from prefero.objectives.registry import Equal, published
@@ -27,7 +19,6 @@ LINKS = {"logistic": logistic, "hinge": hinge}
     paper="p053",
     citation="Rafailov et al., 2023, arXiv 2305.18290, eq. 7",
     equation="−log σ(β [log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)])",
-    feedback={"pairs"},
     settings={"default": {"beta": 0.1, "learning_rate": 1e-6}, "tl;dr": {"beta": 0.5}},
     relatives=(
         "Sums over tokens. With another model as reference it is Pre-DPO, TR-DPO or sDPO: see references."
@@ -51,7 +42,6 @@ def dpo(beta: Positive = 0.1) -> Objective:
         "2305.18290"
     ),
     equation="(1−ε) ℓ(h) + ε ℓ(−h), ℓ(h) = −log σ(β h)",
-    feedback={"pairs"},
     relatives=(
         "Biased, but bounded below, with its minimum at β h = logit(1−ε); rdpo is unbiased and unbounded."
     ),
@@ -68,7 +58,6 @@ def cdpo(beta: Positive = 0.1, smoothing: FlipRate = 0.1) -> Objective:
     paper="p049",
     citation="Ray Chowdhury et al., 2024, arXiv 2403.00409",
     equation="((1−ε) ℓ(h) − ε ℓ(−h)) / (1−2ε), ℓ(h) = −log σ(β h)",
-    feedback={"pairs"},
     relatives=(
         "Unbounded below: do not select models by this loss. The sign of the second term tells it from cdpo. "
         "r_dpo is another method (length)."
@@ -89,7 +78,6 @@ def rdpo(beta: Positive = 0.1, flip_rate: FlipRate = 0.1) -> Objective:
     paper="p035",
     citation="Azar et al., 2023, arXiv 2310.12036, eq. 17",
     equation="(h − 1/(2τ))², h = log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)",
-    feedback={"pairs"},
     relatives=(
         "The paper sums over tokens, practice (TRL, and reportedly the authors) averages over each "
         "response's own tokens; values of tau are not comparable between the two. τ plays the part of DPO's "
@@ -107,11 +95,28 @@ def ipo(tau: Positive = 0.1, tokens: Literal["mean", "sum"] = "mean") -> Objecti
 
 
 @published(
+    title="FSPO: few-shot preference optimization",
+    paper="p129",
+    citation="Singh et al., 2025, arXiv 2502.19312; code Asap7772/fewshot-preference-optimization",
+    equation="(h − 1/(2τ))², prompts hold some labelled pairs of the same user",
+    settings={"default": {"tau": 0.01, "learning_rate": 1e-6}},
+    relatives="IPO summed over tokens on prompts with a user's few shots: it is the data that are new.",
+    pitfalls=(
+        "The target prompt must not stand among the shots, and data are split by user, not by row. At the "
+        "start the loss is 1/(4τ²), 2500 at τ = 0.01."
+    ),
+    equals=(Equal("ipo", given={"tokens": "sum"}),),
+)
+def fspo(tau: Positive = 0.01) -> Objective:
+    """Every user is a task: IPO on a pair whose prompt shows what else that user preferred."""
+    return ipo(tau=tau, tokens="sum")
+
+
+@published(
     title="Simple Preference Optimization",
     paper="p018",
     citation="Meng et al., 2024, arXiv 2405.14734, eq. 6",
     equation="−log σ(β/|y_w| log π(y_w) − β/|y_l| log π(y_l) − γ)",
-    feedback={"pairs"},
     settings={
         "mistral-7b-base": {"beta": 2.0, "gamma": 1.6, "learning_rate": 3e-7},
         "llama-3-8b-instruct": {"beta": 2.5, "gamma": 1.375, "learning_rate": 1e-6},
@@ -147,7 +152,6 @@ def simpo(
     paper="p013",
     citation="Ji et al., 2024, arXiv 2402.00856",
     equation="KL((q, 1−q) ‖ (1−ε, ε)), q = σ(β h)",
-    feedback={"pairs"},
     settings={"hh": {"beta": 0.5}, "tl;dr": {"beta": 0.5}, "imdb": {"beta": 0.1}},
     relatives=(
         "Reverse KL, mode seeking, where DPO's is forward; its gradient reverses beyond q = 1−ε. "
@@ -191,7 +195,6 @@ def todo(beta: Positive = 0.01, alpha: Positive = 0.5) -> Objective:
 @published(
     title="Negative log-likelihood",
     equation="−1/|y_w| log π(y_w)",
-    feedback={"pairs"},
     relatives=(
         "Three normalisations are in use and are not multiples of each other: per response (mean), summed "
         "(sum), over all chosen tokens of the step (batch). Meant for `plus`; alone it is supervised "

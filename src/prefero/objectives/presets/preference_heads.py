@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from prefero.errors import PreferoError
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective, penalty
-from prefero.objectives.contrasts import Comparisons, Each, EachOf
-from prefero.objectives.heads import Head, Projection, State, VectorHead
-from prefero.objectives.links import smoothed, squared
-from prefero.objectives.quantities import Column, Quantity, log_ratio, present
+from prefero.objectives.contrasts import Each
+from prefero.objectives.heads import Head, Projection, VectorHead
+from prefero.objectives.links import smoothed
+from prefero.objectives.presets.games import regressed_on
+from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio, present
 from prefero.objectives.ranges import Count, FlipRate, NonNegative, Positive, Range
-from prefero.objectives.reductions import mean_of_means
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.signals import PROMPT_STATE, STATE
 
@@ -46,12 +46,6 @@ def reward_head(pool: Pool, state: Quantity) -> Head:
     return Head(nn.Sequential(*pools[pool], Projection(bias=None)), state)
 
 
-def best_margin(smoothing: float) -> float:
-    """log((1−ε)/ε): the margin at which the contrastive loss is least, and the size of either reward at which
-    the separable one is; infinite without smoothing."""
-    return math.log1p(-smoothing) - math.log(smoothing) if smoothing else math.inf
-
-
 def preference_by(reward: Quantity, smoothing: float, loss: Literal["separable", "contrastive"]) -> Objective:
     """The head's part of :func:`dph`, with any quantity as the reward."""
     link = smoothed(smoothing)
@@ -70,7 +64,6 @@ def preference_by(reward: Quantity, smoothing: float, loss: Literal["separable",
         "λ_h [BCE(r_w, 1−ε) + BCE(r_l, ε)] + λ_p cDPO(β, ε); contrastive: cross-entropy of σ(r_w − r_l); "
         "r = w · pool(state at the last token)"
     ),
-    feedback={"pairs"},
     settings={"default": {"smoothing": 0.1, "beta": 0.1, "head_weight": 1.0, "policy_weight": 1.0}},
     relatives=(
         "The head judges at inference: sample several responses and keep the one of highest reward. Its own "
@@ -98,7 +91,7 @@ def dph(
     With ``detach_head`` the head reads the policy's states without shaping them; with ``policy_weight`` 0 too
     the policy stays as it is.
     """
-    state = State(STATE)
+    state = Measured(STATE)
     reward = reward_head(pool, state.detach() if detach_head else state)
     objective = head_weight * preference_by(reward, smoothing, loss)
     if policy_weight:
@@ -117,15 +110,8 @@ def preference_scores(
     return half - half.transpose(-1, -2)
 
 
-def mean_scores(scores: Float[Tensor, "*example response opponent"]) -> Float[Tensor, "*example response"]:
-    """s̄(y), the mean score of each response against all samples of its group, itself included: the column
-    ``score`` of :func:`gpo`."""
-    return scores.mean(-1)
-
-
 class PairScore(Quantity):
-    """Half the score s(y ≻ y′) of the chosen and the rejected response against each other, 0 for others: the
-    pair's margin is s(y_w ≻ y_l)."""
+    """±½ s(y_w ≻ y_l) for the chosen and rejected response, 0 for others: their margin is s(y_w ≻ y_l)."""
 
     def __init__(self, embedding: Quantity, scales: Quantity) -> None:
         super().__init__()
@@ -170,8 +156,7 @@ class Ones(Quantity):
 
 
 def general_preference(embedding: Quantity, scales: Quantity, tau: float) -> Objective:
-    """:func:`gpm` with any quantities as embeddings ``[example response 2k]`` and scales ``[example response
-    k]``."""
+    """:func:`gpm` with any embeddings ``[example response 2k]`` and scales ``[example response k]``."""
     return Compare(PairScore(embedding, scales) / tau)
 
 
@@ -180,7 +165,6 @@ def general_preference(embedding: Quantity, scales: Quantity, tau: float) -> Obj
     paper="p085",
     citation="Zhang et al., 2024, arXiv 2410.02197; code general-preference/general-preference-model",
     equation="−log σ(s(y_w ≻ y_l)/τ), s = Σ_l λ_l(x) (v_w[2l] v_l[2l+1] − v_w[2l+1] v_l[2l])",
-    feedback={"pairs"},
     settings={"default": {"tau": 0.1}},
     relatives=(
         "A preference model, no policy: its scores are the column score of gpo. Skew-symmetric, so it fits "
@@ -200,8 +184,8 @@ def gpm(tau: Positive = 0.1, k: Count = 3, normalise: bool = True, prompt_scales
     the prompt's last state, or 1 without ``prompt_scales``. k is a suggestion.
     """
     ends: list[nn.Module] = [UnitLength()] if normalise else []
-    embedding = VectorHead(nn.Sequential(Projection(2 * k, bias=None), *ends), State(STATE))
-    scales = VectorHead(PromptScales(k), State(PROMPT_STATE)) if prompt_scales else Ones(k)
+    embedding = VectorHead(nn.Sequential(Projection(2 * k, bias=None), *ends), Measured(STATE))
+    scales = VectorHead(PromptScales(k), Measured(PROMPT_STATE)) if prompt_scales else Ones(k)
     return general_preference(embedding, scales, tau)
 
 
@@ -222,13 +206,7 @@ def gpm(tau: Positive = 0.1, k: Count = 3, normalise: bool = True, prompt_scales
 )
 def gpo(beta: Positive = 0.001) -> Objective:
     """The log-ratio of each response regressed on its mean preference score over the sampling policy's."""
-    score = Column("score") / beta
-
-    def target(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-        return comparisons.total(score)
-
-    sides = EachOf("chosen", "rejected")
-    return Compare(log_ratio().sum(), sides, squared, target=target, reduce=mean_of_means)
+    return regressed_on(Column("score") / beta)
 
 
 VARIANTS = ("chosen_degraded", "rejected_degraded")
@@ -255,8 +233,7 @@ class DegreeLoss(Quantity):
 
 
 def with_degrees(objective: Objective, logits: tuple[Quantity, Quantity], gamma: float) -> Objective:
-    """:func:`spo_self_supervised` on any objective, with any quantities as the logits of the degrees of the
-    chosen and of the rejected variant."""
+    """:func:`spo_self_supervised` on any objective, with any logits for the degrees of the variants."""
     for variant, own in zip(VARIANTS, logits, strict=True):
         objective = objective + 0.5 * gamma * penalty(DegreeLoss(own), variant)
     return objective
@@ -267,7 +244,6 @@ def with_degrees(objective: Objective, logits: tuple[Quantity, Quantity], gamma:
     paper="p115",
     citation="Li et al., 2024, arXiv 2409.17791",
     equation="DPO + γ/2 Σ_{ỹ ∈ {ỹ_w, ỹ_l}} CE(W h(x, ỹ) + b, degree(ỹ))",
-    feedback={"pairs"},
     relatives=(
         "ỹ is a response with part of its key content removed, in the roles chosen_degraded and "
         "rejected_degraded; the column degree says how much, from 0 (nothing) to degrees − 1; "
@@ -288,6 +264,6 @@ def spo_self_supervised(
 
     One head for both sides, or one for each where the paper leaves it open.
     """
-    first = VectorHead(Projection(degrees), State(STATE))
-    second = first if heads == "shared" else VectorHead(Projection(degrees), State(STATE))
+    first = VectorHead(Projection(degrees), Measured(STATE))
+    second = first if heads == "shared" else VectorHead(Projection(degrees), Measured(STATE))
     return with_degrees(Compare(beta * log_ratio().sum()), (first, second), gamma)

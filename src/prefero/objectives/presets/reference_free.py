@@ -8,11 +8,10 @@ from torch import Tensor
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.links import logistic, rectified
-from prefero.objectives.quantities import Logp
+from prefero.objectives.quantities import Linear, Logp
 from prefero.objectives.ranges import NonNegative, Positive, Real
 from prefero.objectives.registry import Equal, published
-from prefero.objectives.schedules import Linear
-from prefero.objectives.transforms import power_transform
+from prefero.objectives.slots import power_transform
 
 
 @published(
@@ -20,7 +19,6 @@ from prefero.objectives.transforms import power_transform
     paper="p121",
     citation="Gupta et al., 2025, arXiv 2501.03884",
     equation="−log σ(r_w − r_l − γ), r = β (1 − p̄^{−α})/α, p̄ = exp(1/|y| log π(y))",
-    feedback={"pairs"},
     settings={
         "mistral-7b-instruct": {"alpha": 0.25, "beta": 2.5, "gamma": 0.25, "learning_rate": 7e-7},
         "llama-3-8b-instruct": {"alpha": 0.25, "beta": 10.0, "gamma": 3.0},
@@ -30,18 +28,14 @@ from prefero.objectives.transforms import power_transform
         "α = 0 is SimPO. γ is outside β: where a paper or TRL gives a ratio γ/β, multiply it by "
         "β. f_dpo's alpha divergence has the same shape on the whole response's ratio to a reference."
     ),
-    equals=(
-        Equal("simpo", at={"alpha": 0.0}),
-        Equal("simpo", at={"alpha": 1e-9}),
-    ),
+    equals=(Equal("simpo", at={"alpha": 0.0}), Equal("simpo", at={"alpha": 1e-9})),
     pitfalls=(
         "Large |α| makes the gradient of ordered pairs vanish, and α near 1 or above lets the reward of an "
         "unlikely response explode: keep |α| well below 1."
     ),
 )
 def alphapo(beta: Positive = 2.5, alpha: Real = 0.25, gamma: NonNegative = 0.25) -> Objective:
-    """SimPO whose reward is a power of the likelihood: α > 0 pulls unlikely responses harder, α < 0
-    likely ones."""
+    """SimPO on a power of the likelihood: α > 0 pulls unlikely responses harder, α < 0 likely ones."""
     return Compare(beta * Logp().mean().map(lambda mean: power_transform(mean, alpha)), target=gamma)
 
 
@@ -55,12 +49,7 @@ def rectified_logistic(margins: Tensor, comparisons: Comparisons) -> Tensor:
     paper="p128",
     citation="Wu et al., 2025, arXiv 2503.07426",
     equation="max(0, γ − [1/|y_w| log π(y_w) − 1/|y_l| log π(y_l)])",
-    feedback={"pairs"},
-    settings={
-        "mistral-7b": {"gamma": 0.4},
-        "gemma-2-9b": {"gamma": 0.4},
-        "llama-3-8b": {"gamma": 0.6},
-    },
+    settings={"mistral-7b": {"gamma": 0.4}, "gemma-2-9b": {"gamma": 0.4}, "llama-3-8b": {"gamma": 0.6}},
     relatives=(
         "SimPO's loss over β as β → ∞. γ is in units of log-probability per token, which is SimPO's γ/β. "
         "TRL's hinge, max(0, 1 − β h), is another loss. With `final_gamma` γ goes there in a straight line "
@@ -72,8 +61,7 @@ def rectified_logistic(margins: Tensor, comparisons: Comparisons) -> Tensor:
     ),
 )
 def repo(gamma: NonNegative = 0.4, final_gamma: NonNegative | None = None) -> Objective:
-    """A hinge on the margin of mean log-probabilities: a pair pulls in full until it is won by γ, then no
-    more."""
+    """A hinge on the margin of mean log-probabilities: a pair pulls in full until it is won by γ."""
     schedule = Linear(gamma, gamma if final_gamma is None else final_gamma)
     return Compare(
         Logp().mean(),
@@ -87,7 +75,6 @@ def repo(gamma: NonNegative = 0.4, final_gamma: NonNegative | None = None) -> Ob
     paper="p128",
     citation="Wu et al., 2025, arXiv 2503.07426 (extension)",
     equation="−log σ(−max(0, β (γ − M))), M = 1/|y_w| log π(y_w) − 1/|y_l| log π(y_l)",
-    feedback={"pairs"},
     relatives=(
         "SimPO(β, βγ) for pairs that are not won by γ yet, a constant log 2 for the others. The formula is a "
         "reading of the paper's description; β is SimPO's default for lack of a published one."

@@ -1,17 +1,16 @@
-"""Parts of a response: only some of them are rewarded, or each of them has a score of its own."""
+"""Parts of a response: only some of them are rewarded, or each of them has a score or weight of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from prefero.objectives.compare import Compare, Objective, penalty
-from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.contrasts import Comparisons, PerComparison
 from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio
-from prefero.objectives.ranges import NonNegative, Positive
+from prefero.objectives.ranges import NonNegative, Positive, Share
 from prefero.objectives.registry import Equal, published
 from prefero.objectives.segments import InSegment, SegmentPairs, SegmentSum
 from prefero.objectives.signals import forward_kl
@@ -99,7 +98,7 @@ def two_d_dpo(beta: Positive = 0.1) -> Objective:
     return Compare(beta * log_ratio(), SegmentPairs(score, score))
 
 
-def worst_case(reward: Quantity, epsilon: float) -> Callable[[Comparisons], Tensor]:
+def worst_case(reward: Quantity, epsilon: float) -> PerComparison:
     """ε (|S_w| + |S_l|), as a target: what scores that are off by ``epsilon`` at most take from a margin."""
 
     def target(comparisons: Comparisons) -> Float[Tensor, "example comparison"]:
@@ -140,3 +139,28 @@ def robust_two_d_dpo(
         error = epsilon * (2 * Column("noise") - 1)
         return Compare(reward, SegmentPairs(score, score + error))
     return Compare(reward, SegmentPairs(score, score), target=worst_case(reward, epsilon))
+
+
+@published(
+    title="Relevance-weighted DPO",
+    paper="p137",
+    citation="Banerjee et al., 2024, arXiv 2406.06496",
+    equation="−log σ(β Σ_t w_t Δ_t^w − β Σ_t w_t Δ_t^l), w_t = 1 at relevant tokens, γ at others",
+    feedback={"pairs", "spans"},
+    settings={"default": {"beta": 0.1}},
+    relatives=(
+        "The chosen response is the rejected one, edited as little as the unwanted behaviour allows; tokens "
+        "that belong to the behaviour are marked by segment above 0. Sums, not means. The paper tries γ = 0 "
+        "and ½ among others."
+    ),
+    pitfalls=(
+        "Where lines were only deleted the chosen response has no relevant token: at γ = 0 its reward is 0 "
+        "and the rejected part is pushed down alone. Such pairs belong to the data. What both texts share "
+        "after the first edit does not cancel, because its context differs."
+    ),
+    equals=(Equal("dpo", at={"gamma": 1.0}), Equal("sdpo_segment", at={"gamma": 0.0})),
+)
+def relevance_weighted_dpo(beta: Positive = 0.1, gamma: Share = 0.5) -> Objective:
+    """DPO that switches off one behaviour and leaves alone, as far as γ is small, what is unrelated to it."""
+    weight = gamma + (1 - gamma) * InSegment()
+    return Compare(beta * (weight * log_ratio()).sum())

@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefero.objectives.among import PairGap, ShorterLength
+from prefero.objectives.among import Addressed, shorter_length
 from prefero.objectives.compare import Compare, Objective, Sum, negative_log_likelihood
 from prefero.objectives.links import Link, logistic, smoothed, squared
-from prefero.objectives.quantities import Column, Logp, Quantity, Sides, log_ratio
+from prefero.objectives.quantities import Column, Linear, Logp, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import FlipRate, NonNegative, NonZeroShare, Positive, Share
 from prefero.objectives.registry import Equal, published
-from prefero.objectives.schedules import Linear
-from prefero.objectives.subsets import RandomTokens
+from prefero.objectives.segments import RandomTokens
 
 
 @published(
@@ -24,7 +23,6 @@ from prefero.objectives.subsets import RandomTokens
     paper="p051",
     citation="Yang et al., 2025, arXiv 2502.07599; code Meaquadddd/DPO-Shift",
     equation="−log σ(β u(y_w) − f β u(y_l)), u = log π/π_ref",
-    feedback={"pairs"},
     settings={
         "fixed": {"beta": 0.01, "factor": 0.95, "learning_rate": 5e-7},
         "increasing": {"beta": 0.01, "factor": 0.75, "final_factor": 1.0, "learning_rate": 5e-7},
@@ -56,7 +54,6 @@ def dpo_shift(beta: Positive = 0.01, factor: Share = 0.95, final_factor: Share |
     paper="p059",
     citation="Yan et al., 2024, arXiv 2406.07327",
     equation="−log σ(β⁺ u(y_w) − β⁻ u(y_l)), u = log π/π_ref",
-    feedback={"pairs"},
     relatives=(
         "dpo_shift with f = β⁻/β⁺. The paper's other remedy, a likelihood of the chosen response, is "
         "`plus: {nll: {coefficient: …, tokens: sum}}`. Both βs stay as they are: the text's adaptive β is "
@@ -91,7 +88,8 @@ def prior(scores: Scores) -> Quantity:
     score: Quantity = Column("score")
     if scores == "sigmoid":
         score = score.map(torch.sigmoid)
-    return PairGap(score).map(lambda gap: gap.clamp(0, 1))
+    gap = Addressed(score, "chosen") - Addressed(score, "rejected")
+    return gap.map(lambda gap: gap.clamp(0, 1))
 
 
 def maximum_a_posteriori(reward: Quantity, scores: Scores) -> Quantity:
@@ -167,7 +165,7 @@ def share_of_shorter(ratio: float) -> Quantity:
         # in double precision as the authors' Python does it: .7 · 10 is 7 there
         return (ratio * shorter.double()).floor().clamp(min=1).to(shorter.dtype)
 
-    return ShorterLength().map(size)
+    return shorter_length().map(size)
 
 
 def pilot(reward: Quantity, ratio: float) -> Quantity:
@@ -183,7 +181,6 @@ def pilot(reward: Quantity, ratio: float) -> Quantity:
         "−½ log σ(β [u(y_w) − p_l]) − ½ log σ(β [p_w − u(y_l)]), p = sg of u on max(⌊r m⌋, 1) random tokens, "
         "m = min(|y_w|, |y_l|)"
     ),
-    feedback={"pairs"},
     settings={
         "default": {"beta": 0.1, "chosen_ratio": 0.6, "rejected_ratio": 0.9, "learning_rate": 5e-7},
         "llama-3-8b": {"beta": 0.1, "chosen_ratio": 0.7, "rejected_ratio": 0.9, "learning_rate": 5e-7},
@@ -203,8 +200,7 @@ def sgdpo(
     rejected_ratio: NonZeroShare = 0.9,
     smoothing: FlipRate = 0.0,
 ) -> Objective:
-    """Each side of the pair against a random part of the other side, so that chosen and rejected rewards move
-    by strengths of their own."""
+    """Each side against a random part of the other, so that both rewards move by their own strengths."""
     per_token = beta * log_ratio()
     reward = per_token.sum()
     link: Link = smoothed(smoothing) if smoothing else logistic

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from prefero.objectives.among import ShorterLength
+from prefero.objectives.among import shorter_length
 from prefero.objectives.compare import Compare, Objective
-from prefero.objectives.contrasts import Comparisons
+from prefero.objectives.contrasts import TotalOf
 from prefero.objectives.quantities import Column, Length, Logp, Measured, Quantity, Sides, log_ratio
 from prefero.objectives.ranges import NonNegative, NonZeroShare, Positive, Real
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.segments import RandomTokens
 from prefero.objectives.signals import forward_kl, nested_risk
-from prefero.objectives.subsets import RandomTokens
 
 TOKEN_DPO = "Zeng et al., 2024, arXiv 2404.11999"
 RISK_AWARE = "Zhang et al., 2025, arXiv 2505.20359"
@@ -35,7 +32,6 @@ def one_sided(divergence: Quantity) -> Quantity:
     paper="p131",
     citation=TOKEN_DPO,
     equation="−log σ(β [h − (D(y_l) − D(y_w))]), D(y) = Σ_t KL(π_ref ‖ π) at token t",
-    feedback={"pairs"},
     relatives="tdpo2 at α = 1 has the same value and another gradient: it does not differentiate D(y_w).",
     pitfalls=(
         "Its gradient pushes the divergence of the chosen response up: the reason for tdpo2. "
@@ -52,7 +48,6 @@ def tdpo1(beta: Positive = 0.1) -> Objective:
     paper="p131",
     citation=TOKEN_DPO,
     equation="−log σ(β [h − α (D(y_l) − sg D(y_w))]), D(y) = Σ_t KL(π_ref ‖ π) at token t",
-    feedback={"pairs"},
     relatives=(
         "Forward KL, the reference first, summed over tokens. The paper's default variant; ra_dpo2 has a "
         "risk measure in the place of the KL."
@@ -91,7 +86,6 @@ RISKS = (
     paper="p114",
     citation=RISK_AWARE,
     equation="−log σ(β [h − (D(y_l) − D(y_w))]), D(y) = Σ_t Φ(log π_ref − log π) under π_ref",
-    feedback={"pairs"},
     aliases=("ra_dpo",),
     relatives="tdpo1 with a risk measure in the place of the expectation. " + RISKS,
     pitfalls=(
@@ -117,7 +111,6 @@ def ra_dpo1(
     paper="p114",
     citation=RISK_AWARE,
     equation="−log σ(β [h − α (D(y_l) − sg D(y_w))]), D(y) = Σ_t Φ(log π_ref − log π) under π_ref",
-    feedback={"pairs"},
     relatives="tdpo2 with a risk measure in the place of the expectation. " + RISKS,
     equals=(Equal("dpo", at={"alpha": 0.0}),),
     pitfalls=WHOLE_DISTRIBUTIONS,
@@ -144,7 +137,6 @@ def ra_dpo2(
         "−log σ(Σ_t β (1 + α r̂_t) Δ_t of y_w − Σ_t β (1 − α r̂_t) Δ_t of y_l), "
         "Δ = log π/π_ref, r̂ = β log π_guide/π_ref"
     ),
-    feedback={"pairs"},
     relatives=(
         "The model `guide` is an aligned policy (by DPO or SimPO) that the start model became before; r̂ has "
         "the same β, so that a weight is 1 ± αβ times its log-ratio. A guide equal to the reference makes it "
@@ -174,7 +166,6 @@ def tgdpo(beta: Positive = 0.1, alpha: NonNegative = 0.5, lowest_weight: Real | 
         "−log σ(β [Σ_{t∈I_w} Δ_t − Σ_{t∈I_l} Δ_t]), |I_w| = |I_l| = min(|y_w|, |y_l|) random tokens, "
         "Δ = log π/π_ref"
     ),
-    feedback={"pairs"},
     settings={"default": {"beta": 0.1}, "pythia-2.8b": {"beta": 0.5}},
     relatives=(
         "Equal lengths make it dpo. The expectation over draws is sampo_averaged with the shorter length in "
@@ -188,15 +179,10 @@ def tgdpo(beta: Positive = 0.1, alpha: NonNegative = 0.5, lowest_weight: Real | 
 )
 def sampo(beta: Positive = 0.1, draws: Literal["shared", "separate"] = "shared") -> Objective:
     """Both responses count as many tokens as the shorter one has, so length alone makes no margin."""
-    drawn = RandomTokens(ShorterLength())
+    drawn = RandomTokens(shorter_length())
     if draws == "separate":
         return Compare(beta * (drawn * Logp() - drawn.again() * Logp("reference")).sum())
     return Compare(beta * (drawn * log_ratio()).sum())
-
-
-def mean_length(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
-    """The mean length of the two responses of a comparison."""
-    return 0.5 * comparisons.total(Length())
 
 
 @published(
@@ -204,12 +190,11 @@ def mean_length(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
     paper="p074",
     citation="Lu et al., 2024, arXiv 2406.10957",
     equation="−log σ(β (|y_w| + |y_l|)/2 [mean_t Δ_t of y_w − mean_t Δ_t of y_l]), Δ = log π/π_ref",
-    feedback={"pairs"},
     relatives="The ablation of sampo without a draw. ipo and simpo average without the lengths' factor.",
 )
 def sampo_averaged(beta: Positive = 0.1) -> Objective:
     """Mean log-ratios, as many times as the two responses are long on average."""
-    return Compare(beta * log_ratio().mean(), scale=mean_length)
+    return Compare(beta * log_ratio().mean(), scale=TotalOf(0.5 * Length()))
 
 
 @published(
@@ -220,7 +205,6 @@ def sampo_averaged(beta: Positive = 0.1) -> Objective:
         "−log σ(β Σ_t λ_t Δ_t of y_w − β Σ_t λ_t Δ_t of y_l), Δ = log π/π_ref, "
         "λ = 1 + min(sg 1/π, δ) where the responses differ, else 1"
     ),
-    feedback={"pairs"},
     settings={
         "question answering, mathematics": {"beta": 0.05, "delta": 2.0, "learning_rate": 5e-7},
         "instruction following": {"beta": 0.01, "delta": 2.0, "learning_rate": 5e-7},
@@ -237,9 +221,7 @@ def sampo_averaged(beta: Positive = 0.1) -> Objective:
     ),
 )
 def dpo_bmc(
-    beta: Positive = 0.05,
-    delta: NonNegative = 2.0,
-    reference_weighting: Literal["shared", "own"] = "shared",
+    beta: Positive = 0.05, delta: NonNegative = 2.0, reference_weighting: Literal["shared", "own"] = "shared"
 ) -> Objective:
     """Where the two responses differ, a token counts the more the less the policy believes in it."""
     weight = surprise_weight("policy", delta)

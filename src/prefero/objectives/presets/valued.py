@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from prefero.objectives.batch import PreferenceBatch
 from prefero.objectives.compare import Compare, Objective, penalty
-from prefero.objectives.contrasts import Each, EachOf
-from prefero.objectives.heads import Head, Projection, State, TotalOf
+from prefero.objectives.contrasts import Each, EachOf, TotalOf
+from prefero.objectives.heads import Head, Projection
 from prefero.objectives.links import identity, rectified, squared
-from prefero.objectives.quantities import Column, Measured, Quantity, log_ratio
+from prefero.objectives.quantities import Column, Measured, Quantity, Unary, log_ratio
 from prefero.objectives.ranges import NonNegative, Positive
 from prefero.objectives.reductions import mean_of_all, mean_of_means
 from prefero.objectives.registry import Equal, published
+from prefero.objectives.segments import step_index
 from prefero.objectives.signals import PROMPT_STATE, STATE, TOKEN_STATE, reverse_kl
-from prefero.objectives.steps import step_index
 
 Level = Literal["token", "step", "response"]
 """What one action of a trajectory is."""
 
 
-def value_head(state: State, detached: bool, *after: nn.Module) -> Head:
+def value_head(state: Quantity, detached: bool, *after: nn.Module) -> Head:
     """A value linear in a state, whose gradient reaches the model unless ``detached``."""
     bias = None if after else 0.0
     return Head(nn.Sequential(Projection(1, bias=bias), *after), state.detach() if detached else state)
@@ -71,7 +71,7 @@ def svpo(
 
     With ``detach_value`` the value reads the policy's states without shaping them.
     """
-    value = value_head(State(STATE), detach_value, nn.Tanh())
+    value = value_head(Measured(STATE), detach_value, nn.Tanh())
     return step_values(value, beta, mse_weight, margin_weight, margin)
 
 
@@ -87,12 +87,16 @@ def action_starts(batch: PreferenceBatch, level: Level) -> Bool[Tensor, "example
     return first | (batch.mask & (index > before))
 
 
-class ActionSum(Quantity):
-    """The sum of a number per token over each action, at the action's first token; 0 elsewhere."""
+class PerAction(Quantity):
+    """A number per token, gathered over the actions of a response."""
 
     def __init__(self, of: Quantity, level: Level) -> None:
         super().__init__()
         self.of, self.level = of, level
+
+
+class ActionSum(PerAction):
+    """The sum of a number per token over each action, at the action's first token; 0 elsewhere."""
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response token"]:
         values, starts = torch.where(batch.mask, self.of(batch), 0), action_starts(batch, self.level)
@@ -101,24 +105,16 @@ class ActionSum(Quantity):
         return torch.where(starts, sums.gather(-1, action), 0)
 
 
-class ActionMean(Quantity):
+class ActionMean(PerAction):
     """The mean of a number per token over the first tokens of a response's actions."""
-
-    def __init__(self, of: Quantity, level: Level) -> None:
-        super().__init__()
-        self.of, self.level = of, level
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response"]:
         starts = action_starts(batch, self.level)
         return torch.where(starts, self.of(batch), 0).sum(-1) / starts.sum(-1).clamp(min=1)
 
 
-class Remaining(Quantity):
+class Remaining(Unary):
     """The sum of a number per token over this and all later scored tokens of the response."""
-
-    def __init__(self, of: Quantity) -> None:
-        super().__init__()
-        self.of = of
 
     def forward(self, batch: PreferenceBatch) -> Float[Tensor, "example response token"]:
         return torch.where(batch.mask, self.of(batch), 0).flip(-1).cumsum(-1).flip(-1)
@@ -163,17 +159,14 @@ def soft_bellman(value: Quantity, beta: float, kappa: float, level: Level) -> Ob
     ),
 )
 def oreo(
-    beta: Positive = 0.03,
-    kappa: NonNegative = 0.01,
-    level: Level = "token",
-    detach_value: bool = True,
+    beta: Positive = 0.03, kappa: NonNegative = 0.01, level: Level = "token", detach_value: bool = True
 ) -> Objective:
     """Policy and value fitted together to the soft Bellman equation of trajectories with a reward at the end.
 
     ``level`` is what one action is: a token, a reasoning step (column ``step``) or the whole response; later
     actions get no gradient.
     """
-    return soft_bellman(value_head(State(TOKEN_STATE), detach_value), beta, kappa, level)
+    return soft_bellman(value_head(Measured(TOKEN_STATE), detach_value), beta, kappa, level)
 
 
 def regression_on_rewards(value: Quantity, tau: float, divide_policy_gradient: bool) -> Objective:
@@ -209,5 +202,5 @@ def dro_v(tau: Positive = 1.0, divide_policy_gradient: bool = True, detach_value
     The paper's practical rule divides the policy's gradient by τ; ``divide_policy_gradient: false`` is the
     gradient of the loss.
     """
-    value = value_head(State(PROMPT_STATE), detach_value)
+    value = value_head(Measured(PROMPT_STATE), detach_value)
     return regression_on_rewards(value, tau, divide_policy_gradient)

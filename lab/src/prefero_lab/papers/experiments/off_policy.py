@@ -69,7 +69,7 @@ def weights(made: Made, rows: Sequence[Mapping[str, Any]], model: nn.Module) -> 
     from prefero.models.scoring import scored_rows
     from prefero.objectives.batch import PreferenceBatch
     from prefero.objectives.signals import LOG_SUM_P_SQUARED
-    from prefero.objectives.weights import on_policy_likelihood
+    from prefero.objectives.slots import on_policy_likelihood
     from prefero_lab.papers.experiments.ranking import cells
 
     examples = [TokenExample(pair, {}, i) for i, pair in enumerate(cells(made, rows))]

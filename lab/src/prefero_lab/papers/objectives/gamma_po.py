@@ -21,7 +21,7 @@ def told_apart(seed: int) -> Sequence[Number]:
     """The targets that γ-PO's inner problem gives the pairs, of the margins that it came to."""
     import torch
 
-    from prefero.objectives.presets.dynamic_margins import DynamicMargin
+    from prefero.objectives.presets.robust import DynamicMargin
     from prefero_lab.papers.experiments.log_linear import log_ratios
 
     made = WORLD.make(seed)

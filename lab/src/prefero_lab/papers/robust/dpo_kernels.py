@@ -19,7 +19,7 @@ def identities(seed: int) -> Sequence[Number]:
 
     from prefero.demo.text import stream
     from prefero.models import signals as apart
-    from prefero.objectives.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
+    from prefero.objectives.presets.kernels import Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 
     numbers = stream("kernels", seed)
     both = F.normalize(torch.randn(2, 50, 8, generator=numbers, dtype=torch.float64), dim=-1)

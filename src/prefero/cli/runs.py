@@ -1,4 +1,4 @@
-"""The progress of training: a bar on a terminal, one line for each log elsewhere."""
+"""Runs on a terminal: their progress while they train, and their results."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import transformers.trainer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from prefero.report.folder import Comparison, Run, read
+from prefero.report.numbers import duration, number
+from prefero.report.page import render
+from prefero.report.summary import latest
 from prefero.training.series import EVAL, metric_names
 
 SHOWN = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
@@ -57,20 +63,18 @@ class RichProgress(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        latest = in_words(metric_names(logs or {}))
-        if not latest:
+        numbers = latest_numbers(metric_names(logs or {}))
+        if not numbers:
             return
         if self.task is not None:
-            self.bar.update(self.task, latest=latest)
+            self.bar.update(self.task, latest=numbers)
         if not self.console.is_terminal:
             name = run_name(args)
             self.console.print(
-                f"{name}, step {state.global_step} of {state.max_steps}: {latest}", soft_wrap=True
+                f"{name}, step {state.global_step} of {state.max_steps}: {numbers}", soft_wrap=True
             )
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         self.close()
 
     def close(self) -> None:
@@ -84,7 +88,7 @@ def run_name(args: TrainingArguments) -> str:
     return Path(args.output_dir or ".").resolve().name
 
 
-def in_words(metrics: Mapping[str, Any]) -> str:
+def latest_numbers(metrics: Mapping[str, Any]) -> str:
     """The few numbers of a log that are shown while training runs."""
     prefix = EVAL if any(name.startswith(EVAL) for name in metrics) else ""
     told = [
@@ -110,3 +114,63 @@ def training_progress(console: Console) -> Iterator[None]:
         if bars:
             logging.enable_progress_bar()
         progress.close()
+
+
+HEADLINE = {"rewards/accuracies": "reward accuracy", "rewards/margins": "reward margin", "loss": "loss"}
+
+
+def of_folder(folder: Path) -> dict[str, Any]:
+    """The results of a run or a comparison; its report is written too."""
+    report = render(folder)
+    subject = read(folder)
+    if isinstance(subject, Comparison):
+        return {
+            "output": str(folder),
+            "report": str(report),
+            "runs": {str(run.folder.relative_to(folder)): of_run(run) for run in subject.runs},
+        }
+    return of_run(subject) | {"report": str(report)}
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    model = run.folder / "model"
+    return {
+        "output": str(run.folder),
+        "method": run.method,
+        "finished": run.finished,
+        "steps": run.last_step,
+        "seconds": run.record.get("seconds"),
+        "metrics": {name: values[-1][1] for name, values in run.history.series.items() if name != "progress"},
+        "monitors": [dict(finding) for finding in run.findings],
+        "model": str(model) if model.is_dir() else None,
+    }
+
+
+def in_words(outcome: dict[str, Any], folder: Path) -> RenderableType:
+    """A table with one column for each run, and where its files are."""
+    subject = read(folder)
+    runs = subject.runs if isinstance(subject, Comparison) else (subject,)
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold cyan")
+    grid.add_column("", style="dim", no_wrap=True)
+    for run in runs:
+        grid.add_column(Text(run.method), overflow="fold")
+    for name, word in HEADLINE.items():
+        if any(latest(run, name) is not None for run in runs):
+            grid.add_row(word, *(_measured(run, name) for run in runs))
+    grid.add_row("steps", *(number(run.last_step) for run in runs))
+    grid.add_row("time", *(_time(run) for run in runs))
+    fired = (", ".join(str(finding.get("monitor")) for finding in run.findings) for run in runs)
+    grid.add_row("monitors that fired", *(Text(names or "none") for names in fired))
+    places = [("model", outcome.get("model")), ("report", outcome["report"])]
+    lines = Text("\n").join(Text.assemble((f"{name:<8}", "dim"), place) for name, place in places if place)
+    return Group(grid, Text(), lines)
+
+
+def _measured(run: Run, name: str) -> str:
+    where = " held out" if run.history.has(EVAL + name) else ""
+    return number(latest(run, name)) + where
+
+
+def _time(run: Run) -> str:
+    seconds = run.record.get("seconds")
+    return duration(seconds) if isinstance(seconds, int | float) else "–"
