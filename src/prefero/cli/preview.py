@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from prefero.data.examples import Examples
-    from prefero.training.preview import Preview, PreviewedResponse
+    from prefero.data.preview import Preview, PreviewedResponse
 
 Columns = Annotated[
     str,
@@ -79,21 +79,21 @@ def _preview(
     examples: Examples, model: str | None, method: str, template: str, max_length: int | None, too_long: Any
 ) -> Preview:
     from prefero.data.arrange import arrange
+    from prefero.data.preview import preview_rows
     from prefero.data.render import Writing
     from prefero.models.kind import Reading
     from prefero.models.loading import ModelSource, kind_of
-    from prefero.models.text import TextKind
     from prefero.objectives import dry_run, from_config
-    from prefero.training.preview import preview_rows, preview_tokens
 
     needs = dry_run(from_config(method))
     if model is None:
         return preview_rows(arrange(examples, needs.roles, needs.columns, for_method=method))
     kind = kind_of("auto", ModelSource(model))
-    if not isinstance(kind, TextKind):
+    data = kind.read(examples, needs, Reading("train", max_length, 0, method, too_long, Writing(template)))
+    preview = kind.preview(data, len(data))
+    if preview is None:
         raise PreferoError(f"a model of the kind {kind.name} reads no tokens: leave --model out")
-    reading = Reading("train", max_length, 0, method, too_long, Writing(template))
-    return preview_tokens(kind.read(examples, needs, reading), kind.tokenizer, kind.writing.template)
+    return preview
 
 
 def in_words(preview: Preview) -> RenderableType:

@@ -290,7 +290,7 @@ class Encoder:
                     "response meet, and does not tell which characters its unknown token is made of. Use the "
                     "model's fast tokenizer, or begin the response with a space."
                 )
-            is_stop = at > 0 and at % 2 == 0
+            is_stop = at > 0 and at % 2 == 0 and edges[at - 1] < edge
             places.append(same + (is_stop and same < len(prefix.ids)))
         return places
 

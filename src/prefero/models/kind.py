@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from prefero.data.examples import Example
+from prefero.data.preview import Preview
 from prefero.data.render import Writing
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
@@ -308,6 +309,10 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         return None
 
     # Samples, for the report
+
+    def preview(self, data: Dataset[AnyItem], count: int) -> Preview | None:
+        """The first rows as they are trained; None for kinds whose rows are no tokens of text."""
+        return None
 
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         """The first distinct prompts that can be answered; none, for a kind that draws no samples."""

@@ -13,16 +13,18 @@ from transformers import PreTrainedTokenizerBase
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts, Pictures
+from prefero.data.preview import Preview, preview_tokens
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts, sample
-from prefero.models.kind import AnyInputs, Kind, Reading, no_options, parsed
+from prefero.models.kind import AnyInputs, Dataset, Kind, Reading, no_options, parsed
 from prefero.models.loading import ModelSource, innermost
 from prefero.objectives.needs import Needs
 
 DEFAULT_MAX_LENGTH = 1024
+"""``max_length`` of a model whose configuration does not tell its context."""
 
 SAMPLE_TOKENS = 128
 """Longest response of a sample, in tokens."""
@@ -44,8 +46,6 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     what: ClassVar[str]
     processor_loader: ClassVar[str] = "AutoTokenizer"
     options_type: ClassVar[type[BaseModel] | None] = None
-    usual_length: ClassVar[int] = DEFAULT_MAX_LENGTH
-    """``max_length`` where none is given."""
     reads_apart: ClassVar[bool] = False
     """Whether prompts and responses are texts of their own, not one text."""
     tokenizer: PreTrainedTokenizerBase
@@ -74,7 +74,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         return cls(config, processor or source.processor(cls.processor_loader), source, chosen)
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
-        limit = length_limit(reading.max_length, self.config, self.usual_length)
+        limit = length_limit(reading.max_length, self.config)
         self.writing = reading.writing
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
@@ -107,6 +107,10 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     def budget(self, packing: str, device: torch.device) -> int:
         return 4096 if device.type == "cpu" else 16384
 
+    def preview(self, data: Dataset[TokenExample], count: int) -> Preview | None:
+        assert isinstance(data, TokenDataset)
+        return preview_tokens(data, self.tokenizer, self.writing.template, count)
+
     def load(self) -> nn.Module:
         return self.source.load(self.loader, self.what)
 
@@ -118,7 +122,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         """The first distinct prompts that leave room for a response."""
-        limit = length_limit(max_length, self.config, self.usual_length)
+        limit = length_limit(max_length, self.config)
         prompts: dict[str, Any] = {}
         for example in examples:
             if len(prompts) == count:
@@ -149,7 +153,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             self.tokenizer,
             prompts,
             generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
-            max_new_tokens=sample_tokens(length_limit(max_length, self.config, self.usual_length)),
+            max_new_tokens=sample_tokens(length_limit(max_length, self.config)),
             images=self.images,
             shown=shown,
             writing=self.writing,
@@ -166,12 +170,12 @@ def context_length(config: Any) -> int | None:
     return None
 
 
-def length_limit(wanted: int | None, config: Any, otherwise: int = DEFAULT_MAX_LENGTH) -> int:
-    """``max_length``: as wanted, or else ``otherwise`` or the model's context, whichever is less. Raises
-    :class:`PreferoError` for more than the model has positions."""
+def length_limit(wanted: int | None, config: Any) -> int:
+    """``max_length``: as wanted, or else the model's context, or :data:`DEFAULT_MAX_LENGTH` where its
+    configuration names none. Raises :class:`PreferoError` for more than the model has positions."""
     context = context_length(config)
     if wanted is None:
-        return min(otherwise, context or otherwise)
+        return context or DEFAULT_MAX_LENGTH
     if context is not None and wanted > context:
         raise PreferoError(
             f"max_length is {wanted}, but the model has {context} positions (max_position_embeddings): lower "

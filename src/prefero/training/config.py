@@ -84,7 +84,7 @@ class PreferenceArguments(TrainingArguments):
     )
     dropout: bool = _setting(False, "Keep the model's dropout on during training.")
     max_length: Annotated[int, Field(ge=2)] | None = _setting(
-        None, "Most tokens of a prompt with its response; by default 1024, or the context if less."
+        None, "Most tokens of a prompt with its response; by default the model's context."
     )
     too_long: TooLong = _setting(
         "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."

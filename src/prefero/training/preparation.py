@@ -115,6 +115,9 @@ def prepare(
 
     train = None if train_dataset is None else read(train_dataset, "train")
     named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    preview = None if train is None else kind.preview(train, 1)
+    if preview is not None and args.process_index == 0:
+        logger.warning(preview.first_row())
     held_out = {name: read(source, "test") for name, source in named.items() if source is not None}
     policy = kind.load() if isinstance(given, ModelSource) else given
     if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:

@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from prefero.data.arrange import arrange
 from prefero.data.examples import Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.schema import SCHEMA
@@ -166,16 +165,15 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
                 for example in source
             ]
             source = replace(source, items=open_ended)
-        if reading.max_length is None and self.tokenizer.model_max_length < self.usual_length:
-            # fewer tokens than the model has positions, for RoBERTa
-            reading = replace(reading, max_length=self.tokenizer.model_max_length)
+        if reading.max_length is None:
+            # for RoBERTa, whose tokenizer knows that it takes fewer tokens than the model has positions
+            shorter = min(self.tokenizer.model_max_length, length_limit(None, self.config))
+            reading = replace(reading, max_length=shorter)
         data = super().read(source, needs, reading)
         for item in data:
             if (token := self._impossible(item)) is not None:
                 where = f"example {item.index + 1}"
-                if isinstance(source, Examples):
-                    arranged = arrange(source, needs.roles, needs.columns, for_method=reading.method)
-                    where = arranged[item.index].origin or where
+                where = data.source[item.index].origin or where
                 raise PreferoError(f"{where}: a response has {self._named(token)}")
         self.longest = max(self.longest, *(len(cell.response) for item in data for cell in item.cells))
         return replace(data, examples=tuple(sequences(item, self.drawing) for item in data))

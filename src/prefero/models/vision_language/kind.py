@@ -73,7 +73,6 @@ class VisionLanguage(Language):
     loader, what = "AutoModelForImageTextToText", "vision-language model"
     processor_loader = "AutoProcessor"
     options_type = VisionLanguageOptions
-    usual_length = 4096
     images: ImagePrompts
 
     def __init__(self, config: Any, processor: Any, source: Any, options: VisionLanguageOptions) -> None:

@@ -16,6 +16,9 @@ from prefero.data.schema import SCHEMA
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample
 
+SHOWN = 300
+"""Characters of a text in a block."""
+
 LABELS = {1.0: "desirable", -1.0: "undesirable"}
 """Roles of responses that have a label alone."""
 
@@ -47,6 +50,10 @@ class PreviewedRow:
     notes: list[str]
     unread: list[str]
 
+    def texts(self) -> list[tuple[str, str]]:
+        """The prompt and the responses, by name."""
+        return [("prompt", self.prompt), *((r.role or "response", r.text) for r in self.responses)]
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -61,6 +68,15 @@ class Preview:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def first_row(self) -> str:
+        """The first row as a block of text."""
+        row = self.rows[0]
+        lines = [f"the first row as it is trained ({row.origin}; layout {self.layout}):"]
+        lines += [f"  {name}: {_shortened(text)}" for name, text in row.texts()]
+        if row.unread:
+            lines.append(f"  columns that are not read: {', '.join(row.unread)}")
+        return "\n".join(lines)
 
 
 def preview_rows(examples: Examples) -> Preview:
@@ -86,10 +102,10 @@ def preview_rows(examples: Examples) -> Preview:
     return Preview(examples.name, examples.format, "none (no model is named)", None, rows, notes)
 
 
-def preview_tokens(data: TokenDataset, tokenizer: Any, template: str = "") -> Preview:
-    """Rows as they are trained. ``template`` says which chat template wrote them."""
+def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int) -> Preview:
+    """The first ``count`` rows as they are trained. ``template`` says which chat template wrote them."""
     rows = []
-    for example, tokens in zip(data.source, data, strict=True):
+    for example, tokens in zip(data.source[:count], data[:count], strict=True):
         prompt, texts = decoded(tokens, tokenizer)
         responses = [
             PreviewedResponse(_role(response), text, cell.response.tolist(), _scored(cell))
@@ -127,6 +143,12 @@ def decoded(tokens: TokenExample, tokenizer: Any) -> tuple[str, list[str]]:
         whole = decode(np.concatenate([cell.context, cell.response]))
         texts.append(whole[len(prompt) :] if whole.startswith(prompt) else decode(cell.response))
     return decode(tokens.cells[0].context), texts
+
+
+def _shortened(text: str) -> str:
+    """A text on one line, the middle of a long one left out."""
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]} … {line[-SHOWN // 2 :]}"
 
 
 def _scored(cell: Cell) -> list[bool]:
