@@ -19,9 +19,9 @@ Messages = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Template:
     """A chat template: ``tagged`` with generation tags, the special tokens that it needs (``marks``), the
-    model's end token ``eos``, the text ``closing`` behind what an assistant says (with its end mark, if it has
-    one), and the thought that its generation prompt ``opens``. ``keeps_tags`` leaves the tags in the model's
-    template; ``forgets`` tells that earlier turns change when later ones follow."""
+    model's end token ``eos``, the text ``closing`` behind what an assistant says (with its end mark, if it
+    has one), and the thought that its generation prompt ``opens``. ``keeps_tags`` leaves the tags in the
+    model's template; ``forgets`` tells that earlier turns change when later ones follow."""
 
     tagged: str
     closing: str
@@ -76,8 +76,9 @@ ALTERNATE = (
 
 LLAMA_2 = ALTERNATE + (
     "{% for m in turns %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
-    "{% if loop.first and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}{{ m.content | trim }} [/INST]"
-    "{% else %}{% generation %} {{ m.content | trim }} {{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+    "{% if loop.first and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}{{ m.content | trim }}"
+    " [/INST]{% else %}{% generation %} {{ m.content | trim }} {{ eos_token }}{% endgeneration %}"
+    "{% endif %}{% endfor %}"
 )
 
 MISTRAL = ALTERNATE + (
@@ -127,8 +128,8 @@ THINKING = LAST_QUESTION + (
     "{% if not thought and '</think>' in text %}"
     "{% set thought = text.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
     "{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}<|im_start|>assistant\n"
-    "{% generation %}{% if loop.index0 > at.last %}<think>\n{{ thought.strip('\n') }}\n</think>\n\n{% endif %}"
-    "{{ text }}<|im_end|>{% endgeneration %}{{ '\n' }}"
+    "{% generation %}{% if loop.index0 > at.last %}<think>\n{{ thought.strip('\n') }}\n</think>\n\n"
+    "{% endif %}{{ text }}<|im_end|>{% endgeneration %}{{ '\n' }}"
     "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -179,6 +180,8 @@ OTHER_END = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
+LAST_MARK = OTHER_END.removesuffix("{% endif %}") + "{% else %}{{ eos_token }}{% endif %}"
+
 LAST_END = (
     "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\n"
     "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
@@ -189,8 +192,8 @@ LAST_END = (
 
 ONE_END = (
     "{% for m in messages %}{% if m.role == 'assistant' %}Bot:"
-    "{% generation %} {{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ m.role | capitalize }}: {{ m.content }}\n{% endif %}{% endfor %}"
+    "{% generation %} {{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}{% endgeneration %}"
+    "{{ '\n' }}{% else %}{{ m.role | capitalize }}: {{ m.content }}\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Bot:{% endif %}"
 )
 
@@ -231,6 +234,9 @@ TEMPLATES = {
     "no end": Template(NO_END, ""),
     "bare": Template(BARE, ""),
     "another end": Template(OTHER_END, "<|end|>", "<|eos|>", ("<|end|>", "<|eos|>")),
+    "another end, and one of the text": Template(
+        LAST_MARK, "<|end|>", "<|eos|>", ("<|user|>", "<|assistant|>", "<|end|>", "<|eos|>")
+    ),
     "last end": Template(LAST_END, "</s>"),
     "one end": Template(ONE_END, "</s>", forgets=True),
     "channels": Template(

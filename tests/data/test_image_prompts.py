@@ -182,6 +182,13 @@ def test_what_is_dropped_to_fit_is_the_oldest_turn_with_its_image() -> None:
     assert set(alone.images) == {key}, "the image that is left is the second one"
 
 
+@pytest.mark.parametrize("side", ["prompt", "chosen"])
+def test_the_mark_of_an_image_in_a_row_without_images_is_refused_by_row(side: str) -> None:
+    plain = {"prompt": "what", "chosen": "red", "rejected": "no"}
+    with pytest.raises(PreferoError, match=r"rows, row 1: the text spells <image>.*no image for it\. Remove"):
+        read([{**plain, side: "the <image> red"}])
+
+
 def test_text_before_an_image_may_be_cut() -> None:
     images = reader()
     (example,) = read(

@@ -9,18 +9,22 @@ character of any response. A row for which that cannot be is refused by its name
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
 from typing import Any
 
 import pytest
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from prefero.data.examples import Example, Message, Response, Text
+from prefero.data.images import ImagePrompts
+from prefero.data.pictures import Picture
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
 from tests.data.chat_templates import TEMPLATES, Template
-from tests.data.tokenizer_kinds import KINDS, characters, make
+from tests.data.tokenizer_kinds import KINDS, SLOW, characters, make
+from tests.vision import image
 
 ROLES = ("chosen", "rejected")
 
@@ -68,6 +72,7 @@ TURNS = [user("What is the capital of France?"), said("Paris."), user("And of It
 CONVERSATIONS = {
     "one turn": pair([user("Name a fruit.")], [said("An apple.")], [said("The dog.")]),
     "texts": pair("Name a fruit.", "An apple.", "Apples"),
+    "texts that end themselves": pair("Name a fruit.", "An apple.</s>", "Apples</s> \n"),
     "a text without a question": pair("", "An apple.", "It is"),
     "text as a response": pair([user("Name a fruit.")], "An apple.", " An apple."),
     "system": pair([SYSTEM, user("Hi")], [said("Hello!")], [said("No")]),
@@ -132,6 +137,9 @@ CONVERSATIONS = {
     "cut off behind a space": cut_off(pair([SYSTEM, *TURNS], [said("It is ")], [said("It is Rome.")])),
     "continued": pair([user("Name a fruit."), said("It is an")], " apple.", "other"),
     "continued behind a space": pair([user("Name a fruit."), said("It is ")], "an apple.", " the"),
+    "parts, continued": pair(
+        [user("Name a fruit."), said([{"type": "text", "text": "It is"}])], " an apple.", " one"
+    ),
     "continued within a word": pair([user("Say it."), said("Pari")], "s.", "sian"),
     "continued, cut off": cut_off(pair([user("2+2=?"), said("Step 1")], ": 2", " of the")),
     "own prompts": with_own_prompt(
@@ -145,7 +153,7 @@ CONVERSATIONS = {
 
 @dataclass(frozen=True)
 class Side:
-    """A side as it has to be: its ids, those that are scored, the place of the first token of the response."""
+    """A side as it has to be: its ids, those that are scored, the place of the response's first token."""
 
     ids: list[int]
     scored: list[bool]
@@ -185,7 +193,7 @@ def right_text(
         unended, turns = render(before)
         start = turns[-1][1] - len(closing)
         opening = unended[:start]
-        added = [{**before[-1], "content": before[-1]["content"] + content}]
+        added = [{**before[-1], "content": in_text(before[-1])["content"] + content}]
         before = before[:-1]
         text, ranges = render(before + added)
         if not text.startswith(opening):
@@ -207,7 +215,10 @@ def right_text(
         ranges[0] = (max(ranges[0][0], start), ranges[0][1])
     stop = ranges[-1][1] - (0 if response.ended else len(closing))
     ranges[-1] = (ranges[-1][0], stop)
-    return text[:stop], start, ranges, response.ended and not template.has_end
+    text = text[:stop]
+    if template is PLAIN and content.rstrip().endswith(tokenizer.eos_token):  # text may end itself
+        return text.rstrip(), start, ranges, False
+    return text, start, ranges, response.ended and not template.has_end
 
 
 def right_side(
@@ -220,6 +231,8 @@ def right_side(
     first = next((at for at, (_, stop) in enumerate(places) if stop > start), len(ids))
     if ended:
         ids, scored = [*ids, tokenizer.eos_token_id], [*scored, True]
+    if not any(scored):
+        raise Refused("nothing is scored")
     if starts and not text.startswith(tokenizer.bos_token or "\0") and tokenizer.bos_token:
         ids, scored, first = [tokenizer.bos_token_id, *ids], [False, *scored], first + 1
     return Side(ids, scored, first)
@@ -341,3 +354,160 @@ def test_all_are_the_joint_text(kind: str) -> None:
     problems = [problem for some in product(*ALL[1:]) for problem in wrong_with(kind, *some)]
     problems += [problem for name in CONVERSATIONS for problem in wrong_without_template(kind, name)]
     assert problems == []
+
+
+# Templates that ask for more than turns
+
+
+CHATML = TEMPLATES["chatml"]
+
+
+def sides(tokenizer: Any, example: Example) -> list[tuple[str, str]]:
+    """Context and response of each side, read back."""
+    (row,) = tokenize([example], tokenizer, roles=ROLES)
+    return [(tokenizer.decode(cell.context), tokenizer.decode(cell.response)) for cell in row.cells]
+
+
+def chatml(source: str, eos: str = "</s>") -> Any:
+    return make("letters", CHATML.marks, eos, source)
+
+
+def joined(found: list[tuple[str, str]]) -> list[str]:
+    """The sides without the spaces that a tokenizer of letters puts between them."""
+    return [(context + response).replace(" ", "") for context, response in found]
+
+
+HI = pair([user("Hi")], [said("e")], [said("im")])
+
+ASKED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("needs", "example"),
+    [
+        ("tools", replace(HI, tools=(ADD,))),
+        ("wanted", replace(HI, template_options={"wanted": True})),
+        ("messages[0].role == 'system'", replace(HI, prompt=(SYSTEM, *HI.prompt))),
+    ],
+)
+@pytest.mark.parametrize("eos", ["</s>", "<|im_end|>"])
+def test_a_template_that_refuses_simple_conversations_ends_once(
+    needs: str, example: Example, eos: str
+) -> None:
+    source = f"{{% if not ({needs}) %}}{{{{ raise_exception('no') }}}}{{% endif %}}{CHATML.source}"
+    texts = joined(sides(chatml(source, eos), example))
+    assert [text.rpartition("assistant\n")[2] for text in texts] == ["e<|im_end|>", "im<|im_end|>"]
+    (cut, _) = joined(sides(chatml(source, eos), cut_off(example)))
+    assert cut.endswith("assistant\ne")
+
+
+def test_a_template_that_needs_documents_is_refused_by_row() -> None:
+    source = "{% for document in documents %}{{ document.text }}{% endfor %}" + CHATML.source
+    with pytest.raises(PreferoError, match=r"rows, row 1: the chat template refuses .*NoneType.*template"):
+        sides(chatml(source), HI)
+    shown = replace(HI, template_options={"documents": [{"title": "a", "text": "It is so."}]})
+    assert joined(sides(chatml(source), shown))[0] == "Itisso." + ASKED + "e<|im_end|>"
+
+
+def test_of_several_templates_rows_with_tools_take_the_one_for_tools() -> None:
+    tokenizer = chatml("")
+    tokenizer.chat_template = {"default": CHATML.source, "tool_use": TEMPLATES["tools"].source}
+    assert joined(sides(tokenizer, HI))[0] == ASKED + "e<|im_end|>"
+    assert "#Tools" in joined(sides(tokenizer, replace(HI, tools=(ADD,))))[0]
+    tokenizer.chat_template = {"rag": CHATML.source}
+    with pytest.raises(PreferoError, match="templates by the names rag, and none of them is 'default'"):
+        sides(tokenizer, HI)
+
+
+def test_text_with_the_marks_ends_as_the_template_ends_turns() -> None:
+    for name, ends in (("gemma", "<end_of_turn>"), ("vicuna", "</s>"), ("chatml", "<|im_end|>")):
+        spec = TEMPLATES[name]
+        tokenizer = make("letters", spec.marks, spec.eos, spec.source)
+        prompt, _ = spec.render(tokenizer, [user("Hi")], add_generation_prompt=True)
+        found = sides(tokenizer, pair(prompt, "e", f"im{ends}\n"))
+        assert [response.replace(" ", "") for _, response in found] == [f"e{ends}", f"im{ends}"]
+        assert joined(found)[0].count("user" if name != "vicuna" else "USER:") == 1
+
+
+def test_a_question_about_thoughts_has_not_been_through_the_template() -> None:
+    spec = TEMPLATES["thinking"]
+    tokenizer = make("letters", (*spec.marks, "<think>", "</think>"), spec.eos, spec.source)
+    found = sides(tokenizer, pair("Think in <think>.", "e", "im"))
+    assert joined(found)[0].startswith("<|im_start|>user\nThinkin<think>.<|im_end|>")
+
+
+def test_what_a_template_leaves_out_is_said() -> None:
+    example = pair([user("Hi")], [said("<think>Hm</think>e")], [said("im")])
+    source = CHATML.source.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    (row,) = tokenize([example], chatml(source), roles=ROLES)
+    assert row.notes == ("the chat template leaves out or changes part of what the response says",)
+    assert tokenize([HI], chatml(source), roles=ROLES)[0].notes == ()
+    opens = TEMPLATES["opens a thought"]
+    tokenizer = make("letters", opens.marks, opens.eos, opens.source)
+    assert tokenize([CONVERSATIONS["two thoughts"]], tokenizer, roles=ROLES)[0].notes[1:] == ()
+
+
+def test_half_a_character_is_refused_by_row() -> None:
+    with pytest.raises(PreferoError, match=r"rows, row 1: the text has half a character, '\\ud83d', behind"):
+        sides(chatml(CHATML.source), pair([user("Hi \ud83d")], "e", "im"))
+
+
+def test_a_side_in_which_the_assistant_says_nothing_is_refused() -> None:
+    with pytest.raises(PreferoError, match="rows, row 1: a response has no token that the assistant says"):
+        sides(chatml(CHATML.source), pair([user("Hi")], [user("e")], [user("im"), said("e")]))
+
+
+def test_a_prompt_that_is_one_token_or_none() -> None:
+    for kind, spec in KINDS.items():
+        tokenizer = make(kind)
+        for prompt in ("", "a", "\n"):
+            (row,) = tokenize([pair(prompt, "e b", "im")], tokenizer, roles=ROLES)
+            assert all(len(cell.context) >= 1 for cell in row.cells)
+            if spec.bos:
+                assert row.cells[0].context[0] == tokenizer.bos_token_id
+
+
+def test_a_slow_tokenizer_whose_unknown_token_may_reach_into_the_response_is_refused() -> None:
+    example = pair([user("Say it."), said("xylo")], "phone", "graph")
+    with pytest.raises(PreferoError, match=r"row 1: the tokenizer does not know 'op', where prompt and resp"):
+        sides(make(SLOW, CHATML.marks, CHATML.eos, CHATML.source), example)
+
+
+# Prompts with images
+
+
+SEES = (
+    "{% for m in messages %}{% if m.role == 'assistant' %} ASSISTANT:"
+    "{% for part in m.content %}{{ part.text }}{% endfor %}{{ eos_token }}"
+    "{% else %}USER: {% for part in m.content %}{% if part.type == 'image' %}<image>\n"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != SLOW])
+@pytest.mark.parametrize("asked", ["What is it?", ""])
+def test_behind_an_image_too_the_tokens_are_the_joint_text(kind: str, asked: str) -> None:
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        make(kind, ("<image>",)),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=SEES,
+    )
+    tokenizer, placeholder = processor.tokenizer, processor.tokenizer.convert_tokens_to_ids("<image>")
+    shown = user([{"type": "image", "number": 0}, {"type": "text", "text": asked}])
+    example = pair([shown], [said("An apple.")], [said("e")])
+    example = replace(example, images={"": (Picture(image(0)),)})
+    images = ImagePrompts(processor, placeholder)
+    (row,) = tokenize([example], tokenizer, roles=ROLES, images=images)
+    assert row.cells[0].context is row.cells[1].context
+    prompt = f"USER: <image>\n{asked} ASSISTANT:"
+    for cell, answer in zip(row.cells, ("An apple.", "e"), strict=True):
+        text = f"{prompt}{answer}</s>"
+        ids = [*cell.context.tolist(), *cell.response.tolist()]
+        right = processor(text=[text], images=[[image(0)]], add_special_tokens=False)["input_ids"][0]
+        assert [placeholder if token < 0 else token for token in ids] == right
+        scored = len(cell.response) if cell.scored is None else int(cell.scored.sum())
+        assert scored == sum(stop > len(prompt) for _, stop in characters(tokenizer, text)[1])

@@ -1,14 +1,14 @@
 """Tokenizers of the kinds that models bring, each trained here in a moment on a few sentences.
 
-``KINDS`` has them by name. :func:`make` gives one the marks of a chat template; :func:`characters` tells which
-characters each token of a text is made of, exactly, where offsets of the tokenizer itself may leave out spaces.
+``KINDS`` has them by name. :func:`make` gives one the marks of a chat template; :func:`characters` tells
+which characters each token is made of, exactly, where the tokenizer's own offsets may leave out spaces.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -287,8 +287,3 @@ def _exactly(tokenizer: Any) -> Tokenizer:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["post_processor"] = None
     return Tokenizer.from_str(json.dumps(state))
-
-
-def texts_of(tokenizer: Any, text: str) -> Sequence[str]:
-    """The characters of each token, for reading a failure."""
-    return [text[low:high] for low, high in characters(tokenizer, text)[1]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefero.cli.console import Json, show, work
+from prefero.cli.preview import Columns
 from prefero.cli.train import EvalData, share_or_name
 from prefero.errors import PreferoError
 
@@ -29,6 +30,7 @@ def inspect(
     split: Annotated[str, typer.Option(help="The split of the data, where there are several.")] = "train",
     eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
     format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
+    columns: Columns = "",
     limit: Annotated[int | None, typer.Option(help="Largest number of rows to read.")] = None,
     without: Annotated[
         str, typer.Option(help="Findings whose rows are not saved, separated by commas.")
@@ -48,6 +50,7 @@ def inspect(
     keys = [key.strip() for key in without.split(",") if key.strip()]
     if bool(keys) != (save is not None):
         raise PreferoError("--without and --save go together: the findings to leave out, and the file")
+    from prefero.data.formats import parse_columns
     from prefero.doctor.commands import writable
     from prefero.doctor.inspection import inspect as look
     from prefero.doctor.page import summary, write
@@ -66,6 +69,7 @@ def inspect(
             split=split,
             eval_split=eval_split,
             format=format,
+            columns=parse_columns(columns),
             limit=limit,
             seed=seed,
             progress=lambda name: status.update(f"checking {name}"),

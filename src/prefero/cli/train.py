@@ -10,6 +10,7 @@ import typer
 
 import prefero
 from prefero.cli.console import Json, complain, is_main_process, show, work
+from prefero.cli.preview import Columns
 from prefero.cli.recipe import current_overrides, override, parse_override, read_recipe, split_arguments
 from prefero.errors import PreferoError
 from prefero.training.vocabulary import current_names
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Option(help="The model to align: a hub name or a folder.")]
 Data = Annotated[str | None, typer.Option(help="Preference data: a file, a folder or a hub name.")]
 EvalData = Annotated[
-    str | None, typer.Option(help="Held-out data, read alike; or a share to hold out, such as 0.1.")
+    str | None,
+    typer.Option(help="Held-out data, in the forms of --data, or the share to hold out, such as 0.1."),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.")]
 
@@ -33,6 +35,8 @@ def configuration(
     eval_data: str | None = None,
     method: str | None = None,
     output: Path | None = None,
+    columns: str = "",
+    format: str | None = None,
 ) -> dict[str, Any]:
     """The settings of a command line: the recipe, then the flags, then ``key=value``. A method named by flag
     has its own defaults: arguments in the recipe are those of the recipe's method."""
@@ -41,6 +45,7 @@ def configuration(
     if isinstance(settings.get("training"), dict):
         settings["training"] = current_names(settings["training"], complain, "training.")
     flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
+    flags |= {"data.columns": columns or None, "data.format": format}
     if output is not None:
         flags["output"] = str(output)
     if method is not None and method != _method_of(settings):
@@ -82,13 +87,22 @@ RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint,
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+        typer.Argument(
+            metavar="[RECIPE.yaml] [KEY=VALUE]...",
+            help="A recipe (a YAML file), and settings that override it.",
+        ),
     ] = None,
     model: Model = None,
     data: Data = None,
     eval_data: EvalData = None,
-    method: Annotated[str | None, typer.Option(help="The method, as 'prefero methods' lists them.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Name of the method; 'prefero methods' lists them.")
+    ] = None,
     output: Output = None,
+    columns: Columns = "",
+    format: Annotated[
+        str | None, typer.Option(help="The layout of the rows; auto recognises it.", show_default="auto")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Align a model with preference data, by one method.
@@ -98,7 +112,14 @@ def train(
     In short: prefero train --model M --data D --method simpo --output DIR
     """
     settings = configuration(
-        arguments or [], model=model, data=data, eval_data=eval_data, method=method, output=output
+        arguments or [],
+        model=model,
+        data=data,
+        eval_data=eval_data,
+        method=method,
+        output=output,
+        columns=columns,
+        format=format,
     )
     carry_out(settings, lambda config: prefero.train(config), as_json=as_json)
 
@@ -106,7 +127,10 @@ def train(
 def compare(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+        typer.Argument(
+            metavar="[RECIPE.yaml] [KEY=VALUE]...",
+            help="A recipe (a YAML file), and settings that override it.",
+        ),
     ] = None,
     methods: Annotated[str, typer.Option(help="Methods to compare, separated by commas.")] = "",
     model: Model = None,

@@ -34,7 +34,8 @@ def arrange(
     ``()`` keeps all responses as unnamed candidates. ``("chosen", "rejected")`` asked of a list takes its
     best and its worst response by score, rank or label, the earlier of equals; a list whose best is no better
     than its worst is dropped. So is an example that its annotators called a tie, unless ``tie`` or
-    ``preference`` is among the columns. ``Examples.dropped`` counts both. Arranging twice changes nothing.
+    ``preference`` is among the columns, and a scored response among others that has no other one beside it.
+    ``Examples.dropped`` counts all of them. Arranging twice changes nothing.
 
     Annotations of tokens stay spans of the text until it is tokenised; one span that says something for the
     column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
@@ -53,7 +54,11 @@ def arrange(
     given = examples if isinstance(examples, Examples) else Examples(examples)
     dropped = Counter(given.dropped)
     kept = []
+    some_compared = not all(map(_is_alone, given))
     for example in given:
+        if roles == PAIR and some_compared and _is_alone(example):
+            dropped["responses without another one to the same prompt"] += 1
+            continue
         if example.columns.get("tie") and not keeps_ties:
             dropped["ties"] += 1
             continue
@@ -72,6 +77,11 @@ def arrange(
             f"{given.name or 'the data'}: no example is left for {asker_of(for_method)}: {reasons}."
         )
     return replace(given, items=kept, dropped=dict(dropped))
+
+
+def _is_alone(example: Example) -> bool:
+    """Whether an example has one scored response, so that there is nothing to compare it with."""
+    return len(example.responses) == 1 and "score" in example.responses[0].columns
 
 
 def asker_of(method: str) -> str:

@@ -34,13 +34,15 @@ csv.field_size_limit(1 << 30)
 class Row:
     """A record of a source: its ``origin`` and its fields, or its ``problem`` if it cannot be read.
 
-    Paths in the fields are relative to ``folder``, that of the file.
+    Paths in the fields are relative to ``folder``, that of the file. ``joined`` are the origins of further
+    records that have been made one with it.
     """
 
     origin: str
     fields: Mapping[str, Any]
     problem: str | None = None
     folder: Path | None = None
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

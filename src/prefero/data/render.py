@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, Literal, NoReturn, Protocol
 
 from prefero.data.examples import Content, Example, Message, Response, Text, spoken
@@ -95,12 +95,11 @@ class Renderers:
         self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
 
     def of(self, example: Example) -> Renderer:
-        is_text = isinstance(example.prompt, str) and all(
-            isinstance(r.content, str) for r in example.responses
-        )
+        texts = all(isinstance(response.content, str) for response in example.responses)
+        text = example.prompt if texts and isinstance(example.prompt, str) else None
         if self.chat is None:
-            return self.text if is_text else self.transcript
-        if is_text and self.chat.wrote(example.prompt):
+            return self.transcript if text is None else self.text
+        if text is not None and self.chat.wrote(text):
             return self.text
         return self.chat
 
@@ -125,7 +124,8 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
 
 
 class PlainText:
-    """Text as it is. An end mark that a response brings is not added a second time."""
+    """Text as it is. An end mark that a response brings is not added a second time; text with the marks of
+    ``chat`` ends as that does."""
 
     starts = True
 
@@ -139,13 +139,17 @@ class PlainText:
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         assert isinstance(prompt, str) and isinstance(response.content, str)
-        text, notes = prompt + response.content, []
+        content, notes = response.content, []
+        ended = content.rstrip().endswith(self.ends)
         if self.chat is not None:
             notes.append("the text holds marks of the chat template, so it is taken as it is")
-        ended = text.rstrip().endswith(self.ends) if self.ends else False
         if ended:
-            text = text.rstrip()
+            content = content.rstrip()
             notes.append("the response ends with an end mark of its own")
+        elif self.chat is not None and response.ended:
+            content += self.chat.end
+            ended = bool(self.chat.end)
+        text = prompt + content
         return Rendered(
             text, len(prompt), ((len(prompt), len(text)),), response.ended and not ended, tuple(notes)
         )
@@ -217,9 +221,15 @@ def dated(template: str, date: dt.date) -> str:
     )
 
 
+def beginning(first: str, second: str) -> str:
+    """The text with which both begin."""
+    pairs = zip(first, second, strict=False)
+    return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _behind_opening(content: Any, opening: str) -> str | None:
-    """What a response says behind ``opening``, with which the prompt ends, be it repeated in the response or
-    not; None where the response does not go on there."""
+    """The rest of a response behind ``opening``, with which the prompt ends, whether the response repeats it
+    or not; None for a response that does not go on there."""
     mark = opening.strip()
     if not mark or not isinstance(content, str):
         return None
@@ -239,9 +249,21 @@ class ChatTemplate:
     starts = False
 
     def __init__(self, writer: Any, tokenizer: Any, writing: Writing) -> None:
-        self.writer, self.tokenizer = writer, tokenizer
-        self.source = dated(str(writer.chat_template), writing.date or dt.date.today())
-        self.options = {"chat_template": self.source, **writing.options}
+        self.writer, self.tokenizer, self.options = writer, tokenizer, writing.options
+        sources = writer.chat_template
+        sources = sources if isinstance(sources, Mapping) else {"default": sources}
+        date = writing.date or dt.date.today()
+        self.sources = {name: dated(source, date) for name, source in sources.items()}
+
+    def source(self, tools: bool = False) -> str:
+        """The template, where a tokenizer has several by name the one for rows with ``tools`` or without."""
+        name = "tool_use" if tools and "tool_use" in self.sources else "default"
+        if name not in self.sources:
+            raise PreferoError(
+                f"the tokenizer has chat templates by the names {', '.join(self.sources)}, and none of them "
+                "is 'default'. Name the template to use (data.template)."
+            )
+        return self.sources[name]
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         turns = as_messages(prompt, "user")
@@ -255,17 +277,23 @@ class ChatTemplate:
         notes = tuple(self._notes(prompt, response, example, (*turns, *added)))
         before = self.prompt(prompt, example, ending)
         if isinstance(response.content, str) and ending == "continued":
-            added = ({**turns[-1], "content": turns[-1]["content"] + response.content},)
-            turns = turns[:-1]
+            begun = in_one_text(turns[-1])["content"] or ""
+            if not isinstance(begun, str):
+                raise PreferoError(
+                    f"{example.origin}: the prompt ends within a turn of the assistant that holds more than "
+                    "text, which a response in text cannot continue. Give the response as a message."
+                )
+            turns, added = turns[:-1], ({**turns[-1], "content": begun + response.content},)
         if len(added) > 1 or ending == "closed":
             rendered = self._several_turns(turns, added, before, response, example, notes)
         else:
             rendered = self._one_turn(turns, added[0], before, response, example, notes)
-        written = rendered.text[rendered.start :]
-        if all(text.strip() in written for text in spoken(response.content)):
-            return rendered
-        note = "the chat template leaves out or changes part of what the response says"
-        return replace(rendered, notes=(*rendered.notes, note))
+        for said in spoken(response.content):
+            # what a response begins with may stand in the prompt: the mark of a thought
+            if said.strip() not in rendered.text[max(rendered.start - len(said), 0) :]:
+                note = "the chat template leaves out or changes part of what the response says"
+                return replace(rendered, notes=(*rendered.notes, note))
+        return rendered
 
     def _one_turn(
         self,
@@ -301,7 +329,7 @@ class ChatTemplate:
         Raises :class:`PreferoError` where the template changes earlier turns when an answer follows.
         """
         own = self._render((*turns, {"role": "assistant", "content": ANSWER}), example).partition(ANSWER)[0]
-        start = len(commonprefix([own, before]))
+        start = len(beginning(own, before))
         if own[start:].strip():
             self._refuse_changes(example)
         return start, before[start:]
@@ -396,10 +424,11 @@ class ChatTemplate:
                 "plain text: the chat template writes the prompt as one user turn (template none takes it as "
                 "it is)"
             )
-        if example.tools and "tools" not in self.source:
+        source = self.source(bool(example.tools))
+        if example.tools and "tools" not in source:
             yield "the chat template does not write tools, so the model does not see them"
         for name in sorted({name for turn in turns for name in turn} - {"role", "content"}):
-            if name not in self.source and any(turn.get(name) for turn in turns):
+            if name not in source and any(turn.get(name) for turn in turns):
                 yield f"the chat template does not write {name!r} of messages"
 
     def _rendered(self, turns: tuple[Message, ...], response: Response, example: Example) -> tuple[str, bool]:
@@ -419,10 +448,12 @@ class ChatTemplate:
         """The text up to the end mark of its last turn, and whether it has none."""
         if self.end and self.end in text:
             return text[: text.rindex(self.end) + len(self.end)], False
-        behind = self.behind or ""
-        if behind and text.endswith(behind):
-            text = text.removesuffix(behind) + behind.rstrip()
-        return text, not behind.strip()
+        if self.behind is None:
+            ended = text.rstrip().endswith(tuple(self._added))
+            return (text.rstrip() if ended else text), not ended
+        if self.behind and text.endswith(self.behind):
+            text = text.removesuffix(self.behind) + self.behind.rstrip()
+        return text, not self.behind.strip()
 
     def _render(self, turns: Sequence[Message], example: Example, **options: Any) -> str:
         written = [in_one_text(turn) for turn in turns]
@@ -431,7 +462,12 @@ class ChatTemplate:
                 written,
                 tools=list(example.tools) or None,
                 tokenize=False,
-                **{**self.options, **example.template_options, **options},
+                **{
+                    "chat_template": self.source(bool(example.tools)),
+                    **self.options,
+                    **example.template_options,
+                    **options,
+                },
             )
         except Exception as error:
             raise PreferoError(
@@ -443,23 +479,28 @@ class ChatTemplate:
     # How the template writes a simple conversation
 
     @cached_property
-    def _sample(self) -> tuple[str, str, str] | None:
-        """A question, the question with the header of an answer, and with an answer; None for a template that
-        does not write such a conversation."""
-        question = {"role": "user", "content": "Question"}
-        answered = [question, {"role": "assistant", "content": ANSWER}]
-        try:
-            asked, opened, text = (
-                self.writer.apply_chat_template(turns, tokenize=False, **self.options, **more)
-                for turns, more in (
-                    ([question], {}),
-                    ([question], {"add_generation_prompt": True}),
-                    (answered, {}),
-                )
-            )
-        except Exception:
-            return None
-        return (asked, opened, text) if text.count(ANSWER) == 1 else None
+    def _sample(self) -> tuple[str, str, str, str] | None:
+        """A question, the question with the header of an answer, with an answer, and with another question
+        behind that (empty where the template refuses it); None for a template that does not write such a
+        conversation, with a system turn before it or without."""
+        question, answer = {"role": "user", "content": "Question"}, {"role": "assistant", "content": ANSWER}
+        for system in ([], [{"role": "system", "content": "System"}]):
+            try:
+                asked = self._written([*system, question])
+                opened = self._written([*system, question], add_generation_prompt=True)
+                text = self._written([*system, question, answer])
+            except Exception:
+                continue
+            try:
+                longer = self._written([*system, question, answer, question])
+            except Exception:
+                longer = ""
+            return (asked, opened, text, longer) if text.count(ANSWER) == 1 else None
+        return None
+
+    def _written(self, turns: list[Message], **more: Any) -> str:
+        options = {"chat_template": self.source(), **self.options, **more}
+        return self.writer.apply_chat_template(turns, tokenize=False, **options)
 
     @cached_property
     def behind(self) -> str | None:
@@ -469,31 +510,38 @@ class ChatTemplate:
     @cached_property
     def end(self) -> str:
         """The mark that ends an answer: the tokenizer's end token, or the first token of its own behind an
-        answer; empty where there is none."""
-        behind, eos = self.behind or "", self.tokenizer.eos_token
-        if eos and eos in behind:
-            return eos
-        places = [(behind.find(mark), mark) for mark in self._added if mark in behind]
-        return min(places)[1] if places else ""
+        answer, also where a question follows, if there is one; empty where there is none."""
+        behind = self.behind or ""
+        followed = "" if self._sample is None else self._sample[3].partition(ANSWER)[2]
+        eos = self.tokenizer.eos_token
+        for text in (beginning(behind, followed), behind):
+            if eos and eos in text:
+                return eos
+            places = [(text.find(mark), mark) for mark in self._added if mark in text]
+            if places:
+                return min(places)[1]
+        return ""
 
     @cached_property
     def header(self) -> str:
         """The text that opens an answer, as the template writes it in and behind a conversation alike."""
-        if self._sample is None or not all(text.startswith(self._sample[0]) for text in self._sample):
+        if self._sample is None:
             return ""
-        asked, opened, answered = self._sample
-        return commonprefix([opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0]])
+        asked, opened, answered, _ = self._sample
+        if not (opened.startswith(asked) and answered.startswith(asked)):
+            return ""
+        return beginning(opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0])
 
     def wrote(self, text: str) -> bool:
-        """Whether a text has been through the template: it holds its marks around turns, or ends with the
-        header of an answer."""
+        """Whether a text has been through the template: it holds its marks around a question, or ends with
+        the header of an answer."""
         header = self.header.strip()
         return any(mark in text for mark in self.marks) or (bool(header) and text.rstrip().endswith(header))
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """The marks of the template around turns."""
-        text = "" if self._sample is None else self._sample[2]
+        """The marks of the template around a question."""
+        text = "" if self._sample is None else self._sample[0]
         known = [mark for mark in self._added if mark in text]
         known += re.findall(r"[\[<]\S+[\]>](?=\s*Question)", text)
         return tuple({*known} - {self.tokenizer.bos_token, self.tokenizer.eos_token})

@@ -153,6 +153,13 @@ SCHEMA: dict[str, ColumnSpec] = {
         ("preference", "annotator1..n"),
         sample=_pair('"preference": 0.8'),
     ),
+    "strength": ColumnSpec(
+        "example",
+        "float",
+        "how much better the chosen response is than the rejected one, in steps of the annotators' scale",
+        ("strength", "preference_strength", "overall_preference"),
+        sample=_pair('"strength": 2'),
+    ),
     "weight": ColumnSpec(
         "example",
         "float",

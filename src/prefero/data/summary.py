@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -155,6 +156,9 @@ def summarise(
         for reason, count in arranged.dropped.items()
         if reason not in treatment.left_out
     ]
+    if unread := Counter(name for example in arranged for name in example.unread):
+        columns = ", ".join(unread)
+        left_out.append(f"columns that are not read: {columns} (data.columns says what a column holds).")
     if bad := arranged.skipped:
         left_out.append(f"rows that could not be read left out: {len(bad)}, first {bad[0]}.")
     return DataSummary(

@@ -225,7 +225,8 @@ class Encoder:
     def whole(self, rendered: Rendered, images: Pictures, origin: str) -> Encoding:
         """A prompt with a response as tokens, those of images below 0.
 
-        Raises :class:`PreferoError` where the response spells the mark of an image.
+        Raises :class:`PreferoError` where the response spells the mark of an image, or its first token cannot
+        be told from the prompt.
         """
         text, start = rendered.text, rendered.start
         if images and self.images is not None:
@@ -235,18 +236,26 @@ class Encoder:
                     "it from the row."
                 )
             context = self.images.context(text[:start], images, origin)
-            at = text.rfind(self.images.mark, 0, start)
-            at = 0 if at < 0 else at + len(self.images.mark)
+            at = start if self.apart else max(text.rfind(self.images.mark, 0, start), 0)
             tail, joint = self.encode([text[at:start], text[at:]])
-            head = len(context) - len(tail.ids)
-            if self.apart or joint.start is None or not np.array_equal(context[head:], tail.ids):
-                joint, head, at = self.encode([text[start:]])[0], len(context), start
-            ids = np.concatenate([context[:head], joint.ids])
+            # the processor may write the first tokens behind an image otherwise
+            same = common(context[::-1], tail.ids[::-1])
+            head, skipped = len(context) - same, len(tail.ids) - same
             if joint.start is None or joint.end is None:
-                return Encoding(ids)
+                raise PreferoError(
+                    f"{origin}: the processor's tokenizer does not tell which characters a token is made of, "
+                    "which is needed for prompts with images. Use the model's fast tokenizer."
+                )
+            if not np.array_equal(joint.ids[:skipped], tail.ids[:skipped]):
+                raise PreferoError(
+                    f"{origin}: the tokens between an image and the response hang on the response, so that "
+                    "they cannot be told apart. Let the prompt end with a line end or a mark of a turn."
+                )
             places = np.zeros(head, np.int64)
             return Encoding(
-                ids, np.concatenate([places, joint.start + at]), np.concatenate([places + at, joint.end + at])
+                np.concatenate([context[:head], joint.ids[skipped:]]),
+                np.concatenate([places, joint.start[skipped:] + at]),
+                np.concatenate([places + at, joint.end[skipped:] + at]),
             )
         if not self.apart:
             return self.encode([text])[0]
@@ -270,7 +279,7 @@ class Encoder:
             return self._places_by_prefixes(rendered, encoding.ids, origin)
         places = [int(np.searchsorted(end, rendered.start, "right"))]
         for low, high in rendered.scored:
-            inside = np.flatnonzero((end > low) & (start < high)) if low < high else ()
+            inside = np.flatnonzero((low < high) & (end > low) & (start < high))
             places += [int(inside[0]), int(inside[-1]) + 1] if len(inside) else [0, 0]
         return places
 
@@ -321,16 +330,26 @@ class Encoder:
             )
         return np.full(1 if self.canvas is None else max(self.canvas - tokens, 1), end, dtype=np.int64)
 
-    def check_response(self, ids: Ids, origin: str) -> None:
-        """Raise :class:`PreferoError` for a response of no tokens, and for one longer than the canvas."""
+    def check_response(self, ids: Ids, scored: NDArray[np.bool_], origin: str) -> None:
+        """Raise :class:`PreferoError` for a response without a token that is scored, and for one longer than
+        the canvas."""
         if self.canvas is not None and len(ids) > self.canvas:
             raise PreferoError(
                 f"{origin}: a response has {len(ids)} tokens, its end token among them, but the canvas that "
                 f"responses are put on has {self.canvas}. Make it larger, or remove the row."
             )
-        if not len(ids):
+        if not scored.any():
             raise PreferoError(
-                f"{origin}: a response has no tokens, so that nothing can be scored. Remove the row."
+                f"{origin}: a response has no token that the assistant says, so that nothing can be scored. "
+                "Remove the row."
+            )
+
+    def check_images(self, ids: Ids, origin: str) -> None:
+        """Raise :class:`PreferoError` for text that spells the token of an image where none stands."""
+        if self.images is not None and (ids == self.images.placeholder).any():
+            raise PreferoError(
+                f"{origin}: the text spells {self.tokenizer.convert_ids_to_tokens(self.images.placeholder)}, "
+                "where an image stands, and the row has no image for it. Remove it from the row."
             )
 
     @cached_property
@@ -357,11 +376,13 @@ def prompt_ids(
     for example in examples:
         renderer = renderers.of(example)
         text = renderer.prompt(example.prompt, example, ending_of(example.prompt, example.responses))
+        check_text(text, example.origin)
         shown = images_of(example.prompt, example)
         if shown and images is not None:
             ids = images.context(text, shown, example.origin)
         else:
             ids = encoder.encode([text])[0].ids
+        encoder.check_images(ids, example.origin)
         ids = np.concatenate([encoder.begins(text, renderer.starts), ids])
         read.append(ids if len(ids) else encoder.first_token(example.origin))
     return read
@@ -440,7 +461,20 @@ def _rendered(example: Example, renderer: Renderer) -> list[Rendered]:
         if response.prompt is not None:
             prompt, end = response.prompt, ending_of(response.prompt, example.responses)
         sides.append(renderer.response(prompt, response, example, end))
+        check_text(sides[-1].text, example.origin)
     return sides
+
+
+def check_text(text: str, origin: str) -> None:
+    """Raise :class:`PreferoError` for text with half a character, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PreferoError(
+            f"{origin}: the text has half a character, {text[error.start]!r}, behind "
+            f"{text[max(error.start - 20, 0) : error.start]!r}: half of an emoji, say, that was cut through. "
+            "Remove it from the row."
+        ) from error
 
 
 def _draft(
@@ -455,6 +489,7 @@ def _draft(
         images = images_of(example.prompt if response.prompt is None else response.prompt, example)
         encoding = encodings.get(text.text) if not images else None
         encoding = encoder.whole(text, images, example.origin) if encoding is None else encoding
+        encoder.check_images(encoding.ids, example.origin)
         first, *edges = encoder.places(text, encoding, example.origin)
         scored = np.zeros(len(encoding.ids), bool)
         for start, stop in zip(edges[0::2], edges[1::2], strict=True):
@@ -490,7 +525,7 @@ def _cells(
             ends = encoder.ends(len(response), example.origin)
             response = np.concatenate([response, ends])
             scored = np.concatenate([scored, np.ones(len(ends), bool)])
-        encoder.check_response(response, example.origin)
+        encoder.check_response(response, scored, example.origin)
         cells.append(Cell(context, response, None if scored.all() else scored))
     return tuple(cells), cuts
 

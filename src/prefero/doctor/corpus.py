@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -101,13 +102,20 @@ class Corpus:
 
 
 def read(
-    source: Source, *, split: str = "train", format: str = "auto", limit: int | None = None
+    source: Source,
+    *,
+    split: str = "train",
+    format: str = "auto",
+    columns: Mapping[str, str] = MappingProxyType({}),
+    limit: int | None = None,
 ) -> tuple[Corpus, Source]:
     """The corpus of a source (rows that cannot be read are in ``examples.skipped``), and the source in a form
     that can be read again. Raises :class:`PreferoError` where nothing can be read."""
     if not isinstance(source, str | Path | list | tuple) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
-    examples = load_examples(source, split=split, format=format, skip_bad_rows=True, limit=limit)
+    examples = load_examples(
+        source, split=split, format=format, columns=columns, skip_bad_rows=True, limit=limit
+    )
     return of_examples(examples), source
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefero.data.examples import Example, Examples
@@ -116,8 +117,8 @@ class Inspection:
     def save(self, file: str | Path, *, without: Collection[str]) -> int:
         """Write the rows of the source, unchanged, without unreadable ones and those of some findings; return
         their number. Raises :class:`PreferoError` for an unknown key, and if the file cannot be written."""
-        kept = {self.examples[row].origin for row in self.without(without)}
-        kept |= {example.origin for example in self.held_out}
+        kept_examples = [*(self.examples[row] for row in self.without(without)), *self.held_out]
+        kept = {origin for example in kept_examples for origin in (example.origin, *example.joined)}
         return save_rows(self.source, file, kept, split=self.split)
 
     @property
@@ -160,6 +161,7 @@ def inspect(
     split: str = "train",
     eval_split: str = "test",
     format: str = "auto",
+    columns: Mapping[str, str] = MappingProxyType({}),
     limit: int | None = None,
     seed: int = 0,
     progress: Progress = lambda name: None,
@@ -178,6 +180,7 @@ def inspect(
         max_length: the limit in tokens for the check of truncation; with a model by default that of training.
         split: the split of the data, where there are several; ``eval_split`` likewise.
         format: the layout of the rows, or ``"auto"``.
+        columns: fields under other names in the source, such as ``{"prompt": "context"}``.
         limit: the largest number of rows to read.
         seed: of everything that is sampled.
         progress: called with the name of each stage.
@@ -194,9 +197,15 @@ def inspect(
 
         policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
     progress("rows")
-    corpus, data = read(data, split=split, format=format, limit=limit)
-    corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, seed)
-    options = {"split": split, "eval_split": eval_split, "format": format, "max_length": max_length}
+    corpus, data = read(data, split=split, format=format, columns=columns, limit=limit)
+    corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, columns, seed)
+    options = {
+        "split": split,
+        "eval_split": eval_split,
+        "format": format,
+        "columns": ",".join(f"{name}={column}" for name, column in columns.items()),
+        "max_length": max_length,
+    }
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
     look = Look(corpus, commands, held_out, max_length, seed, policy)
     results = list(_results(look, progress))
@@ -212,11 +221,18 @@ def _check_arguments(eval_data: Source | float | None, max_length: int | None, l
 
 
 def _held_out(
-    corpus: Corpus, eval_data: Source | float | None, split: str, format: str, seed: int
+    corpus: Corpus,
+    eval_data: Source | float | None,
+    split: str,
+    format: str,
+    columns: Mapping[str, str],
+    seed: int,
 ) -> tuple[Corpus, Corpus | None, Sequence[Example]]:
     """The corpus to check, the held-out one, and the rows of the source that were set aside for it."""
     if not isinstance(eval_data, int | float):
-        held_out = None if eval_data is None else read(eval_data, split=split, format=format)[0]
+        if eval_data is None:
+            return corpus, None, ()
+        held_out = read(eval_data, split=split, format=format, columns=columns)[0]
         return corpus, held_out, ()
     kept, set_aside = corpus.examples.hold_out(eval_data, seed)
     if not len(set_aside):
@@ -268,7 +284,7 @@ def _inspection(
     )
 
 
-DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "max_length": None}
+DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "columns": "", "max_length": None}
 
 
 def _commands(

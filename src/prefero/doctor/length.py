@@ -255,9 +255,9 @@ def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
         "truncation",
         "Truncation",
         share,
-        f"With at most {limit:,} tokens, {len(needed.cut):,} of {count:,} rows are cut, most of them at the "
-        f"beginning of the prompt; {needed.ends:,} lose the end of a response. With {enough:,} tokens, 99 % "
-        "of the rows are not cut.",
+        f"{len(needed.cut):,} of {count:,} rows have more than {limit:,} tokens: they lose old turns of the "
+        f"prompt, then the end of a response (data.too_long). With {enough:,} tokens, 99 % of the rows are "
+        "not cut.",
         limits=(0.01, 0.1),
         measures=[Measure.share("rows that lose the end of a response", needed.ends, count)],
         why="The loss then compares other texts than the annotators judged, and a response without its end "

@@ -120,12 +120,16 @@ class Policy:
         self.read(examples, random.Random(self.seed).sample(pairs, min(TOKENIZED, len(pairs))))
 
     def read(self, examples: Examples, places: Sequence[int]) -> None:
-        """Tokenise the examples at ``places`` as DPO would. They are shuffled: the first ones are scored."""
+        """Tokenise the examples at ``places`` as DPO would, none of them left out for its length. They are
+        shuffled: the first ones are scored."""
         needs = dry_run(from_config("dpo"))
-        reading = Reading("train", self.max_length, self.seed, "dpo")
+        reading = Reading("train", self.max_length, self.seed, "dpo", too_long="keep_recent_prompt")
         some = replace(examples, items=[examples[place] for place in places])
-        self.data, self.places = self.kind.read(some, needs, reading), places
-        self.prompts = [example.prompt for example in some]
+        data = self.data = self.kind.read(some, needs, reading)
+        assert isinstance(data, TokenDataset)
+        by_origin = {examples[place].origin: place for place in places}
+        self.places = [by_origin[example.origin] for example in data.source]
+        self.prompts = [example.prompt for example in data.source]
 
     @property
     def tokens(self) -> TokenDataset:

@@ -262,7 +262,10 @@ def values(
         )
     kind = kind_of("auto", model, processor)
     kind.check(needs)
-    data = kind.read(Examples(examples), needs, Reading(max_length=max_length))
+    reading = Reading(max_length=max_length, too_long="keep_recent_prompt")
+    data = kind.read(Examples(examples), needs, reading)
+    if len(data) < len(examples):
+        raise PreferoError(f"not every example has a value: {' '.join(data.summary.notes)}")
     batching = kind.batching(data, kind.adapt(model))
     device = next(model.parameters()).device
     scorer = Scorer(kind, needs, {name: _Given(kind, others[name]) for name in model_names(needs)})

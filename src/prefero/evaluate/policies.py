@@ -17,8 +17,9 @@ from torch import nn
 from prefero.data.examples import Text, spoken
 from prefero.data.files import Source, load_rows
 from prefero.data.formats import load_examples
+from prefero.data.formats.conversations import prompt_alone
 from prefero.data.formats.fields import Fields
-from prefero.data.formats.pairs import PROMPTS
+from prefero.data.formats.names import first_of_prompts
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
@@ -57,12 +58,11 @@ def read_prompts(source: Source, limit: int, *, split: str = "test") -> list[Pro
 def _prompts(source: Source, split: str) -> Iterator[Prompt]:
     rows = load_rows(source, split=split)
     first = next(iter(rows))
-    if first.problem is None and "chosen" not in first.fields and Fields(first).first(PROMPTS):
+    if first.problem is None and "chosen" not in first.fields and first_of_prompts(first.fields):
         for row in rows:
             if row.problem:
                 raise PreferoError(row.problem)
-            fields = Fields(row)
-            yield Prompt(fields.turns(fields.first(PROMPTS) or PROMPTS[0]))
+            yield Prompt(prompt_alone(Fields(row)))
         return
     for example in load_examples(source, split=split):
         answers = [spoken(each.content) for each in example.responses if each.role == "chosen"]

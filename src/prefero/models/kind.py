@@ -304,6 +304,11 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         """Whether a step can pass by some of the weights that are trained."""
         return False
 
+    def balance(self, model: nn.Module) -> tuple[float, str]:
+        """The coefficient of the loss that balances the experts of a mixture, 0 for none, and why one that
+        the model names is left out, if it is."""
+        return 0.0, ""
+
     def save_beside(self, model: nn.Module, folder: Path) -> None:
         """Write what other libraries read in the place of what ``save_pretrained`` wrote there."""
         return None

@@ -7,27 +7,35 @@ shards: the functions at the end of this file see through that.
 from __future__ import annotations
 
 import importlib.util
+import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from prefero.errors import PreferoError, nearest
 from prefero.models.kind import Kind
+from prefero.models.weights import refuse_no_numbers, refuse_other_weights, unreadable_file
 from prefero.sections import STRICT, Spec
 
 KINDS: Mapping[str, str] = {
@@ -40,6 +48,9 @@ KINDS: Mapping[str, str] = {
 }
 """Where the class of each kind is; it is imported when it is asked for."""
 
+
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""Errors of transformers and PEFT for files that are not there, or not what they should be."""
 
 # From a name to a model
 
@@ -79,6 +90,10 @@ class ModelSource(Spec):
     weights are kept in. ``quantization`` is ``4bit`` (NF4) or ``8bit``, which needs bitsandbytes. ``lora``
     trains adapters in place of the weights; ``true`` is those by default.
 
+    ``name`` may also be a folder (or hub name) of PEFT adapters, as a run with ``lora`` leaves it. Then
+    ``adapter: continue``, the default, trains these adapters further on the model that they belong to, and
+    ``adapter: merge`` adds them to its weights, of which all, or a new ``lora``, are trained.
+
     Every method raises :class:`PreferoError` for what is missing or is not what it should be.
     """
 
@@ -91,34 +106,127 @@ class ModelSource(Spec):
     attention: Literal["sdpa", "eager", "flex_attention"] | None = None
     quantization: Literal["4bit", "8bit"] | None = None
     lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
+    adapter: Literal["continue", "merge"] | None = None
     trust_remote_code: bool = False
 
     def config(self) -> Any:
         """Its configuration, as transformers has it."""
+        if self.base is not None:
+            return self.base.config()
         hint = "; a model is a folder with a config.json, or a name on the hub"
         return self._from_pretrained("AutoConfig", "model", self.name, hint)
 
     def processor(self, loader: str = "AutoTokenizer") -> Any:
         """Its tokenizer or processor, by one of transformers' loaders."""
+        if self.base is not None and self.tokenizer is None and not _has_tokenizer(self.name, self.revision):
+            return self.base.processor(loader)
         what = loader.removeprefix("Auto").lower()
         hint = "; name one with model.tokenizer"
         return self._from_pretrained(loader, what, self.tokenizer or self.name, hint)
 
     def load(self, loader: str = "AutoModelForCausalLM", what: str = "causal language model") -> nn.Module:
-        """The model, by one of transformers' loaders; ``what`` names it in messages."""
+        """The model, by one of transformers' loaders; ``what`` names it in messages. Raises
+        :class:`PreferoError` also for weights that are not those that its configuration asks for."""
+        if self.base is not None:
+            return self._with_adapter(self.base.load(loader, what))
+        if self.adapter is not None:
+            raise PreferoError(
+                f"model.adapter is {self.adapter}, but {self.name!r} is a whole model: it has no "
+                "adapter_config.json. Name the folder of the adapters, or leave model.adapter out"
+            )
         options: dict[str, Any] = {"dtype": self.dtype}
         if self.quantization is not None:
             options["quantization_config"] = _quantized(self.quantization)
         if self.attention is not None:
             options["attn_implementation"] = self.attention
-        return self._from_pretrained(loader, what, self.name, **options)
+        # sizes that differ are refused below, with their names
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, loaded = self._from_pretrained(loader, what, self.name, **options)
+        refuse_other_weights(model, self.name, loaded)
+        return model
+
+    @cached_property
+    def base(self) -> ModelSource | None:
+        """The model that the adapters of this name belong to; None, where the name is a model's."""
+        try:
+            file = find_adapter_config_file(self.name, revision=self.revision)
+        except (OSError, ValueError):
+            return None  # loading it gives a better message
+        if file is None:
+            return None
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        name = config.get("base_model_name_or_path")
+        if not name:
+            raise PreferoError(
+                f"{file} does not say which model its adapters belong to: write the model's folder or hub "
+                "name there, as base_model_name_or_path"
+            )
+        beside = Path(file).parent / name
+        if not Path(name).is_dir() and beside.is_dir():
+            name = str(beside)
+        return replace(self, name=name, revision=config.get("revision"), lora=None, adapter=None)
+
+    @property
+    def continues(self) -> bool:
+        """Whether adapters that are there already are trained further."""
+        return self.base is not None and self.adapter != "merge"
+
+    def _with_adapter(self, model: nn.Module) -> nn.Module:
+        """The base model with the adapters of this name: to be trained, or merged into its weights."""
+        if self.continues and self.lora is not None:
+            raise PreferoError(
+                f"{self.name!r} are adapters, which are trained further, and model.lora adds new ones: leave "
+                "model.lora out, or add these to the weights first with model.adapter=merge"
+            )
+        if self.quantization is not None and not self.continues:
+            raise PreferoError(
+                "adapters cannot be merged into quantised weights without changing them: leave out "
+                "model.quantization, or model.adapter=merge"
+            )
+        if self.quantization is not None:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "Found missing adapter keys")
+                adapted = PeftModel.from_pretrained(
+                    model, self.name, is_trainable=self.continues, revision=self.revision
+                )
+        except (*UNLOADABLE, UserWarning) as error:
+            told = " ".join(str(error).split())[:300]
+            raise PreferoError(
+                f"the adapters of {self.name!r} cannot be put on {self.base.name!r}: {told}"  # type: ignore[union-attr]
+            ) from None
+        refuse_no_numbers(adapted, self.name)
+        return adapted if self.continues else adapted.merge_and_unload()
 
     def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
         options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         try:
             return getattr(transformers, loader).from_pretrained(name, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            RuntimeError,
+            SafetensorError,
+            EOFError,
+            UnpicklingError,
+        ) as error:
+            file = unreadable_file(name, self.revision) if "output_loading_info" in options else None
+            if file is not None:
+                raise PreferoError(
+                    f"the weights file {file} cannot be read: it ends early or is damaged "
+                    f"({first_line(error)}). Copy it again"
+                ) from None
             raise PreferoError(f"no {what} can be loaded from {name!r}: {first_line(error)}{hint}") from None
+
+
+def _has_tokenizer(name: str, revision: str | None) -> bool:
+    """Whether a folder or hub name has a tokenizer of its own; adapters alone have none."""
+    return any(
+        cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        for file in ("tokenizer_config.json", "tokenizer.json")
+    )
 
 
 def _quantized(bits: str) -> Any:
@@ -171,7 +279,7 @@ def kind_of(
 def _kind_told_by(model: ModelSource | nn.Module) -> str:
     """The name of the kind that a model's configuration and class tell."""
     if isinstance(model, ModelSource):
-        if _is_diffusers(model):
+        if _is_diffusers(model.base or model):
             return "diffusion"
         config = model.config()
         architecture = next(iter(getattr(config, "architectures", None) or ()), "")
@@ -296,12 +404,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def zero_dropout(model: nn.Module) -> None:
-    """Set dropout to 0, in modules and wherever a forward reads its rate from an attribute."""
+    """Set dropout to 0, in modules and wherever a forward reads its rate from an attribute; and the noise
+    that experts' inputs get in training."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
+            noise = "dropout" in name or name in ("jitter_noise", "input_jitter_noise")
+            if noise and isinstance(value, float):
                 setattr(module, name, 0.0)
 
 

@@ -192,7 +192,7 @@ TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Options], Tensor]] = {
 LOG_Z = "log_z"
 """The one signal that p does not have: the log-sum-exp of the logits."""
 
-STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations")
+STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations", "router_loss")
 """Signals that are read inside the model, not at its logits."""
 
 

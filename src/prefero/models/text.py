@@ -19,6 +19,7 @@ from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts, sample
+from prefero.models.causal.experts import balance_of
 from prefero.models.kind import AnyInputs, Dataset, Kind, Reading, no_options, parsed
 from prefero.models.loading import ModelSource, innermost
 from prefero.objectives.needs import Needs
@@ -48,6 +49,8 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     options_type: ClassVar[type[BaseModel] | None] = None
     reads_apart: ClassVar[bool] = False
     """Whether prompts and responses are texts of their own, not one text."""
+    balances: ClassVar[bool] = False
+    """Whether it gives the loss that balances experts."""
     tokenizer: PreTrainedTokenizerBase
     images: ImagePrompts | None = None
     canvas: int | None = None
@@ -120,6 +123,12 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         self.adapt(model)
         return model
 
+    def balance(self, model: nn.Module) -> tuple[float, str]:
+        coefficient, left_out = balance_of(innermost(model))
+        if coefficient and not self.balances:
+            return 0.0, f"the balancing loss of the router is left out: a {self.what} is scored without it"
+        return coefficient, left_out
+
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         """The first distinct prompts that leave room for a response."""
         limit = length_limit(max_length, self.config)
@@ -162,11 +171,14 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
 
 def context_length(config: Any) -> int | None:
-    """The number of positions that the model has, where its configuration says so."""
+    """The number of positions that the model has, where its configuration says so; with dynamic NTK, whose
+    rotary positions stretch with the text, they are its factor times those of the configuration."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    rope = getattr(text, "rope_parameters", None) or {}
+    stretch = rope.get("factor", 1.0) if rope.get("rope_type") == "dynamic" else 1.0
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         if isinstance(value := getattr(text, name, None), int):
-            return value
+            return int(value * stretch)
     return None
 
 

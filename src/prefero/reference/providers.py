@@ -258,7 +258,10 @@ def adapters_of(policy: nn.Module) -> Adapters:
         return Adapters()
     trained = [(name, weight) for name, weight in policy.named_parameters() if weight.requires_grad]
     low_rank = all("lora_" in name for name, _ in trained)
-    factors = [weight for name, weight in trained if "lora_B" in name or "lora_embedding_B" in name]
+    # fixed ones count as well: an adapter that was loaded to be read only is no neutral one
+    factors = [
+        weight for name, weight in policy.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
+    ]
     whole = any(isinstance(module, ModulesToSaveWrapper) for module in policy.modules())
     return Adapters(True, low_rank and not whole and all(not factor.any() for factor in factors))
 

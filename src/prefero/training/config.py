@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available
 
+from prefero.data.formats import parse_columns
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.loading import ModelSource
@@ -106,7 +107,7 @@ class PreferenceArguments(TrainingArguments):
     seed: Seed = _setting(0, "Of shuffling, of noise, and of weights that are drawn.")
     num_train_epochs: Positive = _setting(1.0, "Times that each example is trained on.")
     max_steps: Literal[-1] | Count = _setting(-1, "Optimizer steps; -1 is as many as the epochs have.")
-    learning_rate: Positive | None = _setting(  # type: ignore[assignment]
+    learning_rate: NotNegative | None = _setting(  # type: ignore[assignment]
         None, "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
     )
     lr_scheduler_type: SchedulerType = _setting(SchedulerType.COSINE, "The schedule of the learning rate.")
@@ -249,14 +250,23 @@ def _is_share(value: Any) -> Any:
     return value
 
 
+def _columns(value: Any) -> Any:
+    return parse_columns(value) if isinstance(value, str) else value
+
+
 class DataSection(Section):
-    """``train`` and ``eval`` are files, folders or hub names; a number as ``eval`` holds out that share."""
+    """``train`` and ``eval`` are files, folders or hub names; a number as ``eval`` holds out that share.
+
+    ``columns`` says under which names the rows have their fields: ``{prompt: context}``, or as text
+    ``prompt=context,chosen=good``.
+    """
 
     train: str
     eval: Annotated[str | float, AfterValidator(_is_share)] | None = None
     split: str = "train"
     eval_split: str = "test"
     format: str = "auto"
+    columns: Annotated[dict[str, str], BeforeValidator(_columns)] = Field(default_factory=dict)
     max_length: Annotated[int, Field(ge=2)] | None = None
     too_long: TooLong = "cut_response"
     template: str = "auto"

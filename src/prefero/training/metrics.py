@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prefero.models.causal.experts import ROUTER_LOSS
 from prefero.models.loading import evaluating
 from prefero.objectives.batch import PreferenceBatch, Signal
 from prefero.objectives.compare import Objective, Sum, primary
@@ -50,7 +51,8 @@ def measure(batch: PreferenceBatch, objective: Objective) -> dict[str, Measured]
     role, for labelled responses ``desirable`` and ``undesirable``, for lists ``best`` and ``worst``.
     ``rewards/accuracies`` is the share of pairs that the rewards order as the data do. ``kl`` is the mean
     log-ratio of all responses: an estimate of KL(π ‖ π_ref) as far as the responses are the policy's own.
-    ``entropy`` and ``top_k_mass`` are means over tokens, where the model was asked for them.
+    ``entropy`` and ``top_k_mass`` are means over tokens, where the model was asked for them. ``router_loss``
+    is the loss that balances the policy's experts, without its coefficient.
     """
     there = present(batch)
     sums = {name: torch.where(logps.mask, logps.logps, 0).sum(-1) for name, logps in batch.models.items()}
@@ -79,6 +81,9 @@ def measure(batch: PreferenceBatch, objective: Objective) -> dict[str, Measured]
             values = torch.where(batch.mask, batch.models["policy"].signals[signal], 0)
             tokens = batch.lengths.sum(1)
             result[name] = Measured(values.sum((1, 2)) / tokens.clamp(min=1), tokens)
+    balancing = batch.models["policy"].signals.get(ROUTER_LOSS)
+    if balancing is not None:
+        result["router_loss"] = Measured(balancing, torch.ones_like(balancing))
     return result
 
 

@@ -21,11 +21,11 @@ from transformers import set_seed
 from prefero.data.render import Writing
 from prefero.errors import PreferoError
 from prefero.models.kind import Dataset, Item, Kind, Reading
-from prefero.models.loading import ModelSource, first_line, kind_of
+from prefero.models.loading import ModelSource, adapter_layers, first_line, kind_of
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
-from prefero.reference.providers import Demand, ReferenceSpec, adapters_of, chosen_kind
+from prefero.reference.providers import Adapters, Demand, ReferenceSpec, adapters_of, chosen_kind
 from prefero.training.batches import StepPlan
 from prefero.training.config import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
 
@@ -41,6 +41,7 @@ class Prepared:
     ``needs`` are the objective's, found by its one dry run. ``held_out`` maps names to data sets; a single
     one has the name ``""``. ``packing`` is how the policy's examples share a micro-batch. ``demands`` and
     ``specs`` say of the other models that the objective reads what is asked of them, and who they are.
+    ``balance`` is the coefficient of the loss that balances the policy's experts.
     """
 
     args: PreferenceArguments
@@ -56,6 +57,7 @@ class Prepared:
     writing: Writing
     demands: Mapping[str, Demand]
     specs: Mapping[str, ReferenceSpec]
+    balance: float
 
     def plan(self, data: Dataset[Item], *, shuffle: bool) -> StepPlan:
         """How these examples meet in steps, on the processes that there are."""
@@ -123,11 +125,23 @@ def prepare(
     if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:
         peft_config = given.lora.config(kind)
     if peft_config is not None:
+        if isinstance(given, ModelSource) and given.base is not None:
+            _keep_merged(policy, kind, args)
         policy = _with_adapters(policy, peft_config, args.seed)
+    if train is not None and not any(weight.requires_grad for weight in policy.parameters()):
+        raise PreferoError(
+            "the model has nothing to train: all its weights are fixed. Load adapters with "
+            "PeftModel.from_pretrained(model, folder, is_trainable=True), or name their folder as the model; "
+            "of a whole model, set requires_grad where it is to be trained"
+        )
     _check_processes(policy, args)
     adapters = adapters_of(policy)
-    for name, demand in demands.items():
-        chosen_kind(name, specs.get(name, ReferenceSpec()), demand, adapters)
+    served = {
+        name: chosen_kind(name, specs.get(name, ReferenceSpec()), demand, adapters)
+        for name, demand in demands.items()
+    }
+    if isinstance(given, ModelSource) and given.continues and args.process_index == 0:
+        logger.warning(_continued(given, served.get("reference"), adapters))
     if args.learning_rate is None:
         published = objective.learning_rate
         if published is not None and args.process_index == 0:
@@ -135,6 +149,14 @@ def prepare(
         args.learning_rate = published or (ADAPTER_LEARNING_RATE if adapters.there else FULL_LEARNING_RATE)
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = kind.leaves_out(policy)
+    balance, left_out = kind.balance(policy)
+    if balance and objective.update == "comparison_oracle":
+        balance, left_out = (
+            0.0,
+            f"the balancing loss of the router is no part of {objective.key}: it is left out",
+        )
+    if left_out and args.process_index == 0:
+        logger.warning(left_out)
     packing = kind.adapt(policy, args.layout, keep_dropout=args.dropout)
     budget = args.tokens_per_row or kind.budget(packing, args.device)
     method = objective.key or type(objective).__name__
@@ -152,6 +174,7 @@ def prepare(
         writing,
         demands,
         specs,
+        balance,
     )
 
 
@@ -174,10 +197,42 @@ def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, R
     return specs
 
 
+def _continued(source: ModelSource, reference: str | None, adapters: Adapters) -> str:
+    """Say that adapters are trained further, and whether the reference has them too."""
+    assert source.base is not None
+    told = f"training goes on with the adapters of {source.name} on {source.base.name}"
+    if reference == "adapters_off" and not adapters.neutral:
+        return f"{told}; the reference is that model without them"
+    if reference == "frozen":
+        return (
+            f"{told}; the reference is the policy as it starts, with these adapters. To measure against the "
+            "model without them: reference=adapters_off"
+        )
+    return told
+
+
+def _keep_merged(policy: Any, kind: Kind, args: PreferenceArguments) -> None:
+    """Write the model that adapters were merged into to the run's folder: new adapters are adapters on that
+    model, which is nowhere else."""
+    folder = Path(args.output_dir or ".").absolute() / "base"
+    if args.process_index == 0:
+        policy.save_pretrained(folder)
+        kind.processor.save_pretrained(folder)
+        logger.warning(
+            "the model with the earlier adapters merged is in %s; the new ones belong to it", folder
+        )
+    policy.name_or_path = policy.config._name_or_path = str(folder)
+
+
 def _with_adapters(model: nn.Module, adapter: Any, seed: int) -> nn.Module:
     """The model with new adapters of a PEFT configuration, its own weights fixed."""
     from peft import get_peft_model, prepare_model_for_kbit_training
 
+    if adapter_layers(model):
+        raise PreferoError(
+            "the model has adapters, and peft_config would put others on top: leave it out to train those, "
+            "or give model.merge_and_unload()"
+        )
     if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)  # adapters are drawn

@@ -114,7 +114,7 @@ def _checked_objective(config: TrainConfig) -> Objective:
             "model.lora.dropout is set, but dropout is off, because log-probabilities are compared across "
             "passes: set training.dropout=true, or leave model.lora.dropout out"
         )
-    if config.model.quantization is not None and lora is None:
+    if config.model.quantization is not None and lora is None and not config.model.continues:
         raise PreferoError(
             "a quantised model cannot be trained itself: add adapters with model.lora, or leave out "
             "model.quantization"
@@ -159,7 +159,7 @@ def _train(
 
 def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
     """The examples to train on and those that are held out."""
-    read = partial(load_examples, format=data.format, skip_bad_rows=data.skip_bad_rows)
+    read = partial(load_examples, format=data.format, columns=data.columns, skip_bad_rows=data.skip_bad_rows)
     training = read(data.train, split=data.split, limit=data.limit)
     if data.eval is None:
         return training, None

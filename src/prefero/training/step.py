@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from prefero.data.schema import SCHEMA
+from prefero.models.causal.experts import ROUTER_LOSS
 from prefero.models.kind import Kind
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
@@ -35,7 +36,7 @@ class Scorer:
 
     Models for which a micro-batch carries cached log-probabilities are not run. ``sizes`` says how wide and
     how many the states of a model are, by its name; ``around`` is entered where another model is scored (the
-    policy's mixed precision).
+    policy's mixed precision). ``balance`` is the coefficient of the policy's loss that balances experts.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Scorer:
     providers: Mapping[str, Provider]
     sizes: Callable[[str], Sizes] = lambda model: {"hidden": 1, "layer": 1}
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    balance: float = 0.0
 
     def __call__(
         self,
@@ -59,8 +61,16 @@ class Scorer:
                 scored[name] = provider.score(batch.inputs, signals_of(self.needs, name))
         others = {name: self.providers[name].model for name in compared_models(self.needs)}
         wanted = signals_of(self.needs, "policy") | frozenset(extra)
+        if self.balance:
+            wanted |= {ROUTER_LOSS}
         scored["policy"] = self.kind.score(policy, batch.inputs, wanted, others=others)
         return self._read(batch, scored, progress)
+
+    def balancing(self, scored: PreferenceBatch) -> Tensor | float:
+        """The loss that balances the policy's experts, by the model's coefficient, summed over examples."""
+        if not self.balance:
+            return 0.0
+        return self.balance * scored.models["policy"].signals[ROUTER_LOSS].sum()
 
     def blank(self, batch: MicroBatch) -> PreferenceBatch:
         """The batch with every log-probability 0: enough to count what an objective averages over."""
@@ -167,25 +177,32 @@ class BackwardAndStep:
     """Each micro-batch alone, for objectives that are sums over examples.
 
     Every term is divided by its count over all micro-batches and ranks of the step, which is known before
-    anything is scored.
+    anything is scored. The loss that balances experts is a number of each micro-batch: the step's is their
+    average, weighted by their examples.
     """
 
     objective: Objective
     scorer: Scorer
     ranks: Ranks
     counts: Tensor = field(init=False)
+    """Of every term, and of the examples behind them."""
 
     def begin(self, batches: Sequence[MicroBatch]) -> None:
-        counts = [torch.stack(self.objective.counts(self.scorer.blank(one))) * one.weight for one in batches]
+        counts = []
+        for one in batches:
+            blank = self.scorer.blank(one)
+            examples = blank.lengths.new_tensor(len(one))
+            counts.append(torch.stack([*self.objective.counts(blank), examples]) * one.weight)
         self.counts = self.ranks.sum(torch.stack(counts).sum(0).to(self.ranks.device)).clamp(min=1)
 
     def share(self, policy: nn.Module, batch: MicroBatch, extra: frozenset[Signal], progress: float) -> Share:
         scored = self.scorer(policy, batch, extra=extra, progress=progress)
         terms = [(term.total * batch.weight, term.count * batch.weight) for term in self.objective(scored)]
         loss = sum(
-            (total / count for (total, _), count in zip(terms, self.counts, strict=True)),
+            (total / count for (total, _), count in zip(terms, self.counts[:-1], strict=True)),
             scored.lengths.new_zeros(()),
         )
+        loss = loss + self.scorer.balancing(scored) * batch.weight / self.counts[-1]
         return Share(loss * self.ranks.count, scored, terms)
 
 
@@ -234,7 +251,8 @@ class WholeStep:
     def _whole_loss(self, batch: PreferenceBatch) -> Tensor:
         terms = self.objective(batch)
         self._terms = [(term.total.detach(), term.count) for term in terms]
-        return sum((term.total / term.count.clamp(min=1) for term in terms), batch.lengths.new_zeros(()))
+        loss = sum((term.total / term.count.clamp(min=1) for term in terms), batch.lengths.new_zeros(()))
+        return loss + self.scorer.balancing(batch) / len(batch.lengths)
 
     def _look_ahead(self, policy: nn.Module, progress: float) -> None:
         """The loss of the whole step and, for each micro-batch of this rank, its gradient at the policy's

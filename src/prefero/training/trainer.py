@@ -187,6 +187,7 @@ class PreferenceTrainer(ResumingTrainer):
             self.references.providers,
             sizes=self._state_sizes,
             around=self.accelerator.autocast,
+            balance=prepared.balance,
         )
         self.update = self._update_rule()
         self._monitored = frozenset(MONITORED[name] for name in prepared.kind.monitors)

@@ -11,10 +11,12 @@ from typing import Any
 from prefero.data.examples import Example, Examples
 from prefero.data.files import Row, Source, load_rows
 from prefero.data.formats.annotations import annotate
-from prefero.data.formats.fields import Fields, Layout
+from prefero.data.formats.comparisons import CHOSEN_OF_LIST, COMPARISONS
+from prefero.data.formats.fields import Fields, Habits, Layout
 from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
-from prefero.data.formats.lists import COMPARISONS, SCORED_LISTS, SOLUTIONS
-from prefero.data.formats.pairs import LABELLED, PAIRS, STEPS, TRANSCRIPTS
+from prefero.data.formats.lists import RATED_ROWS, SCORED_LISTS, SOLUTIONS
+from prefero.data.formats.names import survey
+from prefero.data.formats.pairs import LABELLED, OUTPUT_PAIRS, PAIRS, STEPS, TRANSCRIPTS
 from prefero.errors import PreferoError, nearest
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -26,9 +28,12 @@ LAYOUTS: tuple[Layout, ...] = (
     PICTURE_LISTS,
     LABELLED_PICTURES,
     TRANSCRIPTS,
-    LABELLED,
     PAIRS,
+    RATED_ROWS,
+    CHOSEN_OF_LIST,
     SCORED_LISTS,
+    OUTPUT_PAIRS,
+    LABELLED,
 )
 """The layouts in the order in which they are tried, the more particular ones first."""
 
@@ -66,13 +71,14 @@ def load_examples(
     _refuse_absent(rows.name, columns, first)
     first = [renamed(row, columns) for row in first]
     layout = _recognise(rows.name, first) if format == "auto" else _named(format)
+    habits = survey(first)
     examples: list[Example] = []
     skipped: list[str] = []
-    for row in chain(first, (renamed(row, columns) for row in iterator)):
+    for row in layout.gather(chain(first, (renamed(row, columns) for row in iterator))):
         if limit is not None and len(examples) >= limit:
             break
         try:
-            examples.append(read_row(row, layout))
+            examples.append(read_row(row, layout, habits))
         except PreferoError as error:
             if not skip_bad_rows:
                 raise PreferoError(
@@ -108,18 +114,26 @@ def _refuse_absent(name: str, columns: Mapping[str, str], rows: Sequence[Row]) -
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row with its fields under the names that layouts know; what had such a name before is not read."""
+    """The row with its fields under the names that layouts know; what had such a name before is not read, and
+    is called ``prompt (not the one of columns)``."""
     if not columns or row.problem:
         return row
     moved = set(columns.values())
-    kept = {name: value for name, value in row.fields.items() if name not in moved and name not in columns}
+    kept = {
+        f"{name} (not the one of columns)" if name in columns else name: value
+        for name, value in row.fields.items()
+        if name not in moved
+    }
     return replace(row, fields=kept | {name: row.fields.get(column) for name, column in columns.items()})
 
 
-def read_row(row: Row, layout: Layout) -> Example:
-    """One row as an example, with the known annotations that it carries."""
-    fields = Fields(row)
-    return annotate(layout.read(fields), fields)
+def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
+    """One row as an example, with the known annotations that it carries.
+
+    ``habits`` are those of the row's source; by default what the row itself shows.
+    """
+    fields = Fields(row, survey([row]) if habits is None else habits)
+    return replace(annotate(layout.read(fields), fields), joined=row.joined)
 
 
 def _recognise(name: str, rows: Iterable[Row]) -> Layout:
@@ -137,7 +151,8 @@ def _recognise(name: str, rows: Iterable[Row]) -> Layout:
     found = ", ".join(map(str, specimen)) or "none"
     raise PreferoError(
         f"{name}: the layout of the rows is not known. Columns found: {found}. Layouts known:\n{known}\n"
-        "Rename the columns to those of one of the layouts."
+        "Say which columns hold what: columns={'prompt': …, 'chosen': …, 'rejected': …} (--columns "
+        "prompt=…,chosen=…,rejected=…), or rename them."
     )
 
 

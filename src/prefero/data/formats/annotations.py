@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text, spoken
+from prefero.data.formats.comparisons import ANNOTATOR, read_vote
 from prefero.data.formats.fields import Fields, shows
 from prefero.data.formats.images import with_images
-from prefero.data.formats.lists import ANNOTATOR, read_vote
+from prefero.data.formats.lists import LISTS
 from prefero.data.pictures import Picture
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, ColumnSpec
 from prefero.errors import PreferoError
@@ -28,6 +29,7 @@ WRITERS = (
     ("chosen_source", "rejected_source"),
     ("model_chosen", "model_rejected"),
     ("source_chosen", "source_rejected"),
+    ("chosen_policy", "rejected_policy"),
 )
 """Fields with the writers of the chosen and the rejected response."""
 
@@ -51,7 +53,7 @@ def annotate(example: Example, fields: Fields) -> Example:
         if spec.axes in ("example", "example hidden"):
             field = fields.first(spec.fields)
             if name not in columns and field is not None:
-                columns[name] = convert(fields, field, fields.values[field], spec)
+                columns[name] = convert(fields, field, fields.get(field), spec)
         elif spec.axes == "example response" and not any(name in r.columns for r in responses):
             values = _per_response(fields, spec, responses)
             if values is not None:
@@ -67,7 +69,7 @@ def annotate(example: Example, fields: Fields) -> Example:
             replace(response, spans=(*response.spans, *own))
             for response, own in zip(responses, spans, strict=True)
         ]
-    return replace(
+    example = replace(
         example,
         columns=columns,
         responses=tuple(responses),
@@ -75,6 +77,7 @@ def annotate(example: Example, fields: Fields) -> Example:
         template_options=fields.template_options(),
         origin=fields.origin,
     )
+    return replace(example, unread=fields.unread)
 
 
 def _with_other_parts(example: Example, fields: Fields) -> Example:
@@ -90,15 +93,15 @@ def _with_other_parts(example: Example, fields: Fields) -> Example:
     for role, part in OTHER_RESPONSES.items():
         if role in example.roles:
             continue
-        if shown and part.field in fields and shows(fields.values[part.field]):
+        if shown and part.field in fields and shows(fields.look(part.field)):
             responses.append(Response(fields.picture(part.field), role))
-        elif not shown and isinstance(fields.values.get(part.field), TEXT):
+        elif not shown and isinstance(fields.look(part.field), TEXT):
             content = fields.turns(part.field)
             fields.not_empty(content, part.field)
             responses.append(Response(_as_message(content, "assistant") if speaks else content, role))
     prompts = {}
     for view, part in OTHER_PROMPTS.items():
-        if isinstance(fields.values.get(part.field), TEXT):
+        if isinstance(fields.look(part.field), TEXT):
             prompt = fields.turns(part.field)
             prompts[view] = _as_message(prompt, "user") if speaks else prompt
     return replace(example, responses=tuple(responses), prompts=prompts)
@@ -133,44 +136,81 @@ def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
     """The writers of the first two responses, if they are a pair or the only ones and the row names both."""
     if example.roles[:2] == ("chosen", "rejected"):
         for names in WRITERS:
-            if all(fields.values.get(name) for name in names):
-                return tuple(str(fields.values[name]) for name in names)
+            if all(fields.look(name) for name in names):
+                return tuple(str(fields.get(name)) for name in names)
     elif len(example.responses) != 2:
         return ()
-    in_order = [tuple(fields.values.get(name) for name in names) for names in WRITERS_IN_ORDER]
-    both = str(fields.values.get(BOTH_WRITERS) or "").split("_")
-    for writers in (*in_order, both):
-        if len(writers) == 2 and all(writers):
-            return tuple(map(str, writers[::-1] if example.chosen_second else writers))
+    for names in WRITERS_IN_ORDER:
+        if all(fields.look(name) for name in names):
+            return _as_chosen(example, [str(fields.get(name)) for name in names])
+    both = str(fields.look(BOTH_WRITERS) or "").split("_")
+    if len(both) == 2 and all(both):
+        fields.get(BOTH_WRITERS)
+        return _as_chosen(example, both)
     return ()
+
+
+def _as_chosen(example: Example, writers: Sequence[str]) -> tuple[str, ...]:
+    """The writers of two responses in the order of the example."""
+    return tuple(writers[::-1] if example.chosen_second else writers)
 
 
 def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response]) -> list[Any] | None:
     """A value for each response, None for one besides the pair without any; None if no response has any."""
     roles = tuple(response.role for response in responses)
-    for name in (name for name in spec.fields if "/" not in name):
-        for named in _named_by_role(name, roles):
-            if any(field in fields for field in named):
-                expected = f"a value for each of {' and '.join(named)}"
-                return [
-                    None
-                    if role in OTHER_RESPONSES and f not in fields
-                    else convert(fields, f, fields.require(f, expected), spec)
-                    for role, f in zip(roles, named, strict=True)
-                ]
-        value = fields.values.get(name)
+    names = [name for name in spec.fields if "/" not in name]
+    for named in (named for name in names for named in _named_by_role(name, roles)):
+        # The score of one response alone tells nothing of how the two compare.
+        if sum(field in fields.values for field in named) > 1 and fields.first(named):
+            expected = f"a value for each of {' and '.join(named)}"
+            return [
+                None
+                if role in OTHER_RESPONSES and f not in fields
+                else convert(fields, f, fields.require(f, expected), spec)
+                for role, f in zip(roles, named, strict=True)
+            ]
+    for name in names:
+        value = fields.look(name)
         if len(responses) == 1 and value is not None and not isinstance(value, list):
-            return [convert(fields, name, value, spec)]
+            return [convert(fields, name, fields.get(name), spec)]
         # A single value for several responses does not say how they compare.
         if not isinstance(value, list | tuple) and not str(value).lstrip().startswith("["):
             continue
+        order = _places(fields, responses, name)
+        if order is None:
+            continue
         values = fields.list(name, "a list with one value per response")
-        if len(values) != len(responses):
+        if len(values) <= max(order) or (None in roles and len(values) != len(responses)):
             fields.fail(
                 name, f"{len(values)} values for {len(responses)} responses", "one value per response"
             )
-        return [convert(fields, name, item, spec) for item in values]
+        return [convert(fields, name, values[place], spec) for place in order]
     return None
+
+
+def _places(fields: Fields, responses: Sequence[Response], name: str) -> list[int] | None:
+    """The places of the responses in a list of values; None where they are not known.
+
+    Beside a list of candidates, of which chosen and rejected are two, the values are the candidates'.
+    """
+    if responses[0].role is None:
+        return list(range(len(responses)))
+    values = fields.look(name)
+    listed = fields.first(LISTS)
+    if listed is None:
+        if isinstance(values, list | tuple) and len(values) != len(responses):
+            return None
+        return list(range(len(responses)))
+    candidates = fields.list(listed, "a list of responses") if _is_list(fields.look(listed)) else []
+    texts = ["".join(spoken(response.content)).strip() for response in responses]
+    told = [candidate.strip() if isinstance(candidate, str) else "" for candidate in candidates]
+    if not all(texts) or not all(text in told for text in texts):
+        return None
+    return [told.index(text) for text in texts]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value)
 
 
 @lru_cache
@@ -178,7 +218,8 @@ def _named_by_role(name: str, roles: tuple[str | None, ...]) -> tuple[tuple[str,
     """The ways to write ``name`` once for each role, as ``chosen_score`` and ``rejected_score``."""
     if None in roles:
         return ()
-    return tuple(f"{role}_{name}" for role in roles), tuple(f"{name}_{role}" for role in roles)
+    ways = ("{role}_{name}", "{name}_{role}", "{role}-{name}")
+    return tuple(tuple(way.format(role=role, name=name) for role in roles) for way in ways)
 
 
 def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
@@ -202,10 +243,10 @@ def read_spans(fields: Fields, responses: Sequence[Response]) -> list[tuple[Span
     named = [f"{response.role}_spans" for response in responses]
     if any(name in fields for name in named):
         return [
-            _spans(fields, name, fields.list(name, SPANS) if fields.values.get(name) else [], response)
+            _spans(fields, name, fields.list(name, SPANS) if fields.look(name) else [], response)
             for name, response in zip(named, responses, strict=True)
         ]
-    if not fields.values.get("spans"):
+    if not fields.look("spans"):
         return None
     items = fields.list("spans", SPANS)
     if len(responses) == 1:
@@ -267,7 +308,7 @@ def _place(fields: Fields, name: str, item: Mapping[str, Any], response: Respons
 
 def _before(fields: Fields, response: Response, text: str) -> int:
     """The length of the prompt that the field repeats before the response."""
-    field = fields.values.get(response.role or "")
+    field = fields.look(response.role or "")
     if isinstance(response.content, str) and isinstance(field, str) and field.endswith(text):
         return len(field) - len(text)
     return 0

@@ -3,28 +3,65 @@ expected."""
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NoReturn
 
 import numpy as np
 
-from prefero.data.examples import Example, Message, Response, Text, says_something
+from prefero.data.examples import Content, Example, Message, Text, says_something
 from prefero.data.files import Row
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.errors import PreferoError, nearest
 
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "user": "user"}
+ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+}
+"""Speakers under other names than chat templates know."""
+
+SPEAKER = ("role", "from")
+SAID = ("content", "value")
+
+TURNS = "text, or a list of messages with role and content"
+
+MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|from|content|value)\1\s*:""")
+"""The beginning of a list of messages, written as text."""
 
 TRUE = (True, 1, "1", "true", "True", "yes")
 FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+TOOLS = ("tools", "input.tools")
+
 IMAGE = "an image: a file's path, bytes, an array, a PIL image or a datasets image"
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the rows of a source are written, as far as single rows do not tell.
+
+    ``conversations`` are the columns whose texts spell conversations, ``turn_lists`` those whose texts spell
+    lists of turns. ``talks`` tells that rows have a system text or earlier turns: then the prompts of all
+    rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt.
+    """
+
+    conversations: frozenset[str] = frozenset()
+    turn_lists: frozenset[str] = frozenset()
+    talks: bool = False
+    repeats_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +70,17 @@ class Layout:
 
     ``columns`` tells a reader which fields such a row has. A specimen of the data (every field of the first
     rows, with its first value that is not null) has the layout if each of the patterns ``fields`` is the
-    whole name of some field, ``without`` that of none, and ``holds`` is true of it.
+    whole name of some field, ``without`` that of none, and ``holds`` is true of it. ``gather`` joins the rows
+    of a source that are one example.
     """
 
     name: str
     columns: str
     read: Callable[[Fields], Example]
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
     without: str | None = None
     holds: Callable[[Mapping[str, Any]], bool] | None = None
+    gather: Callable[[Iterator[Row]], Iterator[Row]] = field(default=iter)
 
     def matches(self, specimen: Mapping[str, Any]) -> bool:
         names = list(map(str, specimen))
@@ -53,17 +92,48 @@ class Layout:
 
 
 class Fields:
-    """The fields of one row. Raises :class:`PreferoError` for a row that cannot be read."""
+    """The fields of one row, and which of them are read. Raises :class:`PreferoError` for a row that cannot
+    be read.
 
-    def __init__(self, row: Row) -> None:
+    ``values`` and :meth:`look` are for deciding how to read a row; what becomes part of an example is taken
+    with the other methods, which remember the field.
+    """
+
+    def __init__(self, row: Row, habits: Habits = Habits()) -> None:
         if row.problem:
             raise PreferoError(row.problem)
         self.origin = row.origin
         self.values = row.fields
         self.folder = row.folder
+        self.habits = habits
+        self.read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return self.values.get(name) is not None
+        return self.look(name) is not None
+
+    def look(self, name: str) -> Any:
+        """The value of a field, None if there is none. ``question.text`` is a field of an object."""
+        return look(self.values, name)
+
+    def get(self, name: str) -> Any:
+        """The value of a field that is read, None if there is none."""
+        self.read.add(name)
+        return self.look(name)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The fields that hold something and have not been read."""
+        names: list[str] = []
+        for name, value in self.values.items():
+            if name in self.read or is_blank(value):
+                continue
+            parts = spelled(value) if isinstance(value, str) else value
+            read = {part for outer, dot, part in (n.partition(".") for n in self.read) if outer == name}
+            if read and isinstance(parts, Mapping):
+                names += [f"{name}.{k}" for k, v in parts.items() if k not in read and not is_blank(v)]
+            else:
+                names.append(str(name))
+        return tuple(names)
 
     def fail(self, field: str, found: str, expected: str) -> NoReturn:
         raise PreferoError(f"{self.origin}, field {field!r}: {found}. Expected {expected}")
@@ -73,7 +143,7 @@ class Fields:
         return next((name for name in names if name in self), None)
 
     def require(self, name: str, expected: str) -> Any:
-        value = self.values.get(name)
+        value = self.get(name)
         if value is None:
             found = "is null" if name in self.values else f"missing{nearest(name, map(str, self.values))}"
             self.fail(name, found, expected)
@@ -85,41 +155,56 @@ class Fields:
             self.fail(name, f"found {_shown(value)}", expected)
         return value
 
-    def turns(self, name: str, expected: str = "text, or a list of messages with role and content") -> Text:
-        """Text or a conversation; a conversation may also be given as JSON."""
-        return self.as_turns(self.require(name, expected), name, expected)
+    def turns(self, name: str, expected: str = TURNS) -> Text:
+        """Text or a conversation; where all texts of the column spell conversations, these."""
+        value = self.require(name, expected)
+        if isinstance(value, str) and name in self.habits.conversations:
+            turns = spelled(value)
+            if not are_messages(turns):
+                self.fail(
+                    name,
+                    f"found {_shown(value)}, which neither JSON nor Python reads as messages",
+                    "a list of messages, as in the rows before",
+                )
+            value = turns
+        return self.as_turns(value, name, expected)
 
-    def as_turns(self, value: Any, name: str, expected: str) -> Text:
+    def as_turns(self, value: Any, name: str, expected: str = TURNS) -> Text:
+        """A value as text or a conversation."""
         if isinstance(value, str):
-            parsed = json_list(value)
-            if not (parsed and all(isinstance(turn, dict) and "role" in turn for turn in parsed)):
-                return value
-            value = parsed
-        if isinstance(value, dict) and "role" in value:
+            return value
+        if isinstance(value, Mapping) and _is_message(value):
             value = [value]
         if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
             self.fail(name, f"found {_shown(value)}", expected)
         return tuple(self._message(turn, name) for turn in value)
 
     def _message(self, turn: Mapping[str, Any], name: str) -> Message:
-        if "from" in turn and "value" in turn:
-            speaker = turn["from"]
-            turn = {"role": SHAREGPT_ROLES.get(speaker, speaker), "content": turn["value"]}
-        if not isinstance(turn.get("role"), str) or "content" not in turn:
+        speaker, said = first_of(turn, SPEAKER), first_of(turn, SAID) or "content"
+        calls = turn.get("tool_calls")
+        if speaker is None or not isinstance(turn[speaker], str) or not (said in turn or calls):
             self.fail(name, f"found the message {_shown(turn)}", "messages that have a role and a content")
-        kept = {key: value for key, value in turn.items() if value is not None or key == "content"}
-        if not isinstance(kept["content"], str | list) and not kept.get("tool_calls"):
-            self.fail(name, f"a message's content is {_shown(kept['content'])}", "text as its content")
-        return kept
+        role, content = turn[speaker], turn.get(said)
+        if role == "function_call" and isinstance(content, str):
+            role, calls, content = "assistant", self._calls(content, name), ""
+        if content is None and calls:
+            content = ""  # a template would write None as a word
+        if not isinstance(content, str | list):
+            self.fail(name, f"a message's content is {_shown(content)}", "text as its content")
+        others = {key: value for key, value in turn.items() if key not in (*SPEAKER, *SAID, "tool_calls")}
+        message = {"role": ROLES.get(role, role), "content": content, "tool_calls": calls, **others}
+        return without_nulls(message)
 
-    def response(self, name: str, role: str | None = None) -> Response:
-        """The field as a response that says something."""
-        content = self.turns(name)
-        self.not_empty(content, name)
-        return Response(content, role)
+    def _calls(self, text: str, name: str) -> list[dict[str, Any]]:
+        """The calls of tools that a turn of the speaker ``function_call`` spells."""
+        calls = spelled(text)
+        calls = calls if isinstance(calls, list) else [calls]
+        if not all(isinstance(call, Mapping) and "name" in call for call in calls):
+            self.fail(name, f"found the function_call {_shown(text)}", "an object with name and arguments")
+        return [{"type": "function", "function": dict(call)} for call in calls]
 
-    def not_empty(self, content: Text, name: str) -> None:
-        if not isinstance(content, str) and all(turn["role"] != "assistant" for turn in content):
+    def not_empty(self, content: Content, name: str) -> None:
+        if isinstance(content, tuple) and all(turn["role"] != "assistant" for turn in content):
             self.fail(name, "the conversation has no assistant message", "a message of the assistant")
         if not says_something(content):
             self.fail(name, "the response is empty", "a response that says something")
@@ -138,31 +223,32 @@ class Fields:
         return number
 
     def list(self, name: str, expected: str) -> list[Any]:
-        """A list, or JSON that spells one."""
+        """A list, or text that spells one."""
         value = self.require(name, expected)
         if isinstance(value, str):
-            value = json_list(value)
+            value = spelled(value)
         if not isinstance(value, list | tuple) or not value:
-            self.fail(name, f"found {_shown(self.values[name])}", expected)
+            self.fail(name, f"found {_shown(self.look(name))}", expected)
         return list(value)
 
     def tools(self) -> tuple[Mapping[str, Any], ...]:
-        if not self.values.get("tools"):
+        name = self.first(TOOLS)
+        if name is None or self.get(name) in ("", "[]", [], ()):
             return ()
-        tools = self.list("tools", "a list of JSON schemas")
+        tools = self.list(name, "a list of JSON schemas")
         try:
             tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
         except json.JSONDecodeError:
-            self.fail("tools", f"found {_shown(tools)}, which is no JSON", "a list of JSON schemas")
+            self.fail(name, f"found {_shown(tools)}, which is no JSON", "a list of JSON schemas")
         if not all(isinstance(tool, dict) for tool in tools):
-            self.fail("tools", f"found {_shown(tools)}", "a list of JSON schemas, one object per tool")
-        return tuple(tools)
+            self.fail(name, f"found {_shown(tools)}", "a list of JSON schemas, one object per tool")
+        return tuple(map(without_nulls, tools))
 
     def template_options(self) -> Mapping[str, Any]:
-        options = self.values.get("chat_template_kwargs") or {}
+        options = self.get("chat_template_kwargs") or {}
         if not isinstance(options, Mapping):
             self.fail("chat_template_kwargs", f"found {_shown(options)}", "an object of options")
-        return {key: value for key, value in options.items() if value is not None}
+        return without_nulls(options)
 
     def truth(self, name: str, value: Any) -> bool:
         if value in TRUE:
@@ -203,15 +289,62 @@ def first_of(values: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return next((name for name in names if values.get(name) is not None), None)
 
 
-def json_list(text: str) -> list[Any] | None:
-    """The list that JSON spells, None for any other text."""
-    if not text.lstrip().startswith("["):
+def look(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, or of a field of an object, as ``question.text``; None if there is none."""
+    if name in values:
+        return values[name]
+    outer, _, inner = name.partition(".")
+    held = values.get(outer)
+    if isinstance(held, str) and inner:
+        held = spelled(held)
+    return held.get(inner) if isinstance(held, Mapping) else None
+
+
+def spelled(text: str) -> Any:
+    """The list or object that JSON, Python or NumPy spells, None for any other text."""
+    if not text.lstrip().startswith(("[", "{")):
         return None
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    # NumPy writes no commas between objects, and no line break within them as it is.
+    text = re.sub(r"\}\s*\n\s*\{", "}, {", text.strip())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
-    return parsed if isinstance(parsed, list) else None
+    return value if isinstance(value, list | dict) else None
+
+
+def are_messages(value: Any) -> bool:
+    """Whether a value is a message, or a list of them and nothing else."""
+    turns = value if isinstance(value, list | tuple) else [value]
+    return bool(turns) and all(isinstance(turn, Mapping) and _is_message(turn) for turn in turns)
+
+
+def _is_message(turn: Mapping[str, Any]) -> bool:
+    """Whether an object is a message: it has a speaker, and says something or calls a tool."""
+    return first_of(turn, SPEAKER) is not None and any(key in turn for key in (*SAID, "tool_calls"))
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without the keys of its objects, at any depth, that are null: Arrow gives every object of a
+    column the keys of all."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(held) for held in value]
+    return value
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a field holds nothing: null, blank text, or an empty list or object."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, list | tuple | dict) and not value)
 
 
 def shows(value: Any) -> bool:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Text
-from prefero.data.formats.fields import IMAGE, Fields, Layout, first_of, json_list, shows
-from prefero.data.formats.lists import LISTS, RANKS, SCORES, judged
-from prefero.data.formats.pairs import refuse_equal
+from prefero.data.formats.fields import IMAGE, Fields, Layout, first_of, shows, spelled
+from prefero.data.formats.responses import RANKS, SCORES, judged, refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
 
@@ -26,6 +25,7 @@ HELD = ("image", "path", "url", "image_url", "bytes")
 
 CAPTIONS = ("prompt", "caption", "class")
 
+LISTS = ("completions", "responses", "generations", "answers", "candidates")
 CANDIDATES = (*LISTS, "images", "image_paths", "image_path")
 
 PICTURES = ("image", "picture", "path", "file", *(name.removesuffix("s") for name in LISTS))
@@ -76,7 +76,7 @@ def _in_fields(fields: Fields, ending: str) -> tuple[Picture, ...]:
     name = fields.first(f"{field}{ending}" for field in FIELDS)
     if name is None:
         return ()
-    value = fields.values[name]
+    value = fields.get(name)
     held = list(value) if isinstance(value, list | tuple) else [value]
     return tuple(_picture(fields, item, f"{name}[{place}]") for place, item in enumerate(held))
 
@@ -179,8 +179,8 @@ def read_picks(fields: Fields) -> Example:
     tie."""
     expected = "1 (the first image), 0 (the second) or 0.5 (a tie); rows without a label have has_label false"
     share = fields.number("label_0", expected)
-    if share not in (0, 0.5, 1) or not fields.values.get("has_label", True):
-        fields.fail("label_0", f"found {share:g}, has_label {fields.values.get('has_label')}", expected)
+    if share not in (0, 0.5, 1) or fields.get("has_label") in (False, 0):
+        fields.fail("label_0", f"found {share:g}, has_label {fields.get('has_label')}", expected)
     first, second = (fields.picture(name) for name in ("jpg_0", "jpg_1"))
     if share == 0:
         first, second = second, first
@@ -213,7 +213,7 @@ def read_labelled_picture(fields: Fields) -> Example:
 def _prompt(fields: Fields) -> str:
     """The caption, or the class as text; empty for rows without any."""
     name = fields.first(CAPTIONS)
-    value = "" if name is None else fields.values[name]
+    value = "" if name is None else fields.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -235,7 +235,7 @@ def _candidate(fields: Fields, item: Any, name: str) -> Response:
 def _holds_picture_list(specimen: Mapping[str, Any]) -> bool:
     items = next(specimen[name] for name in CANDIDATES if name in specimen)
     if isinstance(items, str):
-        items = json_list(items)
+        items = spelled(items)
     if not isinstance(items, list | tuple) or not items:
         return False
     first = items[0]

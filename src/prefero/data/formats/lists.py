@@ -1,25 +1,24 @@
-"""Layouts of several responses to one prompt: lists with scores or ranks (UltraFeedback's and flat ones), two
-responses that annotators compared, and solutions marked right or wrong."""
+"""Layouts of several responses to one prompt: lists with scores or ranks (UltraFeedback's and flat ones),
+neighbouring rows that rate responses to one prompt, and solutions marked right or wrong."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from prefero.data.examples import Example, Response
-from prefero.data.formats.fields import Fields, Layout, first_of
+from prefero.data.files import Row
+from prefero.data.formats.conversations import with_responses
+from prefero.data.formats.fields import Fields, Layout
+from prefero.data.formats.names import first_of_prompts
+from prefero.data.formats.responses import ASPECTS, as_response
 
-LISTS = ("completions", "responses", "generations", "answers", "candidates")
-TEXTS = ("response", "completion", "answer", "text", "content")
-SCORES = ("score", "overall_score", "rating", "reward")
-RANKS = ("rank", "ranking")
+LISTS = ("completions", "responses", "generations", "answers", "candidates", "outputs", "summaries")
 
-SIDES = (("response1", "response2"), ("response_1", "response_2"), ("response_a", "response_b"))
-ANNOTATOR = re.compile(r"annotator_?\d+")
-VOTES = {0: 0.5, 1: 1.0, 2: 0.0}
-"""The votes that annotators cast, as preferences for the first of two responses."""
+RATED = ("response", "completion", "answer", "output")
+"""The fields of the response that a row rates."""
 
 
 def read_list(fields: Fields) -> Example:
@@ -28,121 +27,60 @@ def read_list(fields: Fields) -> Example:
     An object's score is ``score``, ``overall_score``, ``rating`` or ``reward``, else the mean of the aspects
     in ``annotations``; these stay too, as ``score/helpfulness`` and so on.
     """
-    expected = "a list of responses, texts or objects that hold one"
     name = fields.first(LISTS) or LISTS[0]
-    items = fields.list(name, expected)
+    items = fields.list(name, "a list of responses, texts or objects that hold one")
     if len(items) < 2:
         fields.fail(name, f"{len(items)} response", "two responses or more")
-    responses = tuple(_response(fields, item, f"{name}[{position}]") for position, item in enumerate(items))
-    prompt = fields.turns("prompt") if "prompt" in fields else instruction(fields)
-    conversational = not isinstance(prompt, str) or "prompt" not in fields
-    conversational = conversational or any(not isinstance(response.content, str) for response in responses)
-    if conversational and isinstance(prompt, str):
-        prompt = ({"role": "user", "content": prompt},)
+    return _candidates(fields, name, items)
+
+
+def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
+    names = [f"{name}[{place}]" for place in range(len(items))]
+    responses = [as_response(fields, item, own) for item, own in zip(items, names, strict=True)]
     for column in ("score", "rank"):
         having = [column in response.columns for response in responses]
         if any(having) and not all(having):
-            bare = having.index(False)
-            fields.fail(f"{name}[{bare}]", f"it has no {column}, others do", f"a {column} for every response")
-    return Example(prompt, responses)
+            bare = names[having.index(False)]
+            fields.fail(bare, f"it has no {column}, others do", f"a {column} for every response")
+    conversational = first_of_prompts(fields.values) != "prompt"
+    return with_responses(fields, names, responses, conversational=conversational)
 
 
-def _response(fields: Fields, item: Any, name: str) -> Response:
-    columns: dict[str, float] = {}
-    if isinstance(item, Mapping) and "role" not in item:
-        key = first_of(item, TEXTS) or TEXTS[0]
-        columns = _annotations(fields, item, name)
-        name, item = f"{name}.{key}", item.get(key)
-    if item is None:
-        fields.fail(name, "missing", "a response")
-    content = fields.as_turns(item, name, "text, or a list of messages")
-    fields.not_empty(content, name)
-    return Response(content, columns=columns)
+def gather(rows: Iterator[Row]) -> Iterator[Row]:
+    """Neighbouring rows of one prompt as one row with the list of their responses.
+
+    It stands where the first of them does, and has the other fields of the first.
+    """
+
+    def prompt(row: Row) -> str:
+        name = first_of_prompts(row.fields)
+        return row.problem or f"{name}: {row.fields.get(name) if name else row.origin!r}"
+
+    for _, group in groupby(rows, key=prompt):
+        first, *others = group
+        if first.problem:
+            yield first
+            continue
+        names = [name for name in first.fields if name in (*RATED, *ASPECTS)]
+        items = [{name: row.fields.get(name) for name in names} for row in (first, *others)]
+        shared = {name: value for name, value in first.fields.items() if name not in names}
+        joined = tuple(row.origin for row in others)
+        yield replace(first, fields={**shared, "responses": items}, joined=joined)
 
 
-def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str, float]:
-    columns: dict[str, float] = {}
-    for aspect, value in (item.get("annotations") or {}).items():
-        rating = value.get("Rating", value.get("rating")) if isinstance(value, Mapping) else value
-        if rating not in (None, "N/A"):
-            columns[f"score/{aspect}"] = fields.as_number(rating, f"{name}.annotations.{aspect}")
-    if columns:
-        columns["score"] = sum(columns.values()) / len(columns)
-    return columns | judged(fields, item, name, {"score": SCORES, "rank": RANKS})
-
-
-def judged(
-    fields: Fields, item: Mapping[str, Any], name: str, keys: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    """The numbers of an object in a list, by column; ``keys`` are the names that each may have there."""
-    columns: dict[str, float] = {}
-    for column, names in keys.items():
-        if key := first_of(item, names):
-            number = fields.as_number(item[key], f"{name}.{key}")
-            columns[column] = int(number) if column == "rank" else number
-    return columns
-
-
-def _holds_list(specimen: Mapping[str, Any]) -> bool:
-    values = [specimen.get(name) for name in LISTS]
-    spelled = any(isinstance(value, str) and value.lstrip().startswith("[") for value in values)
-    return spelled or any(isinstance(value, list | tuple) and value for value in values)
-
-
-def read_comparison(fields: Fields) -> Example:
-    """Two responses and the votes of annotators; the response with more votes is the chosen one, the first of
-    equals. It is a tie unless it has more votes than the other one, and more than there are for a tie."""
-    names = next((pair for pair in SIDES if pair[0] in fields or pair[1] in fields), SIDES[0])
-    first, second = (_answer(fields, name) for name in names)
-    if first == second:
-        fields.fail(names[1], f"it equals {names[0]}, so there is nothing to compare", "another response")
-    votes = {name: read_vote(fields, name) for name in fields.values if ANNOTATOR.fullmatch(str(name))}
-    if not votes:
-        fields.fail("annotator1", "the row has no votes", "1, 2 or 0 by one annotator at least")
-    swapped = sum(votes.values()) < len(votes) / 2
-    if swapped:
-        first, second = second, first
-        votes = {name: 1 - vote for name, vote in votes.items()}
-    cast = Counter(votes.values())
-    return Example(
-        ({"role": "user", "content": instruction(fields)},),
-        (Response(first, "chosen"), Response(second, "rejected")),
-        {"tie": cast[1.0] <= max(cast[0.5], cast[0.0]), "preference": sum(votes.values()) / len(votes)},
-        votes=votes,
-        chosen_second=swapped,
-    )
-
-
-def read_vote(fields: Fields, name: str) -> float:
-    """An annotator's preference for the first response: 1, 0, or 0.5 for a tie."""
-    expected = "1 (the first is better), 2 (the second) or 0 (a tie)"
-    vote = fields.number(name, expected)
-    if vote not in VOTES:
-        fields.fail(name, f"found {fields.values[name]!r}", expected)
-    return VOTES[int(vote)]
-
-
-def instruction(fields: Fields) -> str:
-    """The instruction, and behind an empty line its input, where it has one."""
-    name = fields.first(("instruction", "prompt", "question")) or "instruction"
-    text, extra = fields.text(name), fields.values.get("input")
-    return f"{text}\n\n{fields.text('input')}" if extra else text
-
-
-def _answer(fields: Fields, name: str) -> str:
-    """Text; a bare truth value or number is what an export made of the answer that spelled it."""
-    value = fields.require(name, "text")
-    return str(value) if isinstance(value, bool | int | float) else fields.text(name)
+def read_rated(fields: Fields) -> Example:
+    """Responses of one prompt, each rated in several aspects; the score is the helpfulness."""
+    return _candidates(fields, "responses", fields.list("responses", "rated responses"))
 
 
 def read_solutions(fields: Fields) -> Example:
     """All the solutions as labelled candidates under the question."""
-    models = [name for name, value in fields.values.items() if _is_solution(value)]
+    models = [str(name) for name, value in fields.values.items() if _is_solution(value)]
     if not models:
         fields.fail("question", "no field of the row holds a solution", "objects of is_correct and solution")
     responses = []
     for model in models:
-        solution, correct = fields.values[model].get("solution"), fields.values[model]["is_correct"]
+        solution, correct = fields.get(model).get("solution"), fields.get(model)["is_correct"]
         if not isinstance(solution, str) or not solution.strip():
             fields.fail(f"{model}.solution", f"found {solution!r}", "the text of a solution")
         good = fields.truth(f"{model}.is_correct", correct)
@@ -154,6 +92,12 @@ def _is_solution(value: Any) -> bool:
     return isinstance(value, Mapping) and "is_correct" in value
 
 
+def _holds_list(specimen: Mapping[str, Any]) -> bool:
+    values = [specimen.get(name) for name in LISTS]
+    spelled = any(isinstance(value, str) and value.lstrip().startswith("[") for value in values)
+    return spelled or any(isinstance(value, list | tuple) and value for value in values)
+
+
 SCORED_LISTS = Layout(
     "lists",
     "prompt or instruction, and completions: [{response, overall_score or annotations}, …] "
@@ -162,11 +106,13 @@ SCORED_LISTS = Layout(
     fields=("|".join(LISTS),),
     holds=_holds_list,
 )
-COMPARISONS = Layout(
-    "comparisons",
-    "instruction, input, response1, response2, annotator1, annotator2, … (1, 2, or 0 for a tie)",
-    read_comparison,
-    fields=("|".join(name for pair in SIDES for name in pair), ANNOTATOR.pattern),
+RATED_ROWS = Layout(
+    "ratings",
+    "prompt, response, helpfulness, correctness, …; neighbouring rows of one prompt are compared",
+    read_rated,
+    fields=("|".join(RATED), "helpfulness"),
+    without="chosen|rejected",
+    gather=gather,
 )
 SOLUTIONS = Layout(
     "solutions",

@@ -1,7 +1,8 @@
 """Layouts of pairs and of labelled responses.
 
-Rows with ``chosen`` and ``rejected``: TRL's, whose prompt is given or implied; Anthropic's transcripts of
-whole conversations; reasoning steps. Rows with a ``completion`` alone that is labelled or scored.
+Rows with a better and a worse response: TRL's, whose prompt is given or implied, and the same under other
+names; Anthropic's transcripts of whole conversations; reasoning steps. Rows with one response alone that is
+labelled or scored.
 """
 
 from __future__ import annotations
@@ -9,101 +10,111 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from prefero.data.examples import Example, Message, Response, Span, Text
-from prefero.data.formats.fields import Fields, Layout
+from prefero.data.examples import Example, Response, Span, Text
+from prefero.data.formats.conversations import (
+    TURN,
+    Messages,
+    are_texts,
+    as_user,
+    read_prompt,
+    read_sides,
+    says_all,
+    split_transcript,
+    with_responses,
+    with_system,
+)
+from prefero.data.formats.fields import Fields, Layout, spelled
+from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names
+from prefero.data.formats.responses import refuse_equal
 from prefero.data.schema import SCHEMA
 
-Messages = tuple[Message, ...]
-AnyText = TypeVar("AnyText", bound=Text)
+PAIR = ("chosen", "rejected")
 
-PROMPTS = ("prompt", "question", "instruction", "query")
+SINGLE = ("completion", "response", "output", "answer", "orig_response", "generation")
+"""The fields of a response that stands alone."""
+
+LABELS = ("label", "kto_tag", "is_safe", "is_good", "desirable")
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
-
-TURN = re.compile(r"\n\n(Human|Assistant):")
-ROLES = {"Human": "user", "Assistant": "assistant"}
 
 STEP = re.compile(r"(?:^|\n)\s*step\s*\d+\s*[:.]", re.IGNORECASE)
 
 
 def read_pair(fields: Fields) -> Example:
-    """A row with ``chosen`` and ``rejected``.
+    """A row with a better and a worse response.
 
     Without a prompt field, or where both sides repeat it, the prompt is what the two sides share: the common
-    messages, or for text the common beginning up to the last white space, so that no word is split.
+    messages, or for text the common beginning up to the last white space, so that no word is split. Where a
+    side is a list of texts and the prompt is not, all of these are labelled candidates.
     """
-    chosen, rejected = _sides(fields, fields.turns("chosen"), fields.turns("rejected"))
-    name = fields.first(PROMPTS)
-    prompt = fields.turns(name) if name else None
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        prompt, chosen, rejected = _of_texts(fields, prompt, chosen, rejected)
-    elif isinstance(chosen, tuple) and isinstance(rejected, tuple):
-        prompt, chosen, rejected = _of_messages(prompt, chosen, rejected)
-        if not prompt:
-            fields.fail("prompt", "missing, and the two sides begin differently", "a prompt that they share")
-    else:
-        fields.fail("rejected", "one side is text, the other messages", "both sides in the same form")
-    fields.not_empty(chosen, "chosen")
-    fields.not_empty(rejected, "rejected")
-    return Example(prompt, (Response(chosen, "chosen"), Response(rejected, "rejected")))
+    names = pair_names(fields.values) or PAIR
+    prompt = first_of_prompts(fields.values)
+    if any(are_texts(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
+        return _labelled_candidates(fields, names)
+    chosen, rejected = read_sides(fields, names, PAIR)
+    for side, name in zip((chosen, rejected), names, strict=True):
+        fields.not_empty(side.content, name)
+    if chosen.content == rejected.content:
+        refuse_equal(fields, names)
+    return with_responses(fields, names, (chosen, rejected), implied=True)
 
 
-def _sides(fields: Fields, chosen: AnyText, rejected: AnyText) -> tuple[AnyText, AnyText]:
-    """The two sides, which both say something, and not the same."""
-    fields.not_empty(chosen, "chosen")
-    fields.not_empty(rejected, "rejected")
-    if chosen == rejected:
-        refuse_equal(fields)
-    return chosen, rejected
+def _labelled_candidates(fields: Fields, names: Sequence[str]) -> Example:
+    responses, places = [], []
+    for name, label in zip(names, (1.0, -1.0), strict=True):
+        texts = fields.require(name, "text, or a list of texts")
+        for place, text in enumerate([texts] if isinstance(texts, str) else texts):
+            if not isinstance(text, str):
+                fields.fail(f"{name}[{place}]", f"found {type(text).__name__}", "text")
+            responses.append(Response(text, columns={"label": label}))
+            places.append(f"{name}[{place}]")
+    if len(responses) == 2:
+        responses = [replace(r, role=role, columns={}) for r, role in zip(responses, PAIR, strict=True)]
+    if len({response.content for response in responses}) == 1:
+        refuse_equal(fields, names)
+    return with_responses(fields, places, responses)
 
 
-def refuse_equal(fields: Fields) -> None:
-    fields.fail("rejected", "it equals chosen, so the pair prefers nothing", "two different responses")
-
-
-def _of_texts(fields: Fields, prompt: Text | None, chosen: str, rejected: str) -> tuple[Text, str, str]:
-    if prompt is None:
-        length = _shared(chosen, rejected)
-        while length and not chosen[length - 1].isspace():
-            length -= 1
-        length = len(chosen[:length].rstrip())
-        return chosen[:length], chosen[length:], rejected[length:]
-    if isinstance(prompt, str) and fields.values.get("system"):
-        prompt = ({"role": "system", "content": fields.text("system")}, {"role": "user", "content": prompt})
-    return prompt, chosen, rejected
-
-
-def _shared(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """The length of the common beginning."""
-    differing = (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    return next(differing, min(len(first), len(second)))
-
-
-def _of_messages(
-    prompt: Text | None, chosen: Messages, rejected: Messages
-) -> tuple[Text, Messages, Messages]:
-    given = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt or ())
-    length = len(given)
-    if given and chosen[:length] == given and rejected[:length] == given:
-        return given, chosen[length:], rejected[length:]
-    shared = min(_shared(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
-    whole_conversations = isinstance(prompt, str) and shared > 0 and chosen[0]["role"] != "assistant"
-    if given and not whole_conversations:
-        return given, chosen, rejected
-    return chosen[:shared], chosen[shared:], rejected[shared:]
+def read_output_pair(fields: Fields) -> Example:
+    """LLaMA-Factory's older pairs: the first of two outputs is the better one."""
+    texts = fields.list("output", "two texts, the better one first")
+    if len(texts) != 2 or not are_texts(texts):
+        fields.fail("output", f"{len(texts)} items", "two texts, the better one first")
+    names = ("output[0]", "output[1]")
+    if texts[0] == texts[1]:
+        refuse_equal(fields, names)
+    return with_responses(fields, names, [Response(t, role) for t, role in zip(texts, PAIR, strict=True)])
 
 
 def read_labelled(fields: Fields) -> Example:
-    """Unpaired rows: ``prompt``, ``completion``, and whether it is good (as TRL has it) or its score."""
-    prompt = fields.turns("prompt")
-    response = fields.response("completion")
-    if isinstance(prompt, str) != isinstance(response.content, str):
-        fields.fail("completion", "prompt and completion differ in form", "both as text or both as messages")
-    if "label" not in fields and fields.first(SCORES):
-        return Example(prompt, (response,))
-    good = fields.truth("label", fields.require("label", "true or false, or a score"))
-    return Example(prompt, (replace(response, columns={"label": 1.0 if good else -1.0}),))
+    """Unpaired rows: a prompt, a response, and whether it is good (as TRL has it) or its score. The response
+    may be the last turn of a conversation."""
+    name = fields.first(SINGLE)
+    if name is None and (name := fields.first(CONVERSATIONS)):
+        example = _last_turn(fields, name)
+    else:
+        name = name or SINGLE[0]
+        example = with_responses(fields, [name], read_sides(fields, [name], [None]))
+    label = fields.first(LABELS)
+    if label is None and fields.first((*SCORES, "orig_score")):
+        if "orig_score" in fields:
+            score = {"score": fields.number("orig_score")}
+            return replace(example, responses=(replace(example.responses[0], columns=score),))
+        return example
+    label = label or LABELS[0]
+    good = fields.truth(label, fields.require(label, "true or false, or a score"))
+    response = replace(example.responses[0], columns={"label": 1.0 if good else -1.0})
+    return replace(example, responses=(response,))
+
+
+def _last_turn(fields: Fields, name: str) -> Example:
+    turns = fields.turns(name)
+    expected = "a conversation that the assistant ends"
+    if isinstance(turns, str) or len(turns) < 2 or turns[-1]["role"] != "assistant":
+        fields.fail(name, "the assistant does not have the last of two turns or more", expected)
+    fields.not_empty(turns[-1:], name)
+    return Example(with_system(fields, turns[:-1]), (Response(turns[-1:]),))
 
 
 def read_transcripts(fields: Fields) -> Example:
@@ -111,44 +122,56 @@ def read_transcripts(fields: Fields) -> Example:
     rejected, rejected_prompt = _split(fields, "rejected")
     if (chosen, chosen_prompt) == (rejected, rejected_prompt):
         refuse_equal(fields)
+    name, given = first_of_prompts(fields.values), read_prompt(fields)
+    if name and given and not _contains(chosen_prompt, given):
+        fields.fail(name, "chosen does not contain it", "a prompt that stands in both transcripts")
     own = rejected_prompt if rejected_prompt != chosen_prompt else None
-    return Example(chosen_prompt, (Response(chosen, "chosen"), Response(rejected, "rejected", prompt=own)))
+    return Example(
+        with_system(fields, chosen_prompt),
+        (Response(chosen, "chosen"), Response(rejected, "rejected", prompt=own)),
+    )
 
 
-def _split(fields: Fields, name: str) -> tuple[str, Text]:
+def _contains(conversation: Messages, prompt: Text) -> bool:
+    if isinstance(prompt, str) and TURN.search(f"\n\n{prompt.lstrip()}"):
+        prompt, rest = split_transcript(f"\n\n{prompt.strip()}")
+        prompt = prompt if not rest.strip() else (*prompt, {"role": "user", "content": rest})
+    return says_all(conversation, as_user(prompt))
+
+
+def _split(fields: Fields, name: str) -> tuple[str, Messages]:
     expected = "a transcript of \\n\\nHuman: and \\n\\nAssistant: turns that the assistant ends"
     transcript = fields.text(name, expected)
-    opening, *pieces = TURN.split(transcript)
-    speakers, texts = pieces[0::2], pieces[1::2]
+    speakers = TURN.findall(transcript)
     if len(speakers) < 2 or speakers[-1] != "Assistant":
         last = f"its last turn is {speakers[-1]}'s" if speakers else "it has no such turn"
         fields.fail(name, last, expected)
-    turns: list[dict[str, str]] = [{"role": "system", "content": opening}] if opening.strip() else []
-    for speaker, text in zip(speakers[:-1], texts[:-1], strict=True):
-        role = ROLES[speaker]
-        if turns and turns[-1]["role"] == role:
-            # Chat templates want alternating turns; the mark stays, so that plain text renders as it was.
-            turns[-1]["content"] += f"\n\n{speaker}:{text}"
-        else:
-            turns.append({"role": role, "content": text.removeprefix(" ")})
-    response = texts[-1]
-    if turns[-1]["role"] == "assistant":
-        turns[-1]["content"] += "\n\nAssistant:"
-    else:
-        response = response.removeprefix(" ")
-    return response, tuple(turns)
+    turns, response = split_transcript(transcript)
+    return response, turns
 
 
 def _holds_transcripts(specimen: Mapping[str, Any]) -> bool:
-    sides = [specimen[name] for name in ("chosen", "rejected") if name in specimen]
-    return all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in sides)
+    sides = [specimen[name] for name in PAIR if name in specimen]
+    marked = all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in sides)
+    if first_of_prompts(specimen) is None:
+        return marked
+    return marked and all(side.startswith("\n\nHuman:") for side in sides)
+
+
+def _is_two_texts(value: Any) -> bool:
+    value = spelled(value) if isinstance(value, str) else value
+    return are_texts(value) and len(value) == 2
 
 
 def read_steps(fields: Fields) -> Example:
     """The prompt is the question and the steps taken so far, in the assistant's unfinished turn. A step does
     not end an answer, so neither response is given an end token."""
-    taken = fields.text("initial_reason_steps") if fields.values.get("initial_reason_steps") else ""
-    chosen, rejected = _sides(fields, fields.text("chosen"), fields.text("rejected"))
+    taken = fields.text("initial_reason_steps") if fields.get("initial_reason_steps") else ""
+    chosen, rejected = (fields.text(name) for name in PAIR)
+    for text, name in zip((chosen, rejected), PAIR, strict=True):
+        fields.not_empty(text, name)
+    if chosen == rejected:
+        refuse_equal(fields)
     prompt: Messages = ({"role": "user", "content": fields.text("prompt")},)
     if taken:
         prompt = (*prompt, {"role": "assistant", "content": taken})
@@ -175,18 +198,26 @@ TRANSCRIPTS = Layout(
     "chosen, rejected: whole \\n\\nHuman: … \\n\\nAssistant: transcripts",
     read_transcripts,
     fields=("chosen|rejected",),
-    without="prompt|question|instruction",
     holds=_holds_transcripts,
 )
 LABELLED = Layout(
     "unpaired",
-    "prompt, completion, and label or score",
+    "prompt, completion (or response, output), or messages; and label, kto_tag, is_safe or score",
     read_labelled,
-    fields=("completion", "|".join(("label", *SCORES))),
+    fields=("|".join((*SINGLE, *CONVERSATIONS)), "|".join((*LABELS, *SCORES, "orig_score"))),
+    without="chosen|rejected",
 )
 PAIRS = Layout(
     "pairs",
-    "chosen, rejected and, unless the two share it, prompt",
+    "chosen, rejected (or winner, loser; preferred_output, non_preferred_output; …) and, unless the two "
+    "share it, prompt",
     read_pair,
-    fields=("chosen|rejected",),
+    holds=lambda specimen: pair_names(specimen) is not None,
+)
+OUTPUT_PAIRS = Layout(
+    "output_pairs",
+    "instruction, input, output: [better, worse]",
+    read_output_pair,
+    fields=("output",),
+    holds=lambda specimen: _is_two_texts(specimen["output"]),
 )

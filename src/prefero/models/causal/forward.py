@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MethodType
 from typing import Any, Literal, Protocol, Self
@@ -23,7 +23,9 @@ from transformers import PreTrainedModel
 from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import PathRows, attending
+from prefero.models.causal.experts import ROUTER_LOSS, balancing_loss
 from prefero.models.causal.images import image_inputs
+from prefero.models.causal.rope import LengthRope, only
 from prefero.models.head import BiasedHead, LogitRule, read_head, wide
 from prefero.models.kind import Packing
 from prefero.models.signals import Meter
@@ -161,14 +163,42 @@ def run_forest(
     model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead] = ()
 ) -> list[Float[Tensor, "node *trailing"]]:
     """Rows for the head (hidden states, or logits with ``own_head``), and what each of ``states`` reads."""
+    rope = LengthRope.of(model)
+    if rope is not None:
+        rope.reset()
+    if rope is None or not rope.splits(forest):
+        return _run(model, adapted, forest, states)
+    adapted = replace(adapted, packing="padded")
+    nodes = [forest.readout, *(state.nodes.flatten() for state in states)]
+    results: list[list[Tensor]] = [[] for _ in nodes]
+    order: list[list[Tensor]] = [[] for _ in nodes]
+    for trees in rope.classes([stop - start for start, stop in forest.trees]):
+        rope.reset()
+        part, chosen, inside = only(forest, trees, nodes)
+        of_part = [replace(state, nodes=some) for state, some in zip(states, inside[1:], strict=True)]
+        values = _run(model, adapted, replace(part, readout=inside[0]), of_part)
+        for number, value in enumerate(values):
+            results[number].append(value)
+            order[number].append(chosen[number])
+    return [
+        torch.cat(values)[torch.cat(places).argsort()] for values, places in zip(results, order, strict=True)
+    ]
+
+
+def _run(
+    model: PreTrainedModel, adapted: Adapted, forest: Forest, states: Sequence[StateRead]
+) -> list[Float[Tensor, "node *trailing"]]:
+    """One forward of the body, and what is read of it."""
     inputs: dict[str, Any]
     around: AbstractContextManager[Any]
     paths: PathRows | None = None
+    tokens = torch.arange(len(forest), device=forest.ids.device)
     if adapted.packing == "padded":
         paths = PathRows.of(forest)
         inputs, around = {"input_ids": paths.ids}, nullcontext()
         readout = paths.places(forest, forest.readout)
         places = [paths.places(forest, state.nodes.flatten()) for state in states]
+        tokens = paths.places(forest, tokens)
     else:
         readout, places = forest.readout, [state.nodes.flatten() for state in states]
         if adapted.packing == "flex":
@@ -189,6 +219,9 @@ def run_forest(
     asked: dict[str, Any] = {"use_cache": False, "return_dict": True}
     if "layers" in wanted or (adapted.own_head and states):
         asked["output_hidden_states"] = True
+    if "router" in wanted:
+        asked["output_router_logits"] = True
+        adapted = replace(adapted, trims=False)  # the last router sees all tokens
     with around, trimmed(model, adapted, read), recorded(decoder(model), wanted) as means:
         if adapted.own_head:
             output = type(model).forward(model, **inputs, **asked)
@@ -204,6 +237,9 @@ def run_forest(
         elif state.part == "layers":
             layers = [layer.flatten(0, -2).index_select(0, at) for layer in output.hidden_states[1:]]
             results.append(torch.stack(layers, -2))
+        elif state.part == "router":
+            loss = balancing_loss(model, output.router_logits, inputs["input_ids"].numel(), tokens)
+            results.append(loss.expand(len(at)))
         else:
             results.append(torch.stack([mean.flatten()[at] for mean in means[state.part]], -1))
     return results
@@ -269,7 +305,10 @@ def trimmed(model: PreTrainedModel, adapted: Adapted, places: Int[Tensor, "place
 
 # States: what layers hold at some nodes
 
-StatePart = Literal["last", "layers", "mlp", "attention", "residual"]
+StatePart = Literal["last", "layers", "mlp", "attention", "residual", "router"]
+
+UNRECORDED: Collection[StatePart] = ("last", "layers", "router")
+"""Parts that are outputs of the forward itself."""
 
 _NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "attention")}
 """Names that families have for the parts of a layer; a child's name contains one of these."""
@@ -277,8 +316,9 @@ _NAMES = {"mlp": ("mlp", "feed_forward", "ffn", "fc2"), "attention": ("attn", "a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateRead:
-    """A read at some nodes: the ``last`` hidden state, the states after all ``layers``, or the mean
-    activation of a part of every layer. Where ``there`` is False, no token is scored."""
+    """A read at some nodes: the ``last`` hidden state, the states after all ``layers``, the mean activation
+    of a part of every layer, or the balancing loss of the ``router``, which is the same at all nodes. Where
+    ``there`` is False, no token is scored."""
 
     part: StatePart
     nodes: Int[Tensor, "*where"]
@@ -291,6 +331,8 @@ class StateRead:
             return cls("last", cells.last)
         if signal.name == "prompt_state":
             return cls("last", cells.prompt_last)
+        if signal == ROUTER_LOSS:
+            return cls("router", cells.last[:, 0])
         named: dict[str, StatePart] = {"token_state": "last", "token_states": "layers"}
         part: Any = named.get(signal.name) or dict(signal.options)["part"]
         return cls(part, inputs.parent[cells.index.clamp(min=0)], cells.index >= 0)
@@ -306,7 +348,7 @@ class StateRead:
 @contextmanager
 def recorded(body: nn.Module, wanted: Collection[StatePart]) -> Iterator[dict[StatePart, list[Tensor]]]:
     """Record the mean activations of the wanted parts in a forward of the body, by layer and place."""
-    means: dict[StatePart, list[Tensor]] = {part: [] for part in wanted if part not in ("last", "layers")}
+    means: dict[StatePart, list[Tensor]] = {part: [] for part in wanted if part not in UNRECORDED}
     with ExitStack() as hooks:
         for part, of_layers in means.items():
             for module in _modules(body, part):

@@ -26,6 +26,7 @@ from prefero.models.causal.forward import (
     readout,
     run_forest,
 )
+from prefero.models.causal.rope import apart
 from prefero.models.causal.selfcheck import choose
 from prefero.models.kind import Batching, Dataset, PackedBatching, Packing, PackingChoice, PaddedBatching
 from prefero.models.loading import innermost, zero_dropout
@@ -70,6 +71,7 @@ class Language(PackedKind[Forest]):
     name = "language"
     task_type = "CAUSAL_LM"
     loader, what = "AutoModelForCausalLM", "causal language model"
+    balances = True
 
     def batching(self, data: Dataset[TokenExample], packing: str) -> Batching:
         if packing != "padded":
@@ -147,6 +149,9 @@ class Language(PackedKind[Forest]):
         their second model.
         """
         adapt = partial(Language.adapt, images=inputs.images)
+        seconds = (others or {}).values()
+        models = (other.model if isinstance(other, SecondModel) else other for other in seconds)
+        inputs = apart(inputs, map(innermost, (model, *models)))
         return scored_views(model, inputs, inputs.ids[None], run_forest, adapt, signals, others or {})
 
     def leaves_out(self, model: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from prefero.models.causal.forward import (
     run_forest,
 )
 from prefero.models.causal.images import own_inputs
+from prefero.models.causal.rope import LengthRope, apart
 from prefero.models.kind import Packing, PackingChoice
 from prefero.models.loading import evaluating
 
@@ -39,6 +40,9 @@ TOLERANCE = 1e-4
 
 SHORT_WINDOW = 6
 """Windows and chunks are this short during the check, so that a wrong one shows on a short text."""
+
+SHORT_ROPE = 12
+"""Texts are long for rotary positions that depend on length from here on; the check has some of either."""
 
 FAILURES = (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError, IndexError)
 """Errors of a forward that is given something it does not take."""
@@ -130,9 +134,10 @@ class _Check:
 
     def __init__(self, model: PreTrainedModel, images: ImageBatch | None) -> None:
         self.model = model
-        self.forest = _sample(model, images)
+        self.forest = apart(_sample(model, images), [model])
         self.rows = PathRows.of(self.forest)
-        self.expected = self._own(slice(None))
+        self.rope = LengthRope.of(model)
+        self.expected = self._own(slice(None)) if self.rope is None else self._alone()
         self.tolerance: float | None = None
 
     def __call__(self, adapted: Adapted) -> str | None:
@@ -152,22 +157,30 @@ class _Check:
     def _own(self, rows: slice | list[int]) -> Tensor:
         """Log-probabilities of the scored nodes by the model's own forward, 0 in rows that are left out."""
         forest, chosen = self.forest, torch.arange(len(self.rows.ids), device=self.rows.ids.device)[rows]
-        inputs: dict[str, Any] = {"input_ids": self.rows.ids[chosen]}
+        ids = self.rows.ids[chosen]
+        if self.rope is not None:  # padding would change its numbers
+            self.rope.reset()
+            ids = ids[:, : int(forest.depth[torch.isin(self.rows.row, chosen)].max()) + 1]
+        inputs: dict[str, Any] = {"input_ids": ids}
         if forest.images is not None:
-            inputs = own_inputs(self.model, forest.images, self.rows.ids[chosen])
+            inputs = own_inputs(self.model, forest.images, ids)
         output = type(self.model).forward(self.model, **inputs, use_cache=False, return_dict=True)
         logps = output.logits.float().log_softmax(-1)
         place = torch.full((len(self.rows.ids),), -1, device=chosen.device)
         place[chosen] = torch.arange(len(chosen), device=chosen.device)
         at = place[self.rows.row[forest.scored]]
-        scored = logps[at.clamp(min=0), forest.depth[forest.scored] - 1, forest.target]
+        before = (forest.depth[forest.scored] - 1).clamp(max=logps.shape[1] - 1)
+        scored = logps[at.clamp(min=0), before, forest.target]
         return torch.where(at >= 0, scored, torch.zeros_like(scored))
+
+    def _alone(self) -> Tensor:
+        """The same by a forward for each row."""
+        return torch.stack([self._own([row]) for row in range(len(self.rows.ids))]).sum(0)
 
     def _noise(self) -> float:
         """The tolerance, from how far the model is from itself when rows stand alone."""
         if self.tolerance is None:
-            alone = sum(self._own([row]) for row in range(len(self.rows.ids)))
-            noise = float((alone - self.expected).abs().max())
+            noise = float((self._alone() - self.expected).abs().max())
             rounding = torch.finfo(self.model.dtype).eps * float(self.expected.abs().max())
             self.tolerance = 8 * noise + (rounding if self.model.dtype.itemsize < 4 else 0.0)
         return self.tolerance
@@ -197,8 +210,9 @@ def _sample(model: PreTrainedModel, images: ImageBatch | None) -> Forest:
 
 @contextmanager
 def _as_scored(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, no gradients, short windows; all restored."""
+    """Evaluation mode, no gradients, short windows and rotary positions; all restored."""
     config = model.config.get_text_config()
+    rope = LengthRope.of(model)
     windows = {
         name: window
         for name in ("sliding_window", "attention_chunk_size")
@@ -207,7 +221,8 @@ def _as_scored(model: PreTrainedModel) -> Iterator[None]:
     try:
         for name in windows:
             setattr(config, name, SHORT_WINDOW)
-        with evaluating(model), torch.no_grad():
+        shortened = nullcontext() if rope is None else rope.shortened(SHORT_ROPE)
+        with evaluating(model), torch.no_grad(), shortened:
             yield
     finally:
         for name, window in windows.items():

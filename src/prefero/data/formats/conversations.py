@@ -1,0 +1,328 @@
+"""The prompt of a row and its responses as one conversation, whatever the layout.
+
+A prompt is text or messages, under one of many names, with a system text, earlier turns or an input in fields
+of their own. Responses are text, one message, messages, or whole conversations that begin with the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from prefero.data.examples import Example, Message, Response, Text
+from prefero.data.formats.fields import SAID, SPEAKER, Fields, first_of, is_blank, spelled
+from prefero.data.formats.names import (
+    BOOKKEEPING,
+    HISTORY,
+    OPTIONAL_INPUT,
+    PROMPTS,
+    SYSTEMS,
+    first_of_prompts,
+)
+from prefero.data.formats.responses import read_response
+
+Messages = tuple[Message, ...]
+
+TURN = re.compile(r"\n\n(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
+MARKED = re.compile(r"\s*Human:.*\n\nAssistant:\s*", re.DOTALL)
+"""A prompt with the marks of a transcript, up to the assistant's turn."""
+
+WORDS = 3
+"""Words that two responses hardly begin with by chance."""
+
+
+def read_prompt(fields: Fields) -> Text | None:
+    """The prompt of a row with its input and earlier turns, None if no field holds one."""
+    name = first_of_prompts(fields.values)
+    if name is None:
+        return None
+    prompt: Text
+    if _is_turn_list(fields, name):
+        prompt = tuple({"role": "user", "content": turn} for turn in _turn_list(fields, name))
+    else:
+        prompt = fields.turns(name)
+    if isinstance(prompt, str):
+        for extra in OPTIONAL_INPUT.get(name, ()):
+            if isinstance(text := fields.look(extra), str) and prompt.strip():
+                fields.get(extra)
+                prompt = f"{prompt}\n\n{text}" if text.strip() else prompt
+    earlier = _history(fields) if name != HISTORY else ()
+    return (*earlier, *as_user(prompt)) if earlier else prompt
+
+
+def prompt_alone(fields: Fields) -> Text:
+    """The prompt of a row whose responses do not matter. Raises :class:`PreferoError` where it has none."""
+    prompt = read_prompt(fields)
+    if prompt is None:
+        refuse_without_prompt(fields)
+    return with_system(fields, _unmarked(prompt, [])[0] if isinstance(prompt, str) else prompt)
+
+
+def refuse_without_prompt(fields: Fields, found: str = "missing") -> NoReturn:
+    """Raises :class:`PreferoError` that names the columns that may hold the prompt."""
+    others = ", ".join(unknown_texts(fields)) or "none that holds a text"
+    fields.fail(
+        "prompt",
+        f"{found}; columns that are not read: {others}",
+        f"a prompt in one of {', '.join(PROMPTS[:6])}, …; name its column with --columns prompt=COLUMN "
+        "(data.columns in a recipe)",
+    )
+
+
+def unknown_texts(fields: Fields) -> list[str]:
+    """The fields that are not read and may hold a prompt: texts and conversations."""
+    return [
+        name
+        for name in fields.unread
+        if not BOOKKEEPING.fullmatch(name)
+        and "chosen" not in name
+        and "rejected" not in name
+        and (isinstance(value := fields.look(name), str) or (isinstance(value, list) and _speaks(value)))
+        and not _is_number(value)
+    ]
+
+
+def _speaks(value: list[Any]) -> bool:
+    return isinstance(value[0], str) or (
+        isinstance(value[0], dict) and first_of(value[0], SPEAKER) is not None
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def as_user(prompt: Text) -> Messages:
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+
+
+def with_responses(
+    fields: Fields,
+    names: Sequence[str],
+    responses: Sequence[Response],
+    *,
+    conversational: bool = False,
+    implied: bool = False,
+) -> Example:
+    """The prompt of a row, and of each response what it adds to it.
+
+    ``names`` are the fields of the responses, for errors. The prompt is a conversation where the layout is
+    ``conversational``, and wherever a response or some row of the source speaks of turns. Text without a
+    prompt field begins with the prompt where that may be ``implied``.
+    """
+    prompt = read_prompt(fields)
+    contents: list[Any] = [response.content for response in responses]
+    texts = all(isinstance(content, str) for content in contents)
+    for name, content in zip(names, contents, strict=True):
+        fields.not_empty(content, name)
+    if texts and prompt is None:
+        if not implied:
+            refuse_without_prompt(fields)
+        prompt, contents = _implied(fields, contents)
+    elif texts and isinstance(prompt, str):
+        prompt, contents = _of_texts(fields, prompt, contents)
+    elif all(isinstance(content, tuple) for content in contents):
+        prompt, contents = _of_messages(fields, names, prompt, contents)
+    elif not texts:
+        fields.fail(names[-1], "one side is text, the other messages", "both sides in the same form")
+    if conversational or fields.habits.talks or not texts:
+        prompt = as_user(prompt or "")
+    for name, content in zip(names, contents, strict=True):
+        fields.not_empty(content, name)
+    return Example(
+        with_system(fields, prompt or ""),
+        tuple(
+            replace(response, content=content) for response, content in zip(responses, contents, strict=True)
+        ),
+    )
+
+
+def read_sides(fields: Fields, names: Sequence[str], roles: Sequence[str | None]) -> list[Response]:
+    """The responses in these fields: texts, messages, or objects that hold one.
+
+    Lists of turns, beside a prompt that is the list of the user's, become conversations.
+    """
+    prompt = first_of_prompts(fields.values)
+    if prompt is not None and all(_is_turn_list(fields, name) for name in (prompt, *names)):
+        asked = _turn_list(fields, prompt)
+        return [
+            Response(_alternating(fields, name, asked), role) for name, role in zip(names, roles, strict=True)
+        ]
+    return [read_response(fields, name, role) for name, role in zip(names, roles, strict=True)]
+
+
+def _is_turn_list(fields: Fields, name: str) -> bool:
+    """Whether a field is a list of texts, or text that spells one where the column does."""
+    return name in fields.habits.turn_lists or are_texts(fields.look(name))
+
+
+def are_texts(value: Any) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _turn_list(fields: Fields, name: str) -> list[str]:
+    expected = "a list of turns, each a text"
+    turns = fields.list(name, expected)
+    if not are_texts(turns):
+        fields.fail(name, "one of its turns is no text", expected)
+    return turns
+
+
+def _alternating(fields: Fields, name: str, asked: Sequence[str]) -> Messages:
+    answers = _turn_list(fields, name)
+    if len(answers) != len(asked):
+        fields.fail(name, f"{len(answers)} answers to {len(asked)} turns of the user", "as many of each")
+    turns: list[Message] = []
+    for question, answer in zip(asked, answers, strict=True):
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return tuple(turns)
+
+
+def _history(fields: Fields) -> Messages:
+    """Earlier turns: pairs of what the user and the assistant said, messages, or texts in turns."""
+    history = fields.get(HISTORY)
+    if isinstance(history, str):
+        history = spelled(history) if history.strip() else None
+    if is_blank(history):
+        return ()
+    expected = "pairs of a user's and an assistant's text, or messages"
+    if not isinstance(history, list | tuple):
+        fields.fail(HISTORY, f"found {type(history).__name__}", expected)
+    if not all(isinstance(turn, list | tuple | str) for turn in history):
+        turns = fields.as_turns(history, HISTORY, expected)
+        return turns if not isinstance(turns, str) else as_user(turns)
+    texts = [text for pair in history for text in ([pair] if isinstance(pair, str) else pair)]
+    if len(texts) % 2 or not all(isinstance(text, str) for text in texts):
+        fields.fail(HISTORY, "a turn without its answer", expected)
+    roles = ("user", "assistant")
+    return tuple({"role": roles[place % 2], "content": text} for place, text in enumerate(texts))
+
+
+def with_system(fields: Fields, prompt: Text) -> Text:
+    """The prompt behind the system text of the row; an empty one is none."""
+    name = fields.first(SYSTEMS)
+    if name is None or is_blank(fields.get(name)):
+        return prompt
+    text, turns = fields.text(name), as_user(prompt)
+    own = turns[0]["content"] if turns and turns[0]["role"] == "system" else None
+    if own is None:
+        return ({"role": "system", "content": text}, *turns)
+    if own != text:
+        fields.fail(name, "the conversation has another system turn", "one system text")
+    return prompt
+
+
+def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
+    """The common beginning of two texts as their prompt, up to the last white space, so that no word is
+    split. Refused where it may be chance, and another column the prompt."""
+    length = min(shared(texts[0], text) for text in texts[1:])
+    while length and not texts[0][length - 1].isspace():
+        length -= 1
+    prompt = texts[0][:length].rstrip()
+    if len(prompt.split()) < WORDS and not prompt.endswith((":", "?")) and unknown_texts(fields):
+        refuse_without_prompt(fields, "missing, and the two sides share no beginning")
+    return _unmarked(prompt, [text[len(prompt) :] for text in texts])
+
+
+def _of_texts(fields: Fields, prompt: str, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
+    """The prompt without the marks of a transcript, and the responses without the prompt."""
+    said = prompt.strip()
+    if fields.habits.repeats_prompt and all(text.lstrip().startswith(said) for text in texts):
+        texts = [text.lstrip().removeprefix(said) for text in texts]
+    return _unmarked(prompt, texts)
+
+
+def _unmarked(prompt: str, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
+    if not MARKED.fullmatch(prompt):
+        return prompt, list(texts)
+    turns, _ = split_transcript(f"\n\n{prompt.strip()}")
+    return turns, [text.removeprefix(" ") for text in texts]
+
+
+def split_transcript(transcript: str) -> tuple[Messages, str]:
+    """The turns of a transcript before its last one, and the text of the last one, the assistant's."""
+    opening, *pieces = TURN.split(transcript)
+    speakers, texts = pieces[0::2], pieces[1::2]
+    turns: list[dict[str, str]] = [{"role": "system", "content": opening}] if opening.strip() else []
+    for speaker, text in zip(speakers[:-1], texts[:-1], strict=True):
+        role = ROLES[speaker]
+        if turns and turns[-1]["role"] == role:
+            # Chat templates want alternating turns; the mark stays, so that plain text renders as it was.
+            turns[-1]["content"] += f"\n\n{speaker}:{text}"
+        else:
+            turns.append({"role": role, "content": text.removeprefix(" ")})
+    response = texts[-1]
+    if turns and turns[-1]["role"] == "assistant":
+        turns[-1]["content"] += "\n\nAssistant:"
+    else:
+        response = response.removeprefix(" ")
+    return tuple(turns), response
+
+
+def _of_messages(
+    fields: Fields, names: Sequence[str], prompt: Text | None, sides: Sequence[Any]
+) -> tuple[Text, list[Text]]:
+    """Messages as responses: the assistant's turns alone, or whole conversations with the prompt in them."""
+    length = min(len(side) for side in sides) - 1
+    common = min([length, *(shared(sides[0], side) for side in sides[1:])])
+    beginning = sides[0][:common]
+    whole = common > 0 and beginning[0]["role"] != "assistant"
+    if is_blank(prompt):
+        prompt = None
+    if prompt is None or _is_response(prompt, sides):
+        if not whole:
+            refuse_without_prompt(fields, "missing, and the two sides begin differently")
+        return beginning, [side[common:] for side in sides]
+    given = as_user(prompt)
+    if isinstance(prompt, str) and MARKED.fullmatch(prompt):
+        given, _ = split_transcript(f"\n\n{prompt.strip()}")
+    if all(side[0]["role"] == "assistant" for side in sides):
+        return given, list(sides)
+    if all(shared(given, side) == len(given) < len(side) for side in sides):
+        return given, [side[len(given) :] for side in sides]
+    if whole and says_all(beginning, given):
+        return beginning, [side[common:] for side in sides]
+    ending = next((n for n in range(common, 0, -1) if _equal(given[-n:], beginning[:n])), 0)
+    if ending:
+        return given, [side[ending:] for side in sides]
+    if given[-1]["role"] == "assistant":
+        return given, list(sides)
+    name = first_of_prompts(fields.values) or "prompt"
+    fields.fail(
+        name,
+        f"{names[0]} begins with a turn of {sides[0][0]['role']} and does not contain it",
+        f"conversations in {' and '.join(names)} that contain the prompt, or the assistant's turns alone",
+    )
+
+
+def _is_response(prompt: Text, sides: Sequence[Messages]) -> bool:
+    """Whether a conversation beside whole conversations is one of them, such as messages beside chosen."""
+    return isinstance(prompt, tuple) and len(prompt) > 1 and any(prompt == side for side in sides)
+
+
+def says_all(conversation: Messages, given: Messages) -> bool:
+    """Whether the turns of ``given`` stand in the conversation, one behind the other."""
+    count = len(given)
+    return any(_equal(conversation[n : n + count], given) for n in range(len(conversation) - count + 1))
+
+
+def _equal(first: Messages, second: Messages) -> bool:
+    def said(turn: Message) -> Any:
+        content = turn[first_of(turn, SAID) or "content"]
+        return turn["role"], content.strip() if isinstance(content, str) else content
+
+    return len(first) == len(second) and all(said(a) == said(b) for a, b in zip(first, second, strict=True))
+
+
+def shared(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """The length of the common beginning."""
+    differing = (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differing, min(len(first), len(second)))

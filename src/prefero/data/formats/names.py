@@ -1,0 +1,200 @@
+"""The names under which rows keep prompts, responses and labels, and how a source writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prefero.data.files import Row
+from prefero.data.formats.fields import (
+    MESSAGES,
+    SAID,
+    SPEAKER,
+    Habits,
+    are_messages,
+    first_of,
+    is_blank,
+    look,
+    spelled,
+)
+
+PROMPTS = (
+    "prompt",
+    "orig_instruction",
+    "question",
+    "instruction",
+    "query",
+    "input",
+    "input.messages",
+    "question.full_text",
+    "context",
+    "messages",
+    "conversations",
+    "conversation",
+    "trajectory",
+    "history",
+    "post",
+    "info.post",
+    "info.article",
+    "article",
+    "user_prompt",
+    "user_input",
+    "problem",
+    "dialogue",
+    "dialog",
+)
+"""The fields that hold a prompt, the first that says something before the others."""
+
+OPTIONAL_INPUT = {"instruction": ("input", "context"), "prompt": ("input",), "question": ("input",)}
+"""Fields whose text stands below the prompt of a field, behind an empty line."""
+
+SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt")
+HISTORY = "history"
+
+CONVERSATIONS = ("messages", "conversations", "conversation")
+"""Fields that may hold a response too, as the last turn."""
+
+_STEMS = ("response", "answer", "output", "completion", "text", "message", "messages", "summary", "reply")
+_BETTER_WORSE = (
+    ("chosen", "rejected"),
+    ("winner", "loser"),
+    ("winning", "losing"),
+    ("win", "lose"),
+    ("preferred", "non_preferred"),
+    ("preferred", "dispreferred"),
+    ("preferred", "rejected"),
+    ("accepted", "rejected"),
+    ("selected", "rejected"),
+    ("better", "worse"),
+    ("best", "worst"),
+    ("good", "bad"),
+    ("positive", "negative"),
+    ("pos", "neg"),
+)
+PAIR_NAMES = (
+    *_BETTER_WORSE,
+    *((f"{better}_{stem}", f"{worse}_{stem}") for better, worse in _BETTER_WORSE for stem in _STEMS),
+    *((f"{stem}_{better}", f"{stem}_{worse}") for better, worse in _BETTER_WORSE for stem in _STEMS),
+    ("response_j", "response_k"),
+    ("response_w", "response_l"),
+    ("y_w", "y_l"),
+)
+"""The names of a better and a worse response."""
+
+_SIDE_STEMS = (
+    "(?:response|answer|output|completion|generation|reply|summary|text|candidate|conversation|human_ref)s?"
+)
+SIDES = (
+    re.compile(rf"((?:orig_)?{_SIDE_STEMS}[ _-]?(?:(?:model|assistant)_)?)([012abAB])()"),
+    re.compile(rf"((?:(?:model|assistant)_)?)([012abAB])([ _-]{_SIDE_STEMS})"),
+)
+"""The name of one of two responses that are compared, told apart by a letter or a number."""
+
+MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"))
+
+BOOKKEEPING = re.compile(
+    r"(.*_)?(id|ids|idx|index|uid|uuid|hash|source|sources|dataset|subset|split|model|models|lang|language|"
+    r"category|categories|domain|type|date|url|author|subreddit|license|version|key|name|title)",
+    re.IGNORECASE,
+)
+"""Fields that tell about a row, and hold none of its texts."""
+
+
+def pair_names(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The fields of the better and the worse response; both are there, or one of chosen and rejected."""
+    named = next((pair for pair in PAIR_NAMES if pair[0] in values and pair[1] in values), None)
+    return named or next((PAIR_NAMES[0] for name in PAIR_NAMES[0] if name in values), None)
+
+
+def compared_names(values: Iterable[str]) -> tuple[str, str, tuple[str, str]] | None:
+    """The fields of two responses that are compared, and the marks that tell them apart."""
+    names = list(map(str, values))
+    for first, second in MARKS:
+        for found in (pattern.fullmatch(name) for pattern in SIDES for name in names):
+            if found and found[2] == first and (other := f"{found[1]}{second}{found[3]}") in names:
+                return found[0], other, (first, second)
+    return None
+
+
+def survey(rows: Sequence[Row]) -> Habits:
+    """The habits of a source, as its first rows show them."""
+    values = [row.fields for row in rows if not row.problem]
+    names = list(dict.fromkeys(name for fields in values for name in fields))
+    spells = {name for name in names if _all_texts(values, name, _spells_messages)}
+    listed = {name for name in names if _all_texts(values, name, _spells_turns)}
+    specimen = dict.fromkeys(names, "")
+    compared = compared_names(names)
+    sides = pair_names(specimen) or (compared and compared[:2]) or ()
+    if not all(name in spells and _answers(values, name) for name in sides):
+        spells -= set(sides)
+    prompt = next((name for name in PROMPTS if name in names), None)
+    if prompt not in listed or not all(name in listed for name in sides):
+        listed = set()
+    return Habits(
+        frozenset(spells),
+        frozenset(listed & {prompt, *sides}),
+        any(_talks(fields) for fields in values),
+        bool(sides) and bool(values) and all(_repeats(fields, sides) for fields in values),
+    )
+
+
+def prompt_text(values: Mapping[str, Any]) -> str | None:
+    """The prompt of a row if it is text."""
+    name = first_of_prompts(values)
+    value = None if name is None else look(values, name)
+    return value if isinstance(value, str) else None
+
+
+def first_of_prompts(values: Mapping[str, Any]) -> str | None:
+    """The field that holds the prompt: the first that says something, else the first of all."""
+    held = {name: value for name in PROMPTS if (value := look(values, name)) is not None}
+    held = {
+        name: value
+        for name, value in held.items()
+        if (are_messages(value) if isinstance(value, Mapping) else name != HISTORY or isinstance(value, str))
+    }
+    return next((name for name, value in held.items() if not is_blank(value)), next(iter(held), None))
+
+
+def _all_texts(rows: Iterable[Mapping[str, Any]], name: str, holds: Any) -> bool:
+    texts = [row[name] for row in rows if row.get(name) not in (None, "")]
+    return bool(texts) and all(isinstance(text, str) and holds(text) for text in texts)
+
+
+def _spells_messages(text: str) -> bool:
+    return bool(MESSAGES.match(text)) or are_messages(spelled(text))
+
+
+def _spells_turns(text: str) -> bool:
+    value = spelled(text)
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, str) for turn in value)
+
+
+def _answers(rows: Iterable[Mapping[str, Any]], name: str) -> bool:
+    """Whether the conversations that a column spells are those of its rows, and not answers that happen to be
+    JSON: beside a plain prompt they contain it, or only the assistant speaks."""
+    for row in rows:
+        prompt, spelling = prompt_text(row), row.get(name)
+        if prompt is None or _spells_messages(prompt) or not isinstance(spelling, str):
+            continue
+        value = spelled(spelling)
+        turns = value if isinstance(value, list) else [value]
+        if not are_messages(turns):
+            continue
+        said = [str(turn.get(first_of(turn, SAID) or "")).strip() for turn in turns]
+        speakers = {turn[first_of(turn, SPEAKER) or ""] for turn in turns}
+        if prompt.strip() not in said and not speakers <= {"assistant", "gpt"}:
+            return False
+    return True
+
+
+def _talks(values: Mapping[str, Any]) -> bool:
+    history = values.get(HISTORY)
+    return any(values.get(name) for name in SYSTEMS) or (bool(history) and not isinstance(history, str))
+
+
+def _repeats(values: Mapping[str, Any], sides: Sequence[str]) -> bool:
+    prompt = (prompt_text(values) or "").strip()
+    texts = [values.get(name) for name in sides]
+    return bool(prompt) and all(isinstance(text, str) and text.lstrip().startswith(prompt) for text in texts)
