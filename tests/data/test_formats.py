@@ -66,6 +66,18 @@ LAYOUT_ROWS: dict[str, list[dict[str, Any]]] = {
             "large": {"is_correct": True, "solution": "4"},
         }
     ],
+    "ratings": [
+        {"prompt": "2+2=", "response": "5", "helpfulness": 0, "verbosity": 1},
+        {"prompt": "2+2=", "response": "4", "helpfulness": 4, "verbosity": 1},
+    ],
+    "numbered": [
+        {"prompt": "2+2=", "response_1": "5", "response_2": "4", "response_3": "3"}
+        | {"score_1": 1, "score_2": 9, "score_3": 0}
+    ],
+    "choices": [
+        {"info": {"post": "A long day."}, "summaries": [{"text": "Day"}, {"text": "?"}], "choice": 0}
+    ],
+    "output_pairs": [{"instruction": "2+2=", "input": "", "output": ["4", "5"]}],
 }
 
 PICTURE_LAYOUTS = {"picks", "picture_pairs", "picture_lists", "unpaired_pictures"}
@@ -143,6 +155,7 @@ class TestPairs:
     def test_explicit_conversation_with_tools_and_template_options(self) -> None:
         tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
         call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+        read = {**call, "content": ""}
         row = {
             "prompt": [user("2+2?")],
             "chosen": [call],
@@ -153,7 +166,7 @@ class TestPairs:
         example = only(row)
         assert example.tools == (tool,)
         assert example.template_options == {"enable_thinking": False}
-        assert contents(example)[0] == (call,)
+        assert contents(example)[0] == (read,)
 
     def test_prompt_text_beside_whole_conversations(self) -> None:
         row = {
@@ -394,7 +407,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "infinite": ({**PAIR, "chosen_score": math.inf, "rejected_score": 1}, "found float inf.*finite"),
     "not a number": ({**PAIR, "chosen_score": "good", "rejected_score": 1}, "found str 'good'"),
     "true is no score": ({**PAIR, "chosen_score": True, "rejected_score": 1}, "found bool True"),
-    "one score": ({**PAIR, "chosen_score": 1}, "field 'rejected_score': missing"),
+    "one score": ({**PAIR, "chosen_score": 1, "rejected_score": None}, "field 'rejected_score': is null"),
     "fractional group": ({**PAIR, "group": 1.5}, "field 'group': found 1.5. Expected a whole number"),
     "tie": ({**PAIR, "tie": "perhaps"}, "field 'tie': found 'perhaps'. Expected true or false"),
     "embedding": ({**PAIR, "prompt_embedding": 3}, "field 'prompt_embedding': found int"),
@@ -402,7 +415,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a tool that is no JSON": ({**PAIR, "tools": [""]}, "field 'tools'.*no JSON"),
     "label": ({"prompt": "a", "completion": "b", "label": "maybe"}, "field 'label': found 'maybe'"),
     "completion": ({"prompt": "a", "completion": "", "label": True}, "'completion': the response is empty"),
-    "forms": ({"prompt": [user("a")], "completion": "b", "label": True}, "differ in form"),
     "short list": ({**LIST, "scores": [1, 2]}, "field 'scores': 2 values for 3 responses"),
     "NaN in list": ({**LIST, "scores": [1, 2, math.nan]}, "field 'scores': found float nan"),
     "one response": ({"prompt": "p", "responses": ["a"], "scores": [1]}, "'responses': 1 response"),
@@ -479,7 +491,7 @@ def test_an_unknown_layout_lists_what_was_found_and_what_is_known() -> None:
 
 def test_a_format_can_be_named() -> None:
     row = {"chosen": f"{HH} Fine.", "rejected": f"{HH} Bad."}
-    assert only(row, format="pairs").prompt == HH
+    assert only(row, format="pairs").prompt == only(row).prompt
     with pytest.raises(PreferoError, match=r"unknown format 'pair'; did you mean 'pairs'.*transcripts"):
         load_examples([row], format="pair")
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from prefero.errors import PreferoError
 from prefero.models.loading import ModelSource
 from tests.training.tiny import saved_model, tiny_experts, tiny_model
 
 Weights = dict[str, torch.Tensor]
+ENDS: Any = {"bos_token_id": None, "eos_token_id": None}
 LAYER = "model.layers.1.self_attn.q_proj.weight"
 
 
@@ -110,6 +112,30 @@ def test_one_of_several_files_ends_early_or_is_not_there(tmp_path: Path) -> None
     refused(str(tmp_path), str(second))
     second.unlink()
     refused(str(tmp_path), second.name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_settings_that_end_early_are_named(tmp_path: Path, name: str) -> None:
+    file = Path(saved_model(tmp_path)) / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    source = ModelSource(str(tmp_path))
+    with pytest.raises(PreferoError, match=f"the file {file} cannot be read"):
+        source.processor() if "token" in name else source.config()
+
+
+def test_an_index_of_weights_that_ends_early_is_named(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path, max_shard_size="8KB")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(index.read_text()[:60])
+    refused(str(tmp_path), str(index))
+
+
+def test_a_buffer_that_is_computed_again_is_no_fault(tmp_path: Path, caplog: Any) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=25, n_embd=8, n_layer=1, n_head=1, n_positions=16, **ENDS)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    assert ModelSource(str(tmp_path)).load() is not None
+    assert not caplog.text
 
 
 def test_an_old_weights_file_that_ends_early_is_named(tmp_path: Path) -> None:

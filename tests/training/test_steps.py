@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from prefero.objectives.registry import method
+from prefero.training.step import Scorer
 from prefero.training.trainer import PreferenceTrainer
-from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
+from tests.training.tiny import pairs, tiny_experts, tiny_model, tiny_tokenizer
 
 Make = Callable[..., PreferenceTrainer]
 Weights = Mapping[str, torch.Tensor]
@@ -43,9 +45,12 @@ def moved(weights: Weights) -> float:
     return max(float((weights[name] - start[name].detach()).abs().max()) for name in start)
 
 
-def dpo_by_hand(beta: float, steps: int, per_step: int, rate: float, order: list[list[int]]) -> Any:
+def dpo_by_hand(
+    beta: float, steps: int, per_step: int, rate: float, order: list[list[int]], policy: Any = None
+) -> Any:
     """DPO with every response in a forward of its own, and plain SGD."""
-    policy, reference, tokenizer = tiny_model(), tiny_model(), tiny_tokenizer()
+    policy = tiny_model() if policy is None else policy
+    reference, tokenizer = copy.deepcopy(policy), tiny_tokenizer()
     data, found = pairs(24), []
 
     def logp(model: Any, prompt: str, response: str) -> torch.Tensor:
@@ -71,7 +76,7 @@ def dpo_by_hand(beta: float, steps: int, per_step: int, rate: float, order: list
         loss.backward()
         found.append(loss.item())
         with torch.no_grad():
-            for weight in policy.parameters():
+            for weight in filter(lambda weight: weight.requires_grad, policy.parameters()):
                 weight -= rate * weight.grad
     return dict(policy.named_parameters()), found
 
@@ -160,21 +165,23 @@ def losses_of(run: PreferenceTrainer) -> list[float]:
     return losses(run)
 
 
-def test_dropout_is_the_same_in_both_passes_of_a_whole_step(trainer: Make) -> None:
+def test_dropout_is_the_same_in_both_passes_of_a_whole_step(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model()
     model.config.attention_dropout = 0.3
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.3
     run = trainer(model, objective="dr_dpo", tokens_per_row=40, dropout=True, max_steps=1)
     first, second = [], []
-    scorer = run.scorer.__call__
+    scorer = Scorer.__call__
 
-    def spy(policy: Any, row: Any, **options: Any) -> Any:
-        batch = scorer(policy, row, **options)
+    def spy(*arguments: Any, **options: Any) -> Any:
+        batch = scorer(*arguments, **options)
         (second if torch.is_grad_enabled() else first).append(batch.models["policy"].logps.detach())
         return batch
 
-    run.update.scorer = spy
+    monkeypatch.setattr(Scorer, "__call__", spy)
     run.train()
     assert len(first) == len(second) == run.plan.micro_batches
     for one, other in zip(first, second, strict=True):
@@ -226,3 +233,84 @@ def test_evaluation_is_independent_of_rows(trainer: Make) -> None:
         assert each.values["rewards/margins"].mean() == pytest.approx(
             found[0]["eval_rewards/margins"], abs=1e-5
         )
+
+
+# Mixtures of experts
+
+BALANCED = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
+
+
+def experts(**settings: Any) -> torch.nn.Module:
+    model = tiny_experts(**{**BALANCED, **settings}).double()
+    model.set_experts_implementation("eager")  # others have no double precision
+    return model
+
+
+def routers(weights: Weights) -> torch.Tensor:
+    return torch.cat([weight.flatten() for name, weight in sorted(weights.items()) if "gate.weight" in name])
+
+
+def test_the_balancing_loss_is_the_models_own_and_reaches_the_routers(trainer: Make) -> None:
+    """One micro-batch of single responses, so that a plain forward with labels sees the same tokens."""
+    data = pairs(6)
+    runs = [
+        trainer(experts(output_router_logits=asked), data, "nll", tokens_per_row=10_000)
+        for asked in (True, False)
+    ]
+    start = routers({name: weight.detach() for name, weight in experts().named_parameters()})
+    with_it, without = (routers(trained(run)) for run in runs)
+    model, tokenizer = experts(), tiny_tokenizer()
+    texts = [[*tokenizer(row["prompt"] + row["chosen"])["input_ids"], 0] for row in data]
+    width = max(map(len, texts))
+    ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
+    plain = model(input_ids=ids, attention_mask=mask)
+    (0.5 * plain.aux_loss).backward()
+    gradient = torch.cat(
+        [w.grad.flatten() for n, w in sorted(model.named_parameters()) if "gate.weight" in n]
+    )
+    assert gradient.norm() > 1e-3 and (without - start).norm() > 0
+    torch.testing.assert_close(with_it - without, -0.1 * gradient, atol=1e-8, rtol=1e-5)
+    assert losses(runs[0], "router_loss") == pytest.approx([plain.aux_loss.item()], rel=1e-5)
+    assert losses(runs[0])[0] - losses(runs[1])[0] == pytest.approx(0.5 * plain.aux_loss.item(), rel=1e-5)
+    assert not losses(runs[1], "router_loss")
+
+
+def test_the_balancing_loss_of_a_step_is_the_mean_over_its_examples(trainer: Make) -> None:
+    run = trainer(experts(), objective="dpo", tokens_per_row=30, max_steps=1, learning_rate=0.0)
+    whole = trainer(experts(), objective="dpo", tokens_per_row=10_000, max_steps=1, learning_rate=0.0)
+    assert run.plan.micro_batches > 1 == whole.plan.micro_batches
+    trained(run), trained(whole)
+    for one in (run, whole):
+        expected = torch.log(torch.tensor(2.0)).item() + 0.5 * losses(one, "router_loss")[0]
+        assert losses(one) == pytest.approx([expected], rel=1e-6)
+    # the loss is no sum over tokens: it depends on the micro-batches, but not on their number
+    assert losses(run, "router_loss") == pytest.approx(losses(whole, "router_loss"), rel=0.3)
+
+
+def test_objectives_of_a_whole_step_get_it_too(trainer: Make) -> None:
+    """At rate 0 before, the two rules have the same micro-batches and the same balancing loss."""
+    moves = []
+    for objective in ("dpo", "dr_dpo"):
+        pair = [
+            routers(
+                trained(
+                    trainer(
+                        experts(output_router_logits=asked),
+                        objective=method(objective),
+                        tokens_per_row=40,
+                        max_steps=1,
+                        reference="frozen",
+                    )
+                )
+            )
+            for asked in (True, False)
+        ]
+        moves.append(pair[0] - pair[1])
+    assert moves[0].norm() > 1e-4
+    torch.testing.assert_close(*moves, atol=1e-9, rtol=1e-6)
+
+
+def test_a_coefficient_that_is_not_asked_for_is_said_to_be_left_out(trainer: Make, caplog: Any) -> None:
+    trainer(experts(output_router_logits=False))
+    assert caplog.text.count("left out") == 1 and "output_router_logits" in caplog.text

@@ -43,7 +43,7 @@ def tiny_model(seed: int = 0, *, tied: bool = False, dtype: torch.dtype = torch.
     return LlamaForCausalLM(config).to(dtype)
 
 
-def tiny_experts() -> Qwen3MoeForCausalLM:
+def tiny_experts(**settings: Any) -> Qwen3MoeForCausalLM:
     """A mixture of experts, whose files have other names than the model."""
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
@@ -61,6 +61,7 @@ def tiny_experts() -> Qwen3MoeForCausalLM:
         bos_token_id=None,
         eos_token_id=0,
         initializer_range=0.3,
+        **settings,
     )
     return Qwen3MoeForCausalLM(config)
 

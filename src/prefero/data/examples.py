@@ -89,10 +89,12 @@ class Example:
 
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
     template renders, ``template_options`` its other arguments; ``unread`` are the fields of the row that
-    nothing is made of. ``origin`` is where the row stands (``"train.jsonl, row 12"``), for error messages, and
-    ``joined`` where further rows stand that are part of the example. ``prompts`` are other prompts to the same responses, by
-    the views of :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""``
-    for the prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
+    nothing is made of. ``origin`` is where the row stands (``"train.jsonl, row 12"``), for error messages,
+    and ``joined`` where further rows stand that are part of the example.
+
+    ``prompts`` are other prompts to the same responses, by the views of
+    :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""`` for the
+    prompt itself; a part of a message ``{"type": "image", "number": 0}`` is where the first stands.
 
     ``votes`` are single preferences for the chosen response, by annotator: 1, 0, or 0.5 for a tie.
     ``chosen_second`` tells that the annotators saw the chosen response as the second one.

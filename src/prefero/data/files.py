@@ -160,12 +160,27 @@ def _of_memory(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     for count, fields in enumerate(rows, start=1):
         origin = f"{name}, row {count}"
         if isinstance(fields, Mapping):
-            yield Row(origin, fields)
+            yield Row(origin, {name: _listed(value) for name, value in fields.items()})
         else:
             kind = type(fields).__name__
             yield Row(origin, {}, f"{origin}: expected a mapping of fields, found {kind}")
     if count == 0:
         raise PreferoError(f"{name} holds no rows.")
+
+
+def _listed(value: Any) -> Any:
+    """The value, and a list for an array of objects, as which pandas has lists."""
+    return _as_lists(value) if str(getattr(value, "dtype", "")) == "object" else value
+
+
+def _as_lists(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_as_lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return value
 
 
 def ending(path: Path) -> str:
@@ -279,8 +294,8 @@ def _json(path: Path) -> Iterator[Row]:
             rows = lists[of_rows[0]]
         else:
             rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-    elif len(of_rows) == 1:
-        rows = lists[of_rows[0]]
+    elif len(of_rows) == 1 or "rows" in of_rows:
+        rows = lists["rows" if "rows" in of_rows else of_rows[0]]
     elif fields and not lists:
         rows = [fields]
     else:
@@ -290,7 +305,13 @@ def _json(path: Path) -> Iterator[Row]:
             f"{kind}."
         )
     for number, row in enumerate(rows, start=1):
-        yield Row(f"{path.name}, row {number}", row)
+        yield Row(f"{path.name}, row {number}", _unwrapped(row))
+
+
+def _unwrapped(row: Any) -> Any:
+    """The row inside an object that the hub's viewer wraps it in, with its number; any other row as it is."""
+    wrapped = isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict)
+    return row["row"] if wrapped else row
 
 
 def _skip_space(text: str, position: int) -> int:

@@ -54,6 +54,7 @@ SCHEMA: dict[str, ColumnSpec] = {
             "rating",
             "ratings",
             "rewards",
+            "avg_rating",
             "chosen_score/rejected_score",
             "score_chosen/score_rejected",
         ),

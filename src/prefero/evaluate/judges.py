@@ -184,7 +184,9 @@ def learned_reward(folder: Path) -> LearnedReward:
 
 def _reference(config: Mapping[str, Any], name: str) -> str:
     section = config.get("reference", {}) if name == "reference" else config.get("models", {}).get(name, {})
-    return (section or {}).get("model") or config["model"]["name"]
+    name = (section or {}).get("model") or config["model"]["name"]
+    base = ModelSource(name).base if (section or {}).get("kind") == "adapters_off" else None
+    return name if base is None else base.name
 
 
 def _as_turn(prompt: Text, text: str) -> Content:

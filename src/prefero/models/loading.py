@@ -49,7 +49,7 @@ KINDS: Mapping[str, str] = {
 """Where the class of each kind is; it is imported when it is asked for."""
 
 
-UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError, UnpicklingError)
 """Errors of transformers and PEFT for files that are not there, or not what they should be."""
 
 # From a name to a model
@@ -112,7 +112,13 @@ class ModelSource(Spec):
     def config(self) -> Any:
         """Its configuration, as transformers has it."""
         if self.base is not None:
-            return self.base.config()
+            try:
+                return self.base.config()
+            except PreferoError as error:
+                raise PreferoError(
+                    f"{self.name!r} are adapters, whose adapter_config.json names a model that is not there "
+                    f"(base_model_name_or_path): {error}"
+                ) from None
         hint = "; a model is a folder with a config.json, or a name on the hub"
         return self._from_pretrained("AutoConfig", "model", self.name, hint)
 
@@ -154,7 +160,10 @@ class ModelSource(Spec):
             return None  # loading it gives a better message
         if file is None:
             return None
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        try:
+            config = json.loads(Path(file).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PreferoError(f"{file} cannot be read: {first_line(error)}. Copy it again") from None
         name = config.get("base_model_name_or_path")
         if not name:
             raise PreferoError(
@@ -164,7 +173,8 @@ class ModelSource(Spec):
         beside = Path(file).parent / name
         if not Path(name).is_dir() and beside.is_dir():
             name = str(beside)
-        return replace(self, name=name, revision=config.get("revision"), lora=None, adapter=None)
+        below = replace(self, name=name, revision=config.get("revision"), lora=None, adapter=None)
+        return below if below.base is None else replace(below, adapter="merge")
 
     @property
     def continues(self) -> bool:
@@ -192,31 +202,27 @@ class ModelSource(Spec):
                     model, self.name, is_trainable=self.continues, revision=self.revision
                 )
         except (*UNLOADABLE, UserWarning) as error:
+            folder = Path(self.name)
             told = " ".join(str(error).split())[:300]
+            if folder.is_dir() and not list(folder.glob("adapter_model.*")):
+                told = "the folder has no adapter_model.safetensors"
+            elif file := unreadable_file(self.name, self.revision):
+                told = f"the file {file} cannot be read, it ends early or is damaged ({told})"
             raise PreferoError(
                 f"the adapters of {self.name!r} cannot be put on {self.base.name!r}: {told}"  # type: ignore[union-attr]
             ) from None
         refuse_no_numbers(adapted, self.name)
-        return adapted if self.continues else adapted.merge_and_unload()
+        return adapted if self.continues else adapted.merge_and_unload().requires_grad_(True)
 
     def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
         options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         try:
             return getattr(transformers, loader).from_pretrained(name, **options)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            RuntimeError,
-            SafetensorError,
-            EOFError,
-            UnpicklingError,
-        ) as error:
-            file = unreadable_file(name, self.revision) if "output_loading_info" in options else None
-            if file is not None:
+        except UNLOADABLE as error:
+            if file := unreadable_file(name, self.revision):
                 raise PreferoError(
-                    f"the weights file {file} cannot be read: it ends early or is damaged "
-                    f"({first_line(error)}). Copy it again"
+                    f"the file {file} cannot be read: it ends early or is damaged ({first_line(error)}). "
+                    "Copy it again"
                 ) from None
             raise PreferoError(f"no {what} can be loaded from {name!r}: {first_line(error)}{hint}") from None
 

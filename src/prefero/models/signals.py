@@ -192,7 +192,11 @@ TWO_MODELS: Mapping[str, Callable[[Tensor, Tensor, Options], Tensor]] = {
 LOG_Z = "log_z"
 """The one signal that p does not have: the log-sum-exp of the logits."""
 
-STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations", "router_loss")
+ROUTER_LOSS = Signal("router_loss", "example")
+"""The loss that balances experts, of the micro-batch that an example was scored in, without the model's
+coefficient."""
+
+STATES = ("state", "prompt_state", "token_state", "token_states", "mean_activations", ROUTER_LOSS.name)
 """Signals that are read inside the model, not at its logits."""
 
 

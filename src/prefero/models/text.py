@@ -21,7 +21,7 @@ from prefero.errors import PreferoError
 from prefero.generate.sampling import contexts, sample
 from prefero.models.causal.experts import balance_of
 from prefero.models.kind import AnyInputs, Dataset, Kind, Reading, no_options, parsed
-from prefero.models.loading import ModelSource, innermost
+from prefero.models.loading import ModelSource, innermost, unwrapped
 from prefero.objectives.needs import Needs
 
 DEFAULT_MAX_LENGTH = 1024
@@ -124,7 +124,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         return model
 
     def balance(self, model: nn.Module) -> tuple[float, str]:
-        coefficient, left_out = balance_of(innermost(model))
+        coefficient, left_out = balance_of(unwrapped(model))
         if coefficient and not self.balances:
             return 0.0, f"the balancing loss of the router is left out: a {self.what} is scored without it"
         return coefficient, left_out

@@ -6,6 +6,7 @@ succeeds and means nothing. So they are refused here, with their names, before a
 
 from __future__ import annotations
 
+import json
 import logging
 import zipfile
 from collections.abc import Collection, Mapping
@@ -39,7 +40,11 @@ def refuse_other_weights(model: nn.Module, name: str, loaded: Mapping[str, Any])
             f"{first} is stored as {_shape(stored)}, and config.json makes it {_shape(asked)}. Compare the "
             f"sizes in config.json{where} with the checkpoint that the weights are from"
         )
-    if missing := loaded["missing_keys"]:
+    weights = {weight for weight, _ in model.named_parameters()}
+    missing = loaded["missing_keys"] & weights
+    if made := loaded["missing_keys"] - weights:
+        logger.warning("buffers that the files of %r lack are computed again: %s", name, named(made))
+    if missing:
         raise PreferoError(
             f"the files of {name!r} lack weights that its configuration asks for: {named(missing)}. "
             "transformers would draw them at random. Copy the whole checkpoint, or correct config.json"
@@ -100,21 +105,25 @@ def _has(model: nn.Module, module: str) -> bool:
 
 
 def unreadable_file(name: str, revision: str | None) -> Path | None:
-    """The first weights file of a model that cannot be opened: it ends early, or is something else."""
+    """The first file of a model's weights or settings that cannot be read: it ends early, or is something
+    else."""
     folder = Path(name)
     if not folder.is_dir():
-        config = cached_file(
-            name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        if config is None:
+        try:
+            folder = Path(str(cached_file(name, "config.json", revision=revision))).parent
+        except OSError:
             return None
-        folder = Path(config).parent
     for file in sorted(folder.iterdir()):
         if file.suffix == ".safetensors":
             try:
                 with safe_open(str(file), framework="pt"):
                     continue
             except (SafetensorError, OSError):
+                return file
+        if file.suffix == ".json":
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
                 return file
         if file.suffix == ".bin" and "model" in file.name and not zipfile.is_zipfile(file):
             return file

@@ -254,19 +254,50 @@ def _columns(value: Any) -> Any:
     return parse_columns(value) if isinstance(value, str) else value
 
 
+class DataSource(Section):
+    """One of several sources of training data. ``weight`` is how often each of its examples is taken in an
+    epoch: 2 is twice, 0.5 is half of them, drawn with the run's seed. What it leaves out is the section's."""
+
+    data: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    split: str | None = None
+    config: str | None = None
+    format: str | None = None
+    columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None
+    map: str | None = None
+    limit: Count | None = None
+
+
+def _sources(value: Any) -> Any:
+    """A list of sources, each checked in its own place; anything else as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    sources = []
+    for number, source in enumerate(value):
+        try:
+            sources.append(DataSource.model_validate({"data": source} if isinstance(source, str) else source))
+        except ValidationError as error:
+            whole = f"data.train[{number}]"
+            raise PreferoError("; ".join(problems(error, DataSource, whole=whole))) from None
+    return sources
+
+
 class DataSection(Section):
     """``train`` and ``eval`` are files, folders or hub names; a number as ``eval`` holds out that share.
+    ``train`` may also be a list of sources: ``[{data: a.jsonl, weight: 2}, {data: owner/name, config: en}]``.
 
     ``columns`` says under which names the rows have their fields: ``{prompt: context}``, or as text
-    ``prompt=context,chosen=good``.
+    ``prompt=context,chosen=good``. ``map`` names a Python function, ``module:function``, that makes a row of
+    each row.
     """
 
-    train: str
+    train: Annotated[str | Annotated[list[DataSource], Field(min_length=1)], BeforeValidator(_sources)]
     eval: Annotated[str | float, AfterValidator(_is_share)] | None = None
     split: str = "train"
     eval_split: str = "test"
     format: str = "auto"
     columns: Annotated[dict[str, str], BeforeValidator(_columns)] = Field(default_factory=dict)
+    map: str | None = None
     max_length: Annotated[int, Field(ge=2)] | None = None
     too_long: TooLong = "cut_response"
     template: str = "auto"

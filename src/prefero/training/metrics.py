@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prefero.models.causal.experts import ROUTER_LOSS
 from prefero.models.loading import evaluating
+from prefero.models.signals import ROUTER_LOSS
 from prefero.objectives.batch import PreferenceBatch, Signal
 from prefero.objectives.compare import Objective, Sum, primary
 from prefero.objectives.quantities import per_response, present

@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from prefero.data.arrange import arrange
 from prefero.data.examples import Examples
-from prefero.data.formats import load_examples
+from prefero.data.formats import load_examples, row_function
+from prefero.data.mixture import mixed
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import ranking_accuracy
 from prefero.models.kind import Kind
@@ -23,7 +24,7 @@ from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
 from prefero.storage import read_lines, write_json, write_lines
 from prefero.training import checkpoints
-from prefero.training.config import DataSection, PreferenceArguments, TrainConfig
+from prefero.training.config import DataSection, DataSource, PreferenceArguments, TrainConfig
 from prefero.training.metrics import Evaluated
 from prefero.training.run_folder import refuse_other_run
 from prefero.training.trainer import PreferenceTrainer
@@ -159,13 +160,38 @@ def _train(
 
 def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
     """The examples to train on and those that are held out."""
-    read = partial(load_examples, format=data.format, columns=data.columns, skip_bad_rows=data.skip_bad_rows)
-    training = read(data.train, split=data.split, limit=data.limit)
+    read = partial(
+        load_examples,
+        format=data.format,
+        columns=data.columns,
+        map=None if data.map is None else row_function(data.map),
+        skip_bad_rows=data.skip_bad_rows,
+    )
+    if isinstance(data.train, str):
+        training = read(data.train, split=data.split, limit=data.limit)
+    else:
+        training = mixed(
+            [_source(each, data) for each in data.train], [each.weight for each in data.train], seed
+        )
     if data.eval is None:
         return training, None
     if isinstance(data.eval, float):
         return training.hold_out(data.eval, seed)
     return training, read(data.eval, split=data.eval_split, limit=data.eval_limit)
+
+
+def _source(source: DataSource, data: DataSection) -> Examples:
+    """The examples of one of several sources."""
+    function = source.map or data.map
+    return load_examples(
+        source.data if source.config is None else f"{source.data}:{source.config}",
+        split=source.split or data.split,
+        format=source.format or data.format,
+        columns=data.columns if source.columns is None else source.columns,
+        map=None if function is None else row_function(function),
+        skip_bad_rows=data.skip_bad_rows,
+        limit=source.limit or data.limit,
+    )
 
 
 def held_out_row(method: str, evaluated: Evaluated) -> dict[str, Any]:

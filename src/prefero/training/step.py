@@ -17,8 +17,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from prefero.data.schema import SCHEMA
-from prefero.models.causal.experts import ROUTER_LOSS
 from prefero.models.kind import Kind
+from prefero.models.signals import ROUTER_LOSS
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Needs, Sizes, compared_models, signals_of, trailing_sizes

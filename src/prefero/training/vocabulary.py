@@ -169,7 +169,7 @@ TRL_NAMES: Mapping[str, str] = {
     "ref_model_sync_steps": "reference.every, with reference.kind=moving",
     "model_init_kwargs": "model.dtype, model.attention, model.revision and model.quantization",
     "trust_remote_code": "model.trust_remote_code",
-    "router_aux_loss_coef": "left out, because no load-balancing loss of experts is added",
+    "router_aux_loss_coef": "left out: the model's own counts, where its output_router_logits is true",
     "disable_dropout": "training.dropout, the other way round: dropout is off by default",
     "max_prompt_length": "data.max_length, of a prompt with its response",
     "max_completion_length": "data.max_length, of a prompt with its response",

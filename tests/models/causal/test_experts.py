@@ -12,9 +12,10 @@ from torch import Tensor
 
 from prefero.data.packing import pack
 from prefero.data.trie import Cell, TokenExample
-from prefero.models.causal.experts import ROUTER_LOSS, balance_of
+from prefero.models.causal.experts import balance_of
 from prefero.models.causal.scoring import Language
 from prefero.models.kind import Packing
+from prefero.models.signals import ROUTER_LOSS
 from tests.models.brute_force import PAIRS, VOCABULARY, examples
 
 SIZES: Any = {

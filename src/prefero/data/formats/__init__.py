@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from itertools import chain, islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +17,7 @@ from prefero.data.formats.annotations import annotate
 from prefero.data.formats.comparisons import CHOSEN_OF_LIST, COMPARISONS
 from prefero.data.formats.fields import Fields, Habits, Layout
 from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
-from prefero.data.formats.lists import RATED_ROWS, SCORED_LISTS, SOLUTIONS
+from prefero.data.formats.lists import NUMBERED_LISTS, RATED_ROWS, SCORED_LISTS, SOLUTIONS
 from prefero.data.formats.names import survey
 from prefero.data.formats.pairs import LABELLED, OUTPUT_PAIRS, PAIRS, STEPS, TRANSCRIPTS
 from prefero.errors import PreferoError, nearest
@@ -29,6 +32,7 @@ LAYOUTS: tuple[Layout, ...] = (
     LABELLED_PICTURES,
     TRANSCRIPTS,
     PAIRS,
+    NUMBERED_LISTS,
     RATED_ROWS,
     CHOSEN_OF_LIST,
     SCORED_LISTS,
@@ -47,6 +51,7 @@ def load_examples(
     split: str = "train",
     format: str = "auto",
     columns: Mapping[str, str] = MappingProxyType({}),
+    map: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     skip_bad_rows: bool = False,
     limit: int | None = None,
 ) -> Examples:
@@ -57,6 +62,7 @@ def load_examples(
         split: which split, where the source has several.
         format: the name of a layout in :data:`LAYOUTS`, or ``"auto"`` to recognise it from the first rows.
         columns: fields under other names in the source, such as ``{"prompt": "context"}``.
+        map: makes a row of each row, before anything else is done with it.
         skip_bad_rows: leave out rows that cannot be read and list them in ``Examples.skipped``, instead of
             stopping at the first.
         limit: how many examples at most.
@@ -66,7 +72,7 @@ def load_examples(
             (naming file, row, field, and what was expected).
     """
     rows = load_rows(source, split=split)
-    iterator = iter(rows)
+    iterator = iter(rows) if map is None else (_mapped(row, map) for row in rows)
     first = list(islice(iterator, LOOK_AT))
     _refuse_absent(rows.name, columns, first)
     first = [renamed(row, columns) for row in first]
@@ -90,6 +96,39 @@ def load_examples(
         first_problem = f" The first: {skipped[0]}" if skipped else ""
         raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem}")
     return Examples(examples, rows.name, layout.name, tuple(skipped), skips_bad_rows=skip_bad_rows)
+
+
+def row_function(name: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """The function that ``module:function`` names; the working directory is searched too.
+
+    Raises :class:`PreferoError` where there is none.
+    """
+    module, _, function = name.partition(":")
+    if not (module and function):
+        raise PreferoError(f"map is {name!r}; expected module:function, such as my_rows:with_prompt")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise PreferoError(f"map is {name!r}, which cannot be imported: {error}") from error
+    if not callable(found):
+        raise PreferoError(f"map is {name!r}, which is a {type(found).__name__} and no function")
+    return found
+
+
+def _mapped(row: Row, function: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Row:
+    if row.problem:
+        return row
+    name = getattr(function, "__name__", "map")
+    try:
+        fields = function(dict(row.fields))
+    except Exception as error:
+        return replace(row, fields={}, problem=f"{row.origin}: {name} fails: {type(error).__name__}: {error}")
+    if not isinstance(fields, Mapping):
+        found = type(fields).__name__
+        return replace(row, fields={}, problem=f"{row.origin}: {name} returns {found}, expected a row")
+    return replace(row, fields=fields)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -136,7 +175,9 @@ def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
     return replace(annotate(layout.read(fields), fields), joined=row.joined)
 
 
-def _recognise(name: str, rows: Iterable[Row]) -> Layout:
+def _recognise(name: str, rows: Sequence[Row]) -> Layout:
+    if rows and all(row.problem for row in rows):
+        raise PreferoError(f"{name}: none of the first {len(rows)} rows can be read. {rows[0].problem}")
     specimen: dict[str, Any] = {}
     for row in rows:
         if row.problem:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text, spoken
 from prefero.data.formats.comparisons import ANNOTATOR, read_vote
-from prefero.data.formats.fields import Fields, shows
+from prefero.data.formats.fields import Fields, is_blank, shows, spelled
 from prefero.data.formats.images import with_images
 from prefero.data.formats.lists import LISTS
 from prefero.data.pictures import Picture
@@ -33,7 +33,12 @@ WRITERS = (
 )
 """Fields with the writers of the chosen and the rejected response."""
 
-WRITERS_IN_ORDER = (("model1", "model2"), ("model_1", "model_2"), ("model_a", "model_b"))
+WRITERS_IN_ORDER = (
+    ("model1", "model2"),
+    ("model_1", "model_2"),
+    ("model_a", "model_b"),
+    ("generator_1", "generator_2"),
+)
 """Fields with the writers of the first and the second of two compared responses."""
 
 BOTH_WRITERS = "cmp_key"
@@ -51,7 +56,7 @@ def annotate(example: Example, fields: Fields) -> Example:
     responses = list(example.responses)
     for name, spec in GIVEN.items():
         if spec.axes in ("example", "example hidden"):
-            field = fields.first(spec.fields)
+            field = next((field for field in spec.fields if not is_blank(fields.look(field))), None)
             if name not in columns and field is not None:
                 columns[name] = convert(fields, field, fields.get(field), spec)
         elif spec.axes == "example response" and not any(name in r.columns for r in responses):
@@ -161,7 +166,7 @@ def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response
     names = [name for name in spec.fields if "/" not in name]
     for named in (named for name in names for named in _named_by_role(name, roles)):
         # The score of one response alone tells nothing of how the two compare.
-        if sum(field in fields.values for field in named) > 1 and fields.first(named):
+        if sum(f in fields.values for f in named) > 1 and any(not is_blank(fields.look(f)) for f in named):
             expected = f"a value for each of {' and '.join(named)}"
             return [
                 None
@@ -171,20 +176,20 @@ def _per_response(fields: Fields, spec: ColumnSpec, responses: Sequence[Response
             ]
     for name in names:
         value = fields.look(name)
-        if len(responses) == 1 and value is not None and not isinstance(value, list):
+        if len(responses) == 1 and not is_blank(value) and not isinstance(value, list):
             return [convert(fields, name, fields.get(name), spec)]
         # A single value for several responses does not say how they compare.
         if not isinstance(value, list | tuple) and not str(value).lstrip().startswith("["):
             continue
-        order = _places(fields, responses, name)
+        compared = [response for response in responses if response.role not in OTHER_RESPONSES]
+        order = _places(fields, compared, name)
         if order is None:
             continue
         values = fields.list(name, "a list with one value per response")
-        if len(values) <= max(order) or (None in roles and len(values) != len(responses)):
-            fields.fail(
-                name, f"{len(values)} values for {len(responses)} responses", "one value per response"
-            )
-        return [convert(fields, name, values[place], spec) for place in order]
+        if len(values) <= max(order) or (None in roles and len(values) != len(compared)):
+            fields.fail(name, f"{len(values)} values for {len(compared)} responses", "one value per response")
+        read = iter([convert(fields, name, values[place], spec) for place in order])
+        return [None if role in OTHER_RESPONSES else next(read) for role in roles]
     return None
 
 
@@ -201,16 +206,14 @@ def _places(fields: Fields, responses: Sequence[Response], name: str) -> list[in
         if isinstance(values, list | tuple) and len(values) != len(responses):
             return None
         return list(range(len(responses)))
-    candidates = fields.list(listed, "a list of responses") if _is_list(fields.look(listed)) else []
+    candidates = fields.look(listed)
+    candidates = spelled(candidates) if isinstance(candidates, str) else candidates
+    told = [str(candidate).strip() for candidate in candidates] if isinstance(candidates, list) else []
     texts = ["".join(spoken(response.content)).strip() for response in responses]
-    told = [candidate.strip() if isinstance(candidate, str) else "" for candidate in candidates]
-    if not all(texts) or not all(text in told for text in texts):
+    if not all(text and text in told for text in texts):
         return None
+    fields.get(listed)
     return [told.index(text) for text in texts]
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value)
 
 
 @lru_cache

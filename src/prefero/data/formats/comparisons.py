@@ -95,10 +95,9 @@ def read_comparison(fields: Fields) -> Example:
 
 
 def _ordered(fields: Fields, names: tuple[str, str], sides: list[Response], verdict: Verdict) -> Example:
-    """The pair with the better response first. Equal responses are a tie, or say nothing."""
+    """The pair with the better response first. Equal responses are a tie, or say nothing; silence that was
+    judged is kept."""
     tie = verdict.tie or verdict.preference == 0.5
-    for side, name in zip(sides, names, strict=True):
-        fields.not_empty(side.content, name)
     if sides[0].content == sides[1].content and not tie:
         fields.fail(names[1], f"it equals {names[0]}, so there is nothing to compare", "another response")
     swapped = verdict.preference < 0.5
@@ -238,6 +237,9 @@ def _of_mark(fields: Fields, name: str, compared: Compared) -> float:
         if number in known:
             return known[number]
         fields.fail(name, f"found {value!r}", f"one of {first}, {second}, or the name of a response, or tie")
+    if order := re.fullmatch(r"(\w)\s*([<>=])[<>=]*\s*(\w)", str(value).strip(" []")):
+        better = {">": order[1], "<": order[3], "=": "tie"}[order[2]]
+        value = better
     said = _plain(value)
     writers = [_plain(fields.look(f"model_{mark}")) for mark in compared.marks]
     for place, words in enumerate((FIRST, SECOND)):

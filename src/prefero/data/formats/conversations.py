@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from prefero.data.examples import Example, Message, Response, Text
+from prefero.data.examples import Example, Message, Response, Text, spoken
 from prefero.data.formats.fields import SAID, SPEAKER, Fields, first_of, is_blank, spelled
 from prefero.data.formats.names import (
     BOOKKEEPING,
@@ -41,7 +41,7 @@ def read_prompt(fields: Fields) -> Text | None:
         return None
     prompt: Text
     if _is_turn_list(fields, name):
-        prompt = tuple({"role": "user", "content": turn} for turn in _turn_list(fields, name))
+        prompt = _in_turns(fields, name, _turn_list(fields, name))
     else:
         prompt = fields.turns(name)
     if isinstance(prompt, str):
@@ -117,11 +117,15 @@ def with_responses(
     ``conversational``, and wherever a response or some row of the source speaks of turns. Text without a
     prompt field begins with the prompt where that may be ``implied``.
     """
-    prompt = read_prompt(fields)
     contents: list[Any] = [response.content for response in responses]
+    prompt = None if _hold_turns(fields, names) else read_prompt(fields)
+    if isinstance(prompt, tuple) and _ends_with(prompt, contents):
+        prompt = prompt[:-1]
     texts = all(isinstance(content, str) for content in contents)
-    for name, content in zip(names, contents, strict=True):
-        fields.not_empty(content, name)
+    if texts and is_blank(prompt) and fields.habits.prompted:
+        name = first_of_prompts(fields.values) or next((n for n in PROMPTS if n in fields.values), None)
+        if name is not None:
+            fields.fail(name, "is empty", "a prompt, as other rows have one")
     if texts and prompt is None:
         if not implied:
             refuse_without_prompt(fields)
@@ -134,8 +138,9 @@ def with_responses(
         fields.fail(names[-1], "one side is text, the other messages", "both sides in the same form")
     if conversational or fields.habits.talks or not texts:
         prompt = as_user(prompt or "")
-    for name, content in zip(names, contents, strict=True):
-        fields.not_empty(content, name)
+    for name, response, content in zip(names, responses, contents, strict=True):
+        if content != response.content or isinstance(content, tuple):
+            fields.not_empty(content, name)
     return Example(
         with_system(fields, prompt or ""),
         tuple(
@@ -150,12 +155,24 @@ def read_sides(fields: Fields, names: Sequence[str], roles: Sequence[str | None]
     Lists of turns, beside a prompt that is the list of the user's, become conversations.
     """
     prompt = first_of_prompts(fields.values)
-    if prompt is not None and all(_is_turn_list(fields, name) for name in (prompt, *names)):
+    if prompt is not None and _hold_turns(fields, names):
         asked = _turn_list(fields, prompt)
         return [
             Response(_alternating(fields, name, asked), role) for name, role in zip(names, roles, strict=True)
         ]
     return [read_response(fields, name, role) for name, role in zip(names, roles, strict=True)]
+
+
+def _hold_turns(fields: Fields, names: Sequence[str]) -> bool:
+    """Whether the prompt is a list of the user's turns, and each response one of the assistant's."""
+    prompt = first_of_prompts(fields.values)
+    return prompt is not None and all(_is_turn_list(fields, name) for name in (prompt, *names))
+
+
+def _ends_with(prompt: Messages, contents: Sequence[Any]) -> bool:
+    """Whether a conversation besides the responses ends with one of them."""
+    last = prompt[-1]["content"] if prompt and prompt[-1]["role"] == "assistant" else None
+    return last is not None and any(spoken(content) == (last,) for content in contents)
 
 
 def _is_turn_list(fields: Fields, name: str) -> bool:
@@ -202,8 +219,21 @@ def _history(fields: Fields) -> Messages:
     texts = [text for pair in history for text in ([pair] if isinstance(pair, str) else pair)]
     if len(texts) % 2 or not all(isinstance(text, str) for text in texts):
         fields.fail(HISTORY, "a turn without its answer", expected)
+    return _alternately(texts)
+
+
+def _alternately(texts: Sequence[str]) -> Messages:
     roles = ("user", "assistant")
     return tuple({"role": roles[place % 2], "content": text} for place, text in enumerate(texts))
+
+
+def _in_turns(fields: Fields, name: str, texts: Sequence[str]) -> Messages:
+    """A list of texts as the turns of the user and the assistant, the user's first and last."""
+    if len(texts) % 2 == 0:
+        fields.fail(
+            name, f"{len(texts)} turns, so that the assistant has the last", "the user's turn at last"
+        )
+    return _alternately(texts)
 
 
 def with_system(fields: Fields, prompt: Text) -> Text:
@@ -227,7 +257,8 @@ def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
     while length and not texts[0][length - 1].isspace():
         length -= 1
     prompt = texts[0][:length].rstrip()
-    if len(prompt.split()) < WORDS and not prompt.endswith((":", "?")) and unknown_texts(fields):
+    by_chance = len(prompt.split()) < WORDS and not prompt.endswith((":", "?"))
+    if (by_chance and unknown_texts(fields)) or (not prompt and fields.habits.prompted):
         refuse_without_prompt(fields, "missing, and the two sides share no beginning")
     return _unmarked(prompt, [text[len(prompt) :] for text in texts])
 

@@ -40,8 +40,8 @@ TURNS = "text, or a list of messages with role and content"
 MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|from|content|value)\1\s*:""")
 """The beginning of a list of messages, written as text."""
 
-TRUE = (True, 1, "1", "true", "True", "yes")
-FALSE = (False, 0, -1, "0", "-1", "false", "False", "no")
+TRUE = (True, 1, "1", "true", "yes", "good", "desirable", "safe")
+FALSE = (False, 0, -1, "0", "-1", "false", "no", "bad", "undesirable", "unsafe")
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 TOOLS = ("tools", "input.tools")
@@ -55,13 +55,15 @@ class Habits:
 
     ``conversations`` are the columns whose texts spell conversations, ``turn_lists`` those whose texts spell
     lists of turns. ``talks`` tells that rows have a system text or earlier turns: then the prompts of all
-    rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt.
+    rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt, ``prompted`` that
+    rows have a prompt, so that an empty one is a mistake.
     """
 
     conversations: frozenset[str] = frozenset()
     turn_lists: frozenset[str] = frozenset()
     talks: bool = False
     repeats_prompt: bool = False
+    prompted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ class Fields:
         for name, value in self.values.items():
             if name in self.read or is_blank(value):
                 continue
-            parts = spelled(value) if isinstance(value, str) else value
-            read = {part for outer, dot, part in (n.partition(".") for n in self.read) if outer == name}
+            read = {part for outer, _, part in (n.partition(".") for n in self.read) if outer == name}
+            parts = spelled(value) if read and isinstance(value, str) else value
             if read and isinstance(parts, Mapping):
                 names += [f"{name}.{k}" for k, v in parts.items() if k not in read and not is_blank(v)]
             else:
@@ -233,7 +235,7 @@ class Fields:
 
     def tools(self) -> tuple[Mapping[str, Any], ...]:
         name = self.first(TOOLS)
-        if name is None or self.get(name) in ("", "[]", [], ()):
+        if name is None or is_blank(self.get(name)) or self.look(name) == "[]":
             return ()
         tools = self.list(name, "a list of JSON schemas")
         try:
@@ -251,9 +253,10 @@ class Fields:
         return without_nulls(options)
 
     def truth(self, name: str, value: Any) -> bool:
-        if value in TRUE:
+        said = value.strip().lower() if isinstance(value, str) else value
+        if said in TRUE:
             return True
-        if value in FALSE:
+        if said in FALSE:
             return False
         self.fail(name, f"found {value!r}", "true or false (1 or 0)")
 

@@ -12,10 +12,20 @@ from prefero.data.examples import Example, Response
 from prefero.data.files import Row
 from prefero.data.formats.conversations import with_responses
 from prefero.data.formats.fields import Fields, Layout
-from prefero.data.formats.names import first_of_prompts
-from prefero.data.formats.responses import ASPECTS, as_response
+from prefero.data.formats.names import NUMBERED, first_of_prompts, numbered_names
+from prefero.data.formats.responses import ASPECTS, RANKS, SCORES, as_response, read_response, refuse_silence
 
-LISTS = ("completions", "responses", "generations", "answers", "candidates", "outputs", "summaries")
+LISTS = (
+    "completions",
+    "responses",
+    "generations",
+    "answers",
+    "candidates",
+    "outputs",
+    "summaries",
+    "candidates_completions",
+    "all_generated_responses",
+)
 
 RATED = ("response", "completion", "answer", "output")
 """The fields of the response that a row rates."""
@@ -37,6 +47,7 @@ def read_list(fields: Fields) -> Example:
 def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
     names = [f"{name}[{place}]" for place in range(len(items))]
     responses = [as_response(fields, item, own) for item, own in zip(items, names, strict=True)]
+    refuse_silence(fields, names, responses)
     for column in ("score", "rank"):
         having = [column in response.columns for response in responses]
         if any(having) and not all(having):
@@ -44,6 +55,35 @@ def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
             fields.fail(bare, f"it has no {column}, others do", f"a {column} for every response")
     conversational = first_of_prompts(fields.values) != "prompt"
     return with_responses(fields, names, responses, conversational=conversational)
+
+
+def read_numbered(fields: Fields) -> Example:
+    """Three or more responses in fields of their own, with their scores or ranks beside."""
+    names = numbered_names(fields.values)
+    if not names:
+        fields.fail("response_1", "fewer than three responses", "response_1, response_2, response_3, …")
+    responses = [read_response(fields, name) for name in names]
+    refuse_silence(fields, names, responses)
+    for column, stems in (("score", SCORES), ("rank", RANKS)):
+        for beside in (tuple(numbered_beside(stem, names)) for stem in stems):
+            if all(name in fields for name in beside):
+                numbers = [fields.number(name) for name in beside]
+                responses = [
+                    replace(response, columns={**response.columns, column: number})
+                    for response, number in zip(responses, numbers, strict=True)
+                ]
+    return with_responses(
+        fields, names, responses, conversational=first_of_prompts(fields.values) != "prompt"
+    )
+
+
+def numbered_beside(stem: str, names: Sequence[str]) -> Iterator[str]:
+    """The fields that tell something of each of the responses: ``score_1`` of ``response_1``."""
+    for name in names:
+        parts = NUMBERED.fullmatch(name)
+        assert parts is not None
+        separator = parts[1][len(parts[1].rstrip(" _-")) :]
+        yield f"{stem}{separator}{parts[2]}"
 
 
 def gather(rows: Iterator[Row]) -> Iterator[Row]:
@@ -105,6 +145,13 @@ SCORED_LISTS = Layout(
     read_list,
     fields=("|".join(LISTS),),
     holds=_holds_list,
+)
+NUMBERED_LISTS = Layout(
+    "numbered",
+    "prompt, response_1, response_2, response_3, … and score_1, score_2, … or rank_1, rank_2, …",
+    read_numbered,
+    without="chosen|rejected",
+    holds=lambda specimen: bool(numbered_names(specimen)),
 )
 RATED_ROWS = Layout(
     "ratings",

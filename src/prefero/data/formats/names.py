@@ -91,6 +91,9 @@ SIDES = (
 )
 """The name of one of two responses that are compared, told apart by a letter or a number."""
 
+NUMBERED = re.compile(rf"({_SIDE_STEMS}[ _-]?)([0-9]|[a-jA-J])()")
+"""The name of one of several responses."""
+
 MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"))
 
 BOOKKEEPING = re.compile(
@@ -108,13 +111,24 @@ def pair_names(values: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def compared_names(values: Iterable[str]) -> tuple[str, str, tuple[str, str]] | None:
-    """The fields of two responses that are compared, and the marks that tell them apart."""
+    """The fields of two responses that are compared, and the marks that tell them apart; None where there are
+    three or more."""
     names = list(map(str, values))
     for first, second in MARKS:
         for found in (pattern.fullmatch(name) for pattern in SIDES for name in names):
             if found and found[2] == first and (other := f"{found[1]}{second}{found[3]}") in names:
-                return found[0], other, (first, second)
+                third = f"{found[1]}{chr(ord(second) + 1)}{found[3]}"
+                return None if third in names else (found[0], other, (first, second))
     return None
+
+
+def numbered_names(values: Iterable[str]) -> tuple[str, ...]:
+    """The fields of three or more responses that are told apart by a number or a letter, in their order."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for name in map(str, values):
+        if match := NUMBERED.fullmatch(name):
+            found.setdefault((match[1], match[3]), []).append((match[2], name))
+    return next((tuple(name for _, name in sorted(names)) for names in found.values() if len(names) > 2), ())
 
 
 def survey(rows: Sequence[Row]) -> Habits:
@@ -125,7 +139,7 @@ def survey(rows: Sequence[Row]) -> Habits:
     listed = {name for name in names if _all_texts(values, name, _spells_turns)}
     specimen = dict.fromkeys(names, "")
     compared = compared_names(names)
-    sides = pair_names(specimen) or (compared and compared[:2]) or ()
+    sides = pair_names(specimen) or (compared and compared[:2]) or numbered_names(names)
     if not all(name in spells and _answers(values, name) for name in sides):
         spells -= set(sides)
     prompt = next((name for name in PROMPTS if name in names), None)
@@ -136,6 +150,7 @@ def survey(rows: Sequence[Row]) -> Habits:
         frozenset(listed & {prompt, *sides}),
         any(_talks(fields) for fields in values),
         bool(sides) and bool(values) and all(_repeats(fields, sides) for fields in values),
+        any(not is_blank(look(fields, first_of_prompts(fields) or "")) for fields in values),
     )
 
 
@@ -158,7 +173,7 @@ def first_of_prompts(values: Mapping[str, Any]) -> str | None:
 
 
 def _all_texts(rows: Iterable[Mapping[str, Any]], name: str, holds: Any) -> bool:
-    texts = [row[name] for row in rows if row.get(name) not in (None, "")]
+    texts = [row[name] for row in rows if not is_blank(row.get(name))]
     return bool(texts) and all(isinstance(text, str) and holds(text) for text in texts)
 
 

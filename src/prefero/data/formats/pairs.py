@@ -27,12 +27,12 @@ from prefero.data.formats.conversations import (
 )
 from prefero.data.formats.fields import Fields, Layout, spelled
 from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names
-from prefero.data.formats.responses import refuse_equal
+from prefero.data.formats.responses import refuse_equal, refuse_silence
 from prefero.data.schema import SCHEMA
 
 PAIR = ("chosen", "rejected")
 
-SINGLE = ("completion", "response", "output", "answer", "orig_response", "generation")
+SINGLE = ("orig_response", "completion", "response", "output", "answer", "generation")
 """The fields of a response that stands alone."""
 
 LABELS = ("label", "kto_tag", "is_safe", "is_good", "desirable")
@@ -53,8 +53,7 @@ def read_pair(fields: Fields) -> Example:
     if any(are_texts(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
         return _labelled_candidates(fields, names)
     chosen, rejected = read_sides(fields, names, PAIR)
-    for side, name in zip((chosen, rejected), names, strict=True):
-        fields.not_empty(side.content, name)
+    refuse_silence(fields, names, (chosen, rejected))
     if chosen.content == rejected.content:
         refuse_equal(fields, names)
     return with_responses(fields, names, (chosen, rejected), implied=True)
@@ -64,11 +63,12 @@ def _labelled_candidates(fields: Fields, names: Sequence[str]) -> Example:
     responses, places = [], []
     for name, label in zip(names, (1.0, -1.0), strict=True):
         texts = fields.require(name, "text, or a list of texts")
+        if not isinstance(texts, str) and not are_texts(texts):
+            fields.fail(name, f"found {type(texts).__name__}", "text, or a list of texts")
         for place, text in enumerate([texts] if isinstance(texts, str) else texts):
-            if not isinstance(text, str):
-                fields.fail(f"{name}[{place}]", f"found {type(text).__name__}", "text")
             responses.append(Response(text, columns={"label": label}))
             places.append(f"{name}[{place}]")
+    refuse_silence(fields, places, responses)
     if len(responses) == 2:
         responses = [replace(r, role=role, columns={}) for r, role in zip(responses, PAIR, strict=True)]
     if len({response.content for response in responses}) == 1:
@@ -82,9 +82,11 @@ def read_output_pair(fields: Fields) -> Example:
     if len(texts) != 2 or not are_texts(texts):
         fields.fail("output", f"{len(texts)} items", "two texts, the better one first")
     names = ("output[0]", "output[1]")
+    responses = [Response(text, role) for text, role in zip(texts, PAIR, strict=True)]
+    refuse_silence(fields, names, responses)
     if texts[0] == texts[1]:
         refuse_equal(fields, names)
-    return with_responses(fields, names, [Response(t, role) for t, role in zip(texts, PAIR, strict=True)])
+    return with_responses(fields, names, responses)
 
 
 def read_labelled(fields: Fields) -> Example:
@@ -95,7 +97,9 @@ def read_labelled(fields: Fields) -> Example:
         example = _last_turn(fields, name)
     else:
         name = name or SINGLE[0]
-        example = with_responses(fields, [name], read_sides(fields, [name], [None]))
+        responses = read_sides(fields, [name], [None])
+        refuse_silence(fields, [name], responses)
+        example = with_responses(fields, [name], responses)
     label = fields.first(LABELS)
     if label is None and fields.first((*SCORES, "orig_score")):
         if "orig_score" in fields:
@@ -142,6 +146,8 @@ def _contains(conversation: Messages, prompt: Text) -> bool:
 def _split(fields: Fields, name: str) -> tuple[str, Messages]:
     expected = "a transcript of \\n\\nHuman: and \\n\\nAssistant: turns that the assistant ends"
     transcript = fields.text(name, expected)
+    if transcript.startswith("Human:"):
+        transcript = f"\n\n{transcript}"
     speakers = TURN.findall(transcript)
     if len(speakers) < 2 or speakers[-1] != "Assistant":
         last = f"its last turn is {speakers[-1]}'s" if speakers else "it has no such turn"
@@ -155,7 +161,7 @@ def _holds_transcripts(specimen: Mapping[str, Any]) -> bool:
     marked = all(isinstance(side, str) and "\n\nAssistant:" in side and "Human:" in side for side in sides)
     if first_of_prompts(specimen) is None:
         return marked
-    return marked and all(side.startswith("\n\nHuman:") for side in sides)
+    return marked and all(side.lstrip().startswith("Human:") for side in sides)
 
 
 def _is_two_texts(value: Any) -> bool:

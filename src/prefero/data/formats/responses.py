@@ -55,6 +55,12 @@ def as_response(fields: Fields, item: Any, name: str, role: str | None = None) -
     )
 
 
+def refuse_silence(fields: Fields, names: Sequence[str], responses: Sequence[Response]) -> None:
+    """Raises :class:`PreferoError` for a response that says nothing."""
+    for name, response in zip(names, responses, strict=True):
+        fields.not_empty(response.content, name)
+
+
 def refuse_equal(fields: Fields, names: Sequence[str] = ("chosen", "rejected")) -> NoReturn:
     """Raises :class:`PreferoError` for a pair whose sides are the same."""
     better, worse = names

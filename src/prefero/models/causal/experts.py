@@ -16,16 +16,11 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefero.objectives.batch import Signal
-
-ROUTER_LOSS = Signal("router_loss", "example")
-"""The balancing loss of the micro-batch that an example was scored in, without the model's coefficient."""
-
 _FUNCTION = "load_balancing_loss_func"
 _ARGUMENTS = ["gate_logits", "num_experts", "top_k", "attention_mask"]
 
 
-def balance_of(model: PreTrainedModel) -> tuple[float, str]:
+def balance_of(model: Any) -> tuple[float, str]:
     """The coefficient of the balancing loss that belongs to the loss of a training, 0 for none, and why a
     coefficient in the model's configuration is left out, if it is."""
     config = model.config.get_text_config()

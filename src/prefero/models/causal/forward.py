@@ -23,12 +23,12 @@ from transformers import PreTrainedModel
 from prefero.data.packing import CellIndex, Forest
 from prefero.errors import PreferoError
 from prefero.models.causal.attention import PathRows, attending
-from prefero.models.causal.experts import ROUTER_LOSS, balancing_loss
+from prefero.models.causal.experts import balancing_loss
 from prefero.models.causal.images import image_inputs
 from prefero.models.causal.rope import LengthRope, only
 from prefero.models.head import BiasedHead, LogitRule, read_head, wide
 from prefero.models.kind import Packing
-from prefero.models.signals import Meter
+from prefero.models.signals import ROUTER_LOSS, Meter
 from prefero.objectives.batch import Signal
 
 FLEX_BLOCK = 128

@@ -76,9 +76,10 @@ class LengthRope:
     @contextmanager
     def shortened(self, short: int) -> Iterator[None]:
         """Make texts long that have more than so many tokens, inside this context."""
+        rotaries: Any = self.modules
         attributes = ("original_max_seq_len", "max_seq_len_cached")
-        owners = [(module, name) for module in self.modules for name in attributes]
-        for config in {id(module.config): module.config for module in self.modules}.values():  # type: ignore[union-attr]
+        owners: list[tuple[Any, str]] = [(module, name) for module in rotaries for name in attributes]
+        for config in {id(module.config): module.config for module in rotaries}.values():
             owners += [(config, "max_position_embeddings" if self.name == DYNAMIC else _SHORT)]
             owners += [(config.rope_parameters, _SHORT)] if self.name == LONG else []
         before = [(owner, name, value) for owner, name in owners if (value := _get(owner, name)) is not None]
