@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prefero.data.tokenize import Encoder, TokenDataset
+from prefero.data.encode import Encoder
+from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 from prefero.models.causal.forward import ATTRIBUTE, install
