@@ -205,7 +205,9 @@ def table(entries: list[dict[str, Any]], width: int) -> RenderableType:
     for row in rows:
         grid.add_row(*row[: len(headings)])
     count = f"{len(entries)} method{'' if len(entries) == 1 else 's'}"
-    footer = Text(f"\n{count}. prefero methods NAME shows equation, knobs and data of one.", style="dim")
+    footer = Text(
+        f"\n{count}. prefero methods NAME shows the equation, arguments and data of one.", style="dim"
+    )
     return Group(grid, footer)
 
 
@@ -238,7 +240,7 @@ def page(entry: Mapping[str, Any]) -> RenderableType:
     for name in ("relatives", "pitfalls"):
         if entry[name]:
             facts.add_row(name, Text(entry[name]))
-    parts += [facts, _knobs(entry["parameters"])]
+    parts += [facts, _arguments(entry["parameters"])]
     if entry["settings"]:
         parts.append(_settings(entry["settings"]))
     return Group(*parts)
@@ -266,11 +268,11 @@ def _needs_rows(needs: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _knobs(parameters: list[dict[str, Any]]) -> RenderableType:
+def _arguments(parameters: list[dict[str, Any]]) -> RenderableType:
     if not parameters:
-        return Text("\nno knobs", style="dim")
+        return Text("\nno arguments", style="dim")
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", title_justify="left")
-    for heading in ("knob", "default", "may be"):
+    for heading in ("argument", "default", "may be"):
         grid.add_column(heading, overflow="fold")
     for one in parameters:
         default = "must be given" if one["required"] else str(one["default"])

@@ -33,10 +33,12 @@ def evaluate(
         ),
     ] = None,
     reference: Annotated[str | None, typer.Option(help="The model to measure the divergence from.")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="At most so many prompts.")] = 256,
-    samples: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
+    prompts: Annotated[int, typer.Option(min=1, help="Largest number of prompts.")] = 256,
+    samples: Annotated[int, typer.Option(min=1, help="Number of responses to each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy decoding.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     anchors: Annotated[
         Path | None,
@@ -47,7 +49,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure models: win rate, length-controlled win rate, lengths, divergence, diversity.
+    """Measure models by win rate, length-controlled win rate, lengths, divergence, diversity.
 
     prefero evaluate runs/dpo runs/simpo --data test.jsonl --judge my_rewards:score --reference START
 

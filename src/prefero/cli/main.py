@@ -42,7 +42,7 @@ def prefero(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Learn from preferences: every method by name, on any Hugging Face model.
+    """Align a Hugging Face model with preference data, by one of many methods.
 
     Start with `prefero demo` (minutes on a laptop), then `prefero train --help`.
     """
@@ -51,26 +51,26 @@ def prefero(
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, by its key.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Key of the method to describe.")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only methods that such data suffice for: pairs, lists, unpaired, ties, scores, steps, "
-            "spans, or the name of a column or field. Repeat it for data of several kinds."
+            help="Only methods that need no more than such data: pairs, lists, unpaired, ties, scores, "
+            "steps, spans, or the name of a column or field. Repeat it for several kinds."
         ),
     ] = None,
     paper: Annotated[
-        str, typer.Option(help="Only methods of this paper: author, year, arXiv number, title or key.")
+        str, typer.Option(help="Only methods of one paper, by author, year, arXiv number, title or key.")
     ] = "",
     no_reference: Annotated[
         bool, typer.Option("--no-reference", help="Only methods that need no reference model.")
     ] = False,
     no_generation: Annotated[
-        bool, typer.Option("--no-generation", help="Only methods that sample nothing while they train.")
+        bool, typer.Option("--no-generation", help="Only methods that generate no responses in training.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the methods; with NAME its equation, paper, knobs, and the data it takes."""
+    """List the methods; with NAME, show the equation, paper, arguments and data of one."""
     from prefero.cli.catalogue import describe, overview, page, table
 
     if name is None:
@@ -89,7 +89,7 @@ def demo(
     ] = Path("demo"),
     as_json: Json = False,
 ) -> None:
-    """Align a small model with DPO, IPO and SimPO on written reviews, and compare the results."""
+    """Align a small model with DPO, IPO and SimPO on synthetic reviews, and compare the results."""
     from prefero.demo.demonstration import run
 
     with work() as progress:

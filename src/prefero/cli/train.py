@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Option(help="The model to align: a hub name or a folder.")]
 Data = Annotated[str | None, typer.Option(help="Preference data: a file, a folder or a hub name.")]
 EvalData = Annotated[
-    str | None, typer.Option(help="Held-out data, read alike; or a share to hold out, such as 0.1.")
+    str | None,
+    typer.Option(help="Held-out data, in the forms of --data, or the share to hold out, such as 0.1."),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run.")]
 
@@ -82,12 +83,17 @@ RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint,
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+        typer.Argument(
+            metavar="[RECIPE.yaml] [KEY=VALUE]...",
+            help="A recipe (a YAML file), and settings that override it.",
+        ),
     ] = None,
     model: Model = None,
     data: Data = None,
     eval_data: EvalData = None,
-    method: Annotated[str | None, typer.Option(help="The method, as 'prefero methods' lists them.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Name of the method; 'prefero methods' lists them.")
+    ] = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +112,10 @@ def train(
 def compare(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE]...", help="A recipe, and settings laid over it."),
+        typer.Argument(
+            metavar="[RECIPE.yaml] [KEY=VALUE]...",
+            help="A recipe (a YAML file), and settings that override it.",
+        ),
     ] = None,
     methods: Annotated[str, typer.Option(help="Methods to compare, separated by commas.")] = "",
     model: Model = None,

@@ -26,7 +26,9 @@ class World(StrEnum):
 
 def discover(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the search.")] = Path("discovery"),
-    rounds: Annotated[int, typer.Option(min=0, help="Proposals to try, besides the known losses.")] = 40,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Number of proposals to try, besides the known losses.")
+    ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of world, training and mutations.")] = 0,
     endpoint: Annotated[
         str | None,

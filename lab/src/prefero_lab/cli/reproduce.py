@@ -28,7 +28,7 @@ def reproduce(
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many seeds; two or more for a verdict.", show_default="the claim's own"
+            min=1, help="Number of seeds; a verdict needs two or more.", show_default="the claim's own"
         ),
     ] = None,
     output: Annotated[
@@ -43,7 +43,7 @@ def reproduce(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, help="Processes that measure at once.", show_default="one per core"
+            "--jobs", "-j", min=1, help="Number of parallel processes.", show_default="one per core"
         ),
     ] = None,
     record: Annotated[
