@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainingArguments
 
 from prefero.errors import PreferoError
 from prefero.models.loading import ModelSource
+from prefero.training.config import PreferenceArguments
 from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
-from tests.training.tiny import pairs, saved_model, tiny_model
+from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer
 
 Trainer = Callable[..., PreferenceTrainer]
 
@@ -215,3 +216,26 @@ class TestPublishedSettings:
     ) -> None:
         with pytest.raises(PreferoError, match=message):
             train({**recipe, "objective": objective})
+
+
+def test_arguments_that_are_given_stay_as_they_are(tmp_path: Path) -> None:
+    args = PreferenceArguments(output_dir=str(tmp_path / "first"), max_steps=1, use_cpu=True)
+    first = PreferenceTrainer(tiny_model(), pairs(4), args=args, processing_class=tiny_tokenizer())
+    assert first.args.learning_rate == 5e-7
+    assert args.learning_rate is None
+    published = {"method": "simpo", "settings": "llama-3-8b-instruct"}
+    second = PreferenceTrainer(
+        tiny_model(), pairs(4), objective=published, args=args, processing_class=tiny_tokenizer()
+    )
+    assert second.args.learning_rate == 1e-6
+
+
+def test_arguments_of_transformers_are_refused(tmp_path: Path) -> None:
+    args: Any = TrainingArguments(output_dir=str(tmp_path))
+    with pytest.raises(PreferoError, match=r"args is TrainingArguments: give prefero\.PreferenceArguments"):
+        PreferenceTrainer(tiny_model(), pairs(4), args=args, processing_class=tiny_tokenizer())
+
+
+def test_a_tracker_that_is_not_installed_is_refused_in_one_line(trainer: Trainer) -> None:
+    with pytest.raises(PreferoError, match=r"training: nonsense is not supported"):
+        trainer(report_to="nonsense")

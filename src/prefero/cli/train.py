@@ -42,7 +42,10 @@ def configuration(
     has its own defaults: arguments in the recipe are those of the recipe's method."""
     recipe, overrides = split_arguments(arguments)
     settings = read_recipe(recipe) if recipe else {}
+    overridden = list(map(parse_override, overrides))
     if isinstance(settings.get("training"), dict):
+        if any(key == "training.save_steps" for key, _ in overridden):
+            settings["training"].pop("save_steps", None)  # null would be another setting, save_strategy
         settings["training"] = current_names(settings["training"], complain, "training.")
     flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
     flags |= {"data.columns": columns or None, "data.format": format}
@@ -51,7 +54,7 @@ def configuration(
     if method is not None and method != _method_of(settings):
         flags["objective"] = {"method": method}
     given = [(key, value) for key, value in flags.items() if value is not None]
-    return override(settings, [*given, *current_overrides(map(parse_override, overrides), complain)])
+    return override(settings, [*given, *current_overrides(overridden, complain)])
 
 
 def share_or_name(text: str | None) -> str | float | None:

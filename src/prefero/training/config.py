@@ -7,10 +7,12 @@ section ``training`` of a recipe (:data:`Settings`) and the documentation are ma
 
 from __future__ import annotations
 
+import copy
 import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -130,12 +132,15 @@ class PreferenceArguments(TrainingArguments):
 
     @classmethod
     def given(cls, args: PreferenceArguments | None, settings: Mapping[str, Any]) -> PreferenceArguments:
-        """The arguments, given whole or one by one. Raises :class:`PreferoError` for unknown ones."""
+        """The arguments, given whole (then a copy) or one by one. Raises :class:`PreferoError` for unknown
+        ones."""
         settings = read_settings(settings)
         if args is not None and settings:
             raise PreferoError(f"{', '.join(settings)}: give either args or single settings, not both")
         if args is not None:
-            return args
+            if not isinstance(args, cls):
+                raise PreferoError(f"args is {type(args).__name__}: give prefero.PreferenceArguments")
+            return copy.copy(args)  # a trainer fills in what is left open, such as the learning rate
         known = [argument.name for argument in fields(cls)]
         for name in settings:
             if name not in known:
@@ -144,8 +149,7 @@ class PreferenceArguments(TrainingArguments):
         return cls(**settings)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.accelerator_config, AcceleratorConfig):  # else a copy of what was checked
-            refuse_foreign({name: getattr(self, name, None) for name in (*REPLACED, *REFUSED)})
+        refuse_foreign(self._foreign())
         try:
             checked = _Checked.model_validate({name: getattr(self, name) for name in _FIELDS})
         except ValidationError as error:
@@ -162,6 +166,7 @@ class PreferenceArguments(TrainingArguments):
         on_gpu = not self.use_cpu and is_torch_bf16_gpu_available()
         self.bf16 = self.precision == "bfloat16" or (self.precision == "auto" and on_gpu)
         self.fp16 = self.precision == "float16"
+        self.report_to = self.report_to or "none"
         try:
             super().__post_init__()
         except (ValueError, TypeError, ImportError) as error:
@@ -170,6 +175,33 @@ class PreferenceArguments(TrainingArguments):
             raise PreferoError(
                 "save_strategy='best' needs metric_for_best_model, such as 'rewards/accuracies'"
             )
+
+    def _foreign(self) -> dict[str, Any]:
+        """The fields that cannot be set here and were. What :class:`transformers.TrainingArguments` makes of
+        them by itself is in a copy of arguments too, and does not count."""
+        given = {
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if setting.name in REPLACED.keys() | REFUSED.keys()
+            and getattr(self, setting.name) != _DEFAULTS[setting.name]
+        }
+        if not given or not isinstance(self.accelerator_config, AcceleratorConfig):
+            return given
+        untouched = copy.copy(_untouched())
+        untouched.bf16, untouched.fp16 = self.precision in ("bfloat16", "auto"), self.precision == "float16"
+        untouched.gradient_accumulation_steps = self.gradient_accumulation_steps  # a trainer's plan
+        untouched.gradient_checkpointing = self.activation_checkpointing
+        untouched.gradient_checkpointing_kwargs = self.activation_checkpointing_kwargs
+        return {name: value for name, value in given.items() if value != getattr(untouched, name)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by name, without those that cannot be set."""
+        return {name: value for name, value in super().to_dict().items() if name in TAKEN | OWN}
+
+
+@cache
+def _untouched() -> PreferenceArguments:
+    return PreferenceArguments(output_dir="untouched")
 
 
 OWN = frozenset(PreferenceArguments.__annotations__) - REPLACED.keys() - REFUSED.keys()
@@ -180,9 +212,27 @@ _DEFAULTS = dict.fromkeys(REFUSED) | {
     for setting in fields(PreferenceArguments)
 }
 _TYPES = get_type_hints(PreferenceArguments, include_extras=True)
+
+
+def _refuse_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+def _checked_type(annotation: Any) -> Any:
+    """The type of a setting, which takes no true or false for a number."""
+    inside, types = [annotation], []
+    while inside:
+        types.append(inside.pop())
+        inside += get_args(types[-1])
+    is_number = bool({int, float} & {*filter(lambda one: isinstance(one, type), types)}) and bool not in types
+    return Annotated[annotation, BeforeValidator(_refuse_truth)] if is_number else annotation
+
+
 _FIELDS: dict[str, Any] = {
     setting.name: (
-        _TYPES[setting.name],
+        _checked_type(_TYPES[setting.name]),
         Field(default=setting.default, description=setting.metadata.get("help")),
     )
     for setting in sorted(fields(PreferenceArguments), key=lambda setting: setting.name not in OWN)
@@ -227,13 +277,20 @@ def _warn(message: str) -> None:
     warnings.warn(message, FutureWarning, stacklevel=4)
 
 
+OUR_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
+"""Fields whose default says nothing of a step, so that it is refused where it is given, too."""
+
+
 def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
     """Raise :class:`PreferoError` for a setting of transformers or TRL that is another one here, or none;
-    those at their default are passed over."""
+    those at their default, or switched off, are passed over."""
     for name, value in settings.items():
         if place and name in RECIPE_PLACES:
             raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
-        if name in _DEFAULTS and value == _DEFAULTS[name]:
+        off = value is None or value is False or value in ("", [], {})
+        if name in REPLACED and off:
+            continue
+        if name in _DEFAULTS and name not in OUR_SIZES and value == _DEFAULTS[name]:
             continue
         if name in REPLACED:
             setting, reason = REPLACED[name]

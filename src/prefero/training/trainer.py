@@ -30,7 +30,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.models.kind import Kind
-from prefero.models.loading import ModelSource
+from prefero.models.loading import ModelSource, first_line
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.cache import CacheShare
@@ -148,16 +148,19 @@ class PreferenceTrainer(ResumingTrainer):
         if self.plan is not None:
             args.gradient_accumulation_steps = self.plan.micro_batches
         held_out = dict(prepared.held_out)
-        super().__init__(
-            model=prepared.policy,
-            args=args,
-            train_dataset=prepared.train,
-            eval_dataset=held_out[""] if list(held_out) == [""] else held_out or None,
-            processing_class=prepared.kind.processor,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-        )
+        try:
+            super().__init__(
+                model=prepared.policy,
+                args=args,
+                train_dataset=prepared.train,
+                eval_dataset=held_out[""] if list(held_out) == [""] else held_out or None,
+                processing_class=prepared.kind.processor,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+            )
+        except (ValueError, TypeError, ImportError) as error:
+            raise PreferoError(f"training: {first_line(error)}") from error
         sum_over_ranks = partial(self.accelerator.reduce, reduction="sum")
         self._ranks = Ranks(self.accelerator.num_processes, sum_over_ranks, gather_object, args.device)
         self._prepare_models()

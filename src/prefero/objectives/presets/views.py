@@ -32,7 +32,7 @@ from prefero.objectives.registry import Equal, published
     settings={"default": {"beta": 0.1, "learning_rate": 1e-5}},
     relatives=(
         "The middle term alone is vdpo. The policy and the reference see the same corrupted image m′, a crop "
-        "of 1 to 20 % of the true one, drawn anew for every step."
+        "of 1 to 20 % of the true one; the paper draws it in each step, here it is drawn once for an example."
     ),
     pitfalls=(
         "The reference must be evaluated on the corrupted image as well; without it the middle term compares "
