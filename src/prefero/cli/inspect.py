@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefero.cli.console import Json, show, work
-from prefero.cli.preview import Columns
+from prefero.cli.preview import Columns, Template
 from prefero.cli.train import EvalData, share_or_name
 from prefero.errors import PreferoError
 
@@ -31,6 +31,7 @@ def inspect(
     eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
     format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
     columns: Columns = "",
+    template: Template = "auto",
     limit: Annotated[int | None, typer.Option(help="Largest number of rows to read.")] = None,
     without: Annotated[
         str, typer.Option(help="Findings whose rows are not saved, separated by commas.")
@@ -70,6 +71,7 @@ def inspect(
             eval_split=eval_split,
             format=format,
             columns=parse_columns(columns),
+            template=template,
             limit=limit,
             seed=seed,
             progress=lambda name: status.update(f"checking {name}"),

@@ -37,6 +37,8 @@ def configuration(
     output: Path | None = None,
     columns: str = "",
     format: str | None = None,
+    template: str | None = None,
+    max_length: int | None = None,
 ) -> dict[str, Any]:
     """The settings of a command line: the recipe, then the flags, then ``key=value``. A method named by flag
     has its own defaults: arguments in the recipe are those of the recipe's method."""
@@ -49,6 +51,7 @@ def configuration(
         settings["training"] = current_names(settings["training"], complain, "training.")
     flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
     flags |= {"data.columns": columns or None, "data.format": format}
+    flags |= {"data.template": template, "data.max_length": max_length}
     if output is not None:
         flags["output"] = str(output)
     if method is not None and method != _method_of(settings):
@@ -106,6 +109,16 @@ def train(
     format: Annotated[
         str | None, typer.Option(help="The layout of the rows; auto recognises it.", show_default="auto")
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The chat template: auto is the tokenizer's own, none turns it off.", show_default="auto"
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Most tokens of a prompt with its response.", show_default="the model's context"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Align a model with preference data, by one method.
@@ -123,6 +136,8 @@ def train(
         output=output,
         columns=columns,
         format=format,
+        template=template,
+        max_length=max_length,
     )
     carry_out(settings, lambda config: prefero.train(config), as_json=as_json)
 

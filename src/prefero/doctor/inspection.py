@@ -162,6 +162,7 @@ def inspect(
     eval_split: str = "test",
     format: str = "auto",
     columns: Mapping[str, str] = MappingProxyType({}),
+    template: str = "auto",
     limit: int | None = None,
     seed: int = 0,
     progress: Progress = lambda name: None,
@@ -181,6 +182,7 @@ def inspect(
         split: the split of the data, where there are several; ``eval_split`` likewise.
         format: the layout of the rows, or ``"auto"``.
         columns: fields under other names in the source, such as ``{"prompt": "context"}``.
+        template: ``"none"`` turns the model's chat template off.
         limit: the largest number of rows to read.
         seed: of everything that is sampled.
         progress: called with the name of each stage.
@@ -195,7 +197,7 @@ def inspect(
     if model is not None:
         from prefero.doctor.policy import Policy
 
-        policy = Policy.of(model, processor, rows=rows, max_length=max_length, seed=seed)
+        policy = Policy.of(model, processor, rows=rows, max_length=max_length, template=template, seed=seed)
     progress("rows")
     corpus, data = read(data, split=split, format=format, columns=columns, limit=limit)
     corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, columns, seed)
@@ -204,6 +206,7 @@ def inspect(
         "eval_split": eval_split,
         "format": format,
         "columns": ",".join(f"{name}={column}" for name, column in columns.items()),
+        "template": template,
         "max_length": max_length,
     }
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
@@ -284,7 +287,14 @@ def _inspection(
     )
 
 
-DEFAULTS = {"split": "train", "eval_split": "test", "format": "auto", "columns": "", "max_length": None}
+DEFAULTS = {
+    "split": "train",
+    "eval_split": "test",
+    "format": "auto",
+    "columns": "",
+    "template": "auto",
+    "max_length": None,
+}
 
 
 def _commands(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prefero.data.examples import Examples, Text
+from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample, unique_tokens
 from prefero.errors import PreferoError
@@ -76,6 +77,7 @@ class Policy:
     rows: int
     max_length: int | None
     seed: int
+    writing: Writing
     data: TokenDataset | None = field(default=None, init=False)
     places: Sequence[int] = field(default=(), init=False)
     prompts: Sequence[Text] = field(default=(), init=False)
@@ -89,6 +91,7 @@ class Policy:
         *,
         rows: int = 256,
         max_length: int | None = None,
+        template: str = "auto",
         seed: int = 0,
     ) -> Policy:
         """Read configuration and tokenizer, not yet the weights. Raises :class:`PreferoError` for a model
@@ -103,7 +106,8 @@ class Policy:
         if rows < 2:
             raise PreferoError(f"rows is {rows}; at least 2 pairs have to be scored.")
         length_limit(max_length, kind.config)
-        return cls(kind, source if isinstance(source, nn.Module) else None, rows, max_length, seed)
+        given = source if isinstance(source, nn.Module) else None
+        return cls(kind, given, rows, max_length, seed, Writing(template))
 
     @property
     def limit(self) -> int:
@@ -123,7 +127,9 @@ class Policy:
         """Tokenise the examples at ``places`` as DPO would, none of them left out for its length. They are
         shuffled: the first ones are scored."""
         needs = dry_run(from_config("dpo"))
-        reading = Reading("train", self.max_length, self.seed, "dpo", too_long="keep_recent_prompt")
+        reading = Reading(
+            "train", self.max_length, self.seed, "dpo", "keep_recent_prompt", writing=self.writing
+        )
         some = replace(examples, items=[examples[place] for place in places])
         data = self.data = self.kind.read(some, needs, reading)
         assert isinstance(data, TokenDataset)
@@ -179,6 +185,7 @@ class Policy:
             [self.prompts[i] for i in asked],
             generator=generator,
             max_new_tokens=longest,
+            writing=self.writing,
         )
         cut = [[Cell(c.context, c.response[:longest]) for c in self.tokens[i].cells] for i in asked]
         data = pair_logps(self.model, [(chosen, rejected) for chosen, rejected in cut])
