@@ -13,7 +13,7 @@ from prefero.cli.console import Json, complain, console, show, work
 from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
-from prefero.cli.preview import preview
+from prefero.cli.preview import convert, preview
 from prefero.cli.train import compare, train
 from prefero.errors import PreferoError
 
@@ -114,7 +114,7 @@ def report(
     show({"report": str(page)}, lambda: f"[bold]Report[/bold]  {page}", as_json=as_json)
 
 
-for command in (preview, inspect, train, compare, methods, demo, evaluate, report):
+for command in (preview, convert, inspect, train, compare, methods, demo, evaluate, report):
     app.command()(command)
 app.command(context_settings={**ANY_ARGUMENTS, "help_option_names": []})(world)
 add_commands(app)

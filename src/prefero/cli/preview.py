@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,47 @@ def preview(
         for note in preview.notes:
             complain(note)
     show(preview.as_dict(), lambda: in_words(preview), as_json=as_json)
+
+
+def convert(
+    data: Annotated[str, typer.Argument(help="Preference data: a file, a folder or a hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.jsonl).")],
+    columns: Columns = "",
+    split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "train",
+    format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Largest number of rows.")] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be read, and list them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the rows of preference data as they are read, in one layout.
+
+    The result is read as the same examples.
+    """
+    from prefero.data.convert import row_of
+    from prefero.data.formats import load_examples, parse_columns
+    from prefero.doctor.commands import writable
+    from prefero.storage import write_lines
+
+    target = writable(output, data)
+    with work():
+        examples = load_examples(
+            data,
+            split=split,
+            format=format,
+            columns=parse_columns(columns),
+            skip_bad_rows=skip_bad_rows,
+            limit=limit,
+        )
+        write_lines(target, [row_of(example) for example in examples])
+    told = {"rows": len(examples), "layout": examples.format, "skipped": list(examples.skipped)}
+    left = f", {len(examples.skipped)} rows left out" if examples.skipped else ""
+    show(
+        {**told, "output": str(target)},
+        lambda: f"{len(examples)} rows, read as {examples.format}, written to {target}{left}",
+        as_json=as_json,
+    )
 
 
 def _preview(
