@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,18 @@ class TestChatTemplates:
         dataset = run(chatml, pair("2+2=", "4", "5"), writing=Writing("none"))
         assert decoded(chatml, dataset)[0] == ("2+2=", "4<|im_end|>")
 
+    def test_the_template_can_be_another_one(self, chatml: Tokenizer, tmp_path: Path) -> None:
+        file = tmp_path / "other.jinja"
+        file.write_text("{% for m in messages %}({{ m.role }}){{ m.content }}<|eot|>{% endfor %}(assistant)")
+        with pytest.raises(PreferoError, match=r"cannot be read .*: template is auto, none, or a file"):
+            run(chatml, pair(CHAT, "4", "5"), writing=Writing(str(file) + "x"))
+        file.write_text(
+            "{% for m in messages %}({{ m.role }}){{ m.content }}<|eot|>{% endfor %}"
+            "{% if add_generation_prompt %}(assistant){% endif %}"
+        )
+        dataset = run(chatml, pair([user("2+2=")], "4", "5"), writing=Writing(str(file)))
+        assert decoded(chatml, dataset)[0] == ("(user)2+2=<|eot|>(assistant)", "4<|eot|>")
+
     def test_text_that_went_through_the_template_is_taken_as_it_is(self, chatml: Tokenizer) -> None:
         turn = "<|im_start|>user\n2+2=<|im_end|>\n<|im_start|>assistant\n"
         dataset = run(chatml, pair(turn, "4<|im_end|>", "5"))
@@ -274,6 +287,16 @@ class TestSeveralTurns:
         assert rendered.rstrip().endswith(whole)
         whole, scored = self.scored_text(base, run(base, example))
         assert (whole, scored) == (" Which?\n\nHuman: 2+2\n\nAssistant: 4</s>", " Which? 4</s>")
+
+    def test_earlier_turns_of_the_assistant_can_be_scored_too(self, chatml: Tokenizer) -> None:
+        example = pair(CHAT, "4", "5")
+        whole = chatml.apply_chat_template([*CHAT, assistant("4")], tokenize=False).rstrip()
+        dataset = run(chatml, example, writing=Writing(score="all_assistant"))
+        context, response = decoded(chatml, dataset)[0]
+        assert context + response == whole
+        assert self.scored_text(chatml, dataset)[1] == "Hello!<|im_end|>4<|im_end|>"
+        last = run(chatml, example)
+        assert decoded(chatml, last)[0][1] == "4<|im_end|>"
 
     def test_a_response_that_another_speaker_begins(self, base: Tokenizer, chatml: Tokenizer) -> None:
         example = pair([user("Hi"), assistant("Yes?")], [user("2+2"), assistant("4")], [assistant("Bye")])

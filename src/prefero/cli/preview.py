@@ -24,7 +24,7 @@ Columns = Annotated[
     ),
 ]
 Template = Annotated[
-    str, typer.Option(help="The chat template: auto is the tokenizer's own, none turns it off.")
+    str, typer.Option(help="The chat template: auto is the tokenizer's own, none turns it off, or a file.")
 ]
 
 

@@ -112,7 +112,8 @@ def train(
     template: Annotated[
         str | None,
         typer.Option(
-            help="The chat template: auto is the tokenizer's own, none turns it off.", show_default="auto"
+            help="The chat template: auto is the tokenizer's own, none turns it off, or a file.",
+            show_default="auto",
         ),
     ] = None,
     max_length: Annotated[

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
 from prefero.data.examples import Content, Example, Message, Response, Text, spoken
@@ -45,6 +46,8 @@ class Rendered:
     notes: tuple[str, ...] = ()
 
 
+Score = Literal["last", "all_assistant"]
+
 Ending = Literal["open", "continued", "closed"]
 """The end of a conversation's prompt: open with the mark after which the assistant speaks, continued within
 its turn, or closed after the last turn, where one of the responses begins with another speaker."""
@@ -69,13 +72,42 @@ class Renderer(Protocol):
 class Writing:
     """How conversations are written as text.
 
-    ``template`` is ``"auto"`` for the tokenizer's own chat template, or ``"none"`` for none. ``options`` are
-    arguments for it; those of a row come on top. ``date`` is today for templates that write it.
+    ``template`` is ``"auto"`` for the tokenizer's own chat template, ``"none"`` for none, or a file with one
+    (Jinja). ``options`` are
+    arguments for it; those of a row come on top. ``date`` is today for templates that write it. ``score``
+    says which turns of the assistant are scored: ``"last"`` the response's, ``"all_assistant"`` those in the
+    prompt too.
     """
 
     template: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     date: dt.date | None = None
+    score: Score = "last"
+
+
+def with_earlier_turns(example: Example) -> Example:
+    """The example whose responses begin with the first turn of the assistant in its prompt, so that all turns
+    of the assistant are scored; one without such a turn, or that continues it, as it is."""
+    prompt = example.prompt
+    roles = [] if isinstance(prompt, str) else [turn["role"] for turn in prompt]
+    if "assistant" not in roles or roles[-1] == "assistant" or isinstance(prompt, str):
+        return example
+    first = roles.index("assistant")
+    earlier = prompt[first:]
+    shift = sum(map(len, spoken(earlier)))
+    responses = tuple(
+        replace(
+            response,
+            content=(*earlier, *as_messages(response.content, "assistant")),
+            spans=tuple(
+                replace(span, start=span.start + shift, end=span.end + shift) for span in response.spans
+            ),
+        )
+        if response.prompt is None
+        else response
+        for response in example.responses
+    )
+    return replace(example, prompt=prompt[:first], responses=responses)
 
 
 class Renderers:
@@ -90,8 +122,8 @@ class Renderers:
         self, tokenizer: Any, images: ImagePrompts | None = None, writing: Writing | None = None
     ) -> None:
         writer, writing = tokenizer if images is None else images, writing or Writing()
-        used = writer.chat_template and writing.template != "none"
-        self.chat = ChatTemplate(writer, tokenizer, writing) if used else None
+        own = writer.chat_template if writing.template == "auto" else _from_file(writing.template)
+        self.chat = ChatTemplate(writer, tokenizer, writing, own) if own else None
         self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
 
     def of(self, example: Example) -> Renderer:
@@ -102,6 +134,18 @@ class Renderers:
         if text is not None and self.chat.wrote(text):
             return self.text
         return self.chat
+
+
+def _from_file(name: str) -> str | None:
+    """The chat template in a file; None for ``"none"``."""
+    if name == "none":
+        return None
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PreferoError(
+            f"the chat template {name!r} cannot be read ({error}): template is auto, none, or a file"
+        ) from error
 
 
 def as_messages(text: Content, role: str) -> tuple[Message, ...]:
@@ -248,9 +292,8 @@ class ChatTemplate:
 
     starts = False
 
-    def __init__(self, writer: Any, tokenizer: Any, writing: Writing) -> None:
+    def __init__(self, writer: Any, tokenizer: Any, writing: Writing, sources: Any) -> None:
         self.writer, self.tokenizer, self.options = writer, tokenizer, writing.options
-        sources = writer.chat_template
         sources = sources if isinstance(sources, Mapping) else {"default": sources}
         date = writing.date or dt.date.today()
         self.sources = {name: dated(source, date) for name, source in sources.items()}

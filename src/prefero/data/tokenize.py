@@ -19,7 +19,14 @@ from prefero.data.arrange import VIEWS, arrange, prompt_of, with_view
 from prefero.data.encode import Encoder, Encoding, Ids, check_text
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, images_of
-from prefero.data.render import Rendered, Renderer, Renderers, Writing, ending_of
+from prefero.data.render import (
+    Rendered,
+    Renderer,
+    Renderers,
+    Writing,
+    ending_of,
+    with_earlier_turns,
+)
 from prefero.data.schema import SCHEMA
 from prefero.data.spans import READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise
@@ -105,6 +112,8 @@ def tokenize(
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
+    if writing is not None and writing.score == "all_assistant":
+        arranged = replace(arranged, items=[with_earlier_turns(example) for example in arranged])
     encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, writing)
     treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]

@@ -24,6 +24,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available
 
 from prefero.data.formats import parse_columns
+from prefero.data.render import Score
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.loading import ModelSource
@@ -92,7 +93,13 @@ class PreferenceArguments(TrainingArguments):
     too_long: TooLong = _setting(
         "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."
     )
-    template: str = _setting("auto", "none turns the tokenizer's chat template off.")
+    template: str = _setting(
+        "auto", "The chat template: auto is the tokenizer's own, none turns it off, or a file with one."
+    )
+    score: Score = _setting(
+        "last",
+        "Which turns of the assistant are scored: last is the response, all_assistant those before too.",
+    )
     chat_template_kwargs: dict[str, Any] | None = _setting(
         None, "Arguments for the chat template; those of a row come on top."
     )
@@ -359,6 +366,7 @@ class DataSection(Section):
     too_long: TooLong = "cut_response"
     template: str = "auto"
     chat_template_kwargs: dict[str, Any] | None = None
+    score: Score = "last"
     skip_bad_rows: bool = False
     limit: Count | None = None
     eval_limit: Count | None = None

@@ -105,7 +105,7 @@ def prepare(
     }
 
     date = None if args.overwrite else _first_date(Path(args.output_dir or "."))
-    writing = Writing(args.template, args.chat_template_kwargs or {}, date or dt.date.today())
+    writing = Writing(args.template, args.chat_template_kwargs or {}, date or dt.date.today(), args.score)
 
     def read(source: Any, split: str) -> Dataset[Item]:
         method = objective.key or ""

@@ -91,6 +91,7 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
         "too_long": config.data.too_long,
         "template": config.data.template,
         "chat_template_kwargs": config.data.chat_template_kwargs,
+        "score": config.data.score,
     }
     if config.data.eval is not None:
         settings |= {"eval_strategy": "steps", "eval_steps": 0.1}

@@ -132,6 +132,7 @@ RECIPE_PLACES: Mapping[str, str] = {
     "too_long": "data.too_long",
     "template": "data.template",
     "chat_template_kwargs": "data.chat_template_kwargs",
+    "score": "data.score",
 }
 """Arguments of the trainer that a recipe has outside ``training``."""
 
