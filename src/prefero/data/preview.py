@@ -69,6 +69,19 @@ class Preview:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def in_texts(self) -> list[dict[str, Any]]:
+        """The rows without token ids, as ``run.json`` keeps them."""
+        return [
+            {
+                "origin": row.origin,
+                "texts": [{"name": name, "text": text} for name, text in row.texts()],
+                "columns": row.columns,
+                "notes": row.notes,
+                "unread": row.unread,
+            }
+            for row in self.rows
+        ]
+
     def first_row(self) -> str:
         """The first row as a block of text."""
         row = self.rows[0]

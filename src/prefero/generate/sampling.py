@@ -33,6 +33,8 @@ from prefero.models.loading import evaluating, innermost
 class Sample:
     """One response. ``tokens`` include the end token if it ``ended`` by itself; ``text`` does not.
 
+    ``text`` is what stands behind the prompt's text, a space at its beginning included.
+
     ``logps`` are the log-probabilities of ``tokens`` under the model as it is, before temperature and
     nucleus. ``context`` are the tokens of the prompt as the model read them.
     """
@@ -98,11 +100,24 @@ def sample(
         tokens, logps = drawn[i]
         stops = np.flatnonzero(np.isin(tokens, ends))
         length = int(stops[0]) + 1 if len(stops) else len(tokens)
-        text = tokenizer.decode(tokens[: length - bool(len(stops))], skip_special_tokens=True)
+        text = continuation(tokenizer, context, tokens[: length - bool(len(stops))])
         records.append(
             Sample(prompts[i // count], text, context, tokens[:length], logps[:length], bool(len(stops)))
         )
     return records
+
+
+def continuation(tokenizer: Any, context: NDArray[np.int64], tokens: NDArray[np.int64]) -> str:
+    """The text of tokens behind those of a prompt: a space between the two belongs to it, which decoding the
+    tokens alone may leave out."""
+    shown = context[context >= 0]  # no images
+    prompt = tokenizer.decode(shown, skip_special_tokens=True)
+    whole = tokenizer.decode(np.concatenate([shown, tokens]), skip_special_tokens=True)
+    return (
+        whole[len(prompt) :]
+        if whole.startswith(prompt)
+        else tokenizer.decode(tokens, skip_special_tokens=True)
+    )
 
 
 def _check(max_new_tokens: int, count: int, temperature: float, top_p: float, batch_size: int) -> None:

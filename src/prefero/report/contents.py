@@ -146,6 +146,22 @@ def data_sections(run: Run) -> list[DataSection]:
     return sections
 
 
+def first_rows(run: Run) -> list[dict[str, Any]]:
+    """The first rows as they were trained: origin, texts by name, and remarks."""
+    rows = run.record.get("first_rows")
+    shown = []
+    for row in rows if isinstance(rows, list) else ():
+        if not isinstance(row, Mapping) or not isinstance(row.get("texts"), list):
+            continue
+        remarks = list(map(str, row.get("notes") or ()))
+        remarks += (
+            [f"columns that are not read: {', '.join(map(str, row['unread']))}"] if row.get("unread") else []
+        )
+        texts = [(str(part.get("name")), str(part.get("text"))) for part in row["texts"]]
+        shown.append({"origin": str(row.get("origin", "")), "texts": texts, "remarks": remarks})
+    return shown
+
+
 def _data_section(title: str, summary: Mapping[str, Any]) -> DataSection:
     given = summary.get("notes")
     notes = tuple(map(str, given)) if isinstance(given, list | tuple) else ()

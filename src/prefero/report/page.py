@@ -111,6 +111,7 @@ def _shared(runs: Sequence[tuple[Run, str, str]]) -> dict[str, Any]:
         "watching": watching,
         "unwatched": unwatched,
         "data": contents.data_sections(first),
+        "first_rows": contents.first_rows(first),
         "settings": [(*named, contents.settings(run), contents.recipe(run)) for run, *named in runs],
     }
 

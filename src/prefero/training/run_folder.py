@@ -25,6 +25,9 @@ from prefero.training.monitors import Monitors
 from prefero.training.preparation import Prepared
 from prefero.training.series import metric_names
 
+SHOWN_ROWS = 3
+"""Rows that ``run.json`` shows as they are trained."""
+
 OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "evaluation.json", "report.html")
 
 
@@ -61,6 +64,7 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of ``run.json`` that is known before training: method, settings, data, model and machine."""
     method = methods().get(prepared.objective.key or "")
     held_out = {name: data.summary.as_dict() for name, data in prepared.held_out.items()}
+    preview = None if prepared.train is None else prepared.kind.preview(prepared.train, SHOWN_ROWS)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "method": {
@@ -78,6 +82,7 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
             "train": prepared.train.summary.as_dict() if prepared.train is not None else None,
             "eval": held_out[""] if list(held_out) == [""] else held_out or None,
         },
+        "first_rows": preview.in_texts() if preview is not None else [],
         "model": {
             "name": prepared.kind.model_name,
             "kind": prepared.kind.name,
