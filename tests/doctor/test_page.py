@@ -186,6 +186,14 @@ def test_the_documentation_lists_every_finding(inspection):
     told = set(
         re.findall(r"`(\w+)`", "".join(line for line in page.splitlines(True) if line.startswith("| `")))
     )
-    with_a_model = {"reference", "reference_gap", "displacement", "on_policy", "cost"}
+    with_a_model = {
+        "reference",
+        "reference_gap",
+        "displacement",
+        "on_policy",
+        "cost",
+        "same_tokens",
+        "template",
+    }
     in_lists = {"bare"}
     assert told == {one.key for one in inspection.findings} | with_a_model | in_lists

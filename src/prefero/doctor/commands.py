@@ -35,6 +35,13 @@ class Commands:
         words = ["prefero", "compare", *self._named(), "--methods", ",".join(methods)]
         return shlex.join([*words, "--output", "runs/compared", *self._settings({})])
 
+    def preview(self) -> str:
+        """Show the first rows as they are trained."""
+        model = ["--model", self.model] if self.model else []
+        reading = {name: value for name, value in self.reading.items() if name != "eval_split"}
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in reading.items()]
+        return shlex.join(["prefero", "preview", self.data, *model, *options])
+
     def without(self, *keys: str, rows: int | None = None) -> str:
         """Write the data without the rows of some findings; ``rows`` have to be scored for that."""
         words = ["prefero", "inspect", self.data]

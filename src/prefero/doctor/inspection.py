@@ -26,12 +26,14 @@ from prefero.doctor.corpus import (
 from prefero.doctor.labels import check_labels, check_scores
 from prefero.doctor.length import check_length, check_truncation
 from prefero.doctor.nearness import check_nearness, check_overlap
+from prefero.doctor.reading import check_reading
 from prefero.doctor.repeats import check_repeats
 from prefero.doctor.sides import check_differences, check_words, check_writers
 from prefero.errors import PreferoError, nearest
 
 CHECKS: Mapping[str, Check] = {
     "contents of rows": check_rows,
+    "reading": check_reading,
     "scores": check_scores,
     "template marks": check_marks,
     "scripts": check_scripts,

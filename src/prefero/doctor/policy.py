@@ -137,6 +137,11 @@ class Policy:
         self.places = [by_origin[example.origin] for example in data.source]
         self.prompts = [example.prompt for example in data.source]
 
+    def sample(self, total: int) -> str:
+        """The part of so many pairs that is tokenised, in words; empty if it is all of them."""
+        count = len(self.prompts)
+        return f"On {count:,} of {total:,} pairs, drawn at random." if count < total else ""
+
     @property
     def tokens(self) -> TokenDataset:
         assert self.data is not None
