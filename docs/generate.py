@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs import api_pages, method_pages, recipe_page, reference_pages, survey_pages, trl_page
+from docs import api_pages, families_page, method_pages, recipe_page, reference_pages, survey_pages, trl_page
 
 FOLDER = Path(__file__).parent
 CHANGELOG = FOLDER.parent / "CHANGELOG.md"
@@ -19,6 +19,7 @@ def kept() -> dict[str, str]:
     return {
         "trl.md": trl_page.page(),
         "recipes.md": recipe_page.page(),
+        "families.md": families_page.page(),
         "changelog.md": CHANGELOG.read_text("utf-8").replace("](docs/", "]("),
         "choosing.md": survey_pages.cited((FOLDER / "choosing.md").read_text("utf-8")),
         **reference_pages.pages(),
