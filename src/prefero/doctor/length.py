@@ -131,24 +131,20 @@ def _of_pairs(look: Look) -> Finding:
     longer, level = bias.longer, _level(bias.longer)
     commands = look.commands
     remedies: tuple[Remedy, ...] = (
-        Remedy("Make the reward independent of length.", commands.train("sampo")),
-        Remedy("Or use the reward per token.", commands.train("simpo")),
-        Remedy(
-            "Afterwards, see whether the answers changed their length.",
-            commands.compare("dpo", "sampo", "simpo"),
-        ),
+        Remedy("Use the reward per token.", commands.train("simpo")),
+        Remedy("Afterwards, see whether the answers changed their length.", commands.compare("dpo", "simpo")),
     )
     if longer.value >= 0.5:
         remedies = (
             Remedy("Subtract the reward of length from the margin.", commands.train("r_dpo")),
             *remedies,
         )
-    title = f"The {'longer' if longer.value >= 0.5 else 'shorter'} response is the chosen one"
+    title = f"The {'longer' if longer.value >= 0.5 else 'shorter'} response is chosen more often"
     return Finding(
         "length_bias",
         title if level != "fine" else "Length and label",
         level,
-        f"In {percent(longer.value)} of the pairs the chosen response is the longer one: length alone "
+        f"In {percent(longer.value)} of the pairs the chosen response is the longer one, so length alone "
         f"predicts {percent(max(longer.value, 1 - longer.value))} of the labels. A response twice as long "
         f"as the other is the chosen one with probability {bias.twice.value:.2f}.",
         (longer, bias.twice, bias.area),

@@ -355,7 +355,7 @@ MONITORS: tuple[Monitor, ...] = (
         (("rewards/margins", "lengths/chosen", "lengths/rejected"),),
         0.7,
         "Liu et al. 2024, arXiv 2409.06411; Meng et al. 2024, arXiv 2405.14734",
-        ("ld_dpo", "r_dpo", "simpo"),
+        ("r_dpo", "simpo"),
         "Compare lengths of samples before and after, and report length-controlled win rates.",
         length_reliance,
         least=LENGTH_LOGS + 1,
