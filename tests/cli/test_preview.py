@@ -57,6 +57,13 @@ def test_rows_as_they_are_trained(prefero: Command, rows: Path, ingredients: Pat
     assert preview["max_length"] is not None
 
 
+def test_a_later_row_can_be_asked_for(prefero: Command, rows: Path) -> None:
+    (row,) = shown(prefero, rows, *COLUMNS, "--row", "2")["rows"]
+    assert row["row"] == 2 and row["prompt"] == "Name a river."
+    result = prefero("preview", rows, *COLUMNS, "--row", "9")
+    assert result.returncode == 2 and "there is no row 9 or later, only 2 rows" in result.stderr
+
+
 def test_a_column_that_is_not_there_is_refused(prefero: Command, rows: Path) -> None:
     result = prefero("preview", rows, "--columns", "prompt=contxt")
     assert result.returncode == 2

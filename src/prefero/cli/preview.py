@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ def preview(
     ] = None,
     method: Annotated[str, typer.Option(help="The method that reads the rows.")] = "dpo",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 10,
+    row: Annotated[int, typer.Option(min=1, help="The first row to show, counted from 1 in the file.")] = 1,
     columns: Columns = "",
     template: Template = "auto",
     max_length: Annotated[
@@ -66,8 +68,10 @@ def preview(
             format=format,
             columns=parse_columns(columns),
             skip_bad_rows=skip_bad_rows,
-            limit=rows,
+            limit=row + rows - 1,
         )
+        if row > 1:
+            examples = from_row(examples, row)
         preview = _preview(examples, model, method, template, max_length, too_long)
         from prefero.cli.console import complain
 
@@ -115,6 +119,16 @@ def convert(
         lambda: f"{len(examples)} rows, read as {examples.format}, written to {target}{left}",
         as_json=as_json,
     )
+
+
+def from_row(examples: Examples, row: int) -> Examples:
+    """The examples from a row of their file on. Raises :class:`PreferoError` where there are none."""
+    from prefero.data.preview import row_number
+
+    kept = [example for example in examples if (row_number(example.origin) or 0) >= row]
+    if not kept:
+        raise PreferoError(f"{examples.name}: there is no row {row} or later, only {len(examples)} rows")
+    return replace(examples, items=kept)
 
 
 def _preview(
