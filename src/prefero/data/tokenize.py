@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from prefero.data.schema import SCHEMA
 from prefero.data.spans import READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise
 from prefero.data.trie import Annotation, Cell, TokenExample, common
-from prefero.errors import PreferoError
+from prefero.errors import PreferoError, nearest
 
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
@@ -109,6 +109,11 @@ def tokenize(
             images that the model does not see, cannot be opened, or do not fit; a response longer than the
             canvas; no example is left.
     """
+    if too_long not in get_args(TooLong):
+        raise PreferoError(
+            f"too_long is {too_long!r}{nearest(too_long, get_args(TooLong))}; expected one of "
+            f"{', '.join(get_args(TooLong))}"
+        )
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
