@@ -210,6 +210,7 @@ def inspect(
         "columns": ",".join(f"{name}={column}" for name, column in columns.items()),
         "template": template,
         "max_length": max_length,
+        "limit": limit,
     }
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
     look = Look(corpus, commands, held_out, max_length, seed, policy)
@@ -296,6 +297,7 @@ DEFAULTS = {
     "columns": "",
     "template": "auto",
     "max_length": None,
+    "limit": None,
 }
 
 

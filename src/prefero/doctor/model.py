@@ -52,7 +52,7 @@ def _ranking(look: Look, policy: Policy) -> Finding:
         f"pairs; per token, in {percent(token.value)}."
     )
     if len(wrong):
-        middle = wrong.median()
+        middle = wrong.quantile(0.5)
         needed = float(loss_that_orders(middle, BETA))
         message += (
             f" In the median of the wrongly ordered pairs the log-probabilities differ by "
@@ -95,10 +95,10 @@ def _reference_gap(look: Look, policy: Policy) -> Finding:
         "Pairs that the model finds equally likely",
         unclear,
         f"In {percent(unclear.value)} of the pairs the two responses are nearly equally likely per token; "
-        f"the median gap is {number(float(gap.median()))} nats.",
+        f"the median gap is {number(float(gap.quantile(0.5)))} nats.",
         limits=(0.5, NEVER),
         of="pairs",
-        measures=[Measure("median gap", float(gap.median()), unit="nats per token")],
+        measures=[Measure("median gap", float(gap.quantile(0.5)), unit="nats per token")],
         stake=unclear.value / 2,
         why="A wide gap under the reference is a sign of a clear difference in quality: trained on the 30 to "
         "50 % of the pairs with the widest gaps, DPO did as well as on all, or better.",
