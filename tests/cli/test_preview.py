@@ -64,6 +64,18 @@ def test_a_later_row_can_be_asked_for(prefero: Command, rows: Path) -> None:
     assert result.returncode == 2 and "there is no row 9 or later, only 2 rows" in result.stderr
 
 
+def test_rows_that_cannot_be_read_are_listed(prefero: Command, rows: Path) -> None:
+    half = json.dumps({**ROWS[0], "good": "half \ud83d"})
+    rows.write_text(f"{half}\n{json.dumps(ROWS[1])}\n", encoding="utf-8")
+    preview = shown(prefero, rows, *COLUMNS, "--skip-bad-rows")
+    (problem,) = preview["skipped"]
+    assert "row 1: a text holds half a character" in problem
+    assert [row["row"] for row in preview["rows"]] == [2]
+    for command in (("preview", rows), ("convert", rows, "-o", rows.with_name("out.jsonl"))):
+        result = prefero(*command, *COLUMNS)
+        assert result.returncode == 2 and "half a character" in result.stderr
+
+
 def test_a_column_that_is_not_there_is_refused(prefero: Command, rows: Path) -> None:
     result = prefero("preview", rows, "--columns", "prompt=contxt")
     assert result.returncode == 2

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -371,7 +372,7 @@ TOOL = {
 
 
 class TestNulls:
-    def test_nulls_inside_objects_are_as_if_absent(self) -> None:
+    def test_keys_that_a_table_adds_are_as_if_absent(self) -> None:
         message = {"role": "assistant", "content": None, "tool_calls": [CALL], "name": None}
         row = {
             "prompt": [user("go")],
@@ -379,13 +380,18 @@ class TestNulls:
             "rejected": [assistant("no")],
             "tools": [TOOL],
         }
-        (example,) = load_examples([row])
+        (example,) = load_examples(datasets.Dataset.from_list([row]))
         turn = contents(example)[0][0]
         call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
         assert turn == {"role": "assistant", "content": "", "tool_calls": [call]}
         assert example.tools[0]["function"]["parameters"]["properties"] == {"city": {"type": "string"}}
-        bare = {key: value for key, value in message.items() if value is not None}
-        assert load_examples([{**row, "chosen": [bare]}])[0].responses[0].content == (turn,)
+
+    def test_nulls_that_the_row_itself_has_stay(self) -> None:
+        message = {"role": "assistant", "content": None, "tool_calls": [CALL], "name": None}
+        row = {"prompt": [user("go")], "chosen": [message], "rejected": [assistant("no")], "tools": [TOOL]}
+        (example,) = load_examples([row])
+        assert contents(example)[0][0] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+        assert example.tools == (TOOL,)
 
     def test_lists_as_arrays_are_lists(self) -> None:
         row = {"prompt": [user(ASKED)], "chosen": turns()[1:], "rejected": [assistant(BAD)]}

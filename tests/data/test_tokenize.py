@@ -184,6 +184,22 @@ class TestChatTemplates:
         assert "one user turn" in dataset[0].notes[0]
         assert "one user turn" in dataset.summary.notes[0]
 
+    @pytest.mark.parametrize(
+        ("turn", "note"),
+        [
+            ({"weight": 0}, "does not write 'weight' of messages"),
+            ({"mess": "x"}, "does not write 'mess' of messages"),
+            ({"role": "customer"}, "does not know the role 'customer'"),
+            ({"content": '[{"role": "user", "content": "Hi"}]'}, "spells a list of messages"),
+        ],
+    )
+    def test_what_a_template_does_not_read_is_told(
+        self, chatml: Tokenizer, turn: dict[str, Any], note: str
+    ) -> None:
+        dataset = run(chatml, pair([{**user("2+2="), **turn}], "4", "5"))
+        assert any(note in told for told in dataset[0].notes)
+        assert any(note in told for told in dataset.summary.notes)
+
     def test_the_template_can_be_turned_off(self, chatml: Tokenizer) -> None:
         dataset = run(chatml, pair("2+2=", "4", "5"), writing=Writing("none"))
         assert decoded(chatml, dataset)[0] == ("2+2=", "4<|im_end|>")

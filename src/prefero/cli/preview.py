@@ -73,6 +73,7 @@ def preview(
         if row > 1:
             examples = from_row(examples, row)
         preview = _preview(examples, model, method, template, max_length, too_long)
+        preview = replace(preview, skipped=list(examples.skipped))
         from prefero.cli.console import complain
 
         for note in preview.notes:

@@ -35,7 +35,8 @@ def arrange(
     best and its worst response by score, rank or label, the earlier of equals; a list whose best is no better
     than its worst is dropped. So is an example that its annotators called a tie, unless ``tie`` or
     ``preference`` is among the columns, and a scored response among others that has no other one beside it.
-    ``Examples.dropped`` counts all of them. Arranging twice changes nothing.
+    ``Examples.dropped`` counts all of them; fields of responses that ``roles`` do not name are unread.
+    Arranging twice changes nothing.
 
     Annotations of tokens stay spans of the text until it is tokenised; one span that says something for the
     column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
@@ -69,7 +70,9 @@ def arrange(
             dropped["equally good responses"] += 1
             continue
         if responses is not example.responses:
-            example = replace(example, responses=responses)
+            others = {r.role for r in example.responses if r.role in OTHER_RESPONSES} - set(roles)
+            unread = (*example.unread, *sorted(OTHER_RESPONSES[str(role)].field for role in others))
+            example = replace(example, responses=responses, unread=unread)
         kept.append(_with_columns(example, wanted, for_method) if wanted else example)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"

@@ -29,7 +29,7 @@ def row_of(example: Example) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": _written(example.prompt)}
     if example.roles[:2] != PAIR:
         row |= _alone(example.responses[0]) if len(example.responses) == 1 else _listed(example)
-    elif example.votes:
+    elif _is_comparison(example):
         row |= _compared(example)
     else:
         for response in example.responses:
@@ -59,16 +59,31 @@ def _named(response: Response) -> dict[str, Any]:
     return row
 
 
+def _is_comparison(example: Example) -> bool:
+    """Whether an example has votes, or a preference and nothing that only a pair's row can say."""
+    judged = {"tie", "preference"} <= set(example.columns) and not isinstance(example.prompt, str)
+    scored = all(set(r.columns) <= {"score"} and not r.spans for r in example.responses)
+    return bool(example.votes) or (judged and scored)
+
+
 def _compared(example: Example) -> dict[str, Any]:
-    """Two responses in the order in which the annotators saw them, and the votes."""
+    """Two responses in the order in which the annotators saw them, and the votes, or which is preferred, from
+    1 for the first to 2 for the second."""
     first, second = example.responses[:2]
     if example.chosen_second:
         first, second = second, first
+    second_preferred = float(example.columns["preference"])  # type: ignore[arg-type]
+    if not example.chosen_second:
+        second_preferred = 1 - second_preferred
     row: dict[str, Any] = {"response1": _written(first.content), "response2": _written(second.content)}
+    if not example.votes:
+        row["preference"] = 1 + second_preferred
     for name, vote in example.votes.items():
         row[name] = VOTES[1 - vote if example.chosen_second else vote]
     if first.writer and second.writer:
         row |= {"model1": first.writer, "model2": second.writer}
+    if "score" in first.columns and "score" in second.columns:
+        row |= {"score1": first.columns["score"], "score2": second.columns["score"]}
     for response in example.responses[2:]:
         row |= _named(response)
     return row
@@ -84,7 +99,16 @@ def _alone(response: Response) -> dict[str, Any]:
 
 
 def _listed(example: Example) -> dict[str, Any]:
-    """Candidates, each as an object with its scores."""
+    """Candidates: texts that are good or bad as such, others each as an object with its scores."""
+    labels = [dict(response.columns) for response in example.responses]
+    good = labels.count({"label": 1.0})
+    texts = [response.content for response in example.responses]
+    split = [{"label": 1.0}] * good + [{"label": -1.0}] * (len(labels) - good)
+    bare = all(isinstance(text, str) for text in texts) and not any(
+        response.writer or response.spans for response in example.responses
+    )
+    if bare and len(labels) > 2 and labels == split and 0 < good < len(labels):
+        return {"chosen": texts[:good], "rejected": texts[good:]}
     items = []
     for response in example.responses:
         item: dict[str, Any] = {"response": _written(response.content)}

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ Source = str | Path | Iterable[Mapping[str, Any]]
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
+PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\..+)")
+"""The name of one of several files that hold a split."""
+
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character that JSON writes as two."""
+
 csv.field_size_limit(1 << 30)
 
 
@@ -35,7 +42,8 @@ class Row:
     """A record of a source: its ``origin`` and its fields, or its ``problem`` if it cannot be read.
 
     Paths in the fields are relative to ``folder``, that of the file. ``joined`` are the origins of further
-    records that have been made one with it.
+    records that have been made one with it. ``merged`` tells that the row comes from a table, which gives
+    every object of a column the keys of all.
     """
 
     origin: str
@@ -43,6 +51,7 @@ class Row:
     problem: str | None = None
     folder: Path | None = None
     joined: tuple[str, ...] = ()
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,9 @@ def _of_folder(path: Path, split: str) -> Rows:
         return _of_dataset(chosen, path.name if chosen is loaded else f"{path.name}/{split}")
     files = sorted(entry for entry in path.iterdir() if entry.name.lower().endswith(ENDINGS))
     fitting = [file for file in files if file.name.split(".")[0] == split]
+    shards = _shards(files, split)
+    if shards and not fitting:
+        return Rows(f"{path.name}/{split}", lambda: chain.from_iterable(map(read_file, shards)))
     if len(fitting) == 1:
         return Rows(fitting[0].name, partial(read_file, fitting[0]))
     found = ", ".join(file.name for file in files) or "nothing of the kind"
@@ -115,6 +127,15 @@ def _of_folder(path: Path, split: str) -> Rows:
         f"{path}: expected a folder written by datasets' save_to_disk, or one file named {split}.jsonl "
         f"(or .json, .csv, .parquet, .gz); found {found}. Name the file itself, or another split."
     )
+
+
+def _shards(files: Iterable[Path], split: str) -> list[Path]:
+    """The parts of a split that is written in several files, ``train-00000-of-00002.parquet``, in order; none
+    where some are missing or there are two kinds."""
+    named = [(file, PART.fullmatch(file.name)) for file in files]
+    parts = [(file, found) for file, found in named if found and found[1] == split]
+    whole = len({found.group(3, 4) for _, found in parts}) == 1 and len(parts) == int(parts[0][1][3])
+    return [file for file, _ in parts] if whole else []
 
 
 def _choose(splits: Any, split: str, where: str) -> Any:
@@ -152,7 +173,33 @@ def _of_dataset(dataset: Any, name: str) -> Rows:
         if isinstance(inner, datasets.Image) and inner.decode:
             kept = datasets.Image(mode=inner.mode, decode=False)
             dataset = dataset.cast_column(column, kept if inner is feature else type(feature)(kept))
-    return Rows(name, partial(_of_memory, name, dataset))
+    return Rows(name, partial(_of_table, name, dataset))
+
+
+def _of_table(name: str, dataset: Any) -> Iterator[Row]:
+    """The rows of a data set, with the names of its classes in place of their numbers."""
+    classes = _classes(getattr(dataset, "features", None) or {})
+    for row in _of_memory(name, dataset):
+        yield replace(row, fields=_named_classes(row.fields, classes), merged=True)
+
+
+def _classes(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of the classes of each column that holds such numbers."""
+    import datasets
+
+    return {
+        name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+
+
+def _named_classes(fields: Mapping[str, Any], classes: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The fields with the names of classes; a negative number means that there is none."""
+    named = {
+        name: names[number] if isinstance(number, int) and 0 <= number < len(names) else None
+        for name, names in classes.items()
+        if not isinstance(number := fields.get(name), str)
+    }
+    return {name: named.get(name, value) for name, value in fields.items()}
 
 
 def _of_memory(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
@@ -160,7 +207,9 @@ def _of_memory(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     for count, fields in enumerate(rows, start=1):
         origin = f"{name}, row {count}"
         if isinstance(fields, Mapping):
-            yield Row(origin, {name: _listed(value) for name, value in fields.items()})
+            listed = {name: _listed(value) for name, value in fields.items()}
+            merged = any(listed[name] is not value for name, value in fields.items())
+            yield _whole(Row(origin, listed, merged=merged))
         else:
             kind = type(fields).__name__
             yield Row(origin, {}, f"{origin}: expected a mapping of fields, found {kind}")
@@ -207,12 +256,44 @@ def read_file(path: Path) -> Iterator[Row]:
     for row in rows:
         empty = False
         if isinstance(row.fields, dict):
-            yield replace(row, folder=path.parent)
+            yield _whole(replace(row, folder=path.parent))
         else:
             kind = type(row.fields).__name__
             yield Row(row.origin, {}, f"{row.origin}: expected an object of named fields, found {kind}")
     if empty:
         raise PreferoError(f"{path}: the file holds no rows.")
+
+
+def _whole(row: Row) -> Row:
+    """The row, or its problem where a text in it cannot be written as UTF-8."""
+    if (text := _broken(row.fields)) is None:
+        return row
+    place = HALF.search(text)
+    shown = ascii(text[max(place.start() - 20, 0) : place.end()]) if place else ascii(text)
+    problem = f"{row.origin}: a text holds half a character, as in {shown}. Write the whole character"
+    return replace(row, fields={}, problem=problem)
+
+
+def _broken(value: Any) -> str | None:
+    """A text within the value that holds half of a pair of surrogates."""
+    if isinstance(value, str):
+        return None if value.isascii() or not HALF.search(value) else value
+    if isinstance(value, dict):
+        return next((t for part in value.items() for t in map(_broken, part) if t is not None), None)
+    if isinstance(value, list | tuple):
+        return next((text for item in value if (text := _broken(item)) is not None), None)
+    return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of fields of one name the last counts, and the earlier keep a name of their own."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        for place, (name, value) in enumerate(pairs):
+            if name in names[place + 1 :]:
+                fields[f"{name} (given again later)"] = value
+    return fields
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -258,14 +339,26 @@ def _json_lines(path: Path) -> Iterator[Row]:
             continue
         origin = f"{path.name}, row {number}"
         try:
-            fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            fields = json.loads(
+                line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_object
+            )
         except UnicodeDecodeError as error:
             yield Row(origin, {}, f"{origin}: {_not_utf8(error)}")
         except json.JSONDecodeError as error:
+            if number == 1 and line.strip() == b"[":
+                raise PreferoError(
+                    f"{path}: the file is one JSON array, where one row per line is expected. Rename the "
+                    "file to .json."
+                ) from error
             yield Row(
                 origin, {}, f"{origin}: broken JSON: {error.msg} at column {error.colno}. Repair the line"
             )
         else:
+            if number == 1 and isinstance(fields, list) and fields and isinstance(fields[0], dict):
+                raise PreferoError(
+                    f"{path}: the first line is a JSON array, where one row per line is expected. Rename the "
+                    "file to .json."
+                )
             yield Row(origin, fields)
 
 
@@ -279,7 +372,7 @@ def _json(path: Path) -> Iterator[Row]:
         yield from _json_array(path, text, start + 1)
         return
     try:
-        value, stop = json.JSONDecoder().raw_decode(text, start)
+        value, stop = json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, start)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise PreferoError(f"{path.name}, row 1: broken JSON: {error.msg} at {place}.") from error
@@ -322,7 +415,7 @@ def _skip_space(text: str, position: int) -> int:
 
 def _json_array(path: Path, text: str, position: int) -> Iterator[Row]:
     """The elements of a JSON array one by one, so that a broken one can be named."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     number = 0
     while True:
         position = _skip_space(text, position)
@@ -352,6 +445,12 @@ def _csv(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     number = 0
     try:
+        header = list(reader.fieldnames or ())
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise PreferoError(
+                f"{path.name}: more than one column has the name {', '.join(map(repr, twice))}. Name every "
+                "column differently."
+            )
         for number, fields in enumerate(reader, start=1):
             origin = f"{path.name}, row {number} (line {reader.line_num})"
             if None in fields:
@@ -370,9 +469,16 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
+            schema = file.schema_arrow
+            classes = {}
+            if b"huggingface" in (schema.metadata or {}):
+                import datasets
+
+                classes = _classes(datasets.Features.from_arrow_schema(schema))
             for batch in file.iter_batches(batch_size=1024):
                 for fields in batch.to_pylist():
                     number += 1
-                    yield Row(f"{path.name}, row {number}", fields)
+                    named = _named_classes(fields, classes)
+                    yield Row(f"{path.name}, row {number}", named, merged=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise PreferoError(f"{path}: cannot be read as Parquet: {error}. Fetch it again.") from error

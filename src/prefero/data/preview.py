@@ -57,7 +57,7 @@ class PreviewedRow:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The first rows of some data, and what is to be said of all of them."""
+    """The first rows of some data, what is to be said of all of them, and the rows that cannot be read."""
 
     name: str
     layout: str
@@ -65,6 +65,7 @@ class Preview:
     max_length: int | None
     rows: list[PreviewedRow]
     notes: list[str]
+    skipped: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
 from prefero.data.examples import Content, Example, Message, Response, Text, spoken
+from prefero.data.formats.fields import MESSAGES
 from prefero.data.images import ImagePrompts
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
 
 LABELS = {"user": "Human", "assistant": "Assistant"}
+
+ROLES = {"system", "user", "assistant", "tool", "developer"}
+"""The roles of messages that chat templates may write without naming them."""
 
 ANSWER = "0Answer0"
 """An answer that stands in no template: where it is written tells how a template writes answers."""
@@ -487,8 +491,14 @@ class ChatTemplate:
         if example.tools and "tools" not in source:
             yield "the chat template does not write tools, so the model does not see them"
         for name in sorted({name for turn in turns for name in turn} - {"role", "content"}):
-            if name not in source and any(turn.get(name) for turn in turns):
+            said = any(turn.get(name) not in (None, "", [], {}) for turn in turns)
+            if said and not re.search(rf"\b{re.escape(name)}\b", source):
                 yield f"the chat template does not write {name!r} of messages"
+        for role in sorted({turn["role"] for turn in turns} - ROLES):
+            if not re.search(rf"\b{re.escape(role)}\b", source):
+                yield f"the chat template does not know the role {role!r} of messages"
+        if any(isinstance(turn["content"], str) and MESSAGES.match(turn["content"]) for turn in turns):
+            yield "a text that spells a list of messages is taken as it is: few rows of its column do"
 
     def _rendered(self, turns: tuple[Message, ...], response: Response, example: Example) -> tuple[str, bool]:
         """The whole text, and whether it lacks an end token."""

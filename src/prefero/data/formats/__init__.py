@@ -188,6 +188,13 @@ def _recognise(name: str, rows: Sequence[Row]) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(specimen):
             return layout
+    small = {str(field).strip().lower(): (str(field), value) for field, value in specimen.items()}
+    if any(layout.matches({name: value for name, (_, value) in small.items()}) for layout in LAYOUTS):
+        renamed = ",".join(f"{name}={field}" for name, (field, _) in small.items() if name != field)
+        raise PreferoError(
+            f"{name}: the layout of the rows is not known, but would be with other names of columns: "
+            f"--columns {renamed} (data.columns in a recipe)."
+        )
     known = "\n".join(f"  {layout.name}: {layout.columns}" for layout in LAYOUTS)
     found = ", ".join(map(str, specimen)) or "none"
     raise PreferoError(

@@ -8,16 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text, spoken
-from prefero.data.formats.comparisons import ANNOTATOR, read_vote
-from prefero.data.formats.fields import Fields, is_blank, shows, spelled
+from prefero.data.formats.comparisons import ANNOTATOR, VOTES, read_vote
+from prefero.data.formats.fields import Fields, are_messages, is_blank, shows, spelled
 from prefero.data.formats.images import with_images
 from prefero.data.formats.lists import LISTS
 from prefero.data.pictures import Picture
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, ColumnSpec
-from prefero.errors import PreferoError
-
-TEXT = (str, list, tuple, dict)
-"""The types of fields that may hold a text or a conversation."""
 
 SPANS = "a list of objects, each with start, end and what is known of the part"
 SPAN_NUMBERS = ("segment", "step")
@@ -57,7 +53,7 @@ def annotate(example: Example, fields: Fields) -> Example:
     for name, spec in GIVEN.items():
         if spec.axes in ("example", "example hidden"):
             field = next((field for field in spec.fields if not is_blank(fields.look(field))), None)
-            if name not in columns and field is not None:
+            if name not in columns and field is not None and _tells(fields, field, spec):
                 columns[name] = convert(fields, field, fields.get(field), spec)
         elif spec.axes == "example response" and not any(name in r.columns for r in responses):
             values = _per_response(fields, spec, responses)
@@ -85,6 +81,13 @@ def annotate(example: Example, fields: Fields) -> Example:
     return replace(example, unread=fields.unread)
 
 
+def _tells(fields: Fields, field: str, spec: ColumnSpec) -> bool:
+    """Whether a column has what its name promises; one of words alone means something else and is not
+    read."""
+    words = isinstance(fields.look(field), str) and field not in fields.habits.numbers
+    return spec.dtype == "bool" or not words
+
+
 def _with_other_parts(example: Example, fields: Fields) -> Example:
     """``example`` with every response and prompt that the row has under a name of
     :data:`~prefero.data.schema.OTHER_RESPONSES` or :data:`~prefero.data.schema.OTHER_PROMPTS`.
@@ -100,16 +103,21 @@ def _with_other_parts(example: Example, fields: Fields) -> Example:
             continue
         if shown and part.field in fields and shows(fields.look(part.field)):
             responses.append(Response(fields.picture(part.field), role))
-        elif not shown and isinstance(fields.look(part.field), TEXT):
+        elif not shown and _is_text(fields.look(part.field)):
             content = fields.turns(part.field)
             fields.not_empty(content, part.field)
             responses.append(Response(_as_message(content, "assistant") if speaks else content, role))
     prompts = {}
     for view, part in OTHER_PROMPTS.items():
-        if isinstance(fields.look(part.field), TEXT):
+        if _is_text(fields.look(part.field)):
             prompt = fields.turns(part.field)
             prompts[view] = _as_message(prompt, "user") if speaks else prompt
     return replace(example, responses=tuple(responses), prompts=prompts)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a field holds a text or a conversation."""
+    return are_messages(value) or (isinstance(value, str) and bool(value.strip()))
 
 
 def _as_message(content: Text, role: str) -> Text:
@@ -121,20 +129,22 @@ def _with_people(example: Example, fields: Fields) -> Example:
     that hold anything but votes, such as people's names, are left alone."""
     votes = example.votes
     if not votes and example.roles[:2] == ("chosen", "rejected"):
-        try:
-            votes = {
-                name: read_vote(fields, name)
-                for name, value in fields.values.items()
-                if ANNOTATOR.fullmatch(str(name)) and value not in (None, "")
-            }
-        except PreferoError:
-            votes = {}
+        named = [
+            n for n, value in fields.values.items() if ANNOTATOR.fullmatch(str(n)) and not is_blank(value)
+        ]
+        if all(_casts_votes(fields, name) for name in named):
+            votes = {name: read_vote(fields, name) for name in named}
     writers = _writers(fields, example)
     if not votes and not writers:
         return example
     written = zip(example.responses, writers, strict=False)
     responses = tuple(replace(response, writer=writer) for response, writer in written)
     return replace(example, votes=votes, responses=(*responses, *example.responses[len(responses) :]))
+
+
+def _casts_votes(fields: Fields, name: str) -> bool:
+    """Whether the first rows have votes in a column, and nothing else that is a number."""
+    return name in fields.habits.numbers and fields.habits.numbers[name] <= set(VOTES)
 
 
 def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
@@ -238,7 +248,8 @@ def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
         if number != int(number):
             fields.fail(field, f"found {value!r}", f"a whole number ({spec.meaning})")
         return int(number)
-    return number
+    # Which side is the better one, the sides say; a sign of the strength says it again.
+    return abs(number) if spec is GIVEN["strength"] else number
 
 
 def read_spans(fields: Fields, responses: Sequence[Response]) -> list[tuple[Span, ...]] | None:

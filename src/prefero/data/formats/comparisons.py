@@ -42,6 +42,9 @@ TIES = ("winner_tie", "tie", "is_tie")
 
 FIRST = ("first", "left", "one")
 SECOND = ("second", "right", "two")
+AUTO_J = ("response 1", "response 2")
+"""Auto-J's fields, which count from 1 what its labels count from 0."""
+
 TIE = re.compile(r"tie.*|both.*|equal.*|draw|neither|same|none|c")
 """A tie in words, or as the third answer beside A and B."""
 
@@ -139,7 +142,7 @@ def _votes(fields: Fields, compared: Compared) -> Verdict | None:
     """Single votes; it is a tie unless one response has more votes than the other, and more than there are
     for a tie."""
     names = [str(name) for name in fields.values if ANNOTATOR.fullmatch(str(name))]
-    if not names:
+    if not names or (fields.first(CHOICES) and not any(name in fields.habits.numbers for name in names)):
         return None
     votes = {name: read_vote(fields, name) for name in names}
     cast = Counter(votes.values())
@@ -165,8 +168,10 @@ def _one_hot(fields: Fields, compared: Compared) -> Verdict | None:
                 first, second = (fields.truth(name, fields.get(name)) for name in names)
                 tie = fields.first(TIES)
                 tied = bool(tie) and fields.truth(str(tie), fields.get(str(tie)))
-                if first + second + tied != 1 and (first or second):
+                if first + second + tied > 1:
                     fields.fail(names[0], "more than one of the marks is set", "one winner, or a tie")
+                if tie and not (first or second or tied):
+                    fields.fail(names[0], "none of the marks is set", "one winner, or a tie")
                 return Verdict(1.0 if first else 0.0 if second else 0.5)
     return None
 
@@ -194,6 +199,13 @@ def _strength(fields: Fields, compared: Compared) -> Verdict | None:
     if name is None or not _is_number(fields.look(name)):
         return None
     value = fields.number(name)
+    numbers = fields.habits.numbers.get(name, frozenset())
+    if len(numbers) > 1 and min(numbers) > 0:
+        fields.fail(
+            name,
+            "the first rows have numbers above 0 alone, so that their sign does not say which is better",
+            "numbers below 0 where the first response is better, or a winner beside them",
+        )
     votes = _single_strengths(fields)
     return Verdict(0.5 if value == 0 else float(value < 0), votes, abs(value))
 
@@ -213,8 +225,13 @@ def _single_strengths(fields: Fields) -> dict[str, float]:
 
 def _choice(fields: Fields, compared: Compared) -> Verdict | None:
     """The better response by its name, its mark or its number."""
-    name = fields.first(CHOICES)
-    return None if name is None else Verdict(_of_mark(fields, name, compared))
+    signed = {name for name in STRENGTHS if _is_number(fields.look(name))}
+    name = fields.first(name for name in CHOICES if name not in signed)
+    if name is None:
+        return None
+    size = fields.first(name for name in STRENGTHS if name in signed)
+    strength = None if size is None else abs(fields.number(size))
+    return Verdict(_of_mark(fields, name, compared), _single_strengths(fields), strength)
 
 
 def _of_mark(fields: Fields, name: str, compared: Compared) -> float:
@@ -222,21 +239,7 @@ def _of_mark(fields: Fields, name: str, compared: Compared) -> float:
     value = fields.get(name)
     first, second = compared.marks
     if not isinstance(value, bool) and _is_number(value):
-        number = float(value)
-        if name == "label" and compared.marks == ("1", "2") and not compared.names[0].startswith("output"):
-            # Auto-J counts from 0 what its fields count from 1.
-            known = {0.0: 1.0, 1.0: 0.0, 2.0: 0.5}
-        elif first == "0":
-            known = {0.0: 1.0, 1.0: 0.0, 0.5: 0.5}
-        elif first == "1":
-            known = {1.0: 1.0, 2.0: 0.0, 0.0: 0.5, 1.5: 0.5}
-            if 1 < number < 2:
-                return 2 - number
-        else:
-            known = {}
-        if number in known:
-            return known[number]
-        fields.fail(name, f"found {value!r}", f"one of {first}, {second}, or the name of a response, or tie")
+        return _of_number(fields, name, float(value), compared)
     if order := re.fullmatch(r"(\w)\s*([<>=])[<>=]*\s*(\w)", str(value).strip(" []")):
         better = {">": order[1], "<": order[3], "=": "tie"}[order[2]]
         value = better
@@ -245,11 +248,41 @@ def _of_mark(fields: Fields, name: str, compared: Compared) -> float:
     for place, words in enumerate((FIRST, SECOND)):
         mark = compared.marks[place].lower()
         named = {mark, _plain(compared.names[place]), f"model{mark}", f"response{mark}", f"assistant{mark}"}
-        if said in {*words, *named, f"answer{mark}", f"output{mark}"} or (said and said == writers[place]):
+        wrote = said and said == writers[place] and writers[0] != writers[1]
+        if said in {*words, *named, f"answer{mark}", f"output{mark}"} or wrote:
             return 1.0 - place
     if TIE.fullmatch(said):
         return 0.5
     fields.fail(name, f"found {value!r}", f"one of {first}, {second}, or the name of a response, or tie")
+
+
+def _of_number(fields: Fields, name: str, number: float, compared: Compared) -> float:
+    """The preference for the first response where a field has the number of the better one.
+
+    Fields may count from 1 and their numbers from 0: what the first rows have decides, and where they have a
+    0 and no 2, nothing does.
+    """
+    first, second = compared.marks
+    found = fields.habits.numbers.get(name, frozenset()) | {number}
+    expected = f"one of {first}, {second}, or the name of a response, or tie"
+    known: dict[float, float] = {}
+    if name == "label" and compared.names == AUTO_J:
+        known = {0.0: 1.0, 1.0: 0.0, 2.0: 0.5}
+    elif first == "0" and 2 not in found:
+        known = {0.0: 1.0, 1.0: 0.0, 0.5: 0.5}
+    elif first == "1" and 0 in found and 2 not in found:
+        fields.fail(
+            name,
+            f"found {number:g}; the first rows have a 0 and no 2, so that they may count from 0 or from 1",
+            f"{compared.names[0]}, {compared.names[1]} or tie",
+        )
+    elif first == "1":
+        known = {1.0: 1.0, 2.0: 0.0, 0.0: 0.5}
+        if 1 < number < 2:
+            return 2 - number
+    if number not in known:
+        fields.fail(name, f"found {number:g}", expected)
+    return known[number]
 
 
 def _plain(value: Any) -> str:
@@ -285,8 +318,8 @@ VERDICTS: tuple[Callable[[Fields, Compared], Verdict | None], ...] = (
     _one_hot,
     _id,
     _share,
-    _strength,
     _choice,
+    _strength,
     _by_scores,
 )
 """The ways to say which response is better, the more particular ones first."""
@@ -294,6 +327,8 @@ VERDICTS: tuple[Callable[[Fields, Compared], Verdict | None], ...] = (
 
 def _holds_comparison(specimen: Mapping[str, Any]) -> bool:
     named = compared_names(specimen)
+    if "rejected" in specimen and not (named and _are_marks(specimen, Compared(named[:2], named[2]))):
+        return False
     if named is None:
         return any(ANNOTATOR.fullmatch(str(name)) for name in specimen) and any(
             compared_names([str(name), *_partners(str(name))]) for name in specimen
@@ -302,6 +337,12 @@ def _holds_comparison(specimen: Mapping[str, Any]) -> bool:
     known = {*IDS, *SHARES, *CHOICES, *STRENGTHS}
     known |= {name for stem in (*ONE_HOT, *SCORES) for names in compared.beside(stem) for name in names}
     return any(name in known or ANNOTATOR.fullmatch(str(name)) for name in specimen)
+
+
+def _are_marks(specimen: Mapping[str, Any], compared: Compared) -> bool:
+    """Whether chosen and rejected name the two responses, instead of being them."""
+    marks = {*map(_plain, (*compared.marks, *compared.names))}
+    return all(_plain(specimen.get(name, "")) in marks for name in ("chosen", "rejected"))
 
 
 def read_choice(fields: Fields) -> Example:
@@ -333,7 +374,6 @@ COMPARISONS = Layout(
     "annotator1, annotator2, … (1, 2, or 0 for a tie), winner, preference, better_response_id, "
     "preference_strength, or score of each",
     read_comparison,
-    without="rejected",
     holds=_holds_comparison,
 )
 CHOSEN_OF_LIST = Layout(

@@ -31,7 +31,13 @@ MARKED = re.compile(r"\s*Human:.*\n\nAssistant:\s*", re.DOTALL)
 """A prompt with the marks of a transcript, up to the assistant's turn."""
 
 WORDS = 3
+"""Words of an input that hardly stand in a prompt by chance."""
+
+LONG = 12
 """Words that two responses hardly begin with by chance."""
+
+SPEAKS = re.compile(r"(?:^|\n)\W*(?:human|user|assistant|question|q)\b\W*(?::|\n)|<\|", re.IGNORECASE)
+"""The mark of a speaker, as transcripts and chat templates have it."""
 
 
 def read_prompt(fields: Fields) -> Text | None:
@@ -48,9 +54,18 @@ def read_prompt(fields: Fields) -> Text | None:
         for extra in OPTIONAL_INPUT.get(name, ()):
             if isinstance(text := fields.look(extra), str) and prompt.strip():
                 fields.get(extra)
-                prompt = f"{prompt}\n\n{text}" if text.strip() else prompt
+                prompt = prompt if _stands_in(prompt, text.strip()) else f"{prompt}\n\n{text}"
     earlier = _history(fields) if name != HISTORY else ()
     return (*earlier, *as_user(prompt)) if earlier else prompt
+
+
+def _stands_in(prompt: str, text: str) -> bool:
+    """Whether a prompt holds a text already, as lines of its own or in so many words, or there is none."""
+    return (
+        not text
+        or f"\n{text}\n" in f"\n{prompt.strip()}\n"
+        or (len(text.split()) >= WORDS and text in prompt)
+    )
 
 
 def prompt_alone(fields: Fields) -> Text:
@@ -205,11 +220,13 @@ def _alternating(fields: Fields, name: str, asked: Sequence[str]) -> Messages:
 
 def _history(fields: Fields) -> Messages:
     """Earlier turns: pairs of what the user and the assistant said, messages, or texts in turns."""
-    history = fields.get(HISTORY)
+    history = fields.look(HISTORY)
     if isinstance(history, str):
-        history = spelled(history) if history.strip() else None
+        # Text that spells no turns stays unread, and is told as such.
+        history = spelled(history)
     if is_blank(history):
         return ()
+    fields.get(HISTORY)
     expected = "pairs of a user's and an assistant's text, or messages"
     if not isinstance(history, list | tuple):
         fields.fail(HISTORY, f"found {type(history).__name__}", expected)
@@ -257,7 +274,7 @@ def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
     while length and not texts[0][length - 1].isspace():
         length -= 1
     prompt = texts[0][:length].rstrip()
-    by_chance = len(prompt.split()) < WORDS and not prompt.endswith((":", "?"))
+    by_chance = len(prompt.split()) < LONG and not SPEAKS.search(prompt)
     if (by_chance and unknown_texts(fields)) or (not prompt and fields.habits.prompted):
         refuse_without_prompt(fields, "missing, and the two sides share no beginning")
     return _unmarked(prompt, [text[len(prompt) :] for text in texts])

@@ -21,6 +21,10 @@ from prefero.data.pictures import Picture, is_picture, picture
 from prefero.errors import PreferoError, nearest
 
 ROLES = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
     "human": "user",
     "prompter": "user",
     "gpt": "assistant",
@@ -30,7 +34,7 @@ ROLES = {
     "model": "assistant",
     "observation": "tool",
 }
-"""Speakers under other names than chat templates know."""
+"""Speakers, in small letters, as chat templates name them."""
 
 SPEAKER = ("role", "from")
 SAID = ("content", "value")
@@ -56,7 +60,7 @@ class Habits:
     ``conversations`` are the columns whose texts spell conversations, ``turn_lists`` those whose texts spell
     lists of turns. ``talks`` tells that rows have a system text or earlier turns: then the prompts of all
     rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt, ``prompted`` that
-    rows have a prompt, so that an empty one is a mistake.
+    rows have a prompt, so that an empty one is a mistake. ``numbers`` are those that each column holds.
     """
 
     conversations: frozenset[str] = frozenset()
@@ -64,6 +68,7 @@ class Habits:
     talks: bool = False
     repeats_prompt: bool = False
     prompted: bool = False
+    numbers: Mapping[str, frozenset[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Fields:
         self.origin = row.origin
         self.values = row.fields
         self.folder = row.folder
+        self.merged = row.merged
         self.habits = habits
         self.read: set[str] = set()
 
@@ -194,8 +200,13 @@ class Fields:
         if not isinstance(content, str | list):
             self.fail(name, f"a message's content is {_shown(content)}", "text as its content")
         others = {key: value for key, value in turn.items() if key not in (*SPEAKER, *SAID, "tool_calls")}
-        message = {"role": ROLES.get(role, role), "content": content, "tool_calls": calls, **others}
-        return without_nulls(message)
+        role = ROLES.get(role.lower(), role)
+        message = {"role": role, "content": content, "tool_calls": calls, **others}
+        return self._own({key: held for key, held in message.items() if held is not None})
+
+    def _own(self, value: Any) -> Any:
+        """The value without the keys that only the table of all rows has given it."""
+        return without_nulls(value) if self.merged else value
 
     def _calls(self, text: str, name: str) -> list[dict[str, Any]]:
         """The calls of tools that a turn of the speaker ``function_call`` spells."""
@@ -235,22 +246,25 @@ class Fields:
 
     def tools(self) -> tuple[Mapping[str, Any], ...]:
         name = self.first(TOOLS)
-        if name is None or is_blank(self.get(name)) or self.look(name) == "[]":
+        if name is None or is_blank(self.get(name)) or self.look(name) in ("[]", "null"):
             return ()
-        tools = self.list(name, "a list of JSON schemas")
+        tools = self.look(name)
+        tools = spelled(tools) if isinstance(tools, str) else tools
+        tools = [tools] if isinstance(tools, Mapping) else self.list(name, "a list of JSON schemas")
         try:
             tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
         except json.JSONDecodeError:
             self.fail(name, f"found {_shown(tools)}, which is no JSON", "a list of JSON schemas")
         if not all(isinstance(tool, dict) for tool in tools):
             self.fail(name, f"found {_shown(tools)}", "a list of JSON schemas, one object per tool")
-        return tuple(map(without_nulls, tools))
+        return tuple(map(self._own, tools))
 
     def template_options(self) -> Mapping[str, Any]:
         options = self.get("chat_template_kwargs") or {}
+        options = spelled(options) if isinstance(options, str) else options
         if not isinstance(options, Mapping):
             self.fail("chat_template_kwargs", f"found {_shown(options)}", "an object of options")
-        return without_nulls(options)
+        return self._own(options)
 
     def truth(self, name: str, value: Any) -> bool:
         said = value.strip().lower() if isinstance(value, str) else value

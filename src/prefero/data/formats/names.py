@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -73,14 +74,15 @@ _BETTER_WORSE = (
     ("pos", "neg"),
 )
 PAIR_NAMES = (
-    *_BETTER_WORSE,
+    _BETTER_WORSE[0],
     *((f"{better}_{stem}", f"{worse}_{stem}") for better, worse in _BETTER_WORSE for stem in _STEMS),
     *((f"{stem}_{better}", f"{stem}_{worse}") for better, worse in _BETTER_WORSE for stem in _STEMS),
     ("response_j", "response_k"),
     ("response_w", "response_l"),
     ("y_w", "y_l"),
+    *_BETTER_WORSE[1:],
 )
-"""The names of a better and a worse response."""
+"""The names of a better and a worse response; ``winner`` may be who wrote ``winner_response``."""
 
 _SIDE_STEMS = (
     "(?:response|answer|output|completion|generation|reply|summary|text|candidate|conversation|human_ref)s?"
@@ -93,6 +95,9 @@ SIDES = (
 
 NUMBERED = re.compile(rf"({_SIDE_STEMS}[ _-]?)([0-9]|[a-jA-J])()")
 """The name of one of several responses."""
+
+MOST = 0.7
+"""The share of the first rows that makes a habit."""
 
 MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"))
 
@@ -135,8 +140,8 @@ def survey(rows: Sequence[Row]) -> Habits:
     """The habits of a source, as its first rows show them."""
     values = [row.fields for row in rows if not row.problem]
     names = list(dict.fromkeys(name for fields in values for name in fields))
-    spells = {name for name in names if _all_texts(values, name, _spells_messages)}
-    listed = {name for name in names if _all_texts(values, name, _spells_turns)}
+    spells = {name for name in names if _mostly_texts(values, name, _spells_messages)}
+    listed = {name for name in names if _mostly_texts(values, name, _spells_turns)}
     specimen = dict.fromkeys(names, "")
     compared = compared_names(names)
     sides = pair_names(specimen) or (compared and compared[:2]) or numbered_names(names)
@@ -149,9 +154,29 @@ def survey(rows: Sequence[Row]) -> Habits:
         frozenset(spells),
         frozenset(listed & {prompt, *sides}),
         any(_talks(fields) for fields in values),
-        bool(sides) and bool(values) and all(_repeats(fields, sides) for fields in values),
+        bool(sides) and _mostly(_repeats(fields, sides) for fields in values),
         any(not is_blank(look(fields, first_of_prompts(fields) or "")) for fields in values),
+        {name: numbers for name in names if (numbers := _numbers(fields.get(name) for fields in values))},
     )
+
+
+def _numbers(values: Iterable[Any]) -> frozenset[float]:
+    """The finite numbers among the values; text that spells one counts."""
+    found = set()
+    for value in values:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(number):
+            found.add(number)
+    return frozenset(found)
+
+
+def _mostly(told: Iterable[bool]) -> bool:
+    """Whether a source's rows have a habit, a few of them left aside."""
+    rows = list(told)
+    return sum(rows) > MOST * len(rows)
 
 
 def prompt_text(values: Mapping[str, Any]) -> str | None:
@@ -172,9 +197,9 @@ def first_of_prompts(values: Mapping[str, Any]) -> str | None:
     return next((name for name, value in held.items() if not is_blank(value)), next(iter(held), None))
 
 
-def _all_texts(rows: Iterable[Mapping[str, Any]], name: str, holds: Any) -> bool:
+def _mostly_texts(rows: Iterable[Mapping[str, Any]], name: str, holds: Any) -> bool:
     texts = [row[name] for row in rows if not is_blank(row.get(name))]
-    return bool(texts) and all(isinstance(text, str) and holds(text) for text in texts)
+    return all(isinstance(text, str) for text in texts) and _mostly(map(holds, texts))
 
 
 def _spells_messages(text: str) -> bool:
@@ -183,7 +208,9 @@ def _spells_messages(text: str) -> bool:
 
 def _spells_turns(text: str) -> bool:
     value = spelled(text)
-    return isinstance(value, list) and bool(value) and all(isinstance(turn, str) for turn in value)
+    turns = value if isinstance(value, list) else []
+    said = [turn for turn in turns if turn is not None]  # a turn that says nothing is the mistake of one row
+    return bool(said) and all(isinstance(turn, str) for turn in said)
 
 
 def _answers(rows: Iterable[Mapping[str, Any]], name: str) -> bool:

@@ -26,6 +26,7 @@ from prefero.data.formats.conversations import (
     with_system,
 )
 from prefero.data.formats.fields import Fields, Layout, spelled
+from prefero.data.formats.lists import LISTS
 from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names
 from prefero.data.formats.responses import refuse_equal, refuse_silence
 from prefero.data.schema import SCHEMA
@@ -49,6 +50,7 @@ def read_pair(fields: Fields) -> Example:
     side is a list of texts and the prompt is not, all of these are labelled candidates.
     """
     names = pair_names(fields.values) or PAIR
+    _refuse_marks(fields, names)
     prompt = first_of_prompts(fields.values)
     if any(are_texts(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
         return _labelled_candidates(fields, names)
@@ -57,6 +59,24 @@ def read_pair(fields: Fields) -> Example:
     if chosen.content == rejected.content:
         refuse_equal(fields, names)
     return with_responses(fields, names, (chosen, rejected), implied=True)
+
+
+def _refuse_marks(fields: Fields, names: Sequence[str]) -> None:
+    """Raises :class:`PreferoError` where both sides name other fields, or places in a list, that hold the
+    responses."""
+    sides = [str(fields.look(name)).strip() for name in names]
+    listed = fields.first(LISTS)
+    held = fields.look(listed) if listed else None
+    held = spelled(held) if isinstance(held, str) else held
+    items = [str(item).strip() for item in held] if isinstance(held, list | tuple) else []
+    places = all(side.isdecimal() and int(side) <= len(items) and side not in items for side in sides)
+    if (items and places) or all(side in fields.values for side in sides):
+        where = listed if items and places else ", ".join(sides)
+        fields.fail(
+            names[0],
+            f"found {sides[0]!r}, which is no response but says where one stands, in {where}",
+            "the response itself; make such rows with map (data.map)",
+        )
 
 
 def _labelled_candidates(fields: Fields, names: Sequence[str]) -> Example:
