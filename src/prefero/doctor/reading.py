@@ -65,7 +65,7 @@ def _same_tokens(look: Look) -> Finding:
 
 
 def _remarks(look: Look) -> Iterator[Finding]:
-    """What is said of single rows as they are tokenised, counted."""
+    """Notes on single rows as they are tokenised, counted."""
     assert look.policy is not None
     tokens = look.policy.tokens
     notes = Counter(note for example in tokens for note in example.notes if "max_length" not in note)
