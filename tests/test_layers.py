@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "objectives": {"objectives", "logic", "data.schema", "errors"},
     "models": {"models", "data", "generate"} | BASE,
     "reference": {"reference", "models", "data"} | BASE,
+    "sandbox": {"sandbox", "errors", "lazy"},
 }
 """What the modules of a package import of this one; the types of scoring besides, and everything above none
 of them."""

@@ -1,42 +1,14 @@
-"""The report of every kind of folder: what a reader needs is there, in a real browser too."""
+"""The report of every kind of folder: what a reader needs is there."""
 
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from prefero.errors import PreferoError
 from prefero.report.page import render
 from tests.report import folders
-
-CHROMIUM = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-in_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"
-)
-
-
-def browse(page, tmp_path, *arguments: str) -> str:
-    """What headless Chromium makes of the page: its document after loading, or what it says on stderr."""
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'browser'}",
-        *arguments,
-        page.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def text_of(document: str) -> str:
@@ -174,40 +146,6 @@ def test_the_page_goes_where_it_is_told(tmp_path):
     folder = folders.write_run(tmp_path / "run")
     assert render(folder, tmp_path / "deep" / "page.html").is_file()
     assert render(folder, tmp_path) == tmp_path / "report.html"
-
-
-@in_browser
-@pytest.mark.parametrize("write", [folders.write_run, folders.write_comparison, folders.write_interrupted])
-def test_a_browser_lays_the_charts_out(tmp_path, write):
-    page = render(write(tmp_path / "run"))
-    document = browse(page, tmp_path, "--dump-dom")
-    assert (
-        document.count('<svg class="chart"')
-        == page.read_text(encoding="utf-8").count('<svg class="chart"')
-        > 4
-    )
-    for heading in ("Monitors", "Evaluation", "Curves", "Samples", "Data", "Settings"):
-        assert f"<h2>{heading}</h2>" in document
-
-
-@in_browser
-def test_a_browser_runs_nothing_of_what_the_data_say(tmp_path):
-    document = browse(render(folders.write_hostile(tmp_path / "run")), tmp_path, "--dump-dom")
-    assert "<script" not in document and "<img" not in document and "alert('owned')" in document
-
-
-@in_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_paints_both_schemes(tmp_path, scheme):
-    image = pytest.importorskip("PIL.Image")
-    page, shot = render(folders.write_run(tmp_path / "run")), tmp_path / "shot.png"
-    settings = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    browse(page, tmp_path, f"--screenshot={shot}", "--window-size=1200,900", *settings)
-    picture = image.open(shot).convert("L")
-    ground = picture.getpixel((5, 5))
-    assert ground < 60 if scheme == "dark" else ground > 200
-    ink = picture.getextrema()
-    assert ink[1] - ink[0] > 150
 
 
 def test_the_records_of_the_fixtures_are_the_contract_s(tmp_path):
