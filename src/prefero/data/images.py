@@ -78,7 +78,7 @@ class ImagePrompts:
     def apply_chat_template(self, turns: Sequence[Message], **options: Any) -> str:
         """The conversation as the processor's template writes it, a mark where each image stands."""
         template = self.processor if self.processor.chat_template else self.processor.tokenizer
-        return template.apply_chat_template([_in_parts(turn) for turn in turns], **options)
+        return template.apply_chat_template([in_parts(turn) for turn in turns], **options)
 
     @property
     def mark(self) -> str:
@@ -192,7 +192,7 @@ def images_of(prompt: Text, example: Example) -> Pictures:
     return tuple(images[part["number"]] for part in parts if isinstance(part, Mapping) and "number" in part)
 
 
-def _in_parts(turn: Message) -> Message:
+def in_parts(turn: Message) -> Message:
     """The turn with its content in parts, as templates of processors read it."""
     content = turn["content"]
     return {**turn, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn

@@ -9,17 +9,19 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
+
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from prefero.data.examples import Content, Example, Message, Response, Text, spoken
 from prefero.data.formats.fields import MESSAGES
-from prefero.data.images import ImagePrompts
+from prefero.data.images import ImagePrompts, in_parts
 from prefero.data.pictures import Picture
+from prefero.data.templates import ANSWER, family_of, keeps_turns, template_text
 from prefero.errors import PreferoError
 
 LABELS = {"user": "Human", "assistant": "Assistant"}
@@ -27,8 +29,11 @@ LABELS = {"user": "Human", "assistant": "Assistant"}
 ROLES = {"system", "user", "assistant", "tool", "developer"}
 """The roles of messages that chat templates may write without naming them."""
 
-ANSWER = "0Answer0"
-"""An answer that stands in no template: where it is written tells how a template writes answers."""
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""The keys under which messages hold thoughts; transformers gives a template each of the first two."""
+
+GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+"""The mark with which a template tells where the assistant begins to speak."""
 
 Range = tuple[int, int]
 """Places of the first character and of the one after the last."""
@@ -76,17 +81,23 @@ class Renderer(Protocol):
 class Writing:
     """How conversations are written as text.
 
-    ``template`` is ``"auto"`` for the tokenizer's own chat template, ``"none"`` for none, or a file with one
-    (Jinja). ``options`` are
-    arguments for it; those of a row come on top. ``date`` is today for templates that write it. ``score``
-    says which turns of the assistant are scored: ``"last"`` the response's, ``"all_assistant"`` those in the
-    prompt too.
+    ``template`` is ``"auto"`` for the tokenizer's own chat template, or the training template of its family
+    where the data need one; ``"none"`` for none; the name of a training template; or a file with a template
+    (Jinja). ``options`` are arguments for it; those of a row come on top. ``date`` is today for templates
+    that write it. ``score`` says which turns of the assistant are scored: ``"last"`` the response's,
+    ``"all_assistant"`` those in the prompt too. ``reason`` says why a template was chosen automatically.
     """
 
     template: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     date: dt.date | None = None
     score: Score = "last"
+    reason: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The template, with the reason for which it was chosen."""
+        return f"{self.template}, {self.reason}" if self.reason else self.template
 
 
 def with_earlier_turns(example: Example) -> Example:
@@ -120,14 +131,26 @@ class Renderers:
     Conversations, and plain text too, go through the chat template of ``tokenizer`` (of ``images``' processor
     for models that see). Text that holds the template's marks has been through it, and is taken as it is.
     Without a template conversations become a transcript, and text stays as it is.
+
+    ``writing`` is how they are written, with the template that was chosen for ``examples``: where responses
+    go on behind a turn of the user or of a tool, and the model's own template changes earlier turns then, the
+    training template of its family.
     """
 
     def __init__(
-        self, tokenizer: Any, images: ImagePrompts | None = None, writing: Writing | None = None
+        self,
+        tokenizer: Any,
+        images: ImagePrompts | None = None,
+        writing: Writing | None = None,
+        examples: Iterable[Example] = (),
     ) -> None:
         writer, writing = tokenizer if images is None else images, writing or Writing()
-        own = writer.chat_template if writing.template == "auto" else _from_file(writing.template)
+        own = writer.chat_template if writing.template == "auto" else template_text(writing.template)
         self.chat = ChatTemplate(writer, tokenizer, writing, own) if own else None
+        if self.chat and writing.template == "auto":
+            speakers = {speaker for example in examples for speaker in speakers_within(example)}
+            self.chat = self.chat.keeping_turns(speakers)
+        self.writing = self.chat.writing if self.chat else writing
         self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
 
     def of(self, example: Example) -> Renderer:
@@ -140,16 +163,16 @@ class Renderers:
         return self.chat
 
 
-def _from_file(name: str) -> str | None:
-    """The chat template in a file; None for ``"none"``."""
-    if name == "none":
-        return None
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PreferoError(
-            f"the chat template {name!r} cannot be read ({error}): template is auto, none, or a file"
-        ) from error
+def speakers_within(example: Example) -> set[str]:
+    """The user or a tool, or both, where they speak behind the assistant within a response."""
+    speakers: set[str] = set()
+    for response in example.responses:
+        if not isinstance(response.content, str | Picture):
+            roles = [turn["role"] for turn in response.content]
+            speakers |= (
+                {"user", "tool"} & {*roles[roles.index("assistant") :]} if "assistant" in roles else set()
+            )
+    return speakers
 
 
 def as_messages(text: Content, role: str) -> tuple[Message, ...]:
@@ -160,6 +183,12 @@ def as_messages(text: Content, role: str) -> tuple[Message, ...]:
             "that draws (a diffusers folder or hub name)"
         )
     return ({"role": role, "content": text},) if isinstance(text, str) else text
+
+
+def thoughts_in(content: Content) -> list[str]:
+    """The thoughts that messages of the assistant hold apart from what they say."""
+    turns = [turn for turn in as_messages(content, "assistant") if turn["role"] == "assistant"]
+    return [turn[name] for turn in turns for name in THOUGHTS if isinstance(turn.get(name), str)]
 
 
 def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
@@ -275,6 +304,14 @@ def beginning(first: str, second: str) -> str:
     return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
+def _from(start: int, text: str, said: Sequence[Range] | None) -> tuple[Range, ...]:
+    """The ranges of ``said`` from ``start`` to the end of the text; all of that where they are not known."""
+    if said is None:
+        return ((start, len(text)),)
+    ranges = ((max(low, start), min(high, len(text))) for low, high in said)
+    return tuple((low, high) for low, high in ranges if low < high)
+
+
 def _behind_opening(content: Any, opening: str) -> str | None:
     """The rest of a response behind ``opening``, with which the prompt ends, whether the response repeats it
     or not; None for a response that does not go on there."""
@@ -291,16 +328,31 @@ class ChatTemplate:
     """Conversations as a chat template writes them: text and response are always its own rendering.
 
     The response is what the rendering of prompt and response adds to that of the prompt, up to its end mark:
-    generation stops there, so what a template writes behind it is left out.
+    generation stops there, so what a template writes behind it is left out. Where a template marks what the
+    assistant says, that is what is scored.
     """
 
     starts = False
 
     def __init__(self, writer: Any, tokenizer: Any, writing: Writing, sources: Any) -> None:
-        self.writer, self.tokenizer, self.options = writer, tokenizer, writing.options
+        self.writer, self.tokenizer, self.writing = writer, tokenizer, writing
         sources = sources if isinstance(sources, Mapping) else {"default": sources}
         date = writing.date or dt.date.today()
         self.sources = {name: dated(source, date) for name, source in sources.items()}
+
+    def keeping_turns(self, speakers: Collection[str]) -> ChatTemplate:
+        """The training template of this template's family; itself where it keeps turns when ``speakers``
+        follow, or none is alike."""
+        if keeps_turns(self.write, speakers):
+            return self
+
+        def other(name: str, reason: str = "") -> ChatTemplate:
+            writing = replace(self.writing, template=name, reason=reason)
+            return ChatTemplate(self.writer, self.tokenizer, writing, template_text(name))
+
+        name = family_of(self.write, lambda name: other(name).write)
+        reason = "a training template of prefero that keeps earlier turns; the model's own changes them"
+        return self if name is None else other(name, reason)
 
     def source(self, tools: bool = False) -> str:
         """The template, where a tokenizer has several by name the one for rows with ``tools`` or without."""
@@ -339,7 +391,7 @@ class ChatTemplate:
             rendered = self._several_turns(turns, added, before, response, example, notes)
         else:
             rendered = self._one_turn(turns, added[0], before, response, example, notes)
-        for said in spoken(response.content):
+        for said in (*spoken(response.content), *thoughts_in(response.content)):
             # what a response begins with may stand in the prompt: the mark of a thought
             if said.strip() not in rendered.text[max(rendered.start - len(said), 0) :]:
                 note = "the chat template leaves out or changes part of what the response says"
@@ -367,9 +419,9 @@ class ChatTemplate:
         example: Example,
         notes: tuple[str, ...],
     ) -> Rendered:
-        text, end = self._rendered((*turns, answer), response, example)
+        text, end, said = self._rendered((*turns, answer), response, example)
         if text.startswith(before):
-            return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
+            return Rendered(text, len(before), _from(len(before), text, said), end, notes)
         start, opening = self._opening(turns, before, example)
         rest = _behind_opening(answer["content"], opening)
         if rest is not None:
@@ -383,7 +435,7 @@ class ChatTemplate:
             f"the generation prompt opens with {opening.strip()!r}, which the response does not: it stands "
             "behind the prompt as the template writes the conversation"
         )
-        return Rendered(text, start, ((start, len(text)),), end, (*notes, note))
+        return Rendered(text, start, _from(start, text, said), end, (*notes, note))
 
     def _opening(self, turns: tuple[Message, ...], before: str, example: Example) -> tuple[int, str]:
         """Where an answer begins in a conversation, and what the prompt alone has there, such as the
@@ -391,7 +443,10 @@ class ChatTemplate:
 
         Raises :class:`PreferoError` where the template changes earlier turns when an answer follows.
         """
-        own = self._render((*turns, {"role": "assistant", "content": ANSWER}), example).partition(ANSWER)[0]
+        answered = (*turns, {"role": "assistant", "content": ANSWER})
+        own = self._render(answered, example)
+        said = self._said(answered, own, example)
+        own = own[: said[-1][0]] if said else own.partition(ANSWER)[0]
         start = len(beginning(own, before))
         if own[start:].strip():
             self._refuse_changes(example)
@@ -414,18 +469,20 @@ class ChatTemplate:
         notes: tuple[str, ...],
     ) -> Rendered:
         """A response of several turns: what the assistant says is scored, what its partners say is not."""
-        text, end = self._rendered((*turns, *added), response, example)
+        text, end, said = self._rendered((*turns, *added), response, example)
         start = len(before)
         if not text.startswith(before) and added[0]["role"] == "assistant":
             start, _ = self._opening(turns, before, example)
         if not text.startswith(before[:start]):
             self._refuse_turns(example)
         end = end and added[-1]["role"] == "assistant"
-        scored = self._ranges_by_prefixes(turns, added, text, response, example)
-        scored = self._ranges_by_marks(added, text, start) if scored is None else scored
-        if scored is None:
+        if said is None:
+            said = self._ranges_by_prefixes(turns, added, text, response, example)
+        if said is None:
+            said = self._ranges_by_marks(added, text, start)
+        if said is None:
             self._refuse_turns(example)
-        return Rendered(text, start, tuple(scored), end, notes)
+        return Rendered(text, start, _from(start, text, said), end, notes)
 
     def _refuse_turns(self, example: Example) -> NoReturn:
         raise PreferoError(
@@ -492,7 +549,8 @@ class ChatTemplate:
             yield "the chat template does not write tools, so the model does not see them"
         for name in sorted({name for turn in turns for name in turn} - {"role", "content"}):
             said = any(turn.get(name) not in (None, "", [], {}) for turn in turns)
-            if said and not re.search(rf"\b{re.escape(name)}\b", source):
+            names = "|".join(map(re.escape, THOUGHTS[:2] if name in THOUGHTS else [name]))
+            if said and not re.search(rf"\b({names})\b", source):
                 yield f"the chat template does not write {name!r} of messages"
         for role in sorted({turn["role"] for turn in turns} - ROLES):
             if not re.search(rf"\b{re.escape(role)}\b", source):
@@ -500,11 +558,66 @@ class ChatTemplate:
         if any(isinstance(turn["content"], str) and MESSAGES.match(turn["content"]) for turn in turns):
             yield "a text that spells a list of messages is taken as it is: few rows of its column do"
 
-    def _rendered(self, turns: tuple[Message, ...], response: Response, example: Example) -> tuple[str, bool]:
-        """The whole text, and whether it lacks an end token."""
+    def _rendered(
+        self, turns: tuple[Message, ...], response: Response, example: Example
+    ) -> tuple[str, bool, list[Range] | None]:
+        """The whole text, whether it lacks an end token, and what the assistant says (:meth:`_said`)."""
+        whole = self._render(turns, example)
+        said = self._said(turns, whole, example)
         if not response.ended:
-            return self._unended(turns, example), False
-        return self._ended(self._render(turns, example))
+            return self._unended(turns, example), False, said
+        since = said[-1][0] if said and turns[-1]["role"] == "assistant" else 0
+        return *self._ended(whole, since), said
+
+    def _said(self, turns: Sequence[Message], text: str, example: Example) -> list[Range] | None:
+        """The ranges of what the assistant says in the ``text`` of a conversation, end marks included, by the
+        template's generation marks; None for a template without them."""
+        if not (GENERATION.search(self.source(bool(example.tools))) and self._marks_answers):
+            return None
+        rendered, found = self._marked(turns, self._arguments(example))
+        if rendered != text:
+            return None  # the tokenizer writes conversations in a way of its own
+        ranges: list[Range] = []
+        for start, stop in found:
+            if self.header and text.startswith(self.header, start):
+                start += len(self.header)
+            if self.end and text.startswith(self.end, stop):
+                stop += len(self.end)
+            elif self.end and self.end in text[start:stop]:
+                stop = text.rindex(self.end, start, stop) + len(self.end)
+            if ranges and ranges[-1][1] == start:  # the mark of the next speaker, which ends this turn
+                start = ranges.pop()[0]
+            ranges.append((start, stop))
+        return ranges
+
+    def _marked(self, turns: Sequence[Message], arguments: Mapping[str, Any]) -> tuple[str, list[Range]]:
+        """A conversation with the ranges between generation marks, as transformers tells them."""
+        written = [in_one_text(turn) for turn in turns]
+        if isinstance(self.writer, ImagePrompts):
+            written = [in_parts(turn) for turn in written]
+        rendered: Any = render_jinja_template(
+            [[{name: value for name, value in turn.items() if value is not None} for turn in written]],
+            return_assistant_tokens_mask=True,
+            **{**self.tokenizer.special_tokens_map, **arguments},
+        )
+        (text,), (ranges,) = rendered
+        return text, ranges
+
+    @cached_property
+    def _marks_answers(self) -> bool:
+        """Whether the generation marks are told where they stand: transformers misplaces those in macros."""
+        if self._sample is None or not GENERATION.search(self.source()):
+            return self._sample is None
+        for system in ([], [{"role": "system", "content": "System"}]):
+            turns = [
+                *system,
+                {"role": "user", "content": "Question"},
+                {"role": "assistant", "content": ANSWER},
+            ]
+            if self.write(turns) is not None:
+                text, ranges = self._marked(turns, {"chat_template": self.source(), **self.writing.options})
+                return any(ANSWER in text[start:stop] for start, stop in ranges)
+        return False
 
     def _unended(self, turns: tuple[Message, ...], example: Example) -> str:
         """The conversation as far as its last turn is written."""
@@ -513,9 +626,10 @@ class ChatTemplate:
             return text.removesuffix(self.behind)
         return self._render(turns, example, continue_final_message=True)
 
-    def _ended(self, text: str) -> tuple[str, bool]:
-        """The text up to the end mark of its last turn, and whether it has none."""
-        if self.end and self.end in text:
+    def _ended(self, text: str, since: int = 0) -> tuple[str, bool]:
+        """The text up to the end mark of its last turn, which begins not before ``since``, and whether it has
+        none."""
+        if self.end and self.end in text[since:]:
             return text[: text.rindex(self.end) + len(self.end)], False
         if self.behind is None:
             ended = text.rstrip().endswith(tuple(self._added))
@@ -528,15 +642,7 @@ class ChatTemplate:
         written = [in_one_text(turn) for turn in turns]
         try:
             return self.writer.apply_chat_template(
-                written,
-                tools=list(example.tools) or None,
-                tokenize=False,
-                **{
-                    "chat_template": self.source(bool(example.tools)),
-                    **self.options,
-                    **example.template_options,
-                    **options,
-                },
+                written, tokenize=False, **{**self._arguments(example), **options}
             )
         except Exception as error:
             raise PreferoError(
@@ -544,6 +650,15 @@ class ChatTemplate:
                 f"({', '.join(turn['role'] for turn in turns)}): {error}. Correct the row's messages, or use "
                 "another template (data.template)."
             ) from error
+
+    def _arguments(self, example: Example) -> dict[str, Any]:
+        """The template for the example, and what it is given besides the conversation."""
+        return {
+            "tools": list(example.tools) or None,
+            "chat_template": self.source(bool(example.tools)),
+            **self.writing.options,
+            **example.template_options,
+        }
 
     # How the template writes a simple conversation
 
@@ -554,22 +669,23 @@ class ChatTemplate:
         conversation, with a system turn before it or without."""
         question, answer = {"role": "user", "content": "Question"}, {"role": "assistant", "content": ANSWER}
         for system in ([], [{"role": "system", "content": "System"}]):
-            try:
-                asked = self._written([*system, question])
-                opened = self._written([*system, question], add_generation_prompt=True)
-                text = self._written([*system, question, answer])
-            except Exception:
+            asked = self.write([*system, question])
+            opened = self.write([*system, question], add_generation_prompt=True)
+            text = self.write([*system, question, answer])
+            if asked is None or opened is None or text is None:
                 continue
-            try:
-                longer = self._written([*system, question, answer, question])
-            except Exception:
-                longer = ""
+            longer = self.write([*system, question, answer, question]) or ""
             return (asked, opened, text, longer) if text.count(ANSWER) == 1 else None
         return None
 
-    def _written(self, turns: list[Message], **more: Any) -> str:
-        options = {"chat_template": self.source(), **self.options, **more}
-        return self.writer.apply_chat_template(turns, tokenize=False, **options)
+    def write(self, turns: Sequence[Message], **options: Any) -> str | None:
+        """A conversation as the template writes it; None where it refuses it."""
+        try:
+            source = self.source(bool(options.get("tools")))
+            given = {"chat_template": source, **self.writing.options, **options}
+            return self.writer.apply_chat_template(list(turns), tokenize=False, **given)
+        except Exception:
+            return None
 
     @cached_property
     def behind(self) -> str | None:

@@ -8,7 +8,7 @@ such token of any of them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args, overload
 
@@ -38,6 +38,10 @@ DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 TooLong = Literal["cut_response", "keep_recent_prompt", "drop", "error"]
 """Ways to fit an example into ``max_length``; see :func:`tokenize`."""
 
+TOKENIZING = 1
+"""The version of how rows become tokens, which stands in the key of the reference cache. Raise it with any
+change by which some row gives other token ids, or other tokens that are scored."""
+
 CHUNK = 512
 """Examples whose texts are encoded together, which is much faster than one by one."""
 
@@ -45,12 +49,14 @@ CHUNK = 512
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenDataset(Sequence[TokenExample]):
     """Tokenised examples, ready to be packed; ``roles`` names the response axis, ``()`` for candidates.
-    ``source`` are the examples that they were made of, in the same order."""
+    ``source`` are the examples that they were made of, in the same order, and ``writing`` is how these were
+    written as text."""
 
     examples: tuple[TokenExample, ...]
     roles: tuple[str, ...]
     summary: DataSummary
     source: Examples
+    writing: Writing = field(default_factory=Writing)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -92,7 +98,8 @@ def tokenize(
             ``"error"`` first let the prompt lose its oldest turns. Then ``"cut_response"`` cuts responses at
             their ends, and leaves examples out whose prompt alone is too long; ``"keep_recent_prompt"`` lets
             the prompt lose its oldest tokens, and cuts a response only if it leaves the prompt no token.
-        writing: the chat template and its arguments; by default the tokenizer's own.
+        writing: the chat template and its arguments; by default the tokenizer's own, or the training
+            template of its family where responses go on behind others' turns, which its own changes.
         views: readings under other responses or prompts (:data:`prefero.data.arrange.VIEWS`, drawn with
             ``seed``, and :data:`prefero.data.schema.OTHER_PROMPTS`), each with the roles that are read there,
             ``()`` for all.
@@ -119,7 +126,8 @@ def tokenize(
     arranged = arrange(examples, roles, columns, for_method=for_method)
     if writing is not None and writing.score == "all_assistant":
         arranged = replace(arranged, items=[with_earlier_turns(example) for example in arranged])
-    encoder, renderers = Encoder(tokenizer, images, canvas, apart), Renderers(tokenizer, images, writing)
+    encoder = Encoder(tokenizer, images, canvas, apart)
+    renderers = Renderers(tokenizer, images, writing, arranged)
     treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
     prompts = [view for view in views if view not in VIEWS]
@@ -160,7 +168,10 @@ def tokenize(
         for index, tokens in enumerate(tokenized):
             shown = images.shown([cell.context for cell in tokens.all_cells])
             tokenized[index] = replace(tokens, images=shown)
-    return TokenDataset(tuple(tokenized), roles, summarise(arranged, tokenized, roles, treatment), arranged)
+    summary = summarise(arranged, tokenized, roles, treatment)
+    if renderers.writing.reason:
+        summary = replace(summary, notes=(f"template: {renderers.writing.shown}.", *summary.notes))
+    return TokenDataset(tuple(tokenized), roles, summary, arranged, renderers.writing)
 
 
 SAME_TOKENS = "pairs whose two sides are the same tokens"
@@ -273,7 +284,7 @@ def _draft(
             scored[start:stop] = True
         sides.append(_Side(text, encoding, encoder.begins(text.text, renderer.starts), first, scored))
     cells, cuts = _cells(example, sides, encoder)
-    notes = tuple(dict.fromkeys(note for side in sides for note in side.rendered.notes))
+    notes = tuple(dict.fromkeys((*example.notes, *(n for side in sides for n in side.rendered.notes))))
     return _Draft(example, renderer, sides, cells, cuts, notes=notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts, Pictures
-from prefero.data.preview import Preview, preview_tokens
+from prefero.data.preview import Preview, origin_of_template, preview_tokens
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
@@ -78,7 +79,9 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         limit = length_limit(reading.max_length, self.config)
-        self.writing = reading.writing
+        writing = reading.writing
+        if self.writing.reason and replace(self.writing, template="auto", reason="") == writing:
+            writing = self.writing  # the training template that data before these have chosen
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
             data = source
@@ -90,7 +93,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 columns=needs.columns,
                 max_length=limit,
                 too_long=reading.too_long,
-                writing=reading.writing,
+                writing=writing,
                 views={view: need.roles for view, need in needs.views.items()},
                 seed=reading.seed,
                 for_method=reading.method,
@@ -98,6 +101,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 canvas=self.canvas,
                 apart=self.reads_apart,
             )
+        self.writing = data.writing
         vocabulary = getattr(self.config.get_text_config(), "vocab_size", None)
         largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
         if vocabulary is not None and largest >= vocabulary:
@@ -112,14 +116,16 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def preview(self, data: Dataset[TokenExample], count: int) -> Preview | None:
         assert isinstance(data, TokenDataset)
-        return preview_tokens(data, self.tokenizer, self.writing.template, count)
+        own = (self.images or self.tokenizer).chat_template
+        return preview_tokens(data, self.tokenizer, origin_of_template(data.writing, own), count)
 
     def load(self) -> nn.Module:
         return self.source.load(self.loader, self.what)
 
     def other(self, name: str, dtype: torch.dtype) -> nn.Module:
         kept_in: Any = str(dtype).removeprefix("torch.")
-        model = ModelSource(name, dtype=kept_in).load(self.loader, self.what)
+        source = ModelSource(name, dtype=kept_in, add_tokens=self.source.add_tokens)
+        model = source.load(self.loader, self.what)
         self.adapt(model)
         return model
 
@@ -149,6 +155,10 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         """The prompt of an example as :meth:`sample` reads it."""
         return example.prompt
 
+    def sampling(self, max_length: int | None) -> str:
+        longest = sample_tokens(length_limit(max_length, self.config))
+        return f"the likeliest token each time, at most {longest} tokens"
+
     def sample(
         self,
         model: nn.Module,
@@ -163,6 +173,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             prompts,
             generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
             max_new_tokens=sample_tokens(length_limit(max_length, self.config)),
+            temperature=0,
             images=self.images,
             shown=shown,
             writing=self.writing,
