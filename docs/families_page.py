@@ -68,6 +68,17 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {"prompt": ASKED, "response": GOOD, "helpfulness": 4, "correctness": 4},
         ],
     ),
+    "HelpSteer 3, edits": (
+        "dpo",
+        [
+            {
+                "context": [user()],
+                "original_response": "A sea.",
+                "good_edited_response": GOOD,
+                "bad_edited_response": BAD,
+            }
+        ],
+    ),
     "HelpSteer 3": (
         "dpo",
         [
@@ -105,6 +116,42 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
             }
         ],
     ),
+    "Arena, the columns of the contest": (
+        "dpo",
+        [
+            {
+                "prompt": json.dumps([ASKED]),
+                "response_a": json.dumps([BAD]),
+                "response_b": json.dumps([GOOD]),
+                "winner_model_a": 0,
+                "winner_model_b": 1,
+                "winner_tie": 0,
+            }
+        ],
+    ),
+    "MT-bench, judgements": (
+        "dpo",
+        [
+            {
+                "model_a": "m",
+                "model_b": "n",
+                "winner": "model_b",
+                "conversation_a": [user(), assistant(BAD), user("Is it deep?"), assistant("No.")],
+                "conversation_b": [user(), assistant(GOOD), user("Is it deep?"), assistant("Not very.")],
+                "turn": 1,
+            }
+        ],
+    ),
+    "OpenAssistant, a message in each row": (
+        "dpo",
+        [
+            {"message_tree_id": "t", "message_id": "1", "parent_id": None, "role": "prompter", "text": ASKED},
+            {"message_tree_id": "t", "message_id": "2", "parent_id": "1", "role": "assistant", "text": BAD}
+            | {"rank": 1},
+            {"message_tree_id": "t", "message_id": "3", "parent_id": "1", "role": "assistant", "text": GOOD}
+            | {"rank": 0},
+        ],
+    ),
     "OpenAI's preference format": (
         "dpo",
         [
@@ -114,6 +161,10 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 "non_preferred_output": [assistant(BAD)],
             }
         ],
+    ),
+    "Stack exchange, answers with scores": (
+        "dpo",
+        [{"question": ASKED, "answers": [{"text": BAD, "pm_score": 1}, {"text": GOOD, "pm_score": 5}]}],
     ),
     "Stack exchange pairs": ("dpo", [{"question": ASKED, "response_j": GOOD, "response_k": BAD}]),
     "PKU-SafeRLHF": (
@@ -167,6 +218,7 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
             }
         ],
     ),
+    "MS-Swift": ("dpo", [{"messages": [user(), assistant(GOOD)], "rejected_response": BAD}]),
     "KTO, messages with a label": ("kto", [{"messages": [user(), assistant(GOOD)], "label": True}]),
     "KTO, TRL": ("kto", [{"prompt": ASKED, "completion": BAD, "label": False}]),
     "Nectar": (
@@ -186,11 +238,74 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "dpo",
         [{"system": "", "input": ASKED, "chosen": GOOD, "rejected": BAD, "rating": [9, 4]}],
     ),
+    "distilabel, UltraFeedback preferences": (
+        "dpo",
+        [
+            {
+                "instruction": ASKED,
+                "chosen-response": GOOD,
+                "rejected-response": BAD,
+                "chosen-rating": 5.0,
+                "rejected-rating": 2.0,
+            }
+        ],
+    ),
+    "UltraInteract": (
+        "dpo",
+        [
+            {
+                "trajectory": [said("user", ASKED), said("assistant", "Which one?"), said("user", "Any.")],
+                "chosen": GOOD,
+                "rejected": BAD,
+            }
+        ],
+    ),
+    "Step-DPO": (
+        "dpo",
+        [
+            {
+                "prompt": "What is 2 + 3 · 4?",
+                "initial_reason_steps": "Step 1: Multiply first.\nStep 2: ",
+                "chosen": "3 · 4 = 12.",
+                "rejected": "2 + 3 = 5.",
+                "full_chosen": "…",
+            }
+        ],
+    ),
     "Orca": ("dpo", [{"system": "Be brief.", "question": ASKED, "chosen": GOOD, "rejected": BAD}]),
     "Auto-J": ("dpo", [{"prompt": ASKED, "response 1": GOOD, "response 2": BAD, "label": 0}]),
     "RewardBench": (
         "dpo",
         [{"prompt": ASKED, "chosen": GOOD, "chosen_model": "a", "rejected": BAD, "rejected_model": "b"}],
+    ),
+    "RewardBench 2": (
+        "dpo",
+        [{"prompt": ASKED, "chosen": [GOOD], "rejected": [BAD, "The Alps.", "I do not know."]}],
+    ),
+    "Prometheus": (
+        "dpo",
+        [
+            {
+                "orig_instruction": ASKED,
+                "orig_response_A": BAD,
+                "orig_response_B": GOOD,
+                "orig_score_A": "1",
+                "orig_score_B": "4",
+                "orig_preference": "B",
+                "instruction": "Compare two responses.",
+            }
+        ],
+    ),
+    "JudgeLM": (
+        "dpo",
+        [
+            {
+                "question_body": ASKED,
+                "answer1_body": BAD,
+                "answer2_body": GOOD,
+                "score": [{"score": 3.0}, {"score": 9.0}],
+            }
+        ],
     ),
     "PandaLM, votes of annotators": (
         "dpo",
@@ -225,7 +340,8 @@ def _page() -> Iterator[str]:
 
 def _read(method: str, rows: list[dict[str, Any]]) -> Preview:
     needs = dry_run(from_config(method))
-    return preview_rows(arrange(load_examples(rows), needs.roles, needs.columns, for_method=method))
+    examples = arrange(load_examples(rows), needs.roles, needs.columns, for_method=method)
+    return preview_rows(examples, needs.roles, len(examples))
 
 
 def _told(preview: Preview) -> Iterator[str]:
@@ -235,5 +351,6 @@ def _told(preview: Preview) -> Iterator[str]:
         yield f"{name}: {text}".replace("\n", "\n    ")
     for name, value in row.columns.items():
         yield f"{name}: {value}"
+    yield from row.notes
     if row.unread:
         yield f"not read: {', '.join(row.unread)}"

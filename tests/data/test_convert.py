@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def plain(example: Example) -> Example:
-    return replace(example, origin="", unread=())
+    return replace(example, origin="", read=(), unread=())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(row))
@@ -71,6 +72,14 @@ def test_a_converted_row_is_the_same_example(row: dict[str, Any]) -> None:
     converted = json.loads(json.dumps(row_of(example)))
     (again,) = load_examples([converted])
     assert plain(again) == plain(example)
+
+
+def test_images_are_found_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    row = {"images": ["a.png"], "prompt": "Name it.", "chosen": "A sea.", "rejected": "None."}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (example,) = load_examples(tmp_path / "rows.jsonl")
+    assert row_of(example)["images"] == [str(tmp_path / "a.png")]
 
 
 def test_what_a_row_cannot_say_is_refused() -> None:

@@ -154,6 +154,71 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
         {"prompt": ASKED, "answer_a": "I do not know.", "answer_b": BAD, "answer_c": GOOD}
         | {"rank_a": 2, "rank_b": 3, "rank_c": 1}
     ],
+    "edited responses": [{"context": [user(ASKED)], "original_response": BAD, "edited_response": GOOD}],
+    "good and bad edits": [
+        {"context": [user(ASKED)], "original_response": "Hm.", "good_edited_response": GOOD}
+        | {"bad_edited_response": BAD}
+    ],
+    "one judgement alone": [{"prompt": ASKED, "response_0": BAD, "response_1": GOOD, "safer_response_id": 1}],
+    "hyphens": [{"instruction": ASKED, "chosen-response": GOOD, "rejected-response": BAD}],
+    "exchanges": [
+        {"conversation": [{"input": ASKED, "output": GOOD}], "chosen": turns(), "rejected": turns(answer=BAD)}
+    ],
+    "speakers under other keys": [
+        {
+            "conversation": [{"sender": "user", "text": ASKED}],
+            "chosen": {"sender": "model", "text": GOOD},
+            "rejected": {"sender": "model", "text": BAD},
+        }
+    ],
+    "bodies with scores in a list": [
+        {"question_body": ASKED, "answer1_body": BAD, "answer2_body": GOOD}
+        | {"score": [{"score": 3.0, "logprobs": -1.0}, {"score": 9.0, "logprobs": -2.0}]}
+    ],
+    "messages and another answer": [{"messages": turns(), "rejected_response": BAD}],
+    "two lists of messages": [{"messages": turns(), "rejected_messages": turns(answer=BAD)}],
+    "two conversations": [
+        {
+            "conversations": [human(ASKED), gpt(GOOD)],
+            "rejected_conversations": [human(ASKED), gpt(BAD)],
+        }
+    ],
+    "a response and another one": [
+        {"query": ASKED, "response": GOOD, "rejected_response": BAD, "history": []}
+    ],
+    "context_messages": [{"context_messages": [user(ASKED)], "chosen": GOOD, "rejected": BAD}],
+    "short names": [{"question": ASKED, "pos_resp": GOOD, "neg_resp": BAD}],
+    "reject": [{"input": ASKED, "chosen": GOOD, "reject": BAD}],
+    "the winner by its text": [{"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "winner": GOOD}],
+    "the turn that was judged": [
+        {
+            "conversation_a": [*turns(answer=BAD), *turns("And?", "No.")],
+            "conversation_b": [*turns(), *turns("And?", "Yes.")],
+            "winner": "model_b",
+            "turn": 1,
+        }
+    ],
+    "a tree, a message in each row": [
+        {"message_tree_id": "t", "message_id": "a", "parent_id": None, "role": "prompter", "text": ASKED},
+        *(
+            {"message_tree_id": "t", "message_id": name, "parent_id": "a", "role": "assistant"}
+            | {"text": text, "rank": rank, "lang": "en"}
+            for name, text, rank in (("b", BAD, 1), ("c", GOOD, 0), ("d", "Hm.", None))
+        ),
+    ],
+    "a tree in one row": [
+        {
+            "message_tree_id": "t",
+            "prompt": {
+                "text": ASKED,
+                "role": "prompter",
+                "replies": [
+                    {"text": BAD, "role": "assistant", "rank": 1, "replies": []},
+                    {"text": GOOD, "role": "assistant", "rank": 0, "replies": []},
+                ],
+            },
+        }
+    ],
     "several rejected texts": [{"prompt": ASKED, "chosen": [GOOD], "rejected": [BAD, "I do not know."]}],
 }
 
@@ -171,6 +236,8 @@ LABELLED: dict[str, dict[str, Any]] = {
     "conversations and kto_tag": {"conversations": [human(ASKED), gpt(GOOD)], "kto_tag": True},
     "an output and kto_tag": {"instruction": ASKED, "input": "", "output": GOOD, "kto_tag": True},
     "a conversation and a text": {"prompt": [user(ASKED)], "completion": GOOD, "label": True},
+    "a number as text": {"prompt": ASKED, "completion": GOOD, "label": "1.0"},
+    "a word": {"prompt": ASKED, "completion": GOOD, "label": "chosen"},
 }
 
 
@@ -297,7 +364,7 @@ class TestPrompts:
     @pytest.mark.parametrize("shared", ["", "The "])
     def test_a_prompt_under_an_unknown_name_is_refused(self, shared: str) -> None:
         row = {"enquiry": ASKED, "chosen": f"{shared}Nile.", "rejected": f"{shared}pyramid.", "id": "x"}
-        with pytest.raises(PreferoError, match=r"not read: enquiry\. .* --columns prompt=COLUMN"):
+        with pytest.raises(PreferoError, match=r"not read: enquiry\. .* --columns prompt=enquiry "):
             load_examples([row])
         (example,) = load_examples([row], columns={"prompt": "enquiry"})
         assert (example.prompt, example.unread) == (ASKED, ("id",))
@@ -423,6 +490,30 @@ class TestUnread:
         assert example.unread == ("input.parallel_tool_calls",)
         (example,) = load_examples(FAMILIES["summaries with a choice"])
         assert example.unread == ("info.title",)
+        rated = [{"text": text, "score": score, "safety": 1} for text, score in ((GOOD, 2), (BAD, 1))]
+        (example,) = load_examples([{"prompt": ASKED, "chosen": rated[0], "rejected": rated[1]}])
+        assert example.unread == ("chosen.safety", "rejected.safety")
+        (example,) = load_examples(
+            [{"prompt": ASKED, "completions": [rated[1], {**rated[0], "critique": "c"}]}]
+        )
+        assert example.unread == ("completions.safety", "completions.critique")
+
+    def test_answers_of_a_tree_without_a_rank_are_listed(self) -> None:
+        (example,) = load_examples(FAMILIES["a tree, a message in each row"])
+        assert example.unread == ("lang", "answers without a rank")
+        with pytest.raises(PreferoError, match="row 1: the tree has no message with two ranked answers"):
+            load_examples(FAMILIES["a tree, a message in each row"][:2])
+
+    def test_ranks_that_contradict_scores_are_noted(self) -> None:
+        answers = [{"answer": BAD, "rank": 1, "score": 1}, {"answer": GOOD, "rank": 2, "score": 5}]
+        (pair,) = arrange(load_examples([{"prompt": ASKED, "answers": answers}]), PAIR)
+        assert said(Examples([pair])) == [[GOOD, BAD]]
+        assert pair.notes == ("the ranks of its responses contradict their scores, which count",)
+
+    def test_candidates_that_a_pair_leaves_out_are_noted(self) -> None:
+        row = {"prompt": ASKED, "responses": [BAD, "Hm.", GOOD], "scores": [1, 2, 3]}
+        (pair,) = arrange(load_examples([row]), PAIR)
+        assert pair.notes == ("1 responses between the best and the worst are not used",)
 
     def test_other_verdicts_are_listed(self) -> None:
         assert load_examples(FAMILIES["better_response_id"])[0].unread == ("safer_response_id",)

@@ -39,6 +39,14 @@ LAYOUT_ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "transcripts": [{"chosen": f"{HH} Fine.", "rejected": f"{HH} Bad."}],
     "lists": [{"prompt": "2+2=", "responses": ["4", "5", "four"], "scores": [9.0, 1.0, 8.0]}],
+    "trees": [
+        {"message_tree_id": "a", "message_id": "a", "parent_id": None, "role": "prompter", "text": "2+2="}
+        | {"rank": None},
+        {"message_tree_id": "a", "message_id": "b", "parent_id": "a", "role": "assistant", "text": "5"}
+        | {"rank": 1},
+        {"message_tree_id": "a", "message_id": "c", "parent_id": "a", "role": "assistant", "text": "4"}
+        | {"rank": 0},
+    ],
     "steps": [
         {
             "prompt": "2+2+2=",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
 import pytest
 
 from prefero.data.formats import load_examples
 from prefero.data.schema import OTHER_PROMPTS, OTHER_RESPONSES
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
+from prefero.objectives import Method, dry_run, method, methods
 from tests.training.tiny import tiny_tokenizer
 
 ROW = {"prompt": "a b", "chosen": " c d", "rejected": " e", "gold": " f g h", "prompt_corrupted": "u v w"}
@@ -90,9 +94,25 @@ def test_a_missing_prompt_is_named_with_its_field(view: str) -> None:
         )
 
 
-def test_every_part_is_read_by_a_method() -> None:
-    from prefero.objectives import dry_run, methods
+def every_choice(method: Method) -> Iterator[dict[str, Any]]:
+    """The defaults, and every argument of few values at each of them."""
+    yield {}
+    for name, one in method.parameters.items():
+        values = (False, True) if one.kind is bool else get_args(one.kind)
+        if get_origin(one.kind) is Literal or one.kind is bool:
+            yield from ({name: value} for value in values if value != one.default)
 
-    needs = [dry_run(method.build()) for method in methods().values()]
+
+def test_every_part_is_read_by_a_method_and_every_response_that_one_reads_is_a_part() -> None:
+    needs = [dry_run(one.build(**chosen)) for one in methods().values() for chosen in every_choice(one)]
     assert set(OTHER_RESPONSES) == {role for one in needs for role in one.roles} - {"chosen", "rejected"}
     assert set(OTHER_PROMPTS) <= {view for one in needs for view in one.views}
+
+
+def test_several_samples_of_a_prompt_are_read_from_fields_of_their_own() -> None:
+    row = {**ROW, "sample_1": " f g", "sample_2": " h"}
+    needs = dry_run(method("hypo", samples=2, baseline="leave_one_out"))
+    data = tokenize(load_examples([row]), tiny_tokenizer(), roles=needs.roles)
+    assert data.roles == ("chosen", "rejected", "sample_1", "sample_2")
+    with pytest.raises(PreferoError, match=r"'sample_3' \(one of several responses drawn"):
+        tokenize(load_examples([row]), tiny_tokenizer(), roles=(*needs.roles, "sample_3"))

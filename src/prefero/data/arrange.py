@@ -32,11 +32,11 @@ def arrange(
     """``examples`` with the responses that ``roles`` name, in that order, and every column in ``columns``.
 
     ``()`` keeps all responses as unnamed candidates. ``("chosen", "rejected")`` asked of a list takes its
-    best and its worst response by score, rank or label, the earlier of equals; a list whose best is no better
-    than its worst is dropped. So is an example that its annotators called a tie, unless ``tie`` or
-    ``preference`` is among the columns, and a scored response among others that has no other one beside it.
-    ``Examples.dropped`` counts all of them; fields of responses that ``roles`` do not name are unread.
-    Arranging twice changes nothing.
+    best and its worst response by score, rank or label, the earlier of equals, and notes how many others
+    there are; a list whose best is no better than its worst, or says the same, is dropped. So is an example
+    that its annotators called a tie, unless ``tie`` or ``preference`` is among the columns, and a scored
+    response among others that has no other one beside it. ``Examples.dropped`` counts all of them; fields of
+    responses that ``roles`` do not name are unread. Arranging twice changes nothing.
 
     Annotations of tokens stay spans of the text until it is tokenised; one span that says something for the
     column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
@@ -66,12 +66,30 @@ def arrange(
         responses = _responses(example, roles, for_method)
         # A pair that the data name is taken at its word; one taken from a list has to prefer something.
         from_list = roles == PAIR and not set(PAIR) <= set(example.roles)
-        if from_list and not keeps_ties and worth(responses[0]) == worth(responses[1]):
-            dropped["equally good responses"] += 1
+        if from_list and worth(responses[0]) == worth(responses[1]):
+            if not keeps_ties:
+                dropped["equally good responses"] += 1
+                continue
+        elif from_list and responses[0].content == responses[1].content:
+            dropped["equal responses of different worth"] += 1
             continue
+        if from_list and (others := len(example.responses) - 2):
+            note = f"{others} responses between the best and the worst are not used"
+            example = replace(example, notes=(*example.notes, note))
+        if from_list and _disagree(*responses):
+            note = "the ranks of its responses contradict their scores, which count"
+            example = replace(example, notes=(*example.notes, note))
+        if (
+            not roles
+            and len(responses) > 1
+            and len(worths := set(map(worth, responses))) == 1
+            and None not in worths
+        ):
+            note = "its responses are equally good, so there is nothing to learn from comparing them"
+            example = replace(example, notes=(*example.notes, note))
         if responses is not example.responses:
-            others = {r.role for r in example.responses if r.role in OTHER_RESPONSES} - set(roles)
-            unread = (*example.unread, *sorted(OTHER_RESPONSES[str(role)].field for role in others))
+            further = {r.role for r in example.responses if r.role in OTHER_RESPONSES} - set(roles)
+            unread = (*example.unread, *sorted(OTHER_RESPONSES[str(role)].field for role in further))
             example = replace(example, responses=responses, unread=unread)
         kept.append(_with_columns(example, wanted, for_method) if wanted else example)
     if not kept:
@@ -100,6 +118,13 @@ def worth(response: Response) -> float | None:
     if "rank" in columns:
         return -columns["rank"]
     return columns.get("label")
+
+
+def _disagree(best: Response, worst: Response) -> bool:
+    """Whether the better of two responses by their scores is the worse one by their ranks."""
+    columns = best.columns, worst.columns
+    both = all("score" in held and "rank" in held for held in columns)
+    return both and columns[0]["rank"] > columns[1]["rank"]
 
 
 def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[Response, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 from prefero.data.examples import Content, Example, Response, Span
@@ -28,7 +28,7 @@ def row_of(example: Example) -> dict[str, Any]:
         )
     row: dict[str, Any] = {"prompt": _written(example.prompt)}
     if example.roles[:2] != PAIR:
-        row |= _alone(example.responses[0]) if len(example.responses) == 1 else _listed(example)
+        row |= _alone(example.responses[0]) if _is_labelled(example) else _listed(example)
     elif _is_comparison(example):
         row |= _compared(example)
     else:
@@ -89,6 +89,11 @@ def _compared(example: Example) -> dict[str, Any]:
     return row
 
 
+def _is_labelled(example: Example) -> bool:
+    """Whether an example is one response with a label; one with a score may stand beside lists."""
+    return len(example.responses) == 1 and "score" not in example.responses[0].columns
+
+
 def _alone(response: Response) -> dict[str, Any]:
     row: dict[str, Any] = {"completion": _written(response.content), **_known(response.columns)}
     if "label" in row:
@@ -125,7 +130,9 @@ def _listed(example: Example) -> dict[str, Any]:
         items.append(item)
     names = {name for response in example.responses for name in _known(response.columns)} - {"score", "rank"}
     beside = {name: [response.columns.get(name) for response in example.responses] for name in sorted(names)}
-    return {"responses": items, **beside}
+    spans = [[_span(span) for span in response.spans] for response in example.responses]
+    of_responses = {"spans": spans if len(spans) > 1 else spans[0]} if any(spans) else {}
+    return {"responses": items, **beside, **of_responses}
 
 
 def _known(columns: Mapping[str, float]) -> dict[str, float]:
@@ -139,7 +146,8 @@ def _span(span: Span) -> dict[str, Any]:
 
 def _written(content: Content) -> Any:
     if isinstance(content, Picture):
-        if not isinstance(content.content, PurePath):
+        if not isinstance(content.content, Path):
             raise PreferoError(f"{content.origin}: the image is no file, which a row could name")
-        return str(content.content)
+        path = content.content
+        return str(path.absolute() if path.is_file() else path)  # the row may be written to any folder
     return content if isinstance(content, str) else [dict(turn) for turn in content]

@@ -88,9 +88,10 @@ class Example:
     """A prompt, its responses, and the annotations that belong to all of them.
 
     ``columns`` are named as in :data:`prefero.data.schema.SCHEMA`; ``tools`` are the JSON schemas that a chat
-    template renders, ``template_options`` its other arguments; ``unread`` are the fields of the row that
-    nothing is made of. ``origin`` is where the row stands (``"train.jsonl, row 12"``), for error messages,
-    and ``joined`` where further rows stand that are part of the example.
+    template renders, ``template_options`` its other arguments; ``read`` are the fields of the row that are
+    read, ``unread`` those that nothing is made of, ``notes`` what else is to be said of how it is read.
+    ``origin`` is where the row stands (``"train.jsonl, row 12"``), for error messages, and ``joined`` where
+    further rows stand that are part of the example.
 
     ``prompts`` are other prompts to the same responses, by the views of
     :data:`prefero.data.schema.OTHER_PROMPTS`. ``images`` are what prompts show, by view, ``""`` for the
@@ -110,8 +111,10 @@ class Example:
     images: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
     votes: Mapping[str, float] = field(default_factory=dict)
     chosen_second: bool = False
+    read: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def roles(self) -> tuple[str | None, ...]:

@@ -1,7 +1,7 @@
 """Rows of data from files, folders, ``datasets``, the Hugging Face hub or Python objects.
 
-Files are JSON lines, JSON, CSV and Parquet, the text ones also compressed with gzip. A row that cannot be
-read carries its problem, so that the caller may leave it out; a source that cannot be read raises.
+Files are JSON lines, JSON, CSV, TSV and Parquet, the text ones also compressed with gzip. A row that cannot
+be read carries its problem, so that the caller may leave it out; a source that cannot be read raises.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,15 +22,16 @@ from typing import Any
 
 from prefero.errors import PreferoError, nearest
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
-
-Source = str | Path | Iterable[Mapping[str, Any]]
-"""A path, a name on the hub, or mappings, of which a :class:`datasets.Dataset` is an iterable too."""
+TEXT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+ENDINGS = (*(f"{kind}{packed}" for kind in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
-PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\..+)")
-"""The name of one of several files that hold a split."""
+PART = re.compile(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?(\..+)")
+"""The name of one of several files that hold a split, as the hub has them, perhaps with a hash."""
+
+SUBFOLDER = "data"
+"""Where data sets of the hub have their files."""
 
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a character that JSON writes as two."""
@@ -65,18 +67,29 @@ class Rows:
         return self.read()
 
 
-def load_rows(source: Source, *, split: str = "train") -> Rows:
+Source = str | Path | Iterable[Mapping[str, Any]] | Rows
+"""A path, a name on the hub, rows, or mappings, of which a :class:`datasets.Dataset` is an iterable too; a
+table of pandas counts as its rows."""
+
+
+def load_rows(source: Source, *, split: str = "train", streaming: bool = False) -> Rows:
     """The rows of ``source``, each with its origin.
 
-    ``source`` is a file (``.jsonl``, ``.json``, ``.csv``, each also as ``.gz``, or ``.parquet``), a folder
-    written by ``save_to_disk`` or holding ``{split}.jsonl`` and the like, a ``datasets.Dataset`` or
-    ``DatasetDict``, any iterable of mappings, or a name on the Hugging Face hub (``"owner/name"``, with a
-    configuration ``"owner/name:config"``). ``split`` chooses among several; a single file ignores it.
+    ``source`` is a file (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, each also as ``.gz``, or ``.parquet``), a
+    folder written by ``save_to_disk`` or holding ``{split}.jsonl`` and the like, itself or in ``data``, a
+    ``datasets.Dataset`` or ``DatasetDict``, any iterable of mappings, or a name on the Hugging Face hub
+    (``"owner/name"``, with a configuration ``"owner/name:config"``). ``split`` chooses among several; a
+    single file ignores it. With ``streaming`` a data set of the hub is fetched as far as its rows are read,
+    and not kept. :class:`Rows` are returned as they are.
 
     Raises:
         PreferoError: the source is missing, empty, cut off or not what its ending says. A single row that
             cannot be read does not raise here: it carries its ``problem``.
     """
+    if isinstance(source, Rows):
+        return source
+    if hasattr(source, "iterrows") and hasattr(source, "to_dict"):
+        return load_rows(source.to_dict("records"))
     if hasattr(source, "keys") and hasattr(source, "values"):
         return _of_dataset(_choose(source, split, "the data set"), f"data set, split {split!r}")
     if hasattr(source, "column_names"):
@@ -94,7 +107,7 @@ def load_rows(source: Source, *, split: str = "train") -> Rows:
     looks_like_file = name.startswith(("/", ".", "~")) or name.lower().endswith(ENDINGS)
     if looks_like_file or not HUB_NAME.fullmatch(name):
         raise PreferoError(f"{name}: there is no such file{_neighbours(path)}.")
-    return _of_hub(name, split, path)
+    return _of_hub(name, split, path, streaming)
 
 
 def _neighbours(path: Path) -> str:
@@ -115,17 +128,21 @@ def _of_folder(path: Path, split: str) -> Rows:
             raise PreferoError(f"{path}: the data set saved here cannot be opened: {error}") from error
         chosen = _choose(loaded, split, str(path)) if isinstance(loaded, dict) else loaded
         return _of_dataset(chosen, path.name if chosen is loaded else f"{path.name}/{split}")
-    files = sorted(entry for entry in path.iterdir() if entry.name.lower().endswith(ENDINGS))
+    folders = [folder for folder in (path, path / SUBFOLDER) if folder.is_dir()]
+    files = sorted(
+        entry for folder in folders for entry in folder.iterdir() if entry.name.lower().endswith(ENDINGS)
+    )
     fitting = [file for file in files if file.name.split(".")[0] == split]
     shards = _shards(files, split)
     if shards and not fitting:
         return Rows(f"{path.name}/{split}", lambda: chain.from_iterable(map(read_file, shards)))
     if len(fitting) == 1:
         return Rows(fitting[0].name, partial(read_file, fitting[0]))
-    found = ", ".join(file.name for file in files) or "nothing of the kind"
+    found = ", ".join(str(file.relative_to(path)) for file in files) or "nothing of the kind"
     raise PreferoError(
         f"{path}: expected a folder written by datasets' save_to_disk, or one file named {split}.jsonl "
-        f"(or .json, .csv, .parquet, .gz); found {found}. Name the file itself, or another split."
+        f"(or .json, .csv, .tsv, .parquet, .gz) or all parts {split}-00000-of-… of one kind, here or in "
+        f"{SUBFOLDER}; found {found}. Name the file itself, or another split."
     )
 
 
@@ -135,7 +152,8 @@ def _shards(files: Iterable[Path], split: str) -> list[Path]:
     named = [(file, PART.fullmatch(file.name)) for file in files]
     parts = [(file, found) for file, found in named if found and found[1] == split]
     whole = len({found.group(3, 4) for _, found in parts}) == 1 and len(parts) == int(parts[0][1][3])
-    return [file for file, _ in parts] if whole else []
+    numbers = {int(found[2]) for _, found in parts}
+    return [file for file, _ in parts] if whole and numbers == set(range(len(parts))) else []
 
 
 def _choose(splits: Any, split: str, where: str) -> Any:
@@ -147,13 +165,15 @@ def _choose(splits: Any, split: str, where: str) -> Any:
     )
 
 
-def _of_hub(name: str, split: str, path: Path) -> Rows:
+def _of_hub(name: str, split: str, path: Path, streaming: bool) -> Rows:
     import datasets
 
     repository, _, configuration = name.partition(":")
     try:
-        loaded = datasets.load_dataset(repository, configuration or None, split=split)
+        loaded = datasets.load_dataset(repository, configuration or None, split=split, streaming=streaming)
     except Exception as error:
+        if streaming:
+            return _of_hub(name, split, path, False)  # without a connection there may be a copy in the cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PreferoError(
             f"{name!r} is neither a file here{_neighbours(path)} nor could it be loaded from the Hugging "
@@ -250,8 +270,8 @@ def read_file(path: Path) -> Iterator[Row]:
     kind = ending(path)
     if path.stat().st_size == 0:
         raise PreferoError(f"{path}: the file is empty (0 bytes). Expected one row of data at least.")
-    readers = {".jsonl": _json_lines, ".json": _json, ".csv": _csv}
-    rows = _parquet(path) if kind == ".parquet" else readers[kind.removesuffix(".gz")](path)
+    readers = {".json": _json, ".csv": _csv, ".tsv": _csv}
+    rows = _parquet(path) if kind == ".parquet" else readers.get(kind.removesuffix(".gz"), _json_lines)(path)
     empty = True
     for row in rows:
         empty = False
@@ -335,7 +355,7 @@ def _text(path: Path) -> str:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
+        if not line.removeprefix(BOM_UTF8 if number == 1 else b"").strip():
             continue
         origin = f"{path.name}, row {number}"
         try:
@@ -363,7 +383,8 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """An array of objects, an object of equally long lists, one with a list of objects, or JSON lines."""
+    """An array of objects, an object of equally long lists, one with a list of objects, or JSON lines. Rows,
+    or the cells of a column, may be numbered, as pandas has them."""
     text = _text(path)
     start = _skip_space(text, 0)
     if start == len(text):
@@ -379,7 +400,7 @@ def _json(path: Path) -> Iterator[Row]:
     if _skip_space(text, stop) < len(text):
         yield from _json_lines(path)
         return
-    fields = value if isinstance(value, dict) else {}
+    fields = _unnumbered(value) if isinstance(value, dict) else {}
     lists = {name: held for name, held in fields.items() if isinstance(held, list)}
     of_rows = [name for name, held in lists.items() if held and all(isinstance(row, dict) for row in held)]
     if lists and len(lists) == len(fields) and len({len(held) for held in lists.values()}) == 1:
@@ -399,6 +420,18 @@ def _json(path: Path) -> Iterator[Row]:
         )
     for number, row in enumerate(rows, start=1):
         yield Row(f"{path.name}, row {number}", _unwrapped(row))
+
+
+def _unnumbered(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with lists in place of objects that number their items; one list of rows if they are such an
+    object themselves."""
+    if _is_numbered(fields):
+        return {"rows": list(fields.values())}
+    return {n: list(held.values()) if _is_numbered(held) else held for n, held in fields.items()}
+
+
+def _is_numbered(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(str.isdecimal, value))
 
 
 def _unwrapped(row: Any) -> Any:
@@ -441,8 +474,17 @@ def _json_array(path: Path, text: str, position: int) -> Iterator[Row]:
         position += 1
 
 
+def _delimiter(path: Path, text: str) -> str:
+    """The mark between cells: a tab in TSV, in CSV the one that the header has."""
+    if ending(path).startswith(".tsv"):
+        return "\t"
+    header = text.partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
 def _csv(path: Path) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    text = _text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     number = 0
     try:
         header = list(reader.fieldnames or ())

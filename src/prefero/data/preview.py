@@ -12,7 +12,9 @@ import numpy as np
 
 from prefero.data.examples import Content, Example, Examples, Response
 from prefero.data.pictures import Picture
+from prefero.data.render import Writing
 from prefero.data.schema import SCHEMA
+from prefero.data.templates import NAMES as TRAINING_TEMPLATES
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample
 
@@ -38,7 +40,7 @@ class PreviewedRow:
     """A row, counted from 1 in its source, as it is trained.
 
     ``columns`` are the annotations by name, one number per response where they belong to responses;
-    ``unread`` are the columns of the row that nothing is made of.
+    ``read`` are the columns of the row that are read, ``unread`` those that nothing is made of.
     """
 
     row: int | None
@@ -48,11 +50,17 @@ class PreviewedRow:
     responses: list[PreviewedResponse]
     columns: dict[str, Any]
     notes: list[str]
+    read: list[str]
     unread: list[str]
 
     def texts(self) -> list[tuple[str, str]]:
         """The prompt and the responses, by name."""
         return [("prompt", self.prompt), *((r.role or "response", r.text) for r in self.responses)]
+
+    def remarks(self) -> list[str]:
+        """The notes, and the columns that are not read."""
+        unread = [f"columns that are not read: {', '.join(self.unread)}"] if self.unread else []
+        return [*self.notes, *unread]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +86,33 @@ class Preview:
                 "texts": [{"name": name, "text": text} for name, text in row.texts()],
                 "columns": row.columns,
                 "notes": row.notes,
+                "read": row.read,
                 "unread": row.unread,
             }
             for row in self.rows
         ]
 
+    def in_short(self) -> str:
+        """Layout, template and length, in words."""
+        length = "not known without a model" if self.max_length is None else str(self.max_length)
+        return f"layout {self.layout}, template {self.template}, max_length {length}"
+
     def first_row(self) -> str:
         """The first row as a block of text."""
         row = self.rows[0]
-        lines = [f"the first row as it is trained ({row.origin}; layout {self.layout}):"]
+        lines = [f"the first row as it is trained ({row.origin}; {self.in_short()}):"]
         lines += [f"  {name}: {_shortened(text)}" for name, text in row.texts()]
-        if row.unread:
-            lines.append(f"  columns that are not read: {', '.join(row.unread)}")
+        lines += [f"  columns that are read: {', '.join(row.read)}"] if row.read else []
+        lines += [f"  {remark}" for remark in row.remarks()]
         return "\n".join(lines)
 
 
-def preview_rows(examples: Examples) -> Preview:
-    """Rows as they are read, before any model."""
+def preview_rows(examples: Examples, roles: Sequence[str], count: int) -> Preview:
+    """The first ``count`` rows as they are read, before any model; ``roles`` are those that the method
+    reads."""
     rows = []
-    for example in examples:
-        responses = [PreviewedResponse(_role(r), shown(r.content)) for r in example.responses]
+    for example in examples[:count]:
+        responses = [PreviewedResponse(_role(r, roles), shown(r.content)) for r in example.responses]
         columns = _columns(example)
         rows.append(
             PreviewedRow(
@@ -107,7 +122,8 @@ def preview_rows(examples: Examples) -> Preview:
                 [],
                 responses,
                 columns,
-                [],
+                list(example.notes),
+                list(example.read),
                 list(example.unread),
             )
         )
@@ -117,12 +133,13 @@ def preview_rows(examples: Examples) -> Preview:
 
 
 def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int) -> Preview:
-    """The first ``count`` rows as they are trained. ``template`` says which chat template wrote them."""
+    """The first ``count`` rows as they are trained. ``template`` says which chat template wrote them and
+    where it came from (:func:`origin_of_template`)."""
     rows = []
     for example, tokens in zip(data.source[:count], data[:count], strict=True):
         prompt, texts = decoded(tokens, tokenizer)
         responses = [
-            PreviewedResponse(_role(response), text, cell.response.tolist(), _scored(cell))
+            PreviewedResponse(_role(response, data.roles), text, cell.response.tolist(), _scored(cell))
             for response, text, cell in zip(example.responses, texts, tokens.cells, strict=True)
         ]
         rows.append(
@@ -134,11 +151,24 @@ def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int
                 responses,
                 _columns(example),
                 list(tokens.notes),
+                list(example.read),
                 list(example.unread),
             )
         )
     summary = data.summary
     return Preview(summary.name, summary.format, template, summary.max_length, rows, list(summary.notes))
+
+
+def origin_of_template(writing: Writing, own: Any) -> str:
+    """The template of ``writing`` and what it stands for, where ``own`` is the tokenizer's chat template."""
+    template = writing.template
+    if template in TRAINING_TEMPLATES:
+        return writing.shown if writing.reason else f"{template} (a training template of prefero)"
+    if template == "none":
+        return "none (turned off)"
+    if template == "auto":
+        return "auto (the tokenizer's own)" if own else "none (the tokenizer has no chat template)"
+    return f"{template} (a file)"
 
 
 def decoded(tokens: TokenExample, tokenizer: Any) -> tuple[str, list[str]]:
@@ -169,8 +199,10 @@ def _scored(cell: Cell) -> list[bool]:
     return [True] * len(cell.response) if cell.scored is None else cell.scored.tolist()
 
 
-def _role(response: Response) -> str | None:
-    return response.role or LABELS.get(response.columns.get("label", 0.0))
+def _role(response: Response, roles: Sequence[str]) -> str | None:
+    """The role that a method reads, or else the label, as which it reads the sides of pairs too."""
+    label = LABELS.get(response.columns.get("label", 0.0))
+    return response.role or label if roles else label or response.role
 
 
 def _columns(example: Example) -> dict[str, Any]:

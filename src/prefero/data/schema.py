@@ -86,7 +86,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "float",
         "how much better the response is than the policy's usual one to the prompt",
         ("advantage", "advantages"),
-        sample='{"prompt": …, "responses": [a, b, c], "advantages": [0.5, -0.2, -0.3]}',
+        sample=_pair('"chosen_advantage": 0.5, "rejected_advantage": -0.3'),
     ),
     "uncertainty": ColumnSpec(
         "example response",
@@ -248,6 +248,10 @@ class RowPart:
 OTHER_RESPONSES: dict[str, RowPart] = {
     "gold": RowPart("gold", "a response better than both, such as a written reference answer"),
     "sample": RowPart("sample", "a response drawn from a model: the method says from which"),
+    **{
+        f"sample_{number}": RowPart(f"sample_{number}", "one of several responses drawn from a model")
+        for number in range(1, 9)
+    },
     "rationale": RowPart("rationale", "why the chosen response is the better one"),
     "revised": RowPart("revised", "the policy's own response with its mistakes corrected"),
     "chosen_degraded": RowPart("chosen_degraded", "the chosen response with content taken out"),

@@ -66,7 +66,14 @@ def token_values(
     if not said:
         return values
     first, before = _first_characters(rendered.text, starts, ends), 0
-    for turn, (low, high) in zip(spoken(response.content), rendered.scored, strict=True):
+    turns = spoken(response.content)
+    if len(turns) != len(rendered.scored):
+        raise PreferoError(
+            f"{origin}: spans annotate the response, and the chat template marks {len(rendered.scored)} "
+            f"texts of its {len(turns)} turns, so that they have no place in it. Use another template "
+            "(data.template), or remove the spans."
+        )
+    for turn, (low, high) in zip(turns, rendered.scored, strict=True):
         shift = low + _place_of(turn, rendered.text[low:high], origin) - before
         for span, value in said:
             start, stop = max(span.start, before) + shift, min(span.end, before + len(turn)) + shift

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import chain, islice
@@ -15,15 +16,18 @@ from prefero.data.examples import Example, Examples
 from prefero.data.files import Row, Source, load_rows
 from prefero.data.formats.annotations import annotate
 from prefero.data.formats.comparisons import CHOSEN_OF_LIST, COMPARISONS
-from prefero.data.formats.fields import Fields, Habits, Layout
+from prefero.data.formats.fields import ContradictionError, Fields, Habits, Layout, look, spelled
 from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
 from prefero.data.formats.lists import NUMBERED_LISTS, RATED_ROWS, SCORED_LISTS, SOLUTIONS
-from prefero.data.formats.names import survey
+from prefero.data.formats.names import survey, without_nothing
 from prefero.data.formats.pairs import LABELLED, OUTPUT_PAIRS, PAIRS, STEPS, TRANSCRIPTS
+from prefero.data.formats.trees import TREES
+from prefero.data.schema import GIVEN
 from prefero.errors import PreferoError, nearest
 
 LAYOUTS: tuple[Layout, ...] = (
     STEPS,
+    TREES,
     COMPARISONS,
     SOLUTIONS,
     PICKS,
@@ -61,7 +65,8 @@ def load_examples(
         source: as :func:`prefero.data.files.load_rows` takes it.
         split: which split, where the source has several.
         format: the name of a layout in :data:`LAYOUTS`, or ``"auto"`` to recognise it from the first rows.
-        columns: fields under other names in the source, such as ``{"prompt": "context"}``.
+        columns: fields under other names in the source, such as ``{"prompt": "context"}``, or in an object
+            there, ``{"chosen": "text.chosen"}``.
         map: makes a row of each row, before anything else is done with it.
         skip_bad_rows: leave out rows that cannot be read and list them in ``Examples.skipped``, instead of
             stopping at the first.
@@ -85,6 +90,8 @@ def load_examples(
             break
         try:
             examples.append(read_row(row, layout, habits))
+        except ContradictionError:
+            raise
         except PreferoError as error:
             if not skip_bad_rows:
                 raise PreferoError(
@@ -95,6 +102,7 @@ def load_examples(
     if not examples:
         first_problem = f" The first: {skipped[0]}" if skipped else ""
         raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem}")
+    _refuse_idle(rows.name, columns, examples)
     return Examples(examples, rows.name, layout.name, tuple(skipped), skips_bad_rows=skip_bad_rows)
 
 
@@ -145,25 +153,48 @@ def parse_columns(text: str) -> dict[str, str]:
 def _refuse_absent(name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
     found = list(dict.fromkeys(str(field) for row in rows for field in row.fields))
     for field, column in columns.items():
-        if column not in found:
+        if column not in found and all(look(row.fields, column) is None for row in rows):
             raise PreferoError(
                 f"{name}: columns.{field} is {column!r}, and no row has such a column"
                 f"{nearest(column, found)}. Columns found: {', '.join(found) or 'none'}."
             )
 
 
+def _refuse_idle(name: str, columns: Mapping[str, str], examples: Sequence[Example]) -> None:
+    """Refuse columns under names of which no row makes anything."""
+    for field, column in columns.items():
+        if all(field in example.unread for example in examples):
+            known = {name for example in examples for name in example.read}
+            names = {name for spec in GIVEN.values() for name in spec.fields}
+            known |= names | {f"{side}_{name}" for side in ("chosen", "rejected") for name in names}
+            raise PreferoError(
+                f"{name}: columns.{field} names {column!r}, but nothing is made of a field {field!r} in rows "
+                f"of this layout{nearest(field, known)}. Give it the name of a field that is read."
+            )
+
+
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     """The row with its fields under the names that layouts know; what had such a name before is not read, and
-    is called ``prompt (not the one of columns)``."""
-    if not columns or row.problem:
+    is called ``prompt (not the one of columns)``. A number that is none, in the place of a text, is null."""
+    if row.problem:
         return row
+    fields = without_nothing(row.fields)
     moved = set(columns.values())
     kept = {
-        f"{name} (not the one of columns)" if name in columns else name: value
-        for name, value in row.fields.items()
+        f"{name} (not the one of columns)" if name in columns else name: _without_parts(name, value, moved)
+        for name, value in fields.items()
         if name not in moved
     }
-    return replace(row, fields=kept | {name: row.fields.get(column) for name, column in columns.items()})
+    return replace(row, fields=kept | {name: look(fields, column) for name, column in columns.items()})
+
+
+def _without_parts(name: str, value: Any, moved: Collection[str]) -> Any:
+    """An object without the parts that have got names of their own; any other value as it is."""
+    parts = {part for outer, _, part in (column.partition(".") for column in moved) if outer == name}
+    held = spelled(value) if parts and isinstance(value, str) else value
+    if not parts or not isinstance(held, Mapping):
+        return value
+    return {key: item for key, item in held.items() if key not in parts}
 
 
 def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
@@ -172,7 +203,8 @@ def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
     ``habits`` are those of the row's source; by default what the row itself shows.
     """
     fields = Fields(row, survey([row]) if habits is None else habits)
-    return replace(annotate(layout.read(fields), fields), joined=row.joined)
+    example = annotate(layout.read(fields), fields)
+    return replace(example, joined=row.joined, notes=tuple(fields.notes))
 
 
 def _recognise(name: str, rows: Sequence[Row]) -> Layout:
@@ -188,13 +220,13 @@ def _recognise(name: str, rows: Sequence[Row]) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(specimen):
             return layout
-    small = {str(field).strip().lower(): (str(field), value) for field, value in specimen.items()}
-    if any(layout.matches({name: value for name, (_, value) in small.items()}) for layout in LAYOUTS):
-        renamed = ",".join(f"{name}={field}" for name, (field, _) in small.items() if name != field)
-        raise PreferoError(
-            f"{name}: the layout of the rows is not known, but would be with other names of columns: "
-            f"--columns {renamed} (data.columns in a recipe)."
-        )
+    for other_names in _other_names(specimen):
+        if any(layout.matches({n: look(specimen, c) for n, c in other_names.items()}) for layout in LAYOUTS):
+            changed = ",".join(f"{new}={column}" for new, column in other_names.items() if new != column)
+            raise PreferoError(
+                f"{name}: the layout of the rows is not known, but would be with other names of columns: "
+                f"--columns {changed} (data.columns in a recipe)."
+            )
     known = "\n".join(f"  {layout.name}: {layout.columns}" for layout in LAYOUTS)
     found = ", ".join(map(str, specimen)) or "none"
     raise PreferoError(
@@ -202,6 +234,16 @@ def _recognise(name: str, rows: Sequence[Row]) -> Layout:
         "Say which columns hold what: columns={'prompt': …, 'chosen': …, 'rejected': …} (--columns "
         "prompt=…,chosen=…,rejected=…), or rename them."
     )
+
+
+def _other_names(specimen: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Columns by other names that they may have been meant to have: in small letters, or those that they have
+    within an object."""
+    yield {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(n).strip()).lower(): str(n) for n in specimen}
+    for outer, value in specimen.items():
+        held = spelled(value) if isinstance(value, str) else value
+        if isinstance(held, Mapping):
+            yield {str(inner): f"{outer}.{inner}" for inner in held}
 
 
 def _named(format: str) -> Layout:

@@ -78,14 +78,14 @@ def annotate(example: Example, fields: Fields) -> Example:
         template_options=fields.template_options(),
         origin=fields.origin,
     )
-    return replace(example, unread=fields.unread)
+    return replace(example, read=fields.columns_read, unread=fields.unread)
 
 
 def _tells(fields: Fields, field: str, spec: ColumnSpec) -> bool:
     """Whether a column has what its name promises; one of words alone means something else and is not
     read."""
-    words = isinstance(fields.look(field), str) and field not in fields.habits.numbers
-    return spec.dtype == "bool" or not words
+    words = isinstance(fields.look(field), str) or field in fields.habits.words
+    return spec.dtype == "bool" or field in fields.habits.numbers or not words
 
 
 def _with_other_parts(example: Example, fields: Fields) -> Example:
@@ -243,6 +243,8 @@ def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
         return tuple(fields.as_number(item, field) for item in value)
     if spec.dtype == "bool":
         return fields.truth(field, value)
+    if spec is GIVEN["label"]:
+        return 1.0 if fields.truth(field, value) else -1.0
     number = fields.as_number(value, field, f"a number ({spec.meaning})")
     if spec.dtype == "int":
         if number != int(number):

@@ -7,12 +7,12 @@ of their own. Responses are text, one message, messages, or whole conversations 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from prefero.data.examples import Example, Message, Response, Text, spoken
-from prefero.data.formats.fields import SAID, SPEAKER, Fields, first_of, is_blank, spelled
+from prefero.data.formats.fields import SAID, SPEAKER, Fields, first_of, is_blank, number_of, spelled
 from prefero.data.formats.names import (
     BOOKKEEPING,
     HISTORY,
@@ -20,6 +20,7 @@ from prefero.data.formats.names import (
     PROMPTS,
     SYSTEMS,
     first_of_prompts,
+    is_nothing,
 )
 from prefero.data.formats.responses import read_response
 
@@ -36,8 +37,15 @@ WORDS = 3
 LONG = 12
 """Words that two responses hardly begin with by chance."""
 
-SPEAKS = re.compile(r"(?:^|\n)\W*(?:human|user|assistant|question|q)\b\W*(?::|\n)|<\|", re.IGNORECASE)
+SPEAKS = re.compile(r"(?:^\W*|\n[^\w\n]*)(?:human|user|assistant|question|q)\b\W*(?::|\n)|<\|", re.IGNORECASE)
 """The mark of a speaker, as transcripts and chat templates have it."""
+
+
+WRITTEN_OUT = re.compile(
+    r"\W*(?:human|user)\b\W*:.*\n\W*(?:assistant|bot|ai|gpt)\b\W*:\s*|.*\[INST\].*\[/INST\]\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A prompt that is a transcript in marks other than those that become turns."""
 
 
 def read_prompt(fields: Fields) -> Text | None:
@@ -51,8 +59,13 @@ def read_prompt(fields: Fields) -> Text | None:
     else:
         prompt = fields.turns(name)
     if isinstance(prompt, str):
+        if is_nothing(prompt):
+            fields.note(f"{name} is the word {prompt.strip()!r}")
+        if are_texts(spelled(prompt)):
+            fields.note(f"{name} is a text that spells a list, and is kept as it is")
         for extra in OPTIONAL_INPUT.get(name, ()):
-            if isinstance(text := fields.look(extra), str) and prompt.strip():
+            text = fields.look(extra)
+            if isinstance(text, str) and prompt.strip() and not is_nothing(text):
                 fields.get(extra)
                 prompt = prompt if _stands_in(prompt, text.strip()) else f"{prompt}\n\n{text}"
     earlier = _history(fields) if name != HISTORY else ()
@@ -78,25 +91,34 @@ def prompt_alone(fields: Fields) -> Text:
 
 def refuse_without_prompt(fields: Fields, found: str = "missing") -> NoReturn:
     """Raises :class:`PreferoError` that names the columns that may hold the prompt."""
-    others = ", ".join(unknown_texts(fields)) or "none that holds a text"
+    others = unknown_texts(fields)
+    column = others[0] if len(others) == 1 else "COLUMN"
     fields.fail(
         "prompt",
-        f"{found}; columns that are not read: {others}",
-        f"a prompt in one of {', '.join(PROMPTS[:6])}, …; name its column with --columns prompt=COLUMN "
+        f"{found}; columns that are not read: {', '.join(others) or 'none that holds a text'}",
+        f"a prompt in one of {', '.join(PROMPTS[:6])}, …; name its column with --columns prompt={column} "
         "(data.columns in a recipe)",
     )
 
 
 def unknown_texts(fields: Fields) -> list[str]:
-    """The fields that are not read and may hold a prompt: texts and conversations."""
-    return [
+    """The fields that are not read and may hold a prompt: texts and conversations, also in objects that have
+    the name of a prompt."""
+    inner = [
+        f"{name}.{key}"
+        for name in PROMPTS
+        if isinstance(held := fields.look(name), Mapping) and name not in fields.read
+        for key, value in held.items()
+        if isinstance(value, str)
+    ]
+    return inner + [
         name
         for name in fields.unread
         if not BOOKKEEPING.fullmatch(name)
         and "chosen" not in name
         and "rejected" not in name
         and (isinstance(value := fields.look(name), str) or (isinstance(value, list) and _speaks(value)))
-        and not _is_number(value)
+        and number_of(value) is None
     ]
 
 
@@ -104,14 +126,6 @@ def _speaks(value: list[Any]) -> bool:
     return isinstance(value[0], str) or (
         isinstance(value[0], dict) and first_of(value[0], SPEAKER) is not None
     )
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def as_user(prompt: Text) -> Messages:
@@ -153,6 +167,10 @@ def with_responses(
         fields.fail(names[-1], "one side is text, the other messages", "both sides in the same form")
     if conversational or fields.habits.talks or not texts:
         prompt = as_user(prompt or "")
+    if any(WRITTEN_OUT.fullmatch(turn["content"]) for turn in as_user(prompt or "") if _is_user_text(turn)):
+        fields.note("the prompt has marks of speakers in its text, which are kept")
+    if isinstance(prompt, tuple) and prompt and prompt[-1]["role"] == "assistant":
+        fields.note("the prompt ends with a turn of the assistant, which the responses continue")
     for name, response, content in zip(names, responses, contents, strict=True):
         if content != response.content or isinstance(content, tuple):
             fields.not_empty(content, name)
@@ -162,6 +180,10 @@ def with_responses(
             replace(response, content=content) for response, content in zip(responses, contents, strict=True)
         ),
     )
+
+
+def _is_user_text(turn: Message) -> bool:
+    return turn["role"] == "user" and isinstance(turn.get("content"), str)
 
 
 def read_sides(fields: Fields, names: Sequence[str], roles: Sequence[str | None]) -> list[Response]:
@@ -255,8 +277,8 @@ def _in_turns(fields: Fields, name: str, texts: Sequence[str]) -> Messages:
 
 def with_system(fields: Fields, prompt: Text) -> Text:
     """The prompt behind the system text of the row; an empty one is none."""
-    name = fields.first(SYSTEMS)
-    if name is None or is_blank(fields.get(name)):
+    name = next((name for name in SYSTEMS if not is_blank(fields.look(name))), None)
+    if name is None or is_nothing(fields.look(name)):
         return prompt
     text, turns = fields.text(name), as_user(prompt)
     own = turns[0]["content"] if turns and turns[0]["role"] == "system" else None
@@ -277,14 +299,20 @@ def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
     by_chance = len(prompt.split()) < LONG and not SPEAKS.search(prompt)
     if (by_chance and unknown_texts(fields)) or (not prompt and fields.habits.prompted):
         refuse_without_prompt(fields, "missing, and the two sides share no beginning")
+    if not prompt:
+        fields.note("the prompt is empty: the two sides share no beginning")
     return _unmarked(prompt, [text[len(prompt) :] for text in texts])
 
 
 def _of_texts(fields: Fields, prompt: str, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
-    """The prompt without the marks of a transcript, and the responses without the prompt."""
+    """The prompt without the marks of a transcript, and the responses without the prompt, where those of the
+    source repeat theirs or it is too long to be repeated by chance."""
     said = prompt.strip()
-    if fields.habits.repeats_prompt and all(text.lstrip().startswith(said) for text in texts):
+    repeated = fields.habits.repeats_prompt or len(said.split()) >= LONG
+    if repeated and all(text.lstrip().startswith(said) for text in texts):
         texts = [text.lstrip().removeprefix(said) for text in texts]
+    elif len(said.split()) >= WORDS and any(text.lstrip().startswith(said) for text in texts):
+        fields.note("a response begins with the prompt, and keeps it")
     return _unmarked(prompt, texts)
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -36,16 +36,19 @@ ROLES = {
 }
 """Speakers, in small letters, as chat templates name them."""
 
-SPEAKER = ("role", "from")
-SAID = ("content", "value")
+SPEAKER = ("role", "from", "sender", "speaker")
+SAID = ("content", "value", "text")
+
+EXCHANGES = (("input", "output"), ("human", "assistant"))
+"""The keys of an object that holds a turn of the user and the assistant's answer to it."""
 
 TURNS = "text, or a list of messages with role and content"
 
-MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|from|content|value)\1\s*:""")
+MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|from|sender|speaker|content|value)\1\s*:""")
 """The beginning of a list of messages, written as text."""
 
-TRUE = (True, 1, "1", "true", "yes", "good", "desirable", "safe")
-FALSE = (False, 0, -1, "0", "-1", "false", "no", "bad", "undesirable", "unsafe")
+TRUE = (True, 1, "true", "yes", "good", "desirable", "safe", "chosen", "accepted")
+FALSE = (False, 0, -1, "false", "no", "bad", "undesirable", "unsafe", "rejected")
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 TOOLS = ("tools", "input.tools")
@@ -60,7 +63,8 @@ class Habits:
     ``conversations`` are the columns whose texts spell conversations, ``turn_lists`` those whose texts spell
     lists of turns. ``talks`` tells that rows have a system text or earlier turns: then the prompts of all
     rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt, ``prompted`` that
-    rows have a prompt, so that an empty one is a mistake. ``numbers`` are those that each column holds.
+    rows have a prompt, so that an empty one is a mistake. ``pair`` are the columns of the better and the
+    worse response. ``numbers`` are those that each column holds, ``words`` its short texts.
     """
 
     conversations: frozenset[str] = frozenset()
@@ -68,7 +72,14 @@ class Habits:
     talks: bool = False
     repeats_prompt: bool = False
     prompted: bool = False
+    pair: tuple[str, str] | None = None
     numbers: Mapping[str, frozenset[float]] = field(default_factory=dict)
+    words: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+class ContradictionError(PreferoError):
+    """Raised for a row that shows that those before it may have been read wrongly: leaving it out is no
+    help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +114,8 @@ class Fields:
     be read.
 
     ``values`` and :meth:`look` are for deciding how to read a row; what becomes part of an example is taken
-    with the other methods, which remember the field.
+    with the other methods, which remember the field, and :meth:`take` of an object in it. ``notes`` are what
+    is to be said of the reading.
     """
 
     def __init__(self, row: Row, habits: Habits = Habits()) -> None:
@@ -115,6 +127,7 @@ class Fields:
         self.merged = row.merged
         self.habits = habits
         self.read: set[str] = set()
+        self.notes: list[str] = []
 
     def __contains__(self, name: str) -> bool:
         return self.look(name) is not None
@@ -128,23 +141,49 @@ class Fields:
         self.read.add(name)
         return self.look(name)
 
+    def take(self, name: str, item: Mapping[str, Any], key: str) -> Any:
+        """The value of a key of an object that stands in a field, or in a list there: ``answers[1]``."""
+        self.read.add(f"{name.partition('[')[0]}.{key}")
+        return item.get(key)
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The columns that hold something of which something is made."""
+        taken = {name.partition(".")[0] for name in self.read} | self.read
+        return tuple(
+            str(name) for name, value in self.values.items() if name in taken and not is_blank(value)
+        )
+
     @property
     def unread(self) -> tuple[str, ...]:
-        """The fields that hold something and have not been read."""
+        """The fields that hold something and have not been read; of objects of which some keys have been, the
+        others."""
         names: list[str] = []
         for name, value in self.values.items():
-            if name in self.read or is_blank(value):
+            if is_blank(value):
                 continue
-            read = {part for outer, _, part in (n.partition(".") for n in self.read) if outer == name}
+            parts_read = (n.partition(".") for n in self.read)
+            read = {part for outer, _, part in parts_read if outer == name and part}
             parts = spelled(value) if read and isinstance(value, str) else value
-            if read and isinstance(parts, Mapping):
-                names += [f"{name}.{k}" for k, v in parts.items() if k not in read and not is_blank(v)]
-            else:
+            objects = [item for item in (parts if isinstance(parts, list) else [parts]) if read]
+            if objects and all(isinstance(item, Mapping) for item in objects):
+                held = dict.fromkeys(k for item in objects for k, v in item.items() if not is_blank(v))
+                names += [f"{name}.{key}" for key in held if key not in read]
+            elif name not in self.read:
                 names.append(str(name))
         return tuple(names)
 
+    def note(self, note: str) -> None:
+        """Have something said of the row."""
+        if note not in self.notes:
+            self.notes.append(note)
+
     def fail(self, field: str, found: str, expected: str) -> NoReturn:
         raise PreferoError(f"{self.origin}, field {field!r}: {found}. Expected {expected}")
+
+    def contradict(self, field: str, found: str, expected: str) -> NoReturn:
+        """Refuse the source, which a row shows to be read wrongly."""
+        raise ContradictionError(f"{self.origin}, field {field!r}: {found}. Expected {expected}")
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of ``names`` that the row has."""
@@ -175,6 +214,8 @@ class Fields:
                     "a list of messages, as in the rows before",
                 )
             value = turns
+        elif isinstance(value, str) and MESSAGES.match(value):
+            self.note(f"{name} is a text that spells messages, and is kept as it is")
         return self.as_turns(value, name, expected)
 
     def as_turns(self, value: Any, name: str, expected: str = TURNS) -> Text:
@@ -185,7 +226,7 @@ class Fields:
             value = [value]
         if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
             self.fail(name, f"found {_shown(value)}", expected)
-        return tuple(self._message(turn, name) for turn in value)
+        return tuple(self._message(turn, name) for turn in exchanged(value))
 
     def _message(self, turn: Mapping[str, Any], name: str) -> Message:
         speaker, said = first_of(turn, SPEAKER), first_of(turn, SAID) or "content"
@@ -197,12 +238,28 @@ class Fields:
             role, calls, content = "assistant", self._calls(content, name), ""
         if content is None and calls:
             content = ""  # a template would write None as a word
-        if not isinstance(content, str | list):
+        if isinstance(content, list):
+            content = [self._part(part, name) for part in content]
+        elif not isinstance(content, str):
             self.fail(name, f"a message's content is {_shown(content)}", "text as its content")
-        others = {key: value for key, value in turn.items() if key not in (*SPEAKER, *SAID, "tool_calls")}
+        others = {key: value for key, value in turn.items() if key not in (speaker, said, "tool_calls")}
         role = ROLES.get(role.lower(), role)
         message = {"role": role, "content": content, "tool_calls": calls, **others}
         return self._own({key: held for key, held in message.items() if held is not None})
+
+    def _part(self, part: Any, name: str) -> Any:
+        """A part of a message, its text under the key that chat templates know."""
+        held = {"type": "text", "text": part} if isinstance(part, str) else part
+        if not isinstance(held, Mapping):
+            self.fail(name, f"a part of a message is {_shown(part)}", "an object with its type, or text")
+        if held.get("type") != "text":
+            return held
+        said = next(
+            (held[key] for key in ("text", "value", "content") if isinstance(held.get(key), str)), None
+        )
+        if said is None:
+            self.fail(name, f"found the part {_shown(part)}", "a text in a part of the type text")
+        return {"type": "text", "text": said}
 
     def _own(self, value: Any) -> Any:
         """The value without the keys that only the table of all rows has given it."""
@@ -219,6 +276,9 @@ class Fields:
     def not_empty(self, content: Content, name: str) -> None:
         if isinstance(content, tuple) and all(turn["role"] != "assistant" for turn in content):
             self.fail(name, "the conversation has no assistant message", "a message of the assistant")
+        if isinstance(content, tuple) and content[-1]["role"] != "assistant":
+            found = f"the conversation ends with a turn of {content[-1]['role']}"
+            self.fail(name, found, "the assistant's turn at its end")
         if not says_something(content):
             self.fail(name, "the response is empty", "a response that says something")
 
@@ -227,11 +287,8 @@ class Fields:
 
     def as_number(self, value: Any, name: str, expected: str = "a number") -> float:
         """A finite number; text that spells one counts."""
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
+        number = number_of(value)
+        if number is None:
             self.fail(name, f"found {_shown(value)}", f"{expected}, finite")
         return number
 
@@ -268,6 +325,9 @@ class Fields:
 
     def truth(self, name: str, value: Any) -> bool:
         said = value.strip().lower() if isinstance(value, str) else value
+        if isinstance(said, str):
+            number = number_of(said)
+            said = said if number is None else number
         if said in TRUE:
             return True
         if said in FALSE:
@@ -306,6 +366,15 @@ def first_of(values: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return next((name for name in names if values.get(name) is not None), None)
 
 
+def number_of(value: Any) -> float | None:
+    """The finite number that a value is or spells, None for any other; a truth value is none."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def look(values: Mapping[str, Any], name: str) -> Any:
     """The value of a field, or of a field of an object, as ``question.text``; None if there is none."""
     if name in values:
@@ -326,7 +395,7 @@ def spelled(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     # NumPy writes no commas between objects, and no line break within them as it is.
-    text = re.sub(r"\}\s*\n\s*\{", "}, {", text.strip())
+    text = re.sub(r"\}[^\S\n]*\n\s*\{", "}, {", text.strip())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -342,9 +411,29 @@ def are_messages(value: Any) -> bool:
     return bool(turns) and all(isinstance(turn, Mapping) and _is_message(turn) for turn in turns)
 
 
+def exchanged(turns: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The turns, as messages where each object holds a turn of the user and its answer; the last may have
+    none."""
+    for user, assistant in EXCHANGES:
+        if turns and all(isinstance(turn.get(user), str) and not _is_message(turn) for turn in turns):
+            spoken = (
+                {"role": role, "content": turn[key]}
+                for turn in turns
+                for role, key in (("system", "system"), ("user", user), ("assistant", assistant))
+                if not is_blank(turn.get(key))
+            )
+            return list(spoken)
+    return turns
+
+
 def _is_message(turn: Mapping[str, Any]) -> bool:
-    """Whether an object is a message: it has a speaker, and says something or calls a tool."""
-    return first_of(turn, SPEAKER) is not None and any(key in turn for key in (*SAID, "tool_calls"))
+    """Whether an object is a message: it has a speaker, and says something or calls a tool. ``text`` is what
+    known speakers say: it may be an answer that comes from somewhere."""
+    speaker = first_of(turn, SPEAKER)
+    if speaker is None:
+        return False
+    known = str(turn[speaker]).lower() in ROLES
+    return any(key in turn for key in ("content", "value", "tool_calls")) or ("text" in turn and known)
 
 
 def without_nulls(value: Any) -> Any:

@@ -12,7 +12,7 @@ from prefero.data.formats.responses import RANKS, SCORES, judged, refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
 
-FIELDS = ("images", "image", "image_path", "video", "frames")
+FIELDS = ("images", "image", "image_path", "img_path", "video", "frames")
 """The fields that hold the images of a prompt: an image or several, a clip as its frames."""
 
 IMAGE_FIELDS = tuple(
@@ -22,6 +22,9 @@ IMAGE_FIELDS = tuple(
 
 HELD = ("image", "path", "url", "image_url", "bytes")
 """The keys under which a part of a message holds its image."""
+
+MARK = "<image>"
+"""What stands for an image in the texts of rows whose images are in a field of their own."""
 
 CAPTIONS = ("prompt", "caption", "class")
 
@@ -95,6 +98,7 @@ def _shown(
     """The prompt with its image parts numbered, and the images in their order."""
     if isinstance(prompt, str):
         return prompt, tuple(separate)
+    prompt = _at_marks(fields, name, prompt, len(separate))
     parts = _parts(prompt)
     held = [_held(fields, part, name) for part in parts]
     if not any(held):
@@ -107,6 +111,32 @@ def _shown(
     if not all(held):
         fields.fail(name, "some image parts hold an image, others none", "all of one kind")
     return _numbered(prompt), tuple(image for image in held if image is not None)
+
+
+def _at_marks(fields: Fields, name: str, prompt: tuple[Message, ...], count: int) -> tuple[Message, ...]:
+    """The conversation with image parts where its texts have a mark for each of ``count`` images."""
+    marks = sum(turn["content"].count(MARK) for turn in prompt if isinstance(turn["content"], str))
+    if not count or not marks:
+        return prompt
+    if marks != count:
+        fields.fail(name, f"{marks} marks {MARK}, and the row has {count} images", "as many of each")
+    return tuple(
+        {**turn, "content": _split(turn["content"])}
+        if isinstance(turn["content"], str) and MARK in turn["content"]
+        else turn
+        for turn in prompt
+    )
+
+
+def _split(text: str) -> list[Mapping[str, Any]]:
+    """A text with marks as parts; the line break between a mark and the text is not a part of it."""
+    parts: list[Mapping[str, Any]] = []
+    for place, piece in enumerate(text.split(MARK)):
+        if place:
+            parts.append({"type": "image"})
+        if said := piece.strip("\n"):
+            parts.append({"type": "text", "text": said})
+    return parts
 
 
 def _parts(turns: Sequence[Message]) -> list[Mapping[str, Any]]:
@@ -226,7 +256,7 @@ def _candidate(fields: Fields, item: Any, name: str) -> Response:
     if isinstance(item, Mapping) and not is_picture(item):
         columns = judged(fields, item, name, {"score": SCORES, "rank": RANKS, "win_rate": ("win_rate",)})
         key = first_of(item, PICTURES) or PICTURES[0]
-        name, item = f"{name}.{key}", item.get(key)
+        name, item = f"{name}.{key}", fields.take(name, item, key)
     if item is None:
         fields.fail(name, "missing", IMAGE)
     return Response(fields.as_picture(item, name), columns=columns)

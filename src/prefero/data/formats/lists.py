@@ -39,9 +39,10 @@ def read_list(fields: Fields) -> Example:
     """
     name = fields.first(LISTS) or LISTS[0]
     items = fields.list(name, "a list of responses, texts or objects that hold one")
-    if len(items) < 2:
-        fields.fail(name, f"{len(items)} response", "two responses or more")
-    return _candidates(fields, name, items)
+    example = _candidates(fields, name, items)
+    if len(items) < 2 and "score" not in example.responses[0].columns:
+        fields.fail(name, f"{len(items)} response", "two responses or more, or one that has a score")
+    return example
 
 
 def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
@@ -120,7 +121,8 @@ def read_solutions(fields: Fields) -> Example:
         fields.fail("question", "no field of the row holds a solution", "objects of is_correct and solution")
     responses = []
     for model in models:
-        solution, correct = fields.get(model).get("solution"), fields.get(model)["is_correct"]
+        held = fields.look(model)
+        solution, correct = (fields.take(model, held, key) for key in ("solution", "is_correct"))
         if not isinstance(solution, str) or not solution.strip():
             fields.fail(f"{model}.solution", f"found {solution!r}", "the text of a solution")
         good = fields.truth(f"{model}.is_correct", correct)

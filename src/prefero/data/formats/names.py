@@ -17,6 +17,7 @@ from prefero.data.formats.fields import (
     first_of,
     is_blank,
     look,
+    number_of,
     spelled,
 )
 
@@ -42,6 +43,8 @@ PROMPTS = (
     "user_prompt",
     "user_input",
     "problem",
+    "question_body",
+    "context_messages",
     "dialogue",
     "dialog",
 )
@@ -53,10 +56,32 @@ OPTIONAL_INPUT = {"instruction": ("input", "context"), "prompt": ("input",), "qu
 SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt")
 HISTORY = "history"
 
+TEXTS = frozenset((*PROMPTS, *SYSTEMS, *(name for names in OPTIONAL_INPUT.values() for name in names)))
+"""The fields of a text that a row may lack."""
+
+NOTHING = ("nan", "none", "null", "n/a", "<na>", "<noinput>")
+"""The words, in small letters, that tables write for nothing."""
+
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Fields that may hold a response too, as the last turn."""
 
-_STEMS = ("response", "answer", "output", "completion", "text", "message", "messages", "summary", "reply")
+_STEMS = (
+    "response",
+    "responses",
+    "answer",
+    "output",
+    "completion",
+    "generation",
+    "text",
+    "message",
+    "messages",
+    "conversation",
+    "conversations",
+    "summary",
+    "reply",
+    "resp",
+    "edited_response",
+)
 _BETTER_WORSE = (
     ("chosen", "rejected"),
     ("winner", "loser"),
@@ -66,6 +91,8 @@ _BETTER_WORSE = (
     ("preferred", "dispreferred"),
     ("preferred", "rejected"),
     ("accepted", "rejected"),
+    ("accept", "reject"),
+    ("chosen", "reject"),
     ("selected", "rejected"),
     ("better", "worse"),
     ("best", "worst"),
@@ -81,20 +108,30 @@ PAIR_NAMES = (
     ("response_w", "response_l"),
     ("y_w", "y_l"),
     *_BETTER_WORSE[1:],
+    ("messages", "rejected_messages"),
+    ("messages", "rejected_response"),
+    ("conversations", "rejected_conversations"),
+    ("conversation", "rejected_conversation"),
+    ("response", "rejected_response"),
+    ("edited_response", "original_response"),
 )
-"""The names of a better and a worse response; ``winner`` may be who wrote ``winner_response``."""
+"""The names of a better and a worse response, ``_`` for any mark between words. ``winner`` and ``chosen`` may
+be who wrote ``winner_response`` and ``chosen_response``."""
 
 _SIDE_STEMS = (
     "(?:response|answer|output|completion|generation|reply|summary|text|candidate|conversation|human_ref)s?"
 )
 SIDES = (
-    re.compile(rf"((?:orig_)?{_SIDE_STEMS}[ _-]?(?:(?:model|assistant)_)?)([012abAB])()"),
+    re.compile(rf"((?:orig_)?{_SIDE_STEMS}[ _-]?(?:(?:model|assistant)_)?)([012abAB])((?:_body|_text)?)"),
     re.compile(rf"((?:(?:model|assistant)_)?)([012abAB])([ _-]{_SIDE_STEMS})"),
 )
 """The name of one of two responses that are compared, told apart by a letter or a number."""
 
 NUMBERED = re.compile(rf"({_SIDE_STEMS}[ _-]?)([0-9]|[a-jA-J])()")
 """The name of one of several responses."""
+
+SHORT = 60
+"""Characters of a text that may be a word or a name."""
 
 MOST = 0.7
 """The share of the first rows that makes a habit."""
@@ -109,10 +146,28 @@ BOOKKEEPING = re.compile(
 """Fields that tell about a row, and hold none of its texts."""
 
 
-def pair_names(values: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The fields of the better and the worse response; both are there, or one of chosen and rejected."""
-    named = next((pair for pair in PAIR_NAMES if pair[0] in values and pair[1] in values), None)
-    return named or next((PAIR_NAMES[0] for name in PAIR_NAMES[0] if name in values), None)
+def pairs_named(values: Iterable[str]) -> list[tuple[str, str]]:
+    """The fields that may hold the better and the worse response, the usual names first: both are there, or
+    one of chosen and rejected alone."""
+    own = {re.sub(r"[ -]", "_", str(name)): str(name) for name in values}
+    named: dict[str, tuple[str, str]] = {}
+    for better, worse in PAIR_NAMES:
+        if better in own and worse in own:
+            named.setdefault(worse, (own[better], own[worse]))
+    return list(named.values()) or [PAIR_NAMES[0] for name in PAIR_NAMES[0] if name in own][:1]
+
+
+def pair_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The fields of the better and the worse response in these rows: of the first such pair, and others whose
+    names begin with its own, the one that says most, as they may name writers or hold parts."""
+    named = pairs_named(dict.fromkeys(name for values in rows for name in values))
+    named = [pair for pair in named if all(own in name for own, name in zip(named[0], pair, strict=True))]
+
+    def length(pair: tuple[str, str]) -> int:
+        held = (values.get(name) for values in rows for name in pair)
+        return sum(len(str(value)) for value in held if not is_blank(value))
+
+    return max(named, key=length, default=None)
 
 
 def compared_names(values: Iterable[str]) -> tuple[str, str, tuple[str, str]] | None:
@@ -142,9 +197,9 @@ def survey(rows: Sequence[Row]) -> Habits:
     names = list(dict.fromkeys(name for fields in values for name in fields))
     spells = {name for name in names if _mostly_texts(values, name, _spells_messages)}
     listed = {name for name in names if _mostly_texts(values, name, _spells_turns)}
-    specimen = dict.fromkeys(names, "")
     compared = compared_names(names)
-    sides = pair_names(specimen) or (compared and compared[:2]) or numbered_names(names)
+    pair = pair_names(values)
+    sides = pair or (compared and compared[:2]) or numbered_names(names)
     if not all(name in spells and _answers(values, name) for name in sides):
         spells -= set(sides)
     prompt = next((name for name in PROMPTS if name in names), None)
@@ -156,21 +211,37 @@ def survey(rows: Sequence[Row]) -> Habits:
         any(_talks(fields) for fields in values),
         bool(sides) and _mostly(_repeats(fields, sides) for fields in values),
         any(not is_blank(look(fields, first_of_prompts(fields) or "")) for fields in values),
+        pair,
         {name: numbers for name in names if (numbers := _numbers(fields.get(name) for fields in values))},
+        {name: words for name in names if (words := _words(fields.get(name) for fields in values))},
     )
 
 
 def _numbers(values: Iterable[Any]) -> frozenset[float]:
     """The finite numbers among the values; text that spells one counts."""
-    found = set()
-    for value in values:
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(number):
-            found.add(number)
-    return frozenset(found)
+    return frozenset(number for value in values if (number := number_of(value)) is not None)
+
+
+def _words(values: Iterable[Any]) -> frozenset[str]:
+    """The short texts among the values that spell no number."""
+    return frozenset(
+        value
+        for value in values
+        if isinstance(value, str) and len(value) <= SHORT and not is_blank(value) and number_of(value) is None
+    )
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a text is one of the words for nothing."""
+    return isinstance(value, str) and value.strip().lower() in NOTHING
+
+
+def without_nothing(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields with null for what tables write into a cell that has no text."""
+    absent = {
+        name for name in TEXTS & set(values) if isinstance(value := values[name], float) and math.isnan(value)
+    }
+    return {name: None if name in absent else value for name, value in values.items()} if absent else values
 
 
 def _mostly(told: Iterable[bool]) -> bool:

@@ -27,7 +27,7 @@ from prefero.data.formats.conversations import (
 )
 from prefero.data.formats.fields import Fields, Layout, spelled
 from prefero.data.formats.lists import LISTS
-from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names
+from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names, pairs_named
 from prefero.data.formats.responses import refuse_equal, refuse_silence
 from prefero.data.schema import SCHEMA
 
@@ -38,8 +38,10 @@ SINGLE = ("orig_response", "completion", "response", "output", "answer", "genera
 
 LABELS = ("label", "kto_tag", "is_safe", "is_good", "desirable")
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
+SCORED = (*SCORES, *SCHEMA["rank"].fields)
+"""Fields that say more than the order of responses."""
 
-STEP = re.compile(r"(?:^|\n)\s*step\s*\d+\s*[:.]", re.IGNORECASE)
+STEP = re.compile(r"(?:^\s*|\n[^\S\n]*)step\s*\d+\s*[:.]", re.IGNORECASE)
 
 
 def read_pair(fields: Fields) -> Example:
@@ -47,14 +49,20 @@ def read_pair(fields: Fields) -> Example:
 
     Without a prompt field, or where both sides repeat it, the prompt is what the two sides share: the common
     messages, or for text the common beginning up to the last white space, so that no word is split. Where a
-    side is a list of texts and the prompt is not, all of these are labelled candidates.
+    side is a list of texts and the prompt is not, all of these are labelled candidates. A whole conversation
+    beside a text is the better one: the text would stand in the place of its last turn.
     """
-    names = pair_names(fields.values) or PAIR
+    names = fields.habits.pair
+    if names is None or not any(name in fields.values for name in names):
+        names = pair_names([fields.values]) or PAIR
     _refuse_marks(fields, names)
     prompt = first_of_prompts(fields.values)
     if any(are_texts(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
         return _labelled_candidates(fields, names)
     chosen, rejected = read_sides(fields, names, PAIR)
+    if names[0] in CONVERSATIONS and isinstance(chosen.content, tuple) and isinstance(rejected.content, str):
+        answer = {"role": "assistant", "content": rejected.content}
+        rejected = replace(rejected, content=(*chosen.content[:-1], answer))
     refuse_silence(fields, names, (chosen, rejected))
     if chosen.content == rejected.content:
         refuse_equal(fields, names)
@@ -85,15 +93,21 @@ def _labelled_candidates(fields: Fields, names: Sequence[str]) -> Example:
         texts = fields.require(name, "text, or a list of texts")
         if not isinstance(texts, str) and not are_texts(texts):
             fields.fail(name, f"found {type(texts).__name__}", "text, or a list of texts")
-        for place, text in enumerate([texts] if isinstance(texts, str) else texts):
+        for place, text in enumerate(_texts_of(fields, name)):
             responses.append(Response(text, columns={"label": label}))
             places.append(f"{name}[{place}]")
     refuse_silence(fields, places, responses)
     if len(responses) == 2:
         responses = [replace(r, role=role, columns={}) for r, role in zip(responses, PAIR, strict=True)]
-    if len({response.content for response in responses}) == 1:
+    better, worse = (set(_texts_of(fields, name)) for name in names)
+    if better & worse:
         refuse_equal(fields, names)
     return with_responses(fields, places, responses)
+
+
+def _texts_of(fields: Fields, name: str) -> Sequence[str]:
+    texts = fields.look(name)
+    return [texts] if isinstance(texts, str) else texts
 
 
 def read_output_pair(fields: Fields) -> Example:
@@ -101,6 +115,12 @@ def read_output_pair(fields: Fields) -> Example:
     texts = fields.list("output", "two texts, the better one first")
     if len(texts) != 2 or not are_texts(texts):
         fields.fail("output", f"{len(texts)} items", "two texts, the better one first")
+    if scored := fields.first(SCORED):
+        fields.fail(
+            "output",
+            f"{scored} stands beside it",
+            "two texts alone; --columns responses=output reads both",
+        )
     names = ("output[0]", "output[1]")
     responses = [Response(text, role) for text, role in zip(texts, PAIR, strict=True)]
     refuse_silence(fields, names, responses)
@@ -238,7 +258,7 @@ PAIRS = Layout(
     "chosen, rejected (or winner, loser; preferred_output, non_preferred_output; …) and, unless the two "
     "share it, prompt",
     read_pair,
-    holds=lambda specimen: pair_names(specimen) is not None,
+    holds=lambda specimen: bool(pairs_named(specimen)),
 )
 OUTPUT_PAIRS = Layout(
     "output_pairs",

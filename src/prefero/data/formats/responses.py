@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from prefero.data.examples import Response
 from prefero.data.formats.fields import TURNS, Fields, are_messages, first_of
+from prefero.data.formats.names import is_nothing
 
 TEXTS = ("response", "completion", "answer", "text", "content", "output", "generation", "messages")
 SCORES = (
@@ -33,6 +34,8 @@ def read_response(fields: Fields, name: str, role: str | None = None) -> Respons
     value = fields.require(name, TURNS)
     if isinstance(value, Mapping) and not are_messages(value):
         return as_response(fields, value, name, role)
+    if is_nothing(value):
+        fields.note(f"{name} is the word {value.strip()!r}")
     return Response(fields.turns(name), role)
 
 
@@ -43,7 +46,7 @@ def as_response(fields: Fields, item: Any, name: str, role: str | None = None) -
             fields.fail(name, "missing", "a response")
         return Response(fields.as_turns(item, name), role)
     key = first_of(item, TEXTS) or TEXTS[0]
-    held = item.get(key)
+    held = fields.take(name, item, key)
     if held is None:
         fields.fail(f"{name}.{key}", "missing", "a response")
     writer = first_of(item, WRITERS)
@@ -51,7 +54,7 @@ def as_response(fields: Fields, item: Any, name: str, role: str | None = None) -
         fields.as_turns(held, f"{name}.{key}"),
         role,
         columns=_annotations(fields, item, name),
-        writer=str(item[writer]) if writer else "",
+        writer=str(fields.take(name, item, writer)) if writer else "",
     )
 
 
@@ -69,8 +72,8 @@ def refuse_equal(fields: Fields, names: Sequence[str] = ("chosen", "rejected")) 
 
 def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str, float]:
     columns: dict[str, float] = {}
-    aspects = {aspect: item[aspect] for aspect in ASPECTS if item.get(aspect) is not None}
-    for aspect, value in {**aspects, **(item.get("annotations") or {})}.items():
+    aspects = {aspect: fields.take(name, item, aspect) for aspect in ASPECTS if item.get(aspect) is not None}
+    for aspect, value in {**aspects, **(fields.take(name, item, "annotations") or {})}.items():
         rating = value.get("Rating", value.get("rating")) if isinstance(value, Mapping) else value
         if rating not in (None, "N/A"):
             columns[f"score/{aspect}"] = fields.as_number(rating, f"{name}.annotations.{aspect}")
@@ -86,6 +89,6 @@ def judged(
     columns: dict[str, float] = {}
     for column, names in keys.items():
         if key := first_of(item, names):
-            number = fields.as_number(item[key], f"{name}.{key}")
+            number = fields.as_number(fields.take(name, item, key), f"{name}.{key}")
             columns[column] = int(number) if column == "rank" else number
     return columns
