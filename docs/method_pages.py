@@ -88,6 +88,7 @@ def facts(entry: Mapping[str, Any]) -> str:
     needs = entry["needs"]
     rows = [("Paper", linked(entry["citation"])), ("Data", "; ".join(entry["data"]))]
     rows += [("Responses", ", ".join(needs["responses"])), ("Models", ", ".join(needs["models"]))]
+    rows.append(("Made for", entry["states"] or ""))
     rows.append(("Measured too", ", ".join(needs["signals"])))
     rows += [
         (f"Column `{name}`", f"{column['meaning']} (fields: {', '.join(column['fields'])})")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
 
+from prefero.errors import PreferoError
 from prefero.feedback.augmentations import close_set, close_to_far
 from prefero.feedback.chains import best_of, cut, right_and_wrong, teaches, voted
 from prefero.feedback.self_tests import minimax_pair
@@ -112,3 +114,15 @@ def test_one_wrong_test_does_not_unseat_a_program_that_leads_by_two() -> None:
     pair = minimax_pair(wrong)
     assert pair is not None
     assert pair[0].code == 0
+
+
+def test_an_answer_that_could_not_be_read_has_no_vote() -> None:
+    assert voted([None, "", " ", "a", None]) == "a"
+    assert voted([None, "a", "b"], [9.0, 1.0, 2.0]) == "b"
+    assert voted([None, ""]) is None
+
+
+def test_a_reward_that_is_not_a_number_does_not_win() -> None:
+    for count in (voted, best_of):
+        with pytest.raises(PreferoError, match="score 1 of 2 is not a number"):
+            count(["a", "b"], [math.nan, 1.0])

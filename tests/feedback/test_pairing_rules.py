@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
 from prefero.errors import PreferoError
+from prefero.feedback.curricula import clear_pairs
+from prefero.feedback.judges import ByScore
+from prefero.feedback.media_pairs import clear_pair, dominance, ranked
 from prefero.feedback.pairing import (
     POINT_PAIRS,
     best_against_worst_few,
@@ -24,6 +30,7 @@ from prefero.feedback.pairing import (
     verifiable_candidates,
     without_median,
 )
+from prefero.feedback.thresholds import pools
 
 SCORES = st.lists(st.integers(-20, 20).map(lambda n: n / 4), min_size=2, max_size=8)
 
@@ -149,3 +156,38 @@ def test_the_few_best_meet_the_few_worst_and_none_is_both(scores) -> None:
 def test_the_response_in_the_middle_is_left_out_of_an_odd_number() -> None:
     assert without_median([3.0, 9.0, 5.0, 1.0, 7.0]) == [0, 1, 3, 4]
     assert without_median([3.0, 9.0]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        best_and_worst,
+        max_min,
+        max_random,
+        max_max,
+        lambda scores: max_min_penalised(scores, [1, 2, 3], 0.1),
+        best_against_worst_few,
+        without_median,
+        teacher_pairs,
+        confident_pairs,
+        point_pair,
+        score_points,
+        lambda scores: best_and_worst_of_some(scores, [0, 1]),
+        easy_to_hard,
+        ranked,
+        pools,
+        lambda scores: clear_pairs([scores]),
+        lambda scores: clear_pair(scores),
+        lambda scores: dominance(scores, [0.0, 0.0, 0.0]),
+    ],
+)
+def test_no_rule_takes_what_is_not_a_number_for_a_score(rule: Callable[[list[float]], object]) -> None:
+    """Where it stands in the list would decide whether it is the best."""
+    for scores in ([math.nan, 1.0, 2.0], [1.0, math.nan, 2.0], [1.0, 2.0, math.nan]):
+        with pytest.raises(PreferoError, match="is not a number"):
+            rule(scores)
+
+
+def test_a_judge_by_scores_refuses_what_is_not_a_number() -> None:
+    with pytest.raises(PreferoError, match="no numbers that compare"):
+        ByScore(lambda prompt, text: math.nan if text == "b" else 1.0)("p", "a", "b")

@@ -72,3 +72,9 @@ def test_a_rankers_even_odds_are_a_reward_of_zero() -> None:
     torch.testing.assert_close(
         reward_from_ranker(torch.tensor([0.5, 0.7310585786])), torch.tensor([0.0, 1.0])
     )
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), float("-inf")])
+def test_a_reward_that_is_no_finite_number_is_refused_and_not_drawn_for_ever(reward: float) -> None:
+    with pytest.raises(PreferoError, match="the reward of candidate 2 is"):
+        accepted([0.0, reward, 1.0], 0.5, 3)

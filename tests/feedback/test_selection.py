@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -57,6 +59,69 @@ def test_margins_are_clipped_where_few_are_left() -> None:
     thin = torch.cat([torch.zeros(99), torch.tensor([1.0, 90.0])])
     assert upper_bound(thin, few=1) == 1.0
     assert upper_bound(torch.tensor([0.0, 0.0, 0.0, 0.5]), few=1) == 0.5
+
+
+@pytest.mark.parametrize(
+    "margins",
+    [
+        torch.linspace(-1, 3, 29),  # fewer than thirty: few are left from the smallest on
+        torch.linspace(0, 1000, 200),  # so wide a scale that any count is fewer than the distance
+        torch.ones(50),
+    ],
+)
+def test_a_bound_that_would_make_every_pair_certain_is_refused(margins: Tensor) -> None:
+    with pytest.raises(
+        PreferoError, match=r"no bound above the smallest .* every pair would count as certain"
+    ):
+        upper_bound(margins)
+
+
+def test_bounds_that_cross_are_refused() -> None:
+    """A maximum below the minimum clips every margin to the maximum: all would be certain."""
+    for low, high in ((-2.0, -2.0), (-2.0, -3.0), (0.0, float("nan"))):
+        with pytest.raises(PreferoError, match="clipped from"):
+            clipped_margin(torch.tensor([-4.0, 0.0, 4.0]), low, high)
+
+
+def test_what_is_not_a_number_is_neither_best_nor_worst() -> None:
+    scores = torch.tensor([0.3, float("nan"), 0.9])
+    for select in (
+        lambda: highest(scores, 1),
+        lambda: region(scores, 1, "bottom"),
+        lambda: clipped_margin(scores, 0.0, 1.0),
+        lambda: upper_bound(scores, few=1),
+        lambda: to_regenerate(scores.tolist(), 0.5),
+    ):
+        with pytest.raises(PreferoError, match="score 2 of 3 is not a number"):
+            select()
+    with pytest.raises(PreferoError, match="a similarity is not a number"):
+        to_annotate(torch.full((3, 3), float("nan")), 2)
+    with pytest.raises(PreferoError, match="4 of 3 responses"):
+        to_annotate(torch.eye(3), 4)
+
+
+ALIKE = torch.tensor(
+    [
+        [1, 0.8, 0.3, -0.1, -0.4],
+        [0.8, 1, 0.3, 0.2, -0.9],
+        [0.3, 0.3, 1, -0.9, -0.1],
+        [-0.1, 0.2, -0.9, 1, -0.5],
+        [-0.4, -0.9, -0.1, -0.5, 1],
+    ],
+    dtype=torch.float64,
+)
+
+
+def test_three_are_found_with_the_divisors_of_three() -> None:
+    """By hand, step by step. With those of as many as there are, 4 would come second and 1 third."""
+    first = [representative(ALIKE, [one], 0.5, count=3) for one in range(5)]
+    assert first == pytest.approx([0.05, 1 / 30, -1 / 30, -0.108333, -0.158333], abs=1e-6)
+    second = [representative(ALIKE, [0, one], 0.5, count=3) for one in range(1, 5)]
+    assert second == pytest.approx([-0.05, -1 / 30, -0.041667, -0.041667], abs=1e-6)
+    third = [representative(ALIKE, [0, 2, one], 0.5, count=3) for one in (1, 3, 4)]
+    assert third == pytest.approx([-0.183333, 0.025, -0.108333], abs=1e-6)
+    assert to_annotate(ALIKE, 3, diversity=0.5) == [0, 2, 3]
+    assert representative(ALIKE, [0, 2, 3], 0.5) == pytest.approx(0.025)
 
 
 @given(MARGINS)
@@ -136,3 +201,20 @@ def test_subsets_are_nested_and_keep_the_shares_of_every_source() -> None:
     assert subsets[0] != nested_subsets(tags, shares, seed=4)[0]
     with pytest.raises(PreferoError, match="a share is 1"):
         nested_subsets(tags, [1.2])
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(0, 5))
+def test_subsets_have_their_exact_sizes_and_tags_their_shares(tags: list[int], seed: int) -> None:
+    shares = [0.2, 0.4, 0.6, 0.8, 1.0]
+    subsets = nested_subsets(tags, shares, seed=seed)
+    assert [len(subset) for subset in subsets] == [round(share * len(tags)) for share in shares]
+    for share, subset in zip(shares, subsets, strict=True):
+        for tag in set(tags):
+            assert abs(sum(tags[i] == tag for i in subset) - share * tags.count(tag)) <= 1.5
+
+
+def test_tags_of_one_example_each_are_in_some_subset() -> None:
+    """A share of one example rounds to nothing or all of it; the whole has its share all the same."""
+    subsets = nested_subsets([str(place) for place in range(20)], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [len(subset) for subset in subsets] == [4, 8, 12, 16, 20]
+    assert all(set(small) < set(large) for small, large in itertools.pairwise(subsets))

@@ -32,7 +32,7 @@ from prefero.feedback.directions import along, best_along, direction, prompt_wei
 from prefero.feedback.implicit import log_ratios
 from prefero.feedback.rationales import deduplicated, least_alike, right_rationales
 from prefero.feedback.rubrics import Graded, mirrored_pairs
-from prefero.feedback.self_consistency import pseudo_tests, vote
+from prefero.feedback.self_consistency import Vote, pseudo_tests, vote
 from prefero.feedback.sql import majority, run_query, same_rows, sql_candidates
 from prefero.feedback.thresholds import pools
 from prefero.feedback.unit_tests import coarse_reward, faster, pairs_by_tests, passed_share
@@ -72,6 +72,16 @@ def test_a_vote_must_be_above_its_threshold() -> None:
     assert vote(["a", "a", "a", "b"], 0.6).pairs == [(0, 3), (1, 3), (2, 3)]
     assert vote(["a", "a"], 0.5).pairs == []
     assert vote(["b", "a"], 0.1).label == "b"
+
+
+def test_an_answer_that_could_not_be_read_does_not_win_a_vote() -> None:
+    """It counts among the samples, and against the answers that could."""
+    found = vote([None, "", None, "a", "a"], 0.3)
+    assert (found.label, found.frequency, found.agreeing, found.others) == ("a", 0.4, (3, 4), (0, 1, 2))
+    assert vote([None, "", None, "a", "a"], 0.4).kept is False
+    assert vote([None, " "], 0.0) == Vote(None, 0.0, False, (), ())
+    with pytest.raises(PreferoError, match="needs the answers"):
+        vote([])
 
 
 answers = st.lists(st.lists(st.sampled_from("xyz"), min_size=3, max_size=3), min_size=2, max_size=5)
@@ -352,3 +362,8 @@ def test_preference_vectors_add_up() -> None:
     assert torch.allclose(twice["w"], with_vectors(base, {"p": vector}, {"p": 2.0})["w"])
     with pytest.raises(PreferoError, match="'p' has no strength"):
         with_vectors(base, {"p": vector}, {})
+
+
+def test_a_step_whose_log_probability_is_not_a_number_is_not_followed() -> None:
+    with pytest.raises(PreferoError, match="is not a number"):
+        list(best_first(0, lambda state: [(state + 1, float("nan"))], most=3))

@@ -12,7 +12,6 @@ from typing import Any
 from tests.golden.vector import Vector
 
 NOT_BUILT: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-    ("p065", "aepo", {"k": 3}),  # smaller sets on the way are divided by their own size
     ("p090", "toxic_value_vectors_and_unalign", {}),
     ("p134", "ipl_critic", {}),
     ("p134", "ipl_value_and_policy", {}),

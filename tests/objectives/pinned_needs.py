@@ -14,12 +14,13 @@ from tests.pinned import Pinned
 
 def line(needs: Needs) -> str:
     """``chosen rejected | score | policy; reference``: responses, columns, models with their signals; then
-    whether the step is seen whole, and each view."""
+    the states that they are scored in, whether the step is seen whole, and each view."""
     models = "; ".join(
         f"{model}: {', '.join(sorted(map(signal_name, signals)))}" if signals else model
         for model, signals in sorted(needs.models.items())
     )
     parts = [" ".join(needs.roles) or "candidates", " ".join(sorted(needs.columns)) or "-", models]
+    parts += sorted(set(needs.states.values()))
     parts += [] if needs.exact else ["whole step"]
     parts += [f"{view} ({line(inner)})" for view, inner in sorted(needs.views.items())]
     return " | ".join(parts)

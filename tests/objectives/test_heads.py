@@ -55,7 +55,7 @@ NEEDS = {
     "sparsepo_mapo": needs(models={"policy": frozenset({forward_kl()}), "reference": PARTS}),
     "dph": needs(models={**BOTH, "policy": frozenset({STATE})}),
     "gpm": needs(models={"policy": frozenset({STATE, PROMPT_STATE})}),
-    "gpo": needs(PAIR, "score"),
+    "gpo": needs(PAIR, "advantage"),
     "spo_self_supervised": needs(
         (*PAIR, "chosen_degraded", "rejected_degraded"),
         "degree",
@@ -518,7 +518,7 @@ def test_a_number_of_blocks_is_a_positive_whole_number(arguments) -> None:
 
 def test_gpo_by_hand() -> None:
     """s̄ = (0.2, −0.1), β = 0.001, π = π_t: ½ (200² + 100²) = 25000; subtracting ½ would be SPPO's."""
-    batch = pairs_with(VALUE, [0.0], [0.0], score=torch.tensor([[0.2, -0.1]]).double())
+    batch = pairs_with(VALUE, [0.0], [0.0], advantage=torch.tensor([[0.2, -0.1]]).double())
     models = {**batch.models, "reference": batch.models["policy"]}
     loss = build("gpo", beta=0.001).loss(PreferenceBatch(models, batch.columns, batch.roles))
     assert float(loss.detach()) == pytest.approx(25000)

@@ -10,7 +10,7 @@ import torch
 
 from prefero.errors import PreferoError
 from prefero.models.signals import DIVERGENCES, bhattacharyya, divergence, hellinger, kl, renyi
-from prefero.objectives import PreferenceBatch, TokenLogps, dry_run
+from prefero.objectives import PreferenceBatch, dry_run
 from prefero.objectives.presets.kernels import Kernel, Mahalanobis, Mixture, Polynomial, RadialBasis, Spectral
 from prefero.objectives.signals import PROMPT_STATE, STATE, divergence as divergence_from
 from prefero.theory.rewards import doubly_robust_values, total_preference
@@ -190,7 +190,7 @@ def samples(key: str = "drpo", **arguments):
 
 def test_what_drpo_needs() -> None:
     assert dry_run(build("drpo")) == needs((*PAIR, "sample"), "win_rate")
-    assert dry_run(build("drpo", halves="first")) == needs(("first", "sample"), "win_rate", "label")
+    assert dry_run(build("drpo", halves="first")) == needs((*PAIR, "sample"), "win_rate", "pair_noise")
 
 
 def test_drpo_without_a_clip_pulls_each_labelled_token_by_its_surprise() -> None:
@@ -221,23 +221,15 @@ def test_drpos_ratio_is_clipped_and_has_no_gradient() -> None:
     torch.testing.assert_close(slope[:, 0, 0], expected)
 
 
-def test_drpo_does_not_care_which_response_is_called_first() -> None:
-    """Swapping both responses and the label is the same data."""
+def test_drpo_reads_one_response_of_a_pair_alone_and_both_on_average() -> None:
     first, (both, pair) = build("drpo", halves="first"), samples()
-    predicted = pair.columns["win_rate"]
-    predicted[:, 1] = 1 - predicted[:, 0]
-    one = first.loss(first_of(pair, 0, 1.0)) + first.loss(first_of(pair, 1, -1.0))
-    torch.testing.assert_close(one / 2, both.loss(pair))
-
-
-def first_of(pair: PreferenceBatch, place: int, label: float) -> PreferenceBatch:
-    keep = [place, 2]
-    models = {name: TokenLogps(one.logps[:, keep], one.mask[:, keep]) for name, one in pair.models.items()}
-    columns = {
-        "win_rate": pair.columns["win_rate"][:, keep],
-        "label": torch.full((len(pair.mask), 2), label, dtype=DOUBLE),
-    }
-    return PreferenceBatch(models, columns, ("first", "sample"))
+    losses = []
+    for noise, read, unread in ((0.25, 0, 1), (0.75, 1, 0)):
+        pair.columns["pair_noise"] = torch.full((len(pair.mask),), noise, dtype=DOUBLE)
+        losses.append(first.loss(pair))
+        slope = slope_of(losses[-1], pair)
+        assert slope[:, read].abs().max() > 0 and slope[:, unread].abs().max() == 0
+    torch.testing.assert_close(sum(losses) / 2, both.loss(pair))
 
 
 def test_a_baseline_moves_only_the_samples_pull() -> None:

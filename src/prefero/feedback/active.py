@@ -79,13 +79,17 @@ def d_optimal(
     of equals.
 
     Raises:
-        PreferoError: ``gamma`` is not positive, or there are fewer pairs than ``count``.
+        PreferoError: ``gamma`` is not positive, there are fewer pairs than ``count``, or a pair's features or
+            preference are no numbers.
     """
     if not gamma > 0:
         raise PreferoError(f"gamma is {gamma}; expected a positive regulariser.")
     if count > len(differences):
         raise PreferoError(f"{count} of {len(differences)} pairs cannot be chosen.")
     vectors = beta * (preference * (1 - preference)).sqrt()[:, None] * differences
+    if not vectors.isfinite().all():
+        wrong = int((~vectors.isfinite()).any(1).nonzero()[0]) + 1
+        raise PreferoError(f"pair {wrong}: its features or its preference, 0 to 1, are no numbers.")
     features = differences.shape[1]
     inverse = torch.eye(features, dtype=differences.dtype, device=differences.device) / gamma
     total = torch.tensor(gamma, dtype=differences.dtype).log().item() * features

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefero.feedback.pairing import known
+
 
 def close_set(similarity: Sequence[float], count: int) -> list[int]:
     """The ``count`` candidates most like the original, the most alike first; of equal ones the earlier."""
-    return sorted(range(len(similarity)), key=lambda place: -similarity[place])[:count]
+    return sorted(range(len(known(similarity))), key=lambda place: -similarity[place])[:count]
 
 
 def close_to_far(similarity: Sequence[float], prompt_similarity: Sequence[float], count: int = 4) -> int:
@@ -25,4 +27,5 @@ def close_to_far(similarity: Sequence[float], prompt_similarity: Sequence[float]
             f"{len(similarity)} similarities and {len(prompt_similarity)} to the prompt; "
             "there is one of each for every candidate, and one candidate at least"
         )
+    known(prompt_similarity)
     return min(close_set(similarity, max(count, 1)), key=lambda place: prompt_similarity[place])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
+
+from prefero.feedback.pairing import best_and_worst, known
 
 
 def right_and_wrong(answers: Sequence[str], gold: str) -> tuple[list[int], list[int]]:
@@ -25,19 +27,27 @@ def teaches(
 
 def best_of(answers: Sequence[str], rewards: Sequence[float]) -> str:
     """The answer of the chain with the largest reward; of equal ones the first."""
-    return answers[max(range(len(answers)), key=rewards.__getitem__)]
+    return answers[best_and_worst(rewards)[0]]
 
 
-def voted(answers: Sequence[str], rewards: Sequence[float] | None = None) -> str:
+def voted(answers: Sequence[str | None], rewards: Sequence[float] | None = None) -> str | None:
     """The answer whose chains have the largest sum of rewards; without rewards every chain counts one.
 
     Of equal ones the first seen. Rewards are implicit ones, log π − log π_ref, and may be negative: an answer
-    does not win by being frequent alone.
+    does not win by being frequent alone. An answer that could not be read, None or empty, has no vote; None
+    if there is no other.
     """
     totals: dict[str, float] = {}
-    for answer, reward in zip(answers, [1.0] * len(answers) if rewards is None else rewards, strict=True):
-        totals[answer] = totals.get(answer, 0.0) + reward
-    return max(totals, key=totals.__getitem__)
+    counted = [1.0] * len(answers) if rewards is None else known(rewards)
+    for answer, reward in zip(answers, counted, strict=True):
+        if is_read(answer):
+            totals[answer] = totals.get(answer, 0.0) + reward
+    return max(totals, key=totals.__getitem__, default=None)
+
+
+def is_read(answer: str | None) -> TypeGuard[str]:
+    """Whether a final answer could be read: it is there, and not empty."""
+    return answer is not None and bool(answer.strip())
 
 
 def cut(text: str, length: float, fewest: int = 90) -> str:

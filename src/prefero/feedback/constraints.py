@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from prefero.feedback.pairing import known
+
 
 class Constraint(Protocol):
     """What a text meets or does not."""
@@ -88,6 +90,8 @@ def diverse(
     ``most_alike`` measures a candidate by the chosen one that it is most like. The released code keeps the
     least similarity instead, so that a copy of one chosen candidate is admitted if it is unlike another.
     """
+    for row in similarity:
+        known(row)
     aggregate = max if by == "most_alike" else min
     chosen = [first]
     while len(chosen) < min(count, len(similarity)):

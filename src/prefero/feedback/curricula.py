@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from prefero.errors import PreferoError
 from prefero.feedback.media_pairs import ranked
-from prefero.feedback.pairing import Pair
+from prefero.feedback.pairing import Pair, known
 
 PromptPair = tuple[int, int, int]
 """A prompt, and the better and the worse of its candidates."""
@@ -19,7 +19,7 @@ def clear_pairs(scores: Sequence[Sequence[float]], least: float = 0.0) -> list[P
     return [
         (prompt, *((first, second) if own[first] > own[second] else (second, first)))
         for prompt, own in enumerate(scores)
-        for first, second in itertools.combinations(range(len(own)), 2)
+        for first, second in itertools.combinations(range(len(known(own))), 2)
         if abs(own[first] - own[second]) > least
     ]
 

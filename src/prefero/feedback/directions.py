@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from prefero.feedback.pairing import known
+
 Direction = tuple[float, ...]
 
 
@@ -28,7 +30,7 @@ def along(rewards: Sequence[Sequence[float]], of: Direction) -> list[float]:
 
 def best_along(rewards: Sequence[Sequence[float]], of: Direction) -> int:
     """The candidate to fine-tune on together with the direction; of equal ones the first."""
-    scores = along(rewards, of)
+    scores = known(along(rewards, of))
     return scores.index(max(scores))
 
 

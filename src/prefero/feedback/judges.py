@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from prefero.data.examples import Text
+from prefero.errors import PreferoError
 from prefero.generate.sampling import Sample
 
 Score = Callable[..., float]
@@ -29,6 +31,8 @@ class ByScore:
 
     def __call__(self, prompt: Text, first: str, second: str) -> float:
         gap = self.score(prompt, first) - self.score(prompt, second)
+        if math.isnan(gap):
+            raise PreferoError(f"the scores of the two responses to {prompt!r} are no numbers that compare")
         return 0.5 if gap == 0 else float(gap > 0)
 
 

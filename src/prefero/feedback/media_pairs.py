@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from prefero.errors import PreferoError
-from prefero.feedback.pairing import Pair, best_and_worst
+from prefero.feedback.pairing import Pair, best_and_worst, known
 
 
 def dominance(first: Sequence[float], second: Sequence[float]) -> int:
@@ -17,7 +17,7 @@ def dominance(first: Sequence[float], second: Sequence[float]) -> int:
     With one score it is the sign of the difference. Undecided pairs of D3PO are ties (Yang et al., 2023,
     arXiv 2311.13231).
     """
-    gaps = [a - b for a, b in zip(first, second, strict=True)]
+    gaps = [a - b for a, b in zip(known(first), known(second), strict=True)]
     better, worse = any(gap > 0 for gap in gaps), any(gap < 0 for gap in gaps)
     return int(better) - int(worse)
 
@@ -41,7 +41,7 @@ def edited_pair(original: float, edited: float, margin: float = 0.0) -> str:
     An edit is never taken for better than what it was made from. Zhao et al., 2025, arXiv 2503.11720 (rich
     preference optimization).
     """
-    if abs(edited - original) <= margin:
+    if abs(known([original, edited])[1] - original) <= margin:
         return "drop"
     return "edited" if edited > original else "original"
 
@@ -86,7 +86,7 @@ def overall_scores(candidates: Sequence[Mapping[str, float]], weights: Mapping[s
 
 def ranked(scores: Sequence[float]) -> list[int]:
     """Places by score, the highest first, the earlier of equals before."""
-    return sorted(range(len(scores)), key=lambda place: -scores[place])
+    return sorted(range(len(known(scores))), key=lambda place: -scores[place])
 
 
 def bin_shares(scores: Sequence[float], width: float) -> list[float]:

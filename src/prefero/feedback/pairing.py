@@ -87,8 +87,20 @@ def pairs_by(rule: Rule, scored: Sequence[Scored]) -> list[dict[str, Any]]:
     return rows
 
 
+def known(scores: Sequence[float]) -> Sequence[float]:
+    """The scores. Raises :class:`PreferoError` for one that is not a number (NaN), which is neither above nor
+    below any other, so that where it stood would decide what is best."""
+    for place, score in enumerate(scores):
+        if math.isnan(score):
+            raise PreferoError(
+                f"score {place + 1} of {len(scores)} is not a number (NaN): leave out what was not judged"
+            )
+    return scores
+
+
 def ordered(first: int, second: int, scores: Sequence[float]) -> Pair | None:
     """The two with the higher score first; None if they tie."""
+    known([scores[first], scores[second]])
     if scores[first] == scores[second]:
         return None
     return (first, second) if scores[first] > scores[second] else (second, first)
@@ -96,7 +108,7 @@ def ordered(first: int, second: int, scores: Sequence[float]) -> Pair | None:
 
 def best_and_worst(scores: Sequence[float]) -> Pair:
     """The highest and the lowest score, the earlier of equals."""
-    places = range(len(scores))
+    places = range(len(known(scores)))
     return max(places, key=lambda i: scores[i]), min(places, key=lambda i: scores[i])
 
 
@@ -129,7 +141,7 @@ def max_min_penalised(scores: Sequence[float], lengths: Sequence[float], penalty
 def best_against_worst_few(scores: Sequence[float], count: int = 2) -> list[Pair]:
     """Every one of the ``count`` best against every one of the ``count`` worst, none of them on both sides:
     UPO's candidates. Wang et al., 2024, arXiv 2409.11212."""
-    ranked = sorted(range(len(scores)), key=lambda i: scores[i], reverse=True)
+    ranked = sorted(range(len(known(scores))), key=lambda i: scores[i], reverse=True)
     few = min(count, len(ranked) // 2)
     pairs = ((better, worse) for better in ranked[:few] for worse in ranked[len(ranked) - few :])
     return [(better, worse) for better, worse in pairs if scores[better] > scores[worse]]
@@ -138,7 +150,7 @@ def best_against_worst_few(scores: Sequence[float], count: int = 2) -> list[Pair
 def without_median(scores: Sequence[float]) -> list[int]:
     """The places of all responses but the one of median score, in their order: MPO's sets of an odd number of
     samples become equally large. Gupta et al., 2024, arXiv 2412.04628."""
-    ranked = sorted(range(len(scores)), key=lambda i: scores[i])
+    ranked = sorted(range(len(known(scores))), key=lambda i: scores[i])
     left_out = {ranked[len(ranked) // 2]} if len(ranked) % 2 else set[int]()
     return [place for place in range(len(scores)) if place not in left_out]
 
@@ -157,7 +169,7 @@ def teacher_pairs(
     ``only_teacher`` is the restrictive ablation: the better one is the teacher's. Rosset et al., 2024, arXiv
     2404.03715.
     """
-    positives = [0] if only_teacher else range(len(scores))
+    positives = [0] if only_teacher else range(len(known(scores)))
     return [
         (better, worse)
         for better in positives
@@ -179,7 +191,7 @@ def confident_pairs(scores: Sequence[float], *, tau: float = 1.0, eta: float = 0
         raise PreferoError(f"eta is {eta}; expected a probability from 0.5 to below 1.")
     if not tau > 0:
         raise PreferoError(f"tau is {tau}; expected a positive temperature.")
-    places = range(len(scores))
+    places = range(len(known(scores)))
     threshold = tau * math.log(eta / (1 - eta))
     return [(j, k) for j in places for k in places if scores[j] - scores[k] > threshold]
 
@@ -197,7 +209,7 @@ def score_points(scores: Sequence[float], *, ddof: Literal[0, 1] = 0) -> dict[st
     """Seven places in the distribution of a prompt's scores: its ends, its mean, one and two standard
     deviations (of the population, or with ``ddof=1`` of the sample) from it. Xiao et al., 2025, arXiv
     2502.16825."""
-    mean = statistics.fmean(scores)
+    mean = statistics.fmean(known(scores))
     deviation = statistics.stdev(scores) if ddof else statistics.pstdev(scores)
     inner = {name: mean + factor * deviation for name, factor in POINTS.items()}
     return {"min": min(scores), **inner, "max": max(scores)}
@@ -205,7 +217,7 @@ def score_points(scores: Sequence[float], *, ddof: Literal[0, 1] = 0) -> dict[st
 
 def nearest_to(scores: Sequence[float], point: float) -> int:
     """The response whose score is nearest to the point, the earlier of equals."""
-    return min(range(len(scores)), key=lambda i: abs(scores[i] - point))
+    return min(range(len(known(scores))), key=lambda i: abs(scores[i] - point))
 
 
 POINT_PAIRS = tuple(
@@ -236,7 +248,7 @@ def easy_to_hard(scores: Sequence[float], reference_logps: Sequence[float] | Non
     pair. Pattnaik et al., 2024, arXiv 2403.07230.
     """
     best = best_and_worst(scores)[0]
-    by = scores if reference_logps is None else reference_logps
+    by = scores if reference_logps is None else known(reference_logps)
     worse = [place for place in range(len(scores)) if scores[place] < scores[best]]
     return [(best, place) for place in sorted(worse, key=lambda i: by[i])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,12 +40,16 @@ def rejection_sample(
     from [0, 1). Candidates should be deduplicated first. β → 0 takes the best, β → ∞ the first.
 
     Raises:
-        PreferoError: ``beta`` is not positive, or ``count`` is more than there are candidates.
+        PreferoError: ``beta`` is not positive, ``count`` is more than there are candidates, or a reward is
+            not a finite number, of which no chance follows.
     """
     if not beta > 0:
         raise PreferoError(f"beta is {beta}; expected a positive temperature.")
     if not 0 <= count <= len(rewards):
         raise PreferoError(f"count is {count}; there are {len(rewards)} candidates to accept.")
+    for place, reward in enumerate(rewards):
+        if not math.isfinite(reward):
+            raise PreferoError(f"the reward of candidate {place + 1} is {reward}; expected a finite number.")
     pool, accepted, draws, passes = list(range(len(rewards))), list[int](), 0, 0
     values = torch.tensor(rewards, dtype=torch.float64)
     while len(accepted) < count:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prefero.errors import PreferoError
+from prefero.feedback.pairing import known
 
 Scores = Float[Tensor, " example"]
 
@@ -25,28 +26,50 @@ def highest(scores: Scores, count: int) -> list[int]:
     """The positions of the ``count`` highest scores, the highest first, the earlier of equals before.
 
     Raises:
-        PreferoError: there are fewer.
+        PreferoError: there are fewer, or one is not a number.
     """
+    known(scores.tolist())
     if not 0 <= count <= len(scores):
         raise PreferoError(f"{count} of {len(scores)} cannot be selected.")
     return scores.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def clipped_margin(margin: Scores, low: float, high: float) -> Scores:
-    """A margin as a probability: 0 at ``low`` and below, 1 at ``high`` and above, a line between."""
+    """A margin as a probability: 0 at ``low`` and below, 1 at ``high`` and above, a line between.
+
+    Raises:
+        PreferoError: ``high`` is not above ``low``, so that nothing lies between; a margin is not a number.
+    """
+    known(margin.tolist())
+    if not low < high:
+        raise PreferoError(f"margins are clipped from {low} to {high}; expected a lower and a higher bound.")
     return (margin.clamp(low, high) - low) / (high - low)
 
 
 def upper_bound(margin: Scores, few: int = 30) -> float:
     """Where to clip margins from above: the smallest of them with fewer than ``few`` at or above it, or fewer
-    than the distance from it to the largest. Deng et al., 2025, arXiv 2502.14560."""
-    values = margin.sort().values.tolist()
+    than the distance from it to the largest. Deng et al., 2025, arXiv 2502.14560.
+
+    Raises:
+        PreferoError: that is the smallest of all, as in a pool of fewer than ``few``: every pair would count
+            as certain. A margin is not a number.
+    """
+    values = sorted(known(margin.tolist()))
+    if not values:
+        raise PreferoError("a bound needs margins; got none.")
 
     def scarce(value: float) -> bool:
         above = len(values) - bisect.bisect_left(values, value)
         return above < few or above < values[-1] - value
 
-    return next((value for value in values if scarce(value)), values[-1])
+    bound = next((value for value in values if scarce(value)), values[-1])
+    if bound == values[0]:
+        raise PreferoError(
+            f"no bound above the smallest of {len(values)} margins, {bound:g}, leaves {few} or more at it, "
+            "and more than the distance to the largest: clipped there, every pair would count as "
+            "certain. Take more pairs, a smaller `few`, margins of a smaller scale, or a bound of your own."
+        )
+    return bound
 
 
 def fused(*probabilities: Scores) -> Scores:
@@ -82,11 +105,11 @@ def to_regenerate(rewards: Sequence[float], share: float) -> tuple[list[int], li
     2024, arXiv 2406.07657.
 
     Raises:
-        PreferoError: ``share`` is outside 0 to 1.
+        PreferoError: ``share`` is outside 0 to 1, or a reward is not a number.
     """
     if not 0 <= share <= 1:
         raise PreferoError(f"share is {share}; expected 0 to 1.")
-    count = round(share * len(rewards))
+    count = round(share * len(known(rewards)))
     lowest = set(sorted(range(len(rewards)), key=lambda i: rewards[i])[:count])
     return sorted(lowest), [place for place in range(len(rewards)) if place not in lowest]
 
@@ -107,8 +130,9 @@ def replay_counts(offline: int, generated: int, share: float = 0.5) -> tuple[int
 
 
 def nested_subsets(tags: Sequence[Hashable], shares: Sequence[float], *, seed: int = 0) -> list[list[int]]:
-    """Subsets of the examples for a learning curve: each holds the smaller ones, and every tag (a source, a
-    kind of prompt) has its share in each, rounded. Positions are in their order.
+    """Subsets of the examples for a learning curve: each has its share of all, rounded, and holds the smaller
+    ones; every tag (a source, a kind of prompt) has its own share in each, as far as whole examples go.
+    Positions are in their order.
 
     Bernardelle and Demartini, 2024, Optimizing LLMs with direct preferences: a data efficiency perspective.
 
@@ -120,24 +144,30 @@ def nested_subsets(tags: Sequence[Hashable], shares: Sequence[float], *, seed: i
     numbers, by_tag = random.Random(seed), dict[Hashable, list[int]]()
     for place, tag in enumerate(tags):
         by_tag.setdefault(tag, []).append(place)
+    order: list[tuple[float, float, int]] = []
     for places in by_tag.values():
         numbers.shuffle(places)
-    return [
-        sorted(place for places in by_tag.values() for place in places[: round(share * len(places))])
-        for share in shares
-    ]
+        # the i-th of n comes where the whole has reached the share (i + ½)/n, as seats by Sainte-Laguë's rule
+        order += [((i + 0.5) / len(places), numbers.random(), place) for i, place in enumerate(places)]
+    ordered = [place for _, _, place in sorted(order)]
+    return [sorted(ordered[: round(share * len(ordered))]) for share in shares]
 
 
 def representative(
-    similarity: Float[Tensor, "response response"], chosen: Sequence[int], diversity: float = 1.0
+    similarity: Float[Tensor, "response response"],
+    chosen: Sequence[int],
+    diversity: float = 1.0,
+    *,
+    count: int | None = None,
 ) -> float:
     """AEPO's objective: how alike the chosen are to all responses, less how alike they are to each other.
 
-    Σ_{y ∈ Y} Σ_{y' ≠ y} u(y, y')/(k (N − 1)) − λ Σ_{y ≠ y' ∈ Y} u(y, y')/(k (k − 1)), the second 0 for one
-    response. Jinnai and Honda, 2024, arXiv 2405.13541.
+    Σ_{y ∈ Y} Σ_{y' ≠ y} u(y, y')/(k (N − 1)) − λ Σ_{y ≠ y' ∈ Y} u(y, y')/(k (k − 1)), the second 0 for k = 1.
+    k is ``count``, how many there are to be in the end, as in the authors' code; by default as many as there
+    are. Jinnai and Honda, 2024, arXiv 2405.13541.
     """
     others = similarity - similarity.diagonal().diag()
-    count, total = len(chosen), len(similarity)
+    count, total = count or len(chosen), len(similarity)
     quality = others[:, list(chosen)].sum() / max(total - 1, 1) / count
     if count == 1:
         return float(quality)
@@ -148,18 +178,34 @@ def representative(
 def to_annotate(
     similarity: Float[Tensor, "response response"], count: int, diversity: float = 1.0
 ) -> list[int]:
-    """The ``count`` responses to annotate, found one after the other by :func:`representative`."""
+    """The ``count`` responses to annotate, found one after the other by :func:`representative` of ``count``.
+
+    Raises:
+        PreferoError: there are fewer, or a similarity is not a number.
+    """
+    _check_similarities(similarity, count)
     chosen: list[int] = []
     for _ in range(count):
         left = [place for place in range(len(similarity)) if place not in chosen]
-        chosen.append(max(left, key=lambda i: representative(similarity, [*chosen, i], diversity)))
+        value = {i: representative(similarity, [*chosen, i], diversity, count=count) for i in left}
+        chosen.append(max(left, key=value.__getitem__))
     return chosen
+
+
+def _check_similarities(similarity: Float[Tensor, "response response"], count: int) -> None:
+    if not 0 <= count <= len(similarity):
+        raise PreferoError(f"{count} of {len(similarity)} responses cannot be annotated.")
+    if similarity.isnan().any():
+        raise PreferoError("a similarity is not a number (NaN): leave out responses that have none.")
 
 
 def to_annotate_exactly(
     similarity: Float[Tensor, "response response"], count: int, diversity: float = 1.0
 ) -> list[int]:
-    """The best set of ``count`` responses among all; for few responses."""
+    """The best set of ``count`` responses among all; for few responses. Raises as :func:`to_annotate`."""
+    _check_similarities(similarity, count)
+    if not count:
+        return []
     sets = [list(chosen) for chosen in itertools.combinations(range(len(similarity)), count)]
     return max(sets, key=lambda chosen: representative(similarity, chosen, diversity))
 

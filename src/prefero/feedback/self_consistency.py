@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefero.errors import PreferoError
+from prefero.feedback.chains import is_read
 from prefero.feedback.pairing import Pair
 
 DID_NOT_RUN = -2
@@ -16,10 +18,11 @@ DID_NOT_RUN = -2
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """The most frequent answer, the first seen of equally frequent ones, and its share. If the vote is
-    ``kept``, the places of the samples that agree with it, and of the others."""
+    """The most frequent answer, the first seen of equally frequent ones, and its share of all samples; None
+    if no sample has an answer. If the vote is ``kept``, the places of the samples that agree with it, and of
+    the others."""
 
-    label: str
+    label: str | None
     frequency: float
     kept: bool
     agreeing: tuple[int, ...]
@@ -30,14 +33,18 @@ class Vote:
         return [(better, worse) for better in self.agreeing for worse in self.others]
 
 
-def vote(answers: Sequence[str], threshold: float = 0.5) -> Vote:
+def vote(answers: Sequence[str | None], threshold: float = 0.5) -> Vote:
     """The vote on one question; kept if its share is above ``threshold``, not only equal to it.
 
-    Leave out answers that could not be read: they must not win. Equality is that of the strings.
+    An answer that could not be read is None, or empty: it has no vote and agrees with none. Equality is that
+    of the strings. Raises :class:`PreferoError` without samples.
     """
-    label, count = Counter(answers).most_common(1)[0]
+    if not answers:
+        raise PreferoError("a vote needs the answers of samples; got none.")
+    votes = Counter(filter(is_read, answers))
+    label, count = votes.most_common(1)[0] if votes else (None, 0)
     frequency = count / len(answers)
-    if not frequency > threshold:
+    if label is None or not frequency > threshold:
         return Vote(label, frequency, False, (), ())
     agreeing = tuple(place for place, answer in enumerate(answers) if answer == label)
     others = tuple(place for place, answer in enumerate(answers) if answer != label)

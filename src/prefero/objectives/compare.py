@@ -16,6 +16,7 @@ from prefero.objectives.contrasts import Comparisons, Contrast, Each, Pair, PerC
 from prefero.objectives.links import Link, identity, logistic
 from prefero.objectives.quantities import Logp, Quantity, per_response, present
 from prefero.objectives.reductions import Reduction, Term, mean_of_sums, mean_of_tokens, number
+from prefero.objectives.signals import States
 
 Slot = float | PerComparison
 """A number, or what makes one for every comparison."""
@@ -28,12 +29,14 @@ class Objective(nn.Module):
     names the rule of an objective whose step is not, or not only, its gradient's. ``trains`` are the models
     that it trains beside the policy, each with the share of the policy's learning rate that it gets unless
     told. ``learning_rate`` is the policy's, where one was published with the settings it is configured with.
+    ``states`` are those in which its method scores responses, if it is made for some.
     """
 
     key: str | None = None
     update: str | None = None
     trains: Mapping[str, float] = MappingProxyType({})
     learning_rate: float | None = None
+    states: States | None = None
     arguments: Mapping[str, Any]
 
     def __init__(self) -> None:

@@ -86,6 +86,7 @@ def slotted(objective: Objective, key: str, slot: str, choice: Any) -> Objective
     checked = {one: parameters[one].checked(value, place) for one, value in arguments.items()}
     try:
         changed = filled(objective, slot, known[name](**checked))
+        changed.key, changed.states = key, objective.states
         if bool(dry_run(changed).roles) != bool(dry_run(objective).roles):
             raise PreferoError("it makes no sense for responses without roles")
     except PreferoError as error:

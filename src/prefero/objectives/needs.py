@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from prefero.errors import PreferoError, nearest
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective
 from prefero.objectives.heads import Fitted
+from prefero.objectives.signals import States
 
 EXAMPLES, RESPONSES, TOKENS, HIDDEN, LAYERS = 3, 11, 5, 7, 2
 """Sizes of the recording batch: all different, so that numbers per response and per token are not mixed up,
@@ -57,6 +58,7 @@ class Needs:
     candidates. ``models`` maps the models it reads, also those that another's signals are measured against,
     to the signals it asks of them; ``"policy"`` is always there. ``views`` are the other batches it reads.
     ``exact`` says that all its terms are sums over examples; otherwise an optimizer step must be seen whole.
+    ``states`` maps the methods in it that are made for states of a denoiser to these.
     """
 
     roles: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Needs:
     models: Mapping[str, frozenset[Signal]] = field(default_factory=lambda: {"policy": frozenset()})
     views: Mapping[str, Needs] = field(default_factory=dict)
     exact: bool = True
+    states: Mapping[str, States] = field(default_factory=dict)
 
 
 def every_need(needs: Needs) -> list[Needs]:
@@ -106,12 +109,18 @@ def dry_run(objective: Objective) -> Needs:
             for training in (True, False):
                 terms = unfitted(copy.deepcopy(objective)).train(training)(recorder.batch())
                 exact = exact and all(term.exact for term in terms)
-        _NEEDS[objective] = recorder.needs(exact)
+        _NEEDS[objective] = replace(recorder.needs(exact), states=states_of(objective))
     return _NEEDS[objective]
 
 
 _NEEDS: WeakKeyDictionary[Objective, Needs] = WeakKeyDictionary()
 """The needs of the objectives that there are, as far as they were asked for."""
+
+
+def states_of(objective: Objective) -> dict[str, States]:
+    """The states that the methods in an objective are made for, by key; none for those of any model."""
+    parts = [part for part in objective.modules() if isinstance(part, Objective)]
+    return {part.key or type(part).__name__: part.states for part in parts if part.states is not None}
 
 
 def unfitted(objective: Objective) -> Objective:

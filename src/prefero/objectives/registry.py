@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, get_args, get_origin, get_type_hints
 from prefero.errors import PreferoError, nearest
 from prefero.objectives.compare import Objective
 from prefero.objectives.ranges import Range
+from prefero.objectives.signals import States
 
 Feedback = Literal["pairs", "lists", "unpaired", "ties", "scores", "steps", "spans", "samples"]
 """What data must carry: pairs, lists or unpaired responses; and ties, scores, reasoning steps, annotated
@@ -87,7 +88,8 @@ class Method:
 
     ``feedback`` is what its data must carry; ``settings`` the published values, by model or task;
     ``equals`` its special cases that are other methods; ``relatives`` what it is easily taken for;
-    ``pitfalls`` what goes wrong with it.
+    ``pitfalls`` what goes wrong with it; ``states`` what its responses must be scored in, if the method is
+    made for some: elsewhere it is another one.
     """
 
     key: str
@@ -103,6 +105,7 @@ class Method:
     aliases: tuple[str, ...] = ()
     equals: tuple[Equal, ...] = ()
     pitfalls: str = ""
+    states: States | None = None
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -131,6 +134,7 @@ def published(
     aliases: tuple[str, ...] = (),
     equals: tuple[Equal, ...] = (),
     pitfalls: str = "",
+    states: States | None = None,
 ) -> Callable[[Callable[Arguments, Objective]], Callable[Arguments, Objective]]:
     """Register the decorated function under its name.
 
@@ -151,6 +155,7 @@ def published(
             }
             objective = function(**arguments)  # type: ignore[call-arg]
             objective.key, objective.arguments = key, arguments
+            objective.states = states
             return objective
 
         for name in (key, *aliases):
@@ -171,6 +176,7 @@ def published(
             aliases,
             equals,
             pitfalls,
+            states,
         )
         return build
 
@@ -205,6 +211,11 @@ def find(key: str) -> Method:
             f"no method is called {key!r}{nearest(key, known)} (`prefero methods` lists all of them)"
         )
     return _methods[key]
+
+
+def drawn_in_rounds(objective: Objective) -> bool:
+    """Whether its method is made for responses that are drawn from the policy while it trains."""
+    return objective.key in _methods and "samples" in _methods[objective.key].feedback
 
 
 def method(key: str, **arguments: Any) -> Objective:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from prefero.objectives.batch import Signal
@@ -88,3 +89,15 @@ def prediction_distance(against: str = "reference") -> Signal:
 
 DENOISERS = (NOISE_LEVEL.name, prediction_distance().name)
 """The names of the signals that only denoisers give."""
+
+States = Literal["forward noise", "flow", "inversion", "trajectory", "consistency", "corrupted tokens"]
+"""The states of a response in which a denoiser is asked."""
+
+STATES: Mapping[States, str] = {
+    "forward noise": "states of drawn noise (forward noise)",
+    "flow": "the states and velocities of a rectified flow (flow)",
+    "inversion": "states that the policy's sampler reaches from the data, turned around (inversion)",
+    "trajectory": "states that a sampler stored on its way (trajectory)",
+    "consistency": "two neighbouring states between which a consistency model jumps (consistency)",
+    "corrupted tokens": "texts with tokens that a discrete diffusion corrupted (corrupted tokens)",
+}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from prefero.feedback.pairing import Pair
+from prefero.feedback.pairing import Pair, known
 
 State = TypeVar("State", bound=Hashable)
 
@@ -57,7 +57,7 @@ def _search(
         yield node
         for state, logp in expand(node.state):
             found += 1
-            child = Node(state, node.steps + 1, node.logp + logp)
+            child = Node(state, node.steps + 1, node.logp + known([logp])[0])
             heapq.heappush(open_nodes, (-path_score(child.logp, child.steps, alpha), found, child))
 
 

@@ -265,7 +265,7 @@ def gpm_score(params, inputs):
 @adapter("p085", "gpo")
 def gpo(params, inputs):
     score = both_groups(inputs).mean(-1)
-    batch = pairs(inputs, columns={"score": score})
+    batch = pairs(inputs, columns={"advantage": score})
     return {
         **loss_and_gradients(method("gpo", beta=params["beta"]), batch),
         "mean_score_chosen": score[:, 0],

@@ -178,22 +178,26 @@ def sr_dpo(params, inputs):
 
 @adapter("p054", "drpo_surrogate")
 def drpo_surrogate(params, inputs):
-    roles, sampled = ("first", "sample"), ("a1", "star")
-    models = {name: sides(inputs, name, sampled) for name in ("policy", "reference")}
+    roles = ("chosen", "rejected", "sample")
+    models = {
+        name: [(a1, a1, star) for a1, star in sides(inputs, name, ("a1", "star"))]
+        for name in ("policy", "reference")
+    }
     rank = torch.tensor(inputs["rank"], dtype=torch.float64)
-    predicted = torch.tensor([inputs["pref_score"], inputs["pref_score_star"]], dtype=torch.float64).T
-    label = torch.stack([2 * rank - 1, torch.zeros_like(rank)], 1)
-    batch = batch_of(models, {"label": label, "win_rate": predicted}, roles=roles)
+    predicted = torch.tensor([inputs["pref_score"]] * 2 + [inputs["pref_score_star"]], dtype=torch.float64).T
+    # the response that is read first is the chosen one where it won
+    batch = batch_of(models, {"pair_noise": 0.75 - rank / 2, "win_rate": predicted}, roles=roles)
     objective = method("drpo", beta=params["beta"], clip=params["clip"], halves="first").double()
-    labelled, direct, _ = objective(batch)
-    _, _, divergence = method("drpo", beta=1.0, clip=params["clip"], halves="first").double()(batch)
+    won, lost, direct, _ = objective(batch)
+    *_, divergence = method("drpo", beta=1.0, clip=params["clip"], halves="first").double()(batch)
     found = gradients(objective, batch)
+    sides_read = zip(rank.tolist(), found["grad_policy_chosen"], found["grad_policy_rejected"], strict=True)
     return {
-        "is_term": labelled.values,
+        "is_term": won.values + lost.values,
         "dm_term": direct.values,
         "kl": divergence.values,
         "batch_loss": objective.loss(batch),
-        "grad_policy_a1": found["grad_policy_first"],
+        "grad_policy_a1": [chosen if first_won else rejected for first_won, chosen, rejected in sides_read],
         "grad_policy_star": found["grad_policy_sample"],
     }
 

@@ -124,3 +124,10 @@ def test_check_leaves_no_trace() -> None:
     assert model.config.sliding_window == 20
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_autocast_of_a_caller_does_not_change_the_choice() -> None:
+    model = FAMILIES["llama"]()
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Language.adapt(model) == "trees"

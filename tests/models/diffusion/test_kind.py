@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DModel
+from diffusers import (
+    DDPMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DModel,
+)
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from peft import LoraConfig, PeftModel
 from PIL import Image
@@ -27,9 +33,11 @@ from prefero.objectives import Needs, dry_run, method, methods
 from prefero.objectives.needs import model_names, signals_of
 from prefero.objectives.signals import DENOISERS
 from prefero.reference.providers import ReferenceSpec
-from prefero.training.run import train
+from prefero.training.run import compare, train
 from prefero.training.trainer import PreferenceTrainer
+from prefero_lab.worlds.bandit import Bandit
 from tests.models.diffusion.pipelines import PIPELINES, diffusion, pipeline, pixel_unet
+from tests.training.tiny import tiny_model, tiny_tokenizer
 
 PAIRS = dry_run(method("diffusion_dpo"))
 
@@ -359,29 +367,75 @@ def row(needs: Needs, numbers: np.random.Generator) -> dict[str, Any]:
     return values
 
 
-def served(needs: Needs) -> bool:
-    try:
-        Diffusion.of(pixel_unet(), diffusion()).check(needs)
-    except PreferoError:
-        return False
-    return set(needs.views) <= {*OTHER_PROMPTS, "mismatched"}
-
-
-OWN = {
-    key
-    for key, one in methods().items()
-    if one.build.__module__.endswith((".denoising", ".images"))
-    or {signal.name for signal in signals_of(dry_run(one.build()))} & set(DENOISERS)
-}
-"""The methods that were made for denoisers."""
+MADE_FOR = {key: one.states for key, one in methods().items() if one.states}
+OWN = {key for key, states in MADE_FOR.items() if states in ("forward noise", "flow")}
+"""The methods that were made for denoisers on drawn noise."""
 
 OTHERS = {"dpo", "ipo", "slic", "simpo", "kto", "dpo_plackett_luce", "orpo", "apo_zero", "nca", "dr_dpo"}
 """Of those made for text, some of every kind of feedback and update rule."""
 
 
-def test_methods_made_for_denoisers_are_known() -> None:
-    assert {"diffusion_dpo", "flow_dpo", "smpo", "rankdpo", "timestep_aware_dpo", "video_dpo"} <= OWN
-    assert all(served(dry_run(methods()[key].build())) for key in OWN | OTHERS)
+def scheduler_for(key: str) -> Any:
+    return FlowMatchEulerDiscreteScheduler() if MADE_FOR.get(key) == "flow" else diffusion()
+
+
+def test_every_method_for_denoisers_says_in_which_states_it_scores() -> None:
+    signals = {key for key, one in methods().items() if denoisers_signals(dry_run(one.build()))}
+    presets = (".denoising", ".images")
+    assert set(MADE_FOR) == signals | {
+        key for key, one in methods().items() if one.build.__module__.endswith(presets)
+    }
+    assert MADE_FOR == {
+        "diffusion_dpo": "forward noise",
+        "diffusion_cpo": "forward noise",
+        "rankdpo": "forward noise",
+        "timestep_aware_dpo": "forward noise",
+        "video_dpo": "forward noise",
+        "flow_dpo": "flow",
+        "inpo_diffusion": "inversion",
+        "smpo": "inversion",
+        "d3po": "trajectory",
+        "spo_step_aware": "trajectory",
+        "tailorpo": "trajectory",
+        "consistency_dpo": "consistency",
+        "d2_dpo": "corrupted tokens",
+    }
+
+
+def denoisers_signals(needs: Needs) -> set[str]:
+    return {signal.name for signal in signals_of(needs)} & set(DENOISERS)
+
+
+@pytest.mark.parametrize("key", sorted(set(MADE_FOR) - OWN | {"flow_dpo"}))
+def test_a_method_for_other_states_is_refused_before_data_are_read(key: str, tmp_path: Path) -> None:
+    """On drawn noise it would train another objective under the method's name."""
+    kind = Diffusion.of(pixel_unet(), diffusion())
+    named = rf"{key} is made for .*\({MADE_FOR[key]}\).* of kind diffusion scores .*\(forward noise\)"
+    for objective in (key, {"method": key, "weight": "wpo"}, {"method": "dpo", "plus": {key: 0.5}}):
+        with pytest.raises(PreferoError, match=named):
+            trainer(tmp_path, pixel_unet(), "no-such-file.jsonl", kind=kind, objective=objective)
+
+
+@pytest.mark.parametrize("key", sorted(MADE_FOR))
+def test_no_text_is_scored_in_states_of_a_denoiser(key: str) -> None:
+    """A token of text is no noisy state: there the formula is another method."""
+    needs = dry_run(methods()[key].build())
+    for kind in (
+        kind_of("auto", tiny_model(), tiny_tokenizer()),
+        kind_of("auto", Bandit.bradley_terry(3, 4).policy()),
+    ):
+        with pytest.raises(
+            PreferoError, match=f"{key} is made for .* of kind {kind.name} scores responses as"
+        ):
+            kind.check(needs)
+
+
+def test_a_flow_has_its_own_states_and_those_of_drawn_noise() -> None:
+    kind = Diffusion.of(pixel_unet(), FlowMatchEulerDiscreteScheduler())
+    for key in OWN:
+        kind.check(dry_run(methods()[key].build()))
+    with pytest.raises(PreferoError, match=r"smpo is made for .*\(flow\) or .*\(forward noise\)"):
+        kind.check(dry_run(methods()["smpo"].build()))
 
 
 @pytest.mark.parametrize("key", sorted(OWN | OTHERS))
@@ -392,7 +446,7 @@ def test_a_method_trains_and_goes_on_from_its_checkpoint(key: str, tmp_path: Pat
     options = {"scale": 1.0 if key in OWN else 1000.0}
 
     def made() -> PreferenceTrainer:
-        kind = Diffusion.of(pixel_unet(), diffusion(), options)
+        kind = Diffusion.of(pixel_unet(), scheduler_for(key), options)
         return trainer(tmp_path / "run", pixel_unet(), rows(needs), kind=kind, objective=key, models=others)
 
     whole = made()
@@ -624,3 +678,19 @@ def test_what_a_model_lacks_is_named_before_anything_is_trained(tmp_path: Path) 
         Diffusion.of(pixel_unet(), None, {"scheduler": "DDPMSheduler"})
     with pytest.raises(PreferoError, match=r"model\.options has no 'draw'.*draws"):
         Diffusion.of(pixel_unet(), diffusion(), {"draw": 2})
+
+
+def test_a_recipe_with_a_method_for_other_states_is_refused_before_its_data_are_read(tmp_path: Path) -> None:
+    pixel_unet().save_pretrained(tmp_path / "model")
+    diffusion().save_pretrained(tmp_path / "model")
+    config = {
+        "model": {"name": str(tmp_path / "model"), "kind": "diffusion"},
+        "data": str(tmp_path / "no-such-file.jsonl"),
+        "objective": "inpo_diffusion",
+        "output": str(tmp_path / "run"),
+    }
+    with pytest.raises(PreferoError, match=r"inpo_diffusion is made for .*kind diffusion"):
+        train(config)
+    with pytest.raises(PreferoError, match=r"smpo is made for .*kind diffusion"):
+        compare({**config, "objective": "diffusion_dpo"}, ["diffusion_dpo", "smpo"])
+    assert not (tmp_path / "run").exists()

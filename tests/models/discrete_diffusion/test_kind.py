@@ -28,7 +28,7 @@ from prefero.models.discrete_diffusion.scoring import Sequences
 from prefero.models.discrete_diffusion.timed import TimedForMaskedLM
 from prefero.models.kind import Reading
 from prefero.models.loading import ModelSource, kind_of
-from prefero.objectives import from_config
+from prefero.objectives import from_config, method
 from prefero.objectives.needs import Needs, dry_run
 from prefero.training.batches import Collator, Draw
 from prefero.training.run import train
@@ -330,6 +330,14 @@ def test_methods_that_read_log_probabilities_alone_train(objective: str, tmp_pat
     run.train()
     assert all(math.isfinite(line["loss"]) for line in run.state.log_history if "loss" in line)
     assert any(not torch.equal(old, new) for old, new in zip(before, run.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("key", ["diffusion_dpo", "flow_dpo", "d3po", "smpo"])
+def test_a_method_for_images_is_refused(key: str) -> None:
+    """Corrupted tokens are no noisy images, whatever the formula makes of the numbers."""
+    with pytest.raises(PreferoError, match=rf"{key} is made for .* scores texts .*\(corrupted tokens\)"):
+        kind().check(dry_run(method(key)))
+    kind().check(dry_run(method("d2_dpo")))
 
 
 def test_annotations_of_tokens_are_those_of_positions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -97,6 +98,11 @@ def entry_of(record: Mapping[str, Any], file: Path, place: int) -> Entry:
         raise PreferoError(
             f"{file}, line {place + 1} has number {entry.number}, not {place}: lines are missing or out of "
             "order; name another folder"
+        )
+    if entry.fitness is not None and not math.isfinite(entry.fitness):
+        raise PreferoError(
+            f"{file}, line {place + 1} has the fitness {entry.fitness}, which is no number that ranks; name "
+            "another folder"
         )
     return entry
 

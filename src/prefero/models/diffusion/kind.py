@@ -104,6 +104,8 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
             reduce=options.reduce,
             error=squared_error if options.error == "squared" else pseudo_huber,
         )
+        flows = self.adapter.process.prediction == "flow"
+        self.states = frozenset({"forward noise", "flow"} if flows else {"forward noise"})
 
     @classmethod
     def of(cls, model: Any, processor: Any = None, options: Mapping[str, Any] | None = None) -> Self:
@@ -149,6 +151,7 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
     # Data
 
     def check(self, needs: Needs) -> None:
+        super().check(needs)
         unknown = {signal.name for signal in signals_of(needs)} - set(DENOISERS)
         if unknown:
             raise PreferoError(

@@ -115,6 +115,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
 
     name = "discrete_diffusion"
     redrawn = "times and noise of a discrete diffusion model are drawn again in every epoch"
+    states = frozenset({"corrupted tokens"})
     loader, what = LOADERS[0], "masked language model"
     options_type = DiscreteDiffusionOptions
 
@@ -142,6 +143,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
     # Data
 
     def check(self, needs: Needs) -> None:
+        super().check(needs)
         for signal in sorted(signals_of(needs), key=repr):
             raise PreferoError(
                 f"a discrete diffusion model has no signal {signal.name!r}: it gives an estimate of how "
@@ -236,6 +238,9 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
         return inputs.masks(self.options.tokens)
 
     # Samples
+
+    def sampling(self, max_length: int | None) -> str:
+        return "drawn by filling masked positions, with the same noise before and after"
 
     def sample(  # type: ignore[override]
         self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None

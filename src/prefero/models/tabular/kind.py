@@ -107,6 +107,7 @@ class Tabular(Kind[TokenExample, TableBatch]):
         return {view: places.there[..., None] for view, places in inputs.views.items()}
 
     def check(self, needs: Needs) -> None:
+        super().check(needs)
         for signal in signals_of(needs):
             if signal.name not in SIGNALS:
                 raise PreferoError(

@@ -45,6 +45,7 @@ def improvement(beta: float) -> Quantity:
         "β must be large: errors of two fine-tuned models differ little. Both errors may grow, the rejected "
         "one faster: watch the chosen error, or add it (flow_dpo)."
     ),
+    states="forward noise",
 )
 def diffusion_dpo(beta: Positive = 2000.0) -> Objective:
     """The chosen image is denoised better than by the reference, compared with the rejected one."""
@@ -68,6 +69,7 @@ def diffusion_dpo(beta: Positive = 2000.0) -> Objective:
         "bug. Without the anchor the chosen error grows as well."
     ),
     equals=(Equal("diffusion_dpo", at={"anchor": 0.0}),),
+    states="flow",
 )
 def flow_dpo(beta: Positive = 2000.0, anchor: NonNegative = 1.0) -> Objective:
     """Diffusion-DPO on velocities, plus the flow-matching loss of the chosen side."""
@@ -90,6 +92,7 @@ def flow_dpo(beta: Positive = 2000.0, anchor: NonNegative = 1.0) -> Objective:
         "from inverting the images, not from fresh noise. SimPO has nothing to do with it."
     ),
     pitfalls="A chosen image with the lower score turns its pair around, smoothly: that is meant.",
+    states="inversion",
 )
 def smpo(
     beta: Positive = 2000.0, gamma: Positive = 10.0, lowest: Real = 0.0, highest: Real = 1.0
@@ -127,6 +130,7 @@ def label_probability(
         "images are diffusion_dpo times a constant."
     ),
     pitfalls="A sum over pairs: gradients grow with the length of the lists.",
+    states="forward noise",
 )
 def rankdpo(beta: Positive = 5000.0) -> Objective:
     """Every image of a list against every worse one, by what exchanging them would cost the ranking."""
@@ -151,6 +155,7 @@ def ranked() -> tuple[Quantity, Quantity]:
     ),
     pitfalls="The target has no gradient, and both models of both sides share noise, step and guidance.",
     equals=(Equal("diffusion_dpo", at={"beta": 200.0}, given={"beta": 400.0}),),
+    states="consistency",
 )
 def consistency_dpo(beta: Positive = 200.0) -> Objective:
     """Diffusion-DPO for consistency models: errors of the jump to the data, with a robust distance."""
@@ -167,6 +172,7 @@ def consistency_dpo(beta: Positive = 200.0) -> Objective:
         "of the frozen encoder one time step earlier (noise-conditioned perception). λ is a suggestion."
     ),
     pitfalls="Features of neighbouring time steps differ little: β must be scaled to the size of the errors.",
+    states="forward noise",
 )
 def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
     """The chosen image is denoised better than the rejected one, and well."""
@@ -189,6 +195,7 @@ def diffusion_cpo(beta: Positive = 2000.0, lam: NonNegative = 0.1) -> Objective:
         "the number of masked tokens, or adding those that are not masked, is another objective."
     ),
     equals=(Equal("dpo", {}),),
+    states="corrupted tokens",
 )
 def d2_dpo(beta: Positive = 0.5) -> Objective:
     """The rates explain the chosen sequence better than the reference's, compared with the rejected one."""

@@ -49,6 +49,7 @@ def undecided_is_nothing(comparisons: Comparisons) -> Float[Tensor, "row compari
         "A ratio beyond the clip has no gradient in either direction. Log-probabilities are means over "
         "elements: with sums every ratio is clipped. Steps without noise have no probability."
     ),
+    states="trajectory",
 )
 def d3po(beta: Positive = 0.1, clip: OpenShare = 0.1) -> Objective:
     """Every denoising step of the preferred trajectory becomes likelier than those of the other."""
@@ -74,6 +75,7 @@ def d3po(beta: Positive = 0.1, clip: OpenShare = 0.1) -> Objective:
         "The scores of candidates belong to the step before the one at which they are known. If no pair of a "
         "batch is clear enough, the update must be skipped on all processes."
     ),
+    states="trajectory",
 )
 def spo_step_aware(beta: Positive = 10.0, clip: OpenShare = 0.1) -> Objective:
     """At every step the better of the states that one state may lead to becomes likelier."""
@@ -96,6 +98,7 @@ def spo_step_aware(beta: Positive = 10.0, clip: OpenShare = 0.1) -> Objective:
         "The two sides must come from one state, or their gradients act on different inputs."
     ),
     equals=(Equal("dpo"),),
+    states="trajectory",
 )
 def tailorpo(beta: Positive = 10.0) -> Objective:
     """The mean of a denoising step moves from its worse to its better outcome."""
@@ -118,6 +121,7 @@ def tailorpo(beta: Positive = 10.0) -> Objective:
     ),
     aliases=("inpo_inversion",),
     equals=(Equal("diffusion_dpo"),),
+    states="inversion",
 )
 def inpo_diffusion(beta: Positive = 2000.0) -> Objective:
     """Diffusion-DPO at the noise that each image itself implies."""
@@ -140,6 +144,7 @@ def inpo_diffusion(beta: Positive = 2000.0) -> Objective:
         "penalty drifts."
     ),
     equals=(Equal("diffusion_dpo", at={"power": 0.0, "lam": 0.0}),),
+    states="forward noise",
 )
 def timestep_aware_dpo(
     beta: Positive = 2000.0,
@@ -170,6 +175,7 @@ def timestep_aware_dpo(
         "code averages over all axes but the last one and draws noise for each side; this does neither."
     ),
     pitfalls="Weights are at least 1 and are not normalised: they raise the learning rate.",
+    states="forward noise",
 )
 def video_dpo(beta: Positive = 5000.0) -> Objective:
     """Diffusion-DPO with a weight for every pair."""

@@ -190,7 +190,6 @@ def selm(beta: Positive = 0.01, alpha: NonNegative = 1e-3) -> Objective:
     equation=(
         "−log σ(β h) ± α β log π(y_c)/π_ref(y_c), y_c ~ π_cal; + online (optimism), − offline (pessimism)"
     ),
-    feedback={"pairs", "samples"},
     relatives=(
         "Offline, pessimism with the chosen responses for calibration is DPO + α β times the chosen's "
         "log-ratio, which must rise; online, optimism with `sample`, a response of the calibration policy. "

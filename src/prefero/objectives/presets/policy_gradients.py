@@ -12,8 +12,8 @@ from torch import Tensor
 
 from prefero.objectives.among import ListMean
 from prefero.objectives.batch import PreferenceBatch
-from prefero.objectives.compare import Compare, Objective, penalty
-from prefero.objectives.contrasts import EveryPair
+from prefero.objectives.compare import Compare, Objective, Slot, penalty
+from prefero.objectives.contrasts import Comparisons, EveryPair, PerComparison
 from prefero.objectives.presets.valued import value_head
 from prefero.objectives.quantities import (
     AtLastToken,
@@ -25,7 +25,6 @@ from prefero.objectives.quantities import (
     Quantity,
     log_ratio,
     present,
-    quantity,
 )
 from prefero.objectives.ranges import AtLeastOne, NonNegative, OpenShare, Positive, Share
 from prefero.objectives.reductions import mean_of_all, mean_of_means
@@ -144,12 +143,22 @@ def group_dpo_grpo(beta: Positive = 0.1, alpha: NonNegative = 0.1, clip: OpenSha
     return group_dpo(beta) + alpha * policy_gradient
 
 
-def correction(won: Quantity | float, address: str, clip: float) -> Objective:
+def correction(won: float, address: str, clip: float, weight: Slot = 0.5) -> Objective:
     """−sg(clip(π/π_ref) (z − ĝ)) log π(y) of the response at an address, for which ĝ was off."""
     bound = math.log(clip)
     trust = log_ratio().sum().map(lambda u: u.clamp(-bound, bound).exp()).detach()
-    surprise = quantity(won) - Column("win_rate")
-    return penalty(-(trust * surprise * Logp().sum()), address)
+    surprise = won - Column("win_rate")
+    return penalty(-(trust * surprise * Logp().sum()), address, weight=weight)
+
+
+def drawn_first(low: float, high: float) -> PerComparison:
+    """1 for the examples whose own noise lies between, 0 for the others."""
+
+    def weight(comparisons: Comparisons) -> Float[Tensor, "row comparison"]:
+        noise = comparisons.batch.columns["pair_noise"]
+        return ((low <= noise) & (noise < high))[:, None].to(comparisons.margins.dtype)
+
+    return weight
 
 
 @published(
@@ -164,15 +173,12 @@ def correction(won: Quantity | float, address: str, clip: float) -> Objective:
     settings={"default": {"beta": 0.04, "clip": 2.5, "learning_rate": 5e-7}},
     relatives=(
         "win_rate holds ĝ: of a response of the pair against the other one; of `sample`, drawn from the "
-        "policy of this step, the mean against both (with halves: first, against the second). The released "
-        "code reads the first response alone (halves: first; the column label says whether it won), and one "
-        "of its branches subtracts b = ½ from ĝ(y*), which lowers the variance (baseline). Another method "
-        "called DRPO ranks lists."
+        "policy of this step, the mean against both. The released code reads the first response of shuffled "
+        "pairs alone (halves: first; which is drawn here, for every pair in every epoch), and one of its "
+        "branches subtracts b = ½ from ĝ(y*), which lowers the variance (baseline). Another method called "
+        "DRPO ranks lists."
     ),
-    pitfalls=(
-        "With halves: first the order of the two responses must not tell which won: shuffle pairs that name "
-        "the winner first. `sample` must come from the current policy, at the temperature of the scores."
-    ),
+    pitfalls="`sample` must come from the current policy, at the temperature of the scores.",
 )
 def drpo(
     beta: NonNegative = 0.04,
@@ -186,9 +192,10 @@ def drpo(
     The ratio is that of the whole response, clipped before the exponential; neither it nor ĝ has a gradient.
     """
     if halves == "both":
-        labelled = 0.5 * correction(1.0, "chosen", clip) + 0.5 * correction(0.0, "rejected", clip)
+        labelled = correction(1.0, "chosen", clip) + correction(0.0, "rejected", clip)
     else:
-        labelled = correction((Column("label") + 1) / 2, "first", clip)
+        won, lost = drawn_first(0.0, 0.5), drawn_first(0.5, 1.0)
+        labelled = correction(1.0, "chosen", clip, won) + correction(0.0, "rejected", clip, lost)
     direct = penalty(-((Column("win_rate") - baseline) * Logp().sum()), "sample")
     return labelled + direct + beta * penalty(k3().sum(), "sample")
 

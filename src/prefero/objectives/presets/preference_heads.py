@@ -167,9 +167,10 @@ def general_preference(embedding: Quantity, scales: Quantity, tau: float) -> Obj
     equation="−log σ(s(y_w ≻ y_l)/τ), s = Σ_l λ_l(x) (v_w[2l] v_l[2l+1] − v_w[2l+1] v_l[2l])",
     settings={"default": {"tau": 0.1}},
     relatives=(
-        "A preference model, no policy: its scores are the column score of gpo. Skew-symmetric, so it fits "
-        "cycles, which no scalar reward can; with v = (r, c), not normalised, it is Bradley and Terry's "
-        "model of r. The released model adds 0.01 of the chosen response's likelihood: `plus: {nll: 0.01}`."
+        "A preference model, no policy: means of its scores are the column advantage of gpo. Skew-symmetric, "
+        "so it fits cycles, which no scalar reward can; with v = (r, c), not normalised, it is Bradley and "
+        "Terry's model of r. The released model adds 0.01 of the chosen response's likelihood: "
+        "`plus: {nll: 0.01}`."
     ),
     aliases=("gpm_score",),
     pitfalls=(
@@ -194,19 +195,24 @@ def gpm(tau: Positive = 0.1, k: Count = 3, normalise: bool = True, prompt_scales
     paper="p085",
     citation="Zhang et al., 2024, arXiv 2410.02197, eq. 5.2 and 5.3",
     equation="½ Σ_{y ∈ {y_w, y_l}} (log π(y)/π_t(y) − s̄(y)/β)², s̄: mean score against the group",
-    feedback={"pairs", "scores", "samples"},
+    feedback={"pairs", "samples"},
     settings={"default": {"beta": 0.001, "learning_rate": 5e-7}},
     relatives=(
-        "sppo with scores (log-odds, centred at 0) in place of win rates less ½. The column score is s̄ of "
-        "each response against the K samples of its group, itself included. The target is s, where the "
-        "released table holds s − sᵀ = 2s. Other papers call a family of links, or a method for groups of "
-        "people, GPO. The reference is the policy at the start of the round, which the loop has to set."
+        "sppo with scores (log-odds, centred at 0) in place of win rates less ½. The column advantage is s̄ "
+        "of each response against the K samples of its group, itself included: above 0 for the best of them, "
+        "below for the worst. The target is s, where the released table holds s − sᵀ = 2s. Other papers call "
+        "a family of links, or a method for groups of people, GPO. The reference is the policy at the start "
+        "of the round, which the loop has to set."
     ),
-    pitfalls="Targets are hundreds of nats at β = 0.001: the authors use RMSprop and a tiny learning rate.",
+    pitfalls=(
+        "Targets are hundreds of nats at β = 0.001: the authors use RMSprop and a tiny learning rate. A "
+        "judge's scores of, say, 1 to 10 are no s̄: the model would be driven up by thousands of nats on both "
+        "sides. Subtract the mean of the group, and bring them to log-odds."
+    ),
 )
 def gpo(beta: Positive = 0.001) -> Objective:
     """The log-ratio of each response regressed on its mean preference score over the sampling policy's."""
-    return regressed_on(Column("score") / beta)
+    return regressed_on(Column("advantage") / beta)
 
 
 VARIANTS = ("chosen_degraded", "rejected_degraded")
