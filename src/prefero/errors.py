@@ -13,6 +13,9 @@ class PreferoError(Exception):
     traceback, and exits with code 2.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message.replace("'?.", "'?"))  # a sentence that :func:`nearest` has ended
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A clause that offers the known word closest to ``word``: ``"; did you mean 'simpo'?"``, or nothing."""

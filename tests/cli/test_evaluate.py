@@ -124,6 +124,32 @@ def test_the_reward_of_a_run_judges(prefero: Command, ingredients: Path, folder:
     assert row["score"] == pytest.approx(0.1 * row["kl"], abs=0.1 * row["kl"] + 0.05)
 
 
+def test_rows_are_read_as_the_run_read_its_own(prefero: Command, ingredients: Path, folder: Path) -> None:
+    names = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    rows = map(json.loads, (ingredients / "pairs.jsonl").read_text(encoding="utf-8").splitlines())
+    data = folder / "named.jsonl"
+    data.write_text("".join(json.dumps({names[k]: v for k, v in row.items()}) + "\n" for row in rows))
+    columns = ",".join(f"{name}={column}" for name, column in names.items())
+    trained = prefero(
+        "train", "--model", ingredients / "model", "--data", data, "--columns", columns, "--max-length", 40,
+        "-o", folder / "run", "training.max_steps=1", "training.samples=0",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    command = (
+        "evaluate", folder / "run", "--data", data, "--judge", "toy_judges:long", "--max-new-tokens", 4,
+        "--prompts", 4,
+    )  # fmt: skip
+    done = prefero(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == [
+        f"rows are read as those of {folder / 'run'}: columns {columns}",
+        f"{folder / 'run'}: prompts are written as it was trained: max_length 40",
+    ]
+    assert f"prefero: rows are read as those of {folder / 'run'}" in done.stderr
+    given = prefero(*command, "--columns", "prompt=questoin")
+    assert given.returncode == 2 and "did you mean 'question'" in given.stderr
+
+
 def test_judgements_of_alpaca_eval_are_read(prefero: Command, tmp_path: Path) -> None:
     judged = [
         {

@@ -87,3 +87,67 @@ def test_people_see_what_is_scored(prefero: Command, rows: Path, ingredients: Pa
     assert result.returncode == 0, result.stderr
     assert "tokens scored" in result.stdout
     assert "not read: colour" in result.stdout
+
+
+def test_a_row_is_counted_in_the_file(prefero: Command, tmp_path: Path) -> None:
+    """Blank lines and rows that are left out count, and a row that is joined to the one before is its."""
+    file = tmp_path / "rows.jsonl"
+    half = json.dumps({**ROWS[0], "good": "half \ud83d"})
+    file.write_text(f"{json.dumps(ROWS[0])}\n\n{half}\n{json.dumps(ROWS[1])}\n", encoding="utf-8")
+    preview = shown(prefero, file, *COLUMNS, "--skip-bad-rows", "--row", "2", "--rows", "1")
+    assert [row["row"] for row in preview["rows"]] == [4]
+    rated = [
+        {"prompt": f"p{i // 2}", "response": f"r{i}", "helpfulness": i % 2, "correctness": i % 2}
+        for i in range(6)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rated), encoding="utf-8")
+    for row, prompt in ((2, "p0"), (3, "p1"), (6, "p2")):
+        (found,) = shown(prefero, file, "--row", row, "--rows", "1")["rows"]
+        assert found["prompt"] == prompt
+
+
+def test_one_row_of_a_method_that_looks_at_the_next(prefero: Command, ingredients: Path) -> None:
+    """KTO sets a prompt beside the response to another, and reads the sides of a pair by their label."""
+    for model in ((), ("--model", ingredients / "model")):
+        (row,) = shown(prefero, ingredients / "pairs.jsonl", "--method", "kto", "--rows", "1", *model)["rows"]
+        assert [response["role"] for response in row["responses"]] == ["desirable", "undesirable"]
+
+
+def test_where_the_template_comes_from_is_said(prefero: Command, rows: Path, ingredients: Path) -> None:
+    template = rows.with_name("template.jinja")
+    template.write_text("{% for message in messages %}[{{ message['content'] }}]{% endfor %}")
+    model = ("--model", ingredients / "model")
+    for given, told in (
+        ((), "none (the tokenizer has no chat template)"),
+        (("--template", "None"), "none (turned off)"),
+        (("--template", template), f"{template} (a file)"),
+    ):
+        assert shown(prefero, rows, *COLUMNS, *model, *given)["template"] == told
+
+
+def test_a_data_set_of_the_hub_is_streamed(
+    prefero: Command, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    datasets.Dataset.from_list(ROWS * 40).to_parquet(folder / "part.parquet")
+    load, asked = datasets.load_dataset, []
+
+    def from_folder(name: str, configuration: str | None, **options: Any) -> Any:
+        asked.append((name, configuration, options))
+        return load("parquet", data_files=str(folder / "part.parquet"), **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_folder)
+    (row,) = shown(prefero, "owner/name:en", *COLUMNS, "--row", "42", "--rows", "1")["rows"]
+    assert (row["row"], row["prompt"], row["unread"]) == (42, "Name a river.", [])
+    assert asked == [("owner/name", "en", {"split": "train", "streaming": True})]
+
+    def offline(name: str, configuration: str | None, **options: Any) -> Any:
+        if options["streaming"]:
+            raise ConnectionError("no connection")
+        return from_folder(name, configuration, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    assert len(shown(prefero, "owner/name", *COLUMNS, "--rows", "3")["rows"]) == 3

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,24 @@ def test_train_leaves_a_run_a_model_and_a_report(process, prefero, short, tmp_pa
     assert again.returncode == 2 and again.stdout == ""
     (line,) = again.stderr.splitlines()
     assert "run holds another run" in line and "training.resume_from_checkpoint=true" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--overwrite"], "training.overwrite; settings follow the command as key=value"),
+        (["--beta", "0.1"], "objective.beta, an argument of the method"),
+        (["model.lora.rank=8"], "no key 'rank': it is model.lora.r"),
+        (["--model", "./nowhere"], "'./nowhere': there is no such folder"),
+        (["--model", "earlier"], f"it is the folder of a run, whose model is {Path('earlier/model')}"),
+        (["--format", "pear"], "did you mean 'pairs'? Formats: auto"),
+    ],
+)
+def test_a_name_from_elsewhere_is_answered(prefero, short, tmp_path, arguments, message):
+    (tmp_path / "earlier" / "model").mkdir(parents=True)
+    (tmp_path / "earlier" / "model" / "config.json").write_text("{}")
+    done = prefero("train", *short, "--output", "run", *arguments)
+    assert done.returncode == 2 and message in done.stderr
 
 
 @pytest.mark.oldest

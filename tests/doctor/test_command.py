@@ -44,6 +44,15 @@ def test_it_writes_a_page_and_says_what_to_do(run, data, tmp_path):
     assert "Repeated rows" in out and "--without duplicates" in out.replace("\n", " ").replace("  ", " ")
 
 
+def test_the_first_rows_are_shown(run, data, tmp_path):
+    code, out, _ = run(data)
+    assert code == 0 and "pairs.jsonl, row 1" in out and "not read: source" in out
+    assert "The first rows: layout pairs" in (tmp_path / "pairs-inspection.html").read_text("utf-8")
+    found = json.loads(run(data, "--json")[1])
+    assert [row["origin"] for row in found["first_rows"]] == [f"pairs.jsonl, row {n}" for n in (1, 2, 3)]
+    assert found["first_rows"][0]["unread"] == ["source"]
+
+
 def test_json_and_what_is_saved(run, data, tmp_path):
     """Saved rows are as they stood, fields that nobody reads too; unreadable rows are left out always."""
     code, out, _ = run(data, "--json", "--without", "duplicates", "--save", "kept.jsonl", "-o", "p.html")
@@ -105,7 +114,41 @@ def test_a_generator_and_a_data_set_can_be_read_again(tmp_path):
         assert found.save(tmp_path / "kept.jsonl", without=["duplicates"]) == 30
 
 
-def test_images_as_responses_are_refused() -> None:
+def test_images_as_responses_are_inspected() -> None:
+    """As far as the checks are of labels, prompts and repetitions; those of texts are not for them."""
     image = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(PreferoError, match="rows, row 1: the responses are images"):
-        prefero.inspect([{"prompt": "a cat", "chosen": image, "rejected": image + 1}] * 3)
+    rows = [{"prompt": f"a cat {i}", "chosen": image + i, "rejected": image + 10 * i + 1} for i in range(5)]
+    found = prefero.inspect([*rows, rows[2], {**rows[3], "rejected": rows[3]["chosen"]}])
+    assert found["duplicates"].measures[0].count == 1
+    assert found["unreadable"].measures[0].count == 1  # one image on both sides
+    assert "length_bias" not in found and "scripts" not in found
+    assert any("the responses are images" in skipped.reason for skipped in found.unasked)
+    assert set(found.lengths) == {"prompt"}
+    assert found.preview.rows[0].responses[0].text.startswith("[image: ")
+
+
+def test_few_rows_tell_no_tendency(tmp_path) -> None:
+    votes = {"annotator1": 1, "annotator2": 2}
+    rows = [
+        {"prompt": f"p{i}", "response1": "a much longer answer", "response2": "no", **votes} for i in range(3)
+    ]
+    pairs = [
+        {"prompt": f"p{i}", "chosen": "a much longer answer", "rejected": "no", "chosen_model": "x",
+         "rejected_model": "y"}
+        for i in range(12)
+    ]  # fmt: skip
+    found = prefero.inspect(pairs)
+    assert {finding.level for finding in found.findings} == {"fine"} and "length_bias" not in found
+    reasons = {skipped.title: skipped.reason for skipped in found.unasked}
+    for title in ("Length and label", "Writers"):
+        assert "12 pairs" in reasons[title] and "too few" in reasons[title]
+    assert "agreement" not in prefero.inspect(rows)
+
+
+def test_rows_beyond_the_limit_are_told(run, data, tmp_path):
+    code, out, _ = run(data, "--limit", "40")
+    assert code == 0 and "the first 40 rows (--limit)" in " ".join(out.split())
+    inspection = prefero.inspect(str(data), limit=40)
+    assert "--limit=40" in inspection.commands.without("duplicates")
+    assert "--limit" not in inspection.commands.preview()
+    assert not prefero.inspect(str(data)).limited

@@ -107,16 +107,24 @@ def test_a_model_without_room_is_not_recommended_to_have_it(folder):
 
 
 def test_some_pairs_are_scored_and_it_says_so(folder, rows):
-    found = prefero.inspect(rows, model=folder, rows=10)["reference"]
-    assert found.measures[0].of == 10 and "10 of 60 pairs" in found.sample
-    again = prefero.inspect(rows, model=folder, rows=10)["reference"]
+    found = prefero.inspect(rows, model=folder, rows=30)["reference"]
+    assert found.measures[0].of == 30 and "30 of 60 pairs" in found.sample
+    again = prefero.inspect(rows, model=folder, rows=30)["reference"]
     assert again.measures == found.measures
+
+
+def test_few_pairs_tell_nothing_of_the_model(folder, rows):
+    found = prefero.inspect(rows, model=folder, rows=10)
+    assert "reference" not in found and "cost" in found
+    assert any("10 pairs (--rows) are too few" in skipped.reason for skipped in found.unasked)
+    assert "--model" not in found.commands.without("duplicates")
+    assert "--model" in found.commands.without("truncation")
 
 
 def test_a_loaded_model_is_left_as_it_was(rows):
     model = tiny_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = prefero.inspect(rows, model=model, processor=tiny_tokenizer(), rows=8)
+    found = prefero.inspect(rows, model=model, processor=tiny_tokenizer(), rows=30)
     assert "reference" in found and model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

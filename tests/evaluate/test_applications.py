@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from itertools import permutations
 
 import pytest
@@ -208,6 +209,28 @@ def test_another_order_is_the_same_program_and_edits_are_counted(
     assert 1 <= edit_distance(graph, edited) <= 2
     assert edit_distance(graph, edited) == edit_distance(edited, graph)
     assert not same_program(graph, edited)
+
+
+@pytest.mark.parametrize("labels", ["a", "abc"])
+def test_graphs_of_eleven_nodes_are_compared_in_seconds(labels: str) -> None:
+    """Programs' graphs: sparse. Edits that are known are no fewer than the distance."""
+    rng = random.Random(0)
+    names = [rng.choice(labels) for _ in range(11)]
+    edges = {(a, b) for a in range(11) for b in range(11) if a != b and rng.random() < 0.2}
+    order = rng.sample(range(11), 11)
+    other = LabelledGraph.of(
+        [names[order.index(place)] for place in range(11)], [(order[a], order[b]) for a, b in edges]
+    )
+    graph = LabelledGraph.of(names, sorted(edges))
+    started = time.monotonic()
+    assert edit_distance(graph, other) == 0
+    edited = LabelledGraph.of((*other.labels, "z"), sorted(other.edges)[2:])
+    assert edit_distance(graph, edited) == 3
+    unlike = LabelledGraph.of(
+        [rng.choice(labels) for _ in range(11)], [(a, (a * 3 + 1) % 11) for a in range(11)]
+    )
+    assert edit_distance(graph, unlike) == edit_distance(unlike, graph) > 3
+    assert time.monotonic() - started < 60
 
 
 def test_graphs_are_refused_that_are_too_large_or_torn() -> None:

@@ -96,10 +96,10 @@ def test_estimates_refuse_too_little() -> None:
         wilson(0.5, 10, 95)
 
 
-def test_ranking_counts_a_tie_as_wrong() -> None:
+def test_ranking_counts_a_tie_half() -> None:
     result = ranking_accuracy([0.3, -0.1, 0.0, 2.0])
-    assert (result.accuracy, result.pairs, result.ties) == (0.5, 4, 1)
-    assert result.interval == wilson(0.5, 4)
+    assert (result.accuracy, result.pairs, result.ties) == (0.625, 4, 1)
+    assert result.interval == wilson(0.625, 4)
     with pytest.raises(PreferoError, match="margin of pair 2 is not a number"):
         ranking_accuracy([0.1, float("nan")])
     with pytest.raises(PreferoError, match="at least one pair"):
@@ -117,6 +117,9 @@ def test_the_frontier_leaves_out_what_is_beaten() -> None:
     points = [point("d", 3, 2), point("b", 1, 1), point("a", 0, 0), point("c", 2, 0.5), point("e", 1, 0.9)]
     assert [one.name for one in frontier(points)] == ["a", "b", "d"]
     json.dumps(points[0].as_dict())
+    for compare in (frontier, dominated):
+        with pytest.raises(PreferoError, match="f has a divergence of nan"):
+            compare([*points, point("f", float("nan"), 5)])
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(-1, 1)), max_size=12))

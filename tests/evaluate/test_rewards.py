@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +14,12 @@ import torch
 import prefero
 from prefero.data.examples import Example, Response
 from prefero.errors import PreferoError
-from prefero.evaluate.judges import rewards, values
+from prefero.evaluate.judges import judge_named, rewards, values
+from prefero.evaluate.win_rate import BothOrders
 from prefero.objectives import log_ratio, method, primary
 from prefero.objectives.needs import materialise
 from prefero.objectives.presets.preference_heads import preference_scores
+from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import text, tiny_model, tiny_tokenizer
 
@@ -129,3 +134,70 @@ def test_a_trained_head_finds_what_people_preferred(tmp_path: Path) -> None:
     objective = prefero.load_objective(tmp_path / "model")
     found = torch.stack(rewards(objective, model, held_out, tiny_tokenizer()))
     assert float((found[:, 0] > found[:, 1]).float().mean()) > 0.9
+
+
+def run_of(folder: Path, method: str, rows: list[dict[str, Any]], **training: Any) -> Path:
+    """A run's folder, of a small model."""
+    tiny_model().save_pretrained(folder / "start")
+    tiny_tokenizer().save_pretrained(folder / "start")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "model": str(folder / "start"),
+        "data": str(folder / "rows.jsonl"),
+        "objective": method,
+        "training": {"use_cpu": True, "samples": 0, "save_strategy": "no", "disable_tqdm": True, **training},
+        "output": str(folder / "run"),
+    }
+    train(recipe)
+    return folder / "run"
+
+
+def test_a_run_of_a_general_preference_model_judges_and_a_cycle_stays_one(tmp_path: Path) -> None:
+    """No score of each response could say that a beats b, b beats c and c beats a."""
+    numbers, beats = random.Random(0), {"a": "b", "b": "c", "c": "a"}
+    rows = [
+        {"prompt": text(numbers, 2, 4), "chosen": f" d {won}", "rejected": f" d {lost}"}
+        for _ in range(30)
+        for won, lost in beats.items()
+    ]
+    run = run_of(tmp_path, "gpm", rows, learning_rate=0.003, examples_per_step=15, num_train_epochs=10)
+    judge = judge_named(str(run))
+    assert isinstance(judge, BothOrders)
+    for won in beats:
+        judged = [judge(*row.values()) for row in rows if row["chosen"] == f" d {won}"]
+        assert fmean(preference > 0.5 for preference in judged) > 0.8
+        assert judge("v w", f" d {won}", f" d {won}") == pytest.approx(0.5)
+
+
+def test_a_run_with_a_head_judges_by_the_head_that_it_trained(tmp_path: Path) -> None:
+    """Every one of the weights that it left, not one that is drawn again."""
+    numbers = random.Random(0)
+    rows = [{"prompt": text(numbers, 2, 4), "chosen": " a w", "rejected": " a v"} for _ in range(40)]
+    run = run_of(tmp_path, "dph", rows, learning_rate=0.01, examples_per_step=8, num_train_epochs=4)
+    prompts = [str(row["prompt"]) for row in rows]
+    judge = judge_named(str(run))
+    good, bad = judge(prompts, [" a w"] * 40), judge(prompts, [" a v"] * 40)
+    assert all(first > second for first, second in zip(good, bad, strict=True))
+    assert judge_named(str(run))(prompts, [" a w"] * 40) == good
+    (run / "model" / "objective.json").unlink()
+    with pytest.raises(PreferoError, match="holds no objective"):
+        judge_named(str(run))
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("dpop", "which response is chosen and which rejected"),
+        ("modpo", "the column 'other_score'"),
+        ("nll", "compares no rewards"),
+    ],
+)
+def test_a_run_whose_reward_a_new_response_does_not_have_is_refused_by_name(
+    key: str, reason: str, tmp_path: Path
+) -> None:
+    """Before any model is loaded: there is none here."""
+    (tmp_path / "model").mkdir()
+    config = {"objective": {"method": key}, "model": {"name": "no-such-model"}}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config}))
+    with pytest.raises(PreferoError, match=f"{key} .*{reason}"):
+        judge_named(str(tmp_path))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefero.data.formats import load_examples
 from prefero.data.packing import pack
@@ -166,6 +167,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         open_store("abc", tmp_path / "file" / "inside")
 
 
+SIZES: Any = {
+    "vocab_size": 16,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+}
+
 IDS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 
 
@@ -177,6 +187,13 @@ def test_keys_tell_cells_apart(one: Any, two: Any, three: Any, four: Any, hole: 
     assert (cell_key(first) == cell_key(second)) == (one == three and two == four)
     holes = Cell(first.context, first.response, np.full(len(two), not hole))
     assert (cell_key(first) == cell_key(holes)) != hole
+
+
+def test_another_version_of_the_tokenizing_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell(np.array([1, 2]), np.array([3]))
+    before = cell_key(cell)
+    monkeypatch.setattr(cache_module, "TOKENIZING", cache_module.TOKENIZING + 1)
+    assert cell_key(cell) != before
 
 
 class TestFingerprint:
@@ -198,6 +215,16 @@ class TestFingerprint:
         other = tiny_model()
         other.config._name_or_path, other.config.use_cache = "elsewhere", not other.config.use_cache
         assert model_fingerprint(model) == model_fingerprint(other)
+
+    def test_classes_of_lengths_count(self) -> None:
+        """Where rotary positions depend on length; elsewhere nothing is scored apart."""
+        rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=rope))
+        assert LANGUAGE.scored_apart(tiny_model()) == ""
+        apart = LANGUAGE.scored_apart(model)
+        assert apart == "dynamic: classes of lengths from 16"
+        assert model_fingerprint(model, precision=apart) != model_fingerprint(model)
 
     def test_without_adapters_it_is_the_model_below(self) -> None:
         lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")

@@ -183,6 +183,34 @@ def test_an_occupied_folder_is_refused_and_may_be_replaced(recipe: dict[str, Any
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_a_run_says_what_it_resumes_and_what_has_changed(recipe: dict[str, Any], capsys: Any) -> None:
+    settings = {**recipe["training"], "save_steps": 1, "save_total_limit": None}
+    folder = train({**recipe, "training": settings})
+    run = json.loads((folder / "run.json").read_text())
+    assert run["model"]["trained"] == run["model"]["parameters"] > 0
+    assert run["references"] == {"reference": "cached"} and run["sampling"]
+    assert "layout" in run and run["template"] == "none (the tokenizer has no chat template)"
+    capsys.readouterr()
+    resumed = {**settings, "resume_from_checkpoint": str(folder / "checkpoint-1")}
+    train({**recipe, "training": resumed})
+    assert f"resuming from {folder / 'checkpoint-1'}" in capsys.readouterr().err
+    data = recipe["data"] if isinstance(recipe["data"], dict) else {"train": recipe["data"]}
+    with pytest.raises(PreferoError, match="max_length was None, and is 12") as refused:
+        train({**recipe, "data": {**data, "max_length": 12}, "training": resumed})
+    assert "how they become tokens" in str(refused.value)
+
+
+def test_a_step_that_warm_up_wastes_is_told(recipe: dict[str, Any], capsys: Any) -> None:
+    train({**recipe, "training": {**recipe["training"], "max_steps": 1, "warmup_steps": 0.1}})
+    assert "so that no weight moves: set training.warmup_steps=0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["none", "None", "NONE"])
+def test_no_template_may_be_written_as_python_does(recipe: dict[str, Any], written: str) -> None:
+    config = TrainConfig.parse({**recipe, "data": {"train": "rows.jsonl", "template": written}})
+    assert config.data.template == "none"
+
+
 def test_methods_are_compared_from_one_start_on_one_cache(recipe: dict[str, Any], own_cache: Path) -> None:
     recipe["objective"] = {"method": "dpo", "beta": 0.3}
     folder = compare(recipe, ["dpo", "ipo", "simpo"])

@@ -14,17 +14,11 @@ from safetensors.torch import load_file
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.objectives import Needs, dry_run, methods
 from prefero.objectives.needs import model_names
-from prefero.objectives.signals import DENOISERS
 from prefero.reference.providers import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import text, tiny_model, tiny_tokenizer
 
-
-def measured(needs: Needs) -> set[str]:
-    return {signal.name for signals in needs.models.values() for signal in signals}
-
-
-KEYS = sorted(key for key in methods() if not measured(dry_run(methods()[key].build())) & set(DENOISERS))
+KEYS = sorted(key for key, one in methods().items() if one.states is None)
 """All methods but those that only denoisers can serve."""
 
 COLUMNS = {
@@ -133,3 +127,11 @@ def test_a_method_trains_and_goes_on_from_its_checkpoint(key: str, tmp_path: Pat
         assert torch.equal(value, after[name]), name
     for name, value in resumed.objective.state_dict().items():
         assert torch.equal(value, whole.objective.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("key", ["xpo", "selm", "hypo", "gpo", "sppo", "dpo", "vpo"])
+def test_rows_of_a_method_that_samples_while_it_trains_are_said_to_stay(
+    key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(key, tmp_path / "run")
+    assert (f"{key} is a method of rounds" in caplog.text) == (key not in ("dpo", "vpo"))

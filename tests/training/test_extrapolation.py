@@ -124,6 +124,25 @@ def test_the_reference_moves_to_the_extrapolated_policy(tmp_path: Path) -> None:
     assert losses(longer)[3] == pytest.approx(0.6931472, abs=1e-6), "the next round starts from its reference"
 
 
+def test_momentum_with_another_reference_is_said_to_be_another_method(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The paper's loss measures each round against where it began, the extrapolated policy."""
+    references: dict[str, Any] = {
+        "frozen": ReferenceSpec("frozen"),
+        "soft": ReferenceSpec("moving", alpha=0.5, every=3),
+        "early": ReferenceSpec("moving", alpha=1.0, every=2),
+        "its own": ReferenceSpec("moving", alpha=1.0, every=3),
+    }
+    for name, reference in references.items():
+        caplog.clear()
+        trainer(tmp_path / name, extrapolation=0.5, reference=reference)
+        assert ("not accelerated preference optimization" in caplog.text) == (name != "its own"), name
+    caplog.clear()
+    trainer(tmp_path / "none", extrapolation=0.5, objective="simpo")
+    assert "accelerated" not in caplog.text, "it reads no reference"
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_across_rounds(tmp_path: Path) -> None:
     def make(**options: Any) -> PreferenceTrainer:
         moving = ReferenceSpec("moving", alpha=1.0, every=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefero.evaluate.intervals import wilson
 from prefero.training.metrics import Evaluated
@@ -14,12 +15,12 @@ from prefero.training.run import compare, held_out_row, train
 from tests.training.tiny import pairs, saved_model
 
 
-def test_accuracy_counts_pairs_that_are_there_and_ties_as_wrong() -> None:
+def test_accuracy_counts_pairs_that_are_there_and_ties_half() -> None:
     margins = np.array([0.5, -0.1, 0.0, 2.0, 9.0])
     there = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
     row = held_out_row("dpo", Evaluated(0.7, {"rewards/margins": margins}, {"rewards/margins": there}, 5))
-    interval = wilson(0.5, 4)
-    assert row["accuracy"] == 0.5
+    interval = wilson(0.625, 4)
+    assert row["accuracy"] == 0.625
     assert row["interval"]["accuracy"] == [interval.low, interval.high]
 
 
@@ -46,11 +47,22 @@ def recipe(tmp_path: Path, **training: Any) -> dict[str, Any]:
     }
 
 
-def test_a_run_shows_the_same_prompts_before_and_after(tmp_path: Path) -> None:
+def test_a_run_shows_greedy_answers_to_the_same_prompts_before_and_after(tmp_path: Path) -> None:
     out = train(recipe(tmp_path, samples=3))
     lines = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [line["prompt"] for line in lines] == [row["prompt"] for row in pairs(8, 1)[:3]]
     assert any(line["before"] != line["after"] for line in lines)
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    answers = []
+    for moment, folder in (("before", tmp_path / "model"), ("after", out / "model")):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        for line in lines:
+            prompt = tokenizer(line["prompt"], return_tensors="pt")
+            tokens = model.generate(**prompt, do_sample=False, max_new_tokens=4)[0]
+            answer = tokenizer.decode(tokens[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+            assert line[moment].strip().startswith(answer.strip())
+            answers.append(answer)
+    assert any(answers)
     [row] = json.loads((out / "evaluation.json").read_text())["rows"]
     assert row["method"] == "dpo"
     assert 0 <= row["interval"]["accuracy"][0] <= row["accuracy"] <= row["interval"]["accuracy"][1] <= 1

@@ -14,6 +14,7 @@ from rich.text import Text
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.errors import PreferoError, nearest
 from prefero.objectives import Method, Needs, Parameter, dry_run, find, methods
+from prefero.objectives.signals import STATES
 
 FEEDBACK = {
     "pairs": "a chosen and a rejected response to each prompt",
@@ -109,9 +110,10 @@ def models_of(needs: Needs) -> set[str]:
 
 
 def suffices(data: Iterable[str], carried: Collection[str]) -> bool:
-    """Whether a method that wants ``carried`` can be trained on ``data``; samples make themselves."""
+    """Whether a method that wants ``carried`` can be trained on ``data``; samples are there only where they
+    are among the data: rows of a file do not draw any."""
     there = set(data).union(*(IMPLIED.get(kind, set()) for kind in data))
-    return set(carried) - {"samples"} <= there
+    return set(carried) <= there
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -130,6 +132,7 @@ def describe(name: str) -> dict[str, Any]:
         "data": [FEEDBACK[kind] for kind in sorted(method.feedback)],
         "parameters": [parameter(one) for one in method.parameters.values()],
         "needs": needs_in_words(needs),
+        "states": STATES[method.states] if method.states else None,
         "settings": {name: dict(values) for name, values in method.settings.items()},
         "equals": [
             {"method": one.method, "at": dict(one.at), "given": dict(one.given)} for one in method.equals
@@ -229,6 +232,8 @@ def page(entry: Mapping[str, Any]) -> RenderableType:
     if entry["citation"]:
         facts.add_row("paper", Text(entry["citation"]))
     facts.add_row("data", Text("\n".join(entry["data"])))
+    if entry["states"]:
+        facts.add_row("made for", Text(entry["states"]))
     for label, content in _needs_rows(entry["needs"]):
         facts.add_row(label, Text(content))
     if entry["aliases"]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from prefero.cli.console import Json, is_main_process, show, work
+from prefero.cli.console import Json, complain, is_main_process, show, work
+from prefero.cli.options import Columns, Format, MaxLength, Template, columns_of
 from prefero.errors import PreferoError
 
 
@@ -40,6 +42,10 @@ def evaluate(
         float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy decoding.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    columns: Columns = None,
+    format: Format = None,
+    template: Template = None,
+    max_length: MaxLength = None,
     anchors: Annotated[
         Path | None,
         typer.Option(help="AlpacaEval's df_gamed.csv: length-controlled win rates as on its leaderboard."),
@@ -50,6 +56,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure models by win rate, length-controlled win rate, lengths, divergence, diversity.
+
+    Rows are read and prompts written as the runs were trained, except for the options that are given.
 
     prefero evaluate runs/dpo runs/simpo --data test.jsonl --judge my_rewards:score --reference START
 
@@ -66,34 +74,56 @@ def evaluate(
         raise PreferoError("--anchors belong to AlpacaEval's judgements: give a file of them as --judge")
     if output is not None and (output / "run.json").is_file():
         raise PreferoError(f"{output} holds a run: name another folder for the evaluation")
+    notes: Sequence[str] = ()
     with work() as progress:
         if stored:
             rows, judgements = _stored(judge, anchors), None
         else:
+            from prefero.data.formats import row_function
             from prefero.evaluate.judges import judge_named
             from prefero.evaluate.policies import CHOSEN, Sampling, evaluate as measure, read_prompts
+            from prefero.evaluate.reading import reading_of_rows
 
             sampling = Sampling(
                 count=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
             )
+            named = _named(models or [])
+            reading, notes = reading_of_rows(
+                data or "",
+                named.values(),
+                split="test",
+                columns=None if columns is None else columns_of(columns),
+                format=format,
+            )
+            asked = read_prompts(
+                data or "",
+                prompts,
+                columns=reading.columns,
+                format=reading.format,
+                map=None if reading.map is None else row_function(reading.map),
+            )
             result = measure(
-                _named(models or []),
-                read_prompts(data or "", prompts),
+                named,
+                asked,
                 judge_named(judge),
                 baseline=baseline or reference or CHOSEN,
                 reference=reference,
                 sampling=sampling,
+                template=template,
+                max_length=max_length,
                 report=lambda label: progress.print(f"[dim]{label}[/dim]"),
             )
-            rows, judgements = list(result.rows), result.judgements
+            rows, judgements, notes = list(result.rows), result.judgements, [*notes, *result.notes]
+        for note in notes:
+            complain(note)
     if output is not None and is_main_process():
         from prefero.storage import write_json, write_lines
 
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "evaluation.json", {"rows": rows})
+        write_json(output / "evaluation.json", {"rows": rows, "notes": notes})
         if judgements is not None:
             write_lines(output / "judgements.jsonl", [one.as_dict() for one in judgements])
-    show({"rows": rows}, lambda: _table(rows), as_json=as_json)
+    show({"rows": rows, "notes": notes}, lambda: _table(rows), as_json=as_json)
 
 
 def _is_file(judge: str) -> bool:

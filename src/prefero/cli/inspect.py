@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefero.cli.console import Json, show, work
-from prefero.cli.preview import Columns, Template
+from prefero.cli.options import Columns, Format, MaxLength, Template, columns_of
+from prefero.cli.preview import in_words
 from prefero.cli.train import EvalData, share_or_name
 from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from prefero.doctor.inspection import Inspection
 
 
@@ -24,14 +27,12 @@ def inspect(
     ] = None,
     rows: Annotated[int, typer.Option(help="Number of pairs that the model scores.")] = 256,
     dtype: Annotated[str, typer.Option(help="Data type of the model's weights.")] = "float32",
-    max_length: Annotated[
-        int | None, typer.Option(help="Limit in tokens of prompt and response, for the check of truncation.")
-    ] = None,
+    max_length: MaxLength = None,
     split: Annotated[str, typer.Option(help="The split of the data, where there are several.")] = "train",
     eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
-    format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
-    columns: Columns = "",
-    template: Template = "auto",
+    format: Format = None,
+    columns: Columns = None,
+    template: Template = None,
     limit: Annotated[int | None, typer.Option(help="Largest number of rows to read.")] = None,
     without: Annotated[
         str, typer.Option(help="Findings whose rows are not saved, separated by commas.")
@@ -51,7 +52,6 @@ def inspect(
     keys = [key.strip() for key in without.split(",") if key.strip()]
     if bool(keys) != (save is not None):
         raise PreferoError("--without and --save go together: the findings to leave out, and the file")
-    from prefero.data.formats import parse_columns
     from prefero.doctor.commands import writable
     from prefero.doctor.inspection import inspect as look
     from prefero.doctor.page import summary, write
@@ -61,6 +61,12 @@ def inspect(
         writable(save, data)
     outcome: dict[str, Any] = {"page": str(page)}
     with work() as progress, progress.status("reading") as status:
+
+        def checking(name: str) -> None:
+            status.update(f"checking {name}")
+            if not progress.is_terminal and model is not None:
+                progress.print(f"checking {name}")
+
         inspection: Inspection = look(
             data,
             eval_data=share_or_name(eval_data),
@@ -69,21 +75,24 @@ def inspect(
             max_length=max_length,
             split=split,
             eval_split=eval_split,
-            format=format,
-            columns=parse_columns(columns),
-            template=template,
+            format=format or "auto",
+            columns=columns_of(columns),
+            template=template or "auto",
             limit=limit,
             seed=seed,
-            progress=lambda name: status.update(f"checking {name}"),
+            progress=checking,
         )
         if save is not None:
             outcome |= {"saved": str(save), "saved_rows": inspection.save(save, without=keys)}
         write(inspection, page)
-    show(
-        inspection.as_dict() | outcome,
-        lambda: summary(inspection, page, saved=(save, outcome["saved_rows"]) if save else None),
-        as_json=as_json,
-    )
+
+    def told() -> RenderableType:
+        from rich.console import Group
+
+        saved = (save, outcome["saved_rows"]) if save else None
+        return Group(in_words(inspection.preview), "", summary(inspection, page, saved=saved))
+
+    show(inspection.as_dict() | outcome, told, as_json=as_json)
 
 
 def _source(model: str | None, dtype: Any) -> Any:

@@ -120,6 +120,19 @@ app.command(context_settings={**ANY_ARGUMENTS, "help_option_names": []})(world)
 add_commands(app)
 
 
+def _unknown(error: typer.TyperException) -> str:
+    """The message of an error of the command line; of an option that is a setting of a recipe, also which."""
+    message = error.format_message()
+    name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    command = getattr(getattr(error, "ctx", None), "info_name", None)
+    if not name or command not in ("train", "compare"):
+        return message
+    from prefero.training.config import home_of
+
+    home = home_of(name)
+    return f"{message}{home}; settings follow the command as key=value" if home else message
+
+
 def run() -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's, 130 interrupted."""
     try:
@@ -127,6 +140,6 @@ def run() -> None:
     except (PreferoError, typer.TyperException) as error:
         if os.environ.get("PREFERO_TRACEBACK") == "1":
             raise
-        complain(error.format_message() if isinstance(error, typer.TyperException) else str(error))
+        complain(_unknown(error) if isinstance(error, typer.TyperException) else str(error))
         sys.exit(USER_MISTAKE)
     sys.exit(code if isinstance(code, int) else 0)

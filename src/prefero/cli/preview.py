@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefero.cli.console import Json, show, work
+from prefero.cli.console import Json, complain, show, work
+from prefero.cli.options import Columns, Format, MaxLength, SkipBadRows, Template, columns_of
 from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
@@ -16,17 +17,7 @@ if TYPE_CHECKING:
 
     from prefero.data.examples import Examples
     from prefero.data.preview import Preview, PreviewedResponse
-
-Columns = Annotated[
-    str,
-    typer.Option(
-        help="Where fields stand under other names: prompt=context,chosen=good,rejected=bad.",
-        show_default=False,
-    ),
-]
-Template = Annotated[
-    str, typer.Option(help="The chat template: auto is the tokenizer's own, none turns it off, or a file.")
-]
+    from prefero.data.render import Writing
 
 
 def preview(
@@ -39,43 +30,37 @@ def preview(
     method: Annotated[str, typer.Option(help="The method that reads the rows.")] = "dpo",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 10,
     row: Annotated[int, typer.Option(min=1, help="The first row to show, counted from 1 in the file.")] = 1,
-    columns: Columns = "",
-    template: Template = "auto",
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Most tokens of prompt and response; by default the model's.", show_default=False),
-    ] = None,
+    columns: Columns = None,
+    template: Template = None,
+    max_length: MaxLength = None,
     too_long: Annotated[
         str, typer.Option(help="Past max-length: cut_response, keep_recent_prompt, drop or error.")
     ] = "cut_response",
     split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "train",
-    format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be read, and list them.")
-    ] = False,
+    format: Format = None,
+    skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
     """Show the first rows of preference data as a model is trained on them.
 
     The text with its special tokens, what is scored, and the columns that are not read.
     """
-    from prefero.data.formats import load_examples, parse_columns
+    from prefero.data.files import load_rows
+    from prefero.data.formats import load_examples
+    from prefero.data.render import Writing
 
     with work():
         examples = load_examples(
-            data,
-            split=split,
-            format=format,
-            columns=parse_columns(columns),
+            load_rows(data, split=split, streaming=True),
+            format=format or "auto",
+            columns=columns_of(columns),
             skip_bad_rows=skip_bad_rows,
-            limit=row + rows - 1,
+            limit=row + max(rows, FEWEST) - 1,
         )
-        if row > 1:
-            examples = from_row(examples, row)
-        preview = _preview(examples, model, method, template, max_length, too_long)
+        examples = from_row(examples, row, max(rows, FEWEST))
+        writing = Writing(template or "auto")
+        preview = preview_of(examples, model, method, writing, max_length, too_long, count=rows)
         preview = replace(preview, skipped=list(examples.skipped))
-        from prefero.cli.console import complain
-
         for note in preview.notes:
             complain(note)
     show(preview.as_dict(), lambda: in_words(preview), as_json=as_json)
@@ -84,13 +69,11 @@ def preview(
 def convert(
     data: Annotated[str, typer.Argument(help="Preference data: a file, a folder or a hub name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.jsonl).")],
-    columns: Columns = "",
+    columns: Columns = None,
     split: Annotated[str, typer.Option(help="Which split, where the data have several.")] = "train",
-    format: Annotated[str, typer.Option(help="The layout of the rows; auto recognises it.")] = "auto",
+    format: Format = None,
     limit: Annotated[int | None, typer.Option(help="Largest number of rows.")] = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be read, and list them.")
-    ] = False,
+    skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
     """Write the rows of preference data as they are read, in one layout.
@@ -98,7 +81,7 @@ def convert(
     The result is read as the same examples.
     """
     from prefero.data.convert import row_of
-    from prefero.data.formats import load_examples, parse_columns
+    from prefero.data.formats import load_examples
     from prefero.doctor.commands import writable
     from prefero.storage import write_lines
 
@@ -107,8 +90,8 @@ def convert(
         examples = load_examples(
             data,
             split=split,
-            format=format,
-            columns=parse_columns(columns),
+            format=format or "auto",
+            columns=columns_of(columns),
             skip_bad_rows=skip_bad_rows,
             limit=limit,
         )
@@ -122,32 +105,50 @@ def convert(
     )
 
 
-def from_row(examples: Examples, row: int) -> Examples:
-    """The examples from a row of their file on. Raises :class:`PreferoError` where there are none."""
+def from_row(examples: Examples, row: int, count: int) -> Examples:
+    """At most ``count`` examples from a row of their file on, which may be one of several that were made one.
+    Raises :class:`PreferoError` where there are none."""
     from prefero.data.preview import row_number
 
-    kept = [example for example in examples if (row_number(example.origin) or 0) >= row]
-    if not kept:
-        raise PreferoError(f"{examples.name}: there is no row {row} or later, only {len(examples)} rows")
-    return replace(examples, items=kept)
+    ends = [max(row_number(each) or 0 for each in (one.origin, *one.joined)) for one in examples]
+    kept = [example for example, end in zip(examples, ends, strict=True) if end >= row]
+    if not kept and row > 1:
+        raise PreferoError(f"{examples.name}: there is no row {row} or later, only {max(ends)} rows")
+    return replace(examples, items=kept[:count] if row > 1 else examples.items[:count])
 
 
-def _preview(
-    examples: Examples, model: str | None, method: str, template: str, max_length: int | None, too_long: Any
+FEWEST = 2
+"""Rows that are read at least: a method may set a row beside the next."""
+
+
+def preview_of(
+    examples: Examples,
+    model: str | None,
+    method: str,
+    writing: Writing,
+    max_length: int | None,
+    too_long: Any,
+    *,
+    count: int,
 ) -> Preview:
+    """The first ``count`` of the examples as a method reads them, and with a model as it is trained on them.
+
+    Raises :class:`PreferoError` for a model whose rows are no tokens.
+    """
     from prefero.data.arrange import arrange
     from prefero.data.preview import preview_rows
-    from prefero.data.render import Writing
     from prefero.models.kind import Reading
     from prefero.models.loading import ModelSource, kind_of
     from prefero.objectives import dry_run, from_config
 
     needs = dry_run(from_config(method))
     if model is None:
-        return preview_rows(arrange(examples, needs.roles, needs.columns, for_method=method))
+        return preview_rows(
+            arrange(examples, needs.roles, needs.columns, for_method=method), needs.roles, count
+        )
     kind = kind_of("auto", ModelSource(model))
-    data = kind.read(examples, needs, Reading("train", max_length, 0, method, too_long, Writing(template)))
-    preview = kind.preview(data, len(data))
+    data = kind.read(examples, needs, Reading("train", max_length, 0, method, too_long, writing))
+    preview = kind.preview(data, count)
     if preview is None:
         raise PreferoError(f"a model of the kind {kind.name} reads no tokens: leave --model out")
     return preview
@@ -159,18 +160,15 @@ def in_words(preview: Preview) -> RenderableType:
     from rich.rule import Rule
     from rich.text import Text
 
-    parts: list[Any] = [
-        Text(
-            f"{preview.name}: layout {preview.layout}, template {preview.template}, "
-            f"max_length {preview.max_length or 'not known without a model'}"
-        )
-    ]
+    parts: list[Any] = [Text(f"{preview.name}: {preview.in_short()}")]
     for row in preview.rows:
         parts.append(Rule(row.origin, align="left"))
         parts.append(Text("prompt  ", style="bold").append(row.prompt, style="not bold"))
         parts += [_response(response) for response in row.responses]
         if row.columns:
             parts.append(Text(f"columns {row.columns}", style="dim"))
+        if row.read:
+            parts.append(Text(f"read: {', '.join(row.read)}", style="dim"))
         if row.unread:
             parts.append(Text(f"not read: {', '.join(row.unread)}", style="yellow"))
         parts += [Text(note, style="yellow") for note in row.notes]

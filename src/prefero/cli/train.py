@@ -10,7 +10,7 @@ import typer
 
 import prefero
 from prefero.cli.console import Json, complain, is_main_process, show, work
-from prefero.cli.preview import Columns
+from prefero.cli.options import Columns, Format, MaxLength, Template
 from prefero.cli.recipe import current_overrides, override, parse_override, read_recipe, split_arguments
 from prefero.errors import PreferoError
 from prefero.training.vocabulary import current_names
@@ -35,7 +35,7 @@ def configuration(
     eval_data: str | None = None,
     method: str | None = None,
     output: Path | None = None,
-    columns: str = "",
+    columns: str | None = None,
     format: str | None = None,
     template: str | None = None,
     max_length: int | None = None,
@@ -50,7 +50,7 @@ def configuration(
             settings["training"].pop("save_steps", None)  # null would be another setting, save_strategy
         settings["training"] = current_names(settings["training"], complain, "training.")
     flags: dict[str, Any] = {"model.name": model, "data.train": data, "data.eval": share_or_name(eval_data)}
-    flags |= {"data.columns": columns or None, "data.format": format}
+    flags |= {"data.columns": columns, "data.format": format}
     flags |= {"data.template": template, "data.max_length": max_length}
     if output is not None:
         flags["output"] = str(output)
@@ -105,21 +105,10 @@ def train(
         str | None, typer.Option(help="Name of the method; 'prefero methods' lists them.")
     ] = None,
     output: Output = None,
-    columns: Columns = "",
-    format: Annotated[
-        str | None, typer.Option(help="The layout of the rows; auto recognises it.", show_default="auto")
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="The chat template: auto is the tokenizer's own, none turns it off, or a file.",
-            show_default="auto",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Most tokens of a prompt with its response.", show_default="the model's context"),
-    ] = None,
+    columns: Columns = None,
+    format: Format = None,
+    template: Template = None,
+    max_length: MaxLength = None,
     as_json: Json = False,
 ) -> None:
     """Align a model with preference data, by one method.

@@ -25,6 +25,9 @@ Level = Literal["act", "look", "fine"]
 
 LEVELS: tuple[Level, ...] = ("act", "look", "fine")
 
+FEW = 30
+"""Rows below which a tendency, such as which side is the longer, is not told from chance."""
+
 NEVER = math.inf
 """As the limit of a share: there is no share from which to act."""
 
@@ -108,10 +111,16 @@ class Unasked:
     reason: str
 
 
+def too_few(title: str, count: int, of: str) -> Unasked:
+    """A tendency that is not looked at, because there are fewer than :data:`FEW` examples of it."""
+    return Unasked(title, f"{count} {of} are too few to tell it from chance, which takes {FEW}")
+
+
 @dataclass
 class Look:
     """The data that a check examines, and the means to do it. ``max_length`` is in tokens. ``policy`` is the
-    model to be aligned, if any. ``results`` are shared by several checks (:func:`shared`)."""
+    model to be aligned, if any. ``progress`` is called with the name of each stage. ``results`` are shared by
+    several checks (:func:`shared`)."""
 
     corpus: Corpus
     commands: Commands
@@ -119,6 +128,7 @@ class Look:
     max_length: int | None = None
     seed: int = 0
     policy: Policy | None = None
+    progress: Callable[[str], None] = lambda name: None
     results: dict[Callable[[Look], Any], Any] = field(default_factory=dict)
 
     def some(self, items: Sequence[T], most: int) -> Sequence[T]:

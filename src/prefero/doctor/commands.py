@@ -13,6 +13,9 @@ from prefero.data.files import Source, load_rows
 from prefero.errors import PreferoError
 from prefero.storage import replacing
 
+BY_MODEL = frozenset({"truncation", "reference_gap", "displacement"})
+"""The findings whose rows depend on the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Commands:
@@ -38,7 +41,7 @@ class Commands:
     def preview(self) -> str:
         """Show the first rows as they are trained."""
         model = ["--model", self.model] if self.model else []
-        reading = {name: value for name, value in self.reading.items() if name != "eval_split"}
+        reading = {name: self.reading[name] for name in self.reading if name not in ("eval_split", "limit")}
         options = [f"--{name.replace('_', '-')}={value}" for name, value in reading.items()]
         return shlex.join(["prefero", "preview", self.data, *model, *options])
 
@@ -46,7 +49,7 @@ class Commands:
         """Write the data without the rows of some findings; ``rows`` have to be scored for that."""
         words = ["prefero", "inspect", self.data]
         words += ["--eval-data", self.eval_data] if self.eval_data else []
-        words += ["--model", self.model] if self.model else []
+        words += ["--model", self.model] if self.model and BY_MODEL & set(keys) else []
         words += ["--rows", str(rows)] if rows else []
         words += [f"--{name.replace('_', '-')}={value}" for name, value in self.reading.items()]
         return shlex.join([*words, "--without", ",".join(keys), "--save", "kept.jsonl"])

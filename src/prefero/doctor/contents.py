@@ -104,7 +104,10 @@ def _ties(look: Look) -> Finding:
         why="A tie says that two responses are equally good, which a pairwise method cannot express. Ties "
         "that are turned into pairs have random labels.",
         papers=("Guo et al., 2024, arXiv 2411.02442",),
-        remedies=(*learn, Remedy("Or remove them.", look.commands.without("ties"))),
+        remedies=(
+            *learn,
+            Remedy("Or remove them." if learn else "Remove them.", look.commands.without("ties")),
+        ),
         rows=rows,
     )
 
@@ -113,12 +116,13 @@ def check_marks(look: Look) -> Iterator[Finding]:
     """Turn marks and end tokens that stand as text in responses."""
     rows: list[int] = []
     marks: Counter[str] = Counter()
-    count = 0
+    count = ended = 0
     for row, text in look.corpus.responses:
         count += 1
-        if marks_here := set(MARKS.findall(text)):
+        if marks_here := MARKS.findall(text):
             rows.append(row)
-            marks.update(mark.strip() for mark in marks_here)
+            marks.update({mark.strip() for mark in marks_here})
+            ended += len(marks_here) == 1 and text.rstrip().endswith(marks_here[0].strip())
     if not count:
         return
     share = Measure.share("responses with marks of a template", len(rows), count)
@@ -128,9 +132,15 @@ def check_marks(look: Look) -> Iterator[Finding]:
         "Marks of a template in responses",
         share,
         f"{len(rows):,} of {count:,} responses contain a turn mark or an end token as text"
-        + (f": {common}." if common else "."),
-        limits=(0.002, 0.02),
+        + (f": {common}." if common else ".")
+        + (
+            f" Of these, {ended:,} only end with one, which a template that writes it does not add again."
+            if ended
+            else ""
+        ),
+        limits=(0.002, 0.02 if ended < len(rows) else NEVER),
         of="responses",
+        measures=[Measure.share("responses that only end with a mark", ended, count)],
         why="The chat template adds such marks itself. In a response they teach the policy to speak for the "
         "user, or to write an end token that does not end the response.",
         remedies=(Remedy("Remove these rows, or cut the marks out.", look.commands.without("markup")),),

@@ -12,10 +12,9 @@ import numpy as np
 
 from prefero.data.arrange import PAIR, worth
 from prefero.data.examples import Example, Examples, Response, Text, spoken
-from prefero.data.files import Source
+from prefero.data.files import Rows, Source, load_rows
 from prefero.data.formats import load_examples
 from prefero.data.pictures import Picture
-from prefero.errors import PreferoError
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 """Quantiles of lengths by name, those of :mod:`prefero.data.summary`, which would import torch."""
@@ -64,6 +63,11 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether responses are images."""
+        return any(isinstance(r.content, Picture) for example in self.examples for r in example.responses)
+
     def origin(self, row: int) -> str:
         return self.examples[row].origin
 
@@ -111,23 +115,17 @@ def read(
 ) -> tuple[Corpus, Source]:
     """The corpus of a source (rows that cannot be read are in ``examples.skipped``), and the source in a form
     that can be read again. Raises :class:`PreferoError` where nothing can be read."""
-    if not isinstance(source, str | Path | list | tuple) and not hasattr(source, "column_names"):
+    if not isinstance(source, str | Path | list | tuple | Rows) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
-    examples = load_examples(
-        source, split=split, format=format, columns=columns, skip_bad_rows=True, limit=limit
-    )
+    rows = load_rows(source, split=split, streaming=limit is not None)
+    examples = load_examples(rows, format=format, columns=columns, skip_bad_rows=True, limit=limit)
     return of_examples(examples), source
 
 
 def of_examples(examples: Examples) -> Corpus:
-    """The corpus of some examples. Raises :class:`PreferoError` for responses that are images."""
+    """The corpus of some examples."""
     pairs, labelled, ties, bare = [], [], [], []
     for row, example in enumerate(examples):
-        if any(isinstance(response.content, Picture) for response in example.responses):
-            raise PreferoError(
-                f"{example.origin}: the responses are images, and the checks read texts; images in prompts "
-                "are fine"
-            )
         sides = _sides(example)
         only = example.responses[0] if len(example.responses) == 1 else None
         if example.columns.get("tie") or (sides and sides[0] is sides[1]):
@@ -167,7 +165,9 @@ def _pair(row: int, example: Example, chosen: Response, rejected: Response) -> P
 
 
 def response_text(response: Response) -> str:
-    """A response as one text."""
+    """A response as one text; an image as a name that equal images share."""
+    if isinstance(response.content, Picture):
+        return f"[image {response.content.identity}]"
     return "\n\n".join(spoken(response.content))
 
 
@@ -210,6 +210,8 @@ def facts(corpus: Corpus) -> Iterator[tuple[str, int]]:
 
 def lengths(corpus: Corpus) -> dict[str, list[int]]:
     """Lengths in characters of the prompts and of the responses by label."""
+    if corpus.drawn:
+        return {"prompt": [len(prompt) for prompt in corpus.prompts]}
     by_name = {
         "prompt": [len(prompt) for prompt in corpus.prompts],
         "chosen": [len(pair.chosen) for pair in corpus.pairs],

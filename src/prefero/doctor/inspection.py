@@ -11,6 +11,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Examples
 from prefero.data.files import Source
+from prefero.data.preview import Preview, preview_rows
 from prefero.doctor.checks import Check, Finding, Look, Remedy, Unasked, in_order
 from prefero.doctor.commands import Commands, save_rows
 from prefero.doctor.contents import check_marks, check_rows, check_scripts
@@ -49,6 +50,17 @@ CHECKS: Mapping[str, Check] = {
 }
 """The checks that need no model, by name."""
 
+OF_TEXTS = (
+    "template marks",
+    "scripts",
+    "lengths",
+    "truncation",
+    "near repetitions",
+    "differences within pairs",
+    "words",
+)
+"""The checks that read the texts of responses, so that images have none of them."""
+
 NO_MODEL = Unasked(
     "Checks with the model: ranking, displacement, distance from its own samples, cost",
     "no model was named (--model)",
@@ -66,6 +78,9 @@ REMOVE_ALWAYS = (
 )
 """Findings whose rows are harmful whatever is trained."""
 
+FIRST_ROWS = 3
+"""Rows that are shown."""
+
 Progress = Callable[[str], None]
 
 
@@ -73,7 +88,8 @@ Progress = Callable[[str], None]
 class Inspection:
     """The findings, those to act on first, and the checks that were skipped (``unasked``). ``lengths`` and
     ``histogram`` are in characters. ``held_out`` are rows of the same source that were set aside and not
-    counted."""
+    counted. ``limited`` tells that there may be more rows than were read. ``preview`` has the first rows, as
+    the model reads them if there is one."""
 
     name: str
     format: str
@@ -86,6 +102,8 @@ class Inspection:
     histogram: tuple[Sequence[float], Mapping[str, Sequence[float]]]
     seconds: float
     commands: Commands
+    limited: bool
+    preview: Preview
     examples: Examples = field(repr=False, compare=False)
     held_out: Sequence[Example] = field(repr=False, compare=False)
     source: Source = field(repr=False, compare=False)
@@ -124,6 +142,11 @@ class Inspection:
         return save_rows(self.source, file, kept, split=self.split)
 
     @property
+    def extent(self) -> str:
+        """The number of rows, in words, and whether they are the first of more."""
+        return f"the first {self.rows:,} rows (--limit)" if self.limited else f"{self.rows:,} rows"
+
+    @property
     def clearing(self) -> Remedy | None:
         """The removal of all rows that are harmful whatever is trained, if several findings have such
         rows."""
@@ -143,8 +166,12 @@ class Inspection:
             "name": self.name,
             "format": self.format,
             "rows": self.rows,
+            "limited": self.limited,
             "pairs": self.pairs,
             "seconds": round(self.seconds, 1),
+            "first_rows": self.preview.in_texts(),
+            "template": self.preview.template,
+            "max_length": self.preview.max_length,
             "facts": dict(self.facts),
             "lengths": self.lengths,
             "findings": [asdict(finding) for finding in self.findings],
@@ -213,8 +240,8 @@ def inspect(
         "limit": limit,
     }
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
-    look = Look(corpus, commands, held_out, max_length, seed, policy)
-    results = list(_results(look, progress))
+    look = Look(corpus, commands, held_out, max_length, seed, policy, progress)
+    results = list(_results(look))
     return _inspection(look, results, set_aside, data, split, time.perf_counter() - started)
 
 
@@ -246,7 +273,7 @@ def _held_out(
     return of_examples(kept), of_examples(set_aside), set_aside
 
 
-def _results(look: Look, progress: Progress) -> Iterator[Finding | Unasked]:
+def _results(look: Look) -> Iterator[Finding | Unasked]:
     checks = dict(CHECKS)
     if look.policy is None:
         yield NO_MODEL
@@ -255,11 +282,14 @@ def _results(look: Look, progress: Progress) -> Iterator[Finding | Unasked]:
 
         checks["the model"] = check_model
         if look.corpus.pairs:
-            progress("tokens")
+            look.progress("tokens")
             look.policy.read_some(look.corpus.examples, [pair.row for pair in look.corpus.pairs])
+    if look.corpus.drawn:
+        yield Unasked(f"Checks of texts: {', '.join(OF_TEXTS)}", "the responses are images")
     for name, check in checks.items():
-        progress(name)
-        yield from check(look)
+        if not (look.corpus.drawn and name in OF_TEXTS):
+            look.progress(name)
+            yield from check(look)
 
 
 def _inspection(
@@ -283,11 +313,20 @@ def _inspection(
         histogram(lengths),
         seconds,
         look.commands,
+        look.commands.reading.get("limit") == len(corpus) + len(set_aside),
+        _preview(look),
         corpus.examples,
         set_aside,
         source,
         split,
     )
+
+
+def _preview(look: Look) -> Preview:
+    """The first rows, as the model reads them if there is one that reads pairs."""
+    if look.policy is not None and look.corpus.pairs:
+        return look.policy.preview(FIRST_ROWS)
+    return preview_rows(look.corpus.examples, (), FIRST_ROWS)
 
 
 DEFAULTS = {

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from scipy.stats import binom, chi2
 
-from prefero.doctor.checks import Finding, Level, Look, Measure, Remedy, Unasked, level_of
+from prefero.doctor.checks import FEW, Finding, Level, Look, Measure, Remedy, Unasked, level_of, too_few
 from prefero.doctor.repeats import repeats_of
 from prefero.doctor.sides import FEWEST, probe_of, sample_of_probe
 from prefero.evaluate.intervals import Interval, wilson
@@ -153,13 +153,15 @@ def check_labels(look: Look) -> Iterator[Finding | Unasked]:
     """The agreement of annotators, and the share of wrong labels."""
     votes = look.corpus.votes
     agreed = agreement(list(votes), list(votes.values()), seed=look.seed)
-    if agreed:
+    if agreed and agreed.rows < FEW:
+        yield too_few("Agreement of annotators", agreed.rows, "rows with several votes")
+    elif agreed:
         yield _agreement(look, agreed)
     else:
         yield Unasked("Agreement of annotators", "no row has several votes (annotator1, annotator2, …)")
     if look.corpus.pairs:
         noise = _noise(look, agreed)
-        yield noise or Unasked("Wrong labels", f"fewer than {FEWEST} pairs, and no repeated judgements")
+        yield noise or Unasked("Wrong labels", f"fewer than {FEWEST} pairs, and no {FEW} repeated judgements")
 
 
 def _agreement(look: Look, agreed: Agreement) -> Finding:
@@ -239,7 +241,7 @@ def _noise(look: Look, agreed: Agreement | None) -> Finding | None:
 
 
 def _by_annotators(agreed: Agreement | None) -> Iterator[Measure]:
-    if agreed is None or agreed.clashing is None:
+    if agreed is None or agreed.clashing is None or agreed.decided < FEW:
         return
     name = "single votes that are wrong, by their disagreement"
     single = of_disagreement(agreed.clashing, agreed.decided, name)
@@ -251,10 +253,10 @@ def _by_annotators(agreed: Agreement | None) -> Iterator[Measure]:
 
 
 def _by_repetition(look: Look) -> Iterator[Measure]:
-    """The flip rate by repeated comparisons, if any judgements differ: mere copies say nothing."""
+    """The flip rate by enough repeated comparisons, if any judgements differ: mere copies say nothing."""
     judged = repeats_of(look).judged
     clashes = [2 * a * b / ((a + b) * (a + b - 1)) for a, b in judged]
-    if any(clashes):
+    if any(clashes) and len(clashes) >= FEW:
         name = "wrong labels, by comparisons judged repeatedly"
         yield of_disagreement(sum(clashes) / len(clashes), len(clashes), name)
 

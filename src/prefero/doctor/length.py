@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from prefero.doctor.checks import Finding, Level, Look, Measure, Remedy, Unasked
+from prefero.doctor.checks import FEW, Finding, Level, Look, Measure, Remedy, Unasked, too_few
 from prefero.doctor.corpus import prompt_text, response_text
 from prefero.evaluate.intervals import Interval, wilson
 from prefero.report.numbers import percent
@@ -119,7 +119,10 @@ def logistic_slope(x: Float[np.ndarray, " pair"]) -> tuple[float, float]:
 
 def check_length(look: Look) -> Iterator[Finding | Unasked]:
     """Length as a predictor of the label."""
-    if look.corpus.pairs:
+    count = len(look.corpus.pairs or look.corpus.labelled)
+    if 0 < count < FEW:
+        yield too_few("Length and label", count, "pairs" if look.corpus.pairs else "labelled responses")
+    elif look.corpus.pairs:
         yield _of_pairs(look)
     elif look.corpus.labelled:
         yield _of_labels(look)
@@ -139,21 +142,29 @@ def _of_pairs(look: Look) -> Finding:
             Remedy("Subtract the reward of length from the margin.", commands.train("r_dpo")),
             *remedies,
         )
-    title = f"The {'longer' if longer.value >= 0.5 else 'shorter'} response is chosen more often"
+    side = "longer" if longer.value >= 0.5 else "shorter"
+    title = f"The {side} response is chosen more often"
+    main = longer if side == "longer" else opposite(longer, "chosen response is the shorter one")
     return Finding(
         "length_bias",
         title if level != "fine" else "Length and label",
         level,
-        f"In {percent(longer.value)} of the pairs the chosen response is the longer one, so length alone "
-        f"predicts {percent(max(longer.value, 1 - longer.value))} of the labels. A response twice as long "
-        f"as the other is the chosen one with probability {bias.twice.value:.2f}.",
-        (longer, bias.twice, bias.area),
+        f"In {percent(main.value)} of the pairs the chosen response is the {side} one (equal lengths count "
+        "half), so length alone predicts as many of the labels. A response twice as long as the other is the "
+        f"chosen one with probability {bias.twice.value:.2f}.",
+        (main, bias.twice, bias.area),
         stake=abs(2 * longer.value - 1),
         why=WHY,
         papers=PAPERS,
-        threshold="55 % or 45 %; to act on from 65 % or 35 % (characters)",
+        threshold="55 %; to act on from 65 % (characters)",
         remedies=remedies,
     )
+
+
+def opposite(measure: Measure, name: str) -> Measure:
+    """The share of the others."""
+    interval = Interval(1 - measure.high, 1 - measure.low)
+    return replace(measure, name=name, value=1 - measure.value, interval=interval)
 
 
 def _level(longer: Measure) -> Level:
@@ -172,17 +183,19 @@ def _of_labels(look: Look) -> Finding | Unasked:
         return Unasked("Length and label", "all responses have the same label")
     measure = area(good, bad, "any good response is longer than any bad one", paired=False)
     level = _level(measure)
-    title = f"Good responses are {'longer' if measure.value >= 0.5 else 'shorter'}"
+    side = "longer" if measure.value >= 0.5 else "shorter"
+    if side == "shorter":
+        measure = opposite(measure, "any good response is shorter than any bad one")
     return Finding(
         "length_bias",
-        title if level != "fine" else "Length and label",
+        f"Good responses are {side}" if level != "fine" else "Length and label",
         level,
-        f"A good response is longer than a bad one with probability {measure.value:.2f}, ties counted half.",
+        f"A good response is {side} than a bad one with probability {measure.value:.2f}, ties counted half.",
         (measure,),
         stake=abs(2 * measure.value - 1),
         why=WHY,
         papers=PAPERS,
-        threshold="0.55 or 0.45; to act on from 0.65 or 0.35 (characters)",
+        threshold="0.55; to act on from 0.65 (characters)",
     )
 
 
@@ -239,7 +252,7 @@ def _estimated(look: Look, limit: int) -> Needed:
 def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
     count = len(needed.tokens)
     share = Measure.share(f"rows longer than {limit:,} tokens", len(needed.cut), count)
-    enough = sorted(needed.tokens)[min(count - 1, round(0.99 * count))]
+    enough = sorted(needed.tokens)[math.ceil(0.99 * count) - 1]
     allow = Remedy(
         "Allow as many as 99 % of the rows need.", look.commands.train("dpo", data__max_length=enough)
     )
@@ -252,8 +265,8 @@ def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
         "Truncation",
         share,
         f"{len(needed.cut):,} of {count:,} rows have more than {limit:,} tokens: they lose old turns of the "
-        f"prompt, then the end of a response (data.too_long). With {enough:,} tokens, 99 % of the rows are "
-        "not cut.",
+        f"prompt, then the end of a response (data.too_long). At least 99 % of the rows need no "
+        f"more than {enough:,} tokens.",
         limits=(0.01, 0.1),
         measures=[Measure.share("rows that lose the end of a response", needed.ends, count)],
         why="The loss then compares other texts than the annotators judged, and a response without its end "

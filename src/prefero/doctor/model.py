@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prefero.doctor.checks import NEVER, Finding, Level, Look, Measure, Remedy, Unasked
+from prefero.doctor.checks import FEW, NEVER, Finding, Level, Look, Measure, Remedy, Unasked, too_few
 from prefero.doctor.policy import Policy
 from prefero.evaluate.intervals import mean
 from prefero.evaluate.ranking import loss_that_orders, ordered
@@ -27,10 +27,13 @@ def check_model(look: Look) -> Iterator[Finding | Unasked]:
     if policy is None or not look.corpus.pairs:
         yield Unasked("Checks with the model", "there are no pairs to score")
         return
-    yield _ranking(look, policy)
-    yield _reference_gap(look, policy)
-    yield _displacement(look, policy)
-    yield _on_policy(look, policy)
+    if len(policy.scored) < FEW:
+        yield too_few("Ranking, displacement and samples of the model", len(policy.scored), "pairs (--rows)")
+    else:
+        for name, check in STAGES.items():
+            look.progress(name)
+            yield check(look, policy)
+    look.progress("the cost of training")
     yield _cost(look, policy)
 
 
@@ -188,6 +191,15 @@ def _on_policy(look: Look, policy: Policy) -> Finding | Unasked:
         ),
         sample=f"On {len(logps.own):,} prompts, one sample each at temperature 1.",
     )
+
+
+STAGES: Mapping[str, Callable[[Look, Policy], Finding | Unasked]] = {
+    "how the model orders the pairs": _ranking,
+    "pairs that the model finds equally likely": _reference_gap,
+    "pairs that would displace the chosen response": _displacement,
+    "samples of the model": _on_policy,
+}
+"""The checks that score pairs, by what they are called while they run."""
 
 
 def _mean(values: NDArray[np.float64]) -> str:

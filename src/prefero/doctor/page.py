@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from prefero.doctor.checks import LEVELS, Finding, Level, Measure, Remedy
+from prefero.doctor.checks import FEW, LEVELS, Finding, Level, Measure, Remedy
 from prefero.doctor.inspection import Inspection
 from prefero.report.charts import histogram, whisker
 from prefero.report.numbers import duration, number, percent
@@ -54,6 +54,7 @@ def write(inspection: Inspection, file: str | Path) -> Path:
             facts=inspection.facts,
             lengths=_lengths_chart(inspection),
             table=inspection.lengths,
+            preview=inspection.preview,
             seconds=duration(inspection.seconds),
             number=number,
             prefero=version("prefero"),
@@ -64,7 +65,9 @@ def write(inspection: Inspection, file: str | Path) -> Path:
 
 
 def _tiles(inspection: Inspection) -> Iterator[Tile]:
-    yield Tile("Rows", number(inspection.rows), f"{inspection.format}; {number(inspection.pairs)} pairs")
+    note = "; the first ones (--limit)" if inspection.limited else ""
+    pairs = f"{inspection.format}; {number(inspection.pairs)} pairs{note}"
+    yield Tile("Rows", number(inspection.rows), pairs)
     for key in TILES:
         if key in inspection:
             measure = inspection[key].measures[0]
@@ -103,7 +106,7 @@ def summary(
     lines: list[RenderableType] = [
         Text.assemble(
             (inspection.name, "bold"),
-            f"  {number(inspection.rows)} rows, {number(inspection.pairs)} pairs ({inspection.format}), "
+            f"  {inspection.extent}, {number(inspection.pairs)} pairs ({inspection.format}), "
             f"inspected in {duration(inspection.seconds)}",
         ),
         Text(headline(inspection)),
@@ -157,8 +160,15 @@ def _fine(inspection: Inspection) -> RenderableType:
                 finding.title,
                 in_words(measure),
                 Text(interval_in_words(measure), style="dim"),
+                Text(f"a finding from {finding.threshold}" if _asks(finding) else "", style="dim"),
             )
     return table
+
+
+def _asks(finding: Finding) -> bool:
+    """Whether a reader may ask why a number that is not 0 is no finding."""
+    measure = finding.measures[0]
+    return measure.unit == "share" and measure.value > 0 and bool(finding.threshold)
 
 
 def in_words(measure: Measure) -> str:
@@ -181,11 +191,11 @@ def headline(inspection: Inspection) -> str:
     act, look, fine = (
         [each.title.lower() for each in inspection.findings if each.level == level] for level in LEVELS
     )
-    if not act and not look:
-        return f"No problems found: {counted(len(fine), 'check').lower()} passed."
-    sentences = []
+    sentences = [f"{inspection.extent} are too few for tendencies."] if inspection.rows < FEW else []
     if act:
         sentences.append(f"{counted(len(act), 'finding')} to act on before training: {', '.join(act)}.")
     if look:
         sentences.append(f"{counted(len(look), 'finding')} to look at: {', '.join(look)}.")
+    if not act and not look:
+        sentences.append(f"No problems found: {counted(len(fine), 'check').lower()} passed.")
     return " ".join(sentences)

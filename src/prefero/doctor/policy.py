@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prefero.data.examples import Examples, Text
+from prefero.data.preview import Preview
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample, unique_tokens
@@ -141,6 +142,18 @@ class Policy:
         """The part of so many pairs that is tokenised, in words; empty if it is all of them."""
         count = len(self.prompts)
         return f"On {count:,} of {total:,} pairs, drawn at random." if count < total else ""
+
+    def preview(self, count: int) -> Preview:
+        """The first ``count`` pairs of those that are tokenised, in the order of the data."""
+        first = sorted(range(len(self.places)), key=self.places.__getitem__)[:count]
+        tokens = replace(
+            self.tokens,
+            examples=tuple(self.tokens[i] for i in first),
+            source=replace(self.tokens.source, items=[self.tokens.source[i] for i in first]),
+        )
+        preview = self.kind.preview(tokens, count)
+        assert preview is not None
+        return preview
 
     @property
     def tokens(self) -> TokenDataset:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from prefero.doctor.checks import Finding, Look, Measure, Remedy, Unasked, level_of, shared
+from prefero.doctor.checks import FEW, Finding, Look, Measure, Remedy, Unasked, level_of, shared, too_few
 from prefero.doctor.corpus import fingerprint
 from prefero.doctor.repeats import distinct_pairs
 from prefero.evaluate.intervals import Interval, wilson
@@ -253,6 +253,9 @@ def check_writers(look: Look) -> Iterator[Finding | Unasked]:
     writers = [pair.writers for pair in look.corpus.pairs if pair.writers]
     if not writers:
         yield Unasked("Writers", "no row names the writers (chosen_model, rejected_model)")
+        return
+    if len(writers) < FEW:
+        yield too_few("Writers", len(writers), "pairs with writers")
         return
     differing = [(winner, loser) for winner, loser in writers if winner != loser]
     different = Measure.share("pairs of two writers", len(differing), len(writers))

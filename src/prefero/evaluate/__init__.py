@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         summary as summary,
     )
     from prefero.evaluate.judges import (
+        LearnedPreference as LearnedPreference,
         LearnedReward as LearnedReward,
         RewardModel as RewardModel,
         ScoringJudge as ScoringJudge,

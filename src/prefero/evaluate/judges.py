@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,14 +17,19 @@ from torch import Tensor, nn
 
 from prefero.data.examples import Content, Example, Examples, Response, Text
 from prefero.data.packing import next_fit
+from prefero.data.render import Renderers, Writing, as_messages
+from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError, nearest
+from prefero.evaluate.reading import RunReading
 from prefero.evaluate.win_rate import BothOrders
 from prefero.models.kind import Kind, Reading
 from prefero.models.loading import ModelSource, first_line, kind_of
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
 from prefero.objectives.compare import Objective, primary
 from prefero.objectives.configurations import from_config
+from prefero.objectives.heads import Fitted
 from prefero.objectives.needs import dry_run, model_names
+from prefero.objectives.presets.preference_heads import PairScore
 from prefero.objectives.quantities import Quantity
 from prefero.objectives.reductions import Term
 from prefero.training.batches import Collator, Draw
@@ -53,7 +58,8 @@ def judge_named(name: str) -> ScoringJudge | BothOrders:
 
     A function of two arguments scores (prompt, response); one of three, (prompt, first, second), gives the
     probability that the first is preferred, and is asked in both orders. The folder of a run stands for the
-    reward that it learned. Any other model is a reward model, a sequence classifier with one label.
+    reward that it learned, or the preference between two responses if it is a general preference model. Any
+    other model is a reward model, a sequence classifier with one label.
 
     Raises:
         PreferoError: there is no such function or model, or it is no judge.
@@ -91,8 +97,9 @@ def _function(module: str, name: str) -> ByFunction | BothOrders:
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A sequence classifier with one label, whose logit is the score. Conversations are rendered with the
-    chat template; a prompt that is text is followed by the response as it is."""
+    """A sequence classifier with one label, whose logit is the score. Conversations, and plain text too where
+    the tokenizer has a chat template, are rendered with it; text that holds the template's marks is followed
+    by the response as it is."""
 
     model: Any
     tokenizer: Any
@@ -112,24 +119,18 @@ class RewardModel:
         return cls(source.load("AutoModelForSequenceClassification", "reward model"), source.processor())
 
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
-        texts = [self._text(*both) for both in zip(prompts, responses, strict=True)]
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        scores = [0.0] * len(texts)
         tokenizer, model = self.tokenizer, self.model
+        read = [self._ids(*both) for both in zip(prompts, responses, strict=True)]
+        order = sorted(range(len(read)), key=lambda index: len(read[index]))
+        model.eval()
+        device = next(model.parameters()).device
+        scores = [0.0] * len(read)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id
         for start in range(0, len(order), self.batch_size):
             some = order[start : start + self.batch_size]
-            batch = tokenizer(
-                [texts[index] for index in some],
-                return_tensors="pt",
-                padding=True,
-                truncation=True,
-                add_special_tokens=isinstance(prompts[some[0]], str),
-            )
+            batch = tokenizer.pad({"input_ids": [read[index] for index in some]}, return_tensors="pt")
             with torch.no_grad():
                 inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
                 logits = model(**inputs).logits[:, 0].float()
@@ -137,49 +138,117 @@ class RewardModel:
                 scores[index] = score
         return scores
 
-    def _text(self, prompt: Text, response: str) -> str:
-        if isinstance(prompt, str):
-            return prompt + response
-        turns = [*map(dict, prompt), {"role": "assistant", "content": response}]
+    def _ids(self, prompt: Text, response: str) -> list[int]:
+        example = Example(prompt, (Response(_as_turn(prompt, response)),))
+        renderers = Renderers(self.tokenizer)
+        if renderers.of(example) is renderers.text:
+            assert isinstance(prompt, str)
+            return self.tokenizer(prompt + response, truncation=True)["input_ids"]
+        turns = [*map(dict, as_messages(prompt, "user")), {"role": "assistant", "content": response}]
         try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False)
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False)
         except ValueError as error:
             raise PreferoError(f"the reward model reads no conversations: {first_line(error)}") from None
+        return self.tokenizer(text, truncation=True, add_special_tokens=False)["input_ids"]
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedReward:
-    """The reward of an objective: a head's, or a multiple of log π − log π_ref."""
+    """The reward of an objective: a head's, or a multiple of log π − log π_ref. Texts are read as ``reading``
+    says."""
 
     objective: Objective
     policy: nn.Module
     tokenizer: Any
     models: Mapping[str, nn.Module]
+    reading: RunReading = field(default_factory=RunReading)
 
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
         examples = [
             Example(prompt, (Response(_as_turn(prompt, text)),), origin=f"response {index + 1}")
             for index, (prompt, text) in enumerate(zip(prompts, responses, strict=True))
         ]
-        each = rewards(self.objective, self.policy, examples, self.tokenizer, models=self.models)
-        return [float(of_example[0]) for of_example in each]
+        return [float(of_example[0]) for of_example in self.of(examples)]
+
+    def of(self, examples: Sequence[Example]) -> list[Float[Tensor, " response"]]:
+        """The rewards of the responses of every example."""
+        return rewards(
+            self.objective,
+            self.policy,
+            examples,
+            self.tokenizer,
+            models=self.models,
+            max_length=self.reading.max_length,
+            writing=self.reading.writing,
+        )
 
 
-def learned_reward(folder: Path) -> LearnedReward:
-    """The reward that the run in ``folder`` learned, against the run's reference. Raises
-    :class:`PreferoError` if there is no model or no reward, or the reference was not a fixed model."""
+@dataclass(frozen=True, slots=True)
+class LearnedPreference:
+    """The preference between two responses that a general preference model learned, which need not follow
+    from scores of each: σ of its margin, and ½ for two equal ones."""
+
+    learned: LearnedReward
+
+    def __call__(self, prompt: Text, first: str, second: str) -> float:
+        if first == second:
+            return 0.5
+        responses = (
+            Response(_as_turn(prompt, first), "chosen"),
+            Response(_as_turn(prompt, second), "rejected"),
+        )
+        ((reward, other),) = self.learned.of([Example(prompt, responses, origin="a comparison")])
+        return float((reward - other).sigmoid())
+
+
+def _learned(objective: Objective) -> type[LearnedReward] | type[LearnedPreference]:
+    """The judge that an objective teaches. Raises :class:`PreferoError` for one whose reward needs more than
+    a prompt and a response."""
+    compared = primary(objective)
+    name = objective.key or "the objective"
+    if compared is None:
+        raise PreferoError(f"{name} compares no rewards of responses, so its run is no judge")
+    if any(isinstance(module, PairScore) for module in compared.modules()):
+        return LearnedPreference
+    needs = dry_run(_Reading(compared.reward))
+    read = [f"which response is {' and which '.join(needs.roles)}"] if needs.roles else []
+    read += [f"the column {name!r}" for name in sorted(needs.columns) if not SCHEMA[name].drawn]
+    if read:
+        raise PreferoError(
+            f"a run of {name} is no judge: its reward of a response depends on {' and '.join(read)}, which "
+            "nothing says of a new response. Judge by another run, such as dpo's, or by a reward model"
+        )
+    return LearnedReward
+
+
+def learned_reward(folder: Path) -> LearnedReward | BothOrders:
+    """The reward that the run in ``folder`` learned, or the preference if it is no reward's, against the
+    run's reference, of texts that are read as in its training. Raises :class:`PreferoError` if there is no
+    model or no reward of a new response, or the reference was not a fixed model."""
     model = folder / "model"
     if not model.is_dir():
         raise PreferoError(f"{folder} holds no model: the run has not finished")
     config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
+    if "objective" not in config:
+        raise PreferoError(
+            f"{folder}: the run was made in Python without a recipe, so its objective and reference are not "
+            "known: give prefero.evaluate.LearnedReward its objective and models"
+        )
     objective = from_config(config["objective"])
-    if any(True for _ in objective.parameters()):
+    judge = _learned(objective)
+    # the weights of a head are made when it meets a model, so that it has none yet
+    if objective.state_dict() or any(isinstance(module, Fitted) for module in objective.modules()):
         objective = load_objective(model)
+    added = config["model"].get("add_tokens") or []
     others = {
-        name: ModelSource(_reference(config, name)).load() for name in sorted(model_names(dry_run(objective)))
+        name: ModelSource(_reference(config, name), add_tokens=added).load()
+        for name in sorted(model_names(dry_run(objective)))
     }
     source = ModelSource(str(model))
-    return LearnedReward(objective, source.load(), source.processor(), others)
+    reward = LearnedReward(
+        objective, source.load(), source.processor(), others, RunReading.of(folder) or RunReading()
+    )
+    return reward if judge is LearnedReward else BothOrders(LearnedPreference(reward))
 
 
 def _reference(config: Mapping[str, Any], name: str) -> str:
@@ -201,6 +270,7 @@ def rewards(
     *,
     models: Mapping[str, nn.Module] | None = None,
     max_length: int | None = None,
+    writing: Writing | None = None,
     tokens_per_row: int = 4096,
 ) -> list[Float[Tensor, " response"]]:
     """The reward that a method learned, for every response of every example.
@@ -226,6 +296,7 @@ def rewards(
         processor,
         models=models,
         max_length=max_length,
+        writing=writing,
         tokens_per_row=tokens_per_row,
     )
 
@@ -238,6 +309,7 @@ def values(
     *,
     models: Mapping[str, nn.Module] | None = None,
     max_length: int | None = None,
+    writing: Writing | None = None,
     tokens_per_row: int = 4096,
 ) -> list[Float[Tensor, "response *rest"]]:
     """The values of a quantity for the responses of each example, in their order, without gradient.
@@ -251,6 +323,7 @@ def values(
         models: other models that the quantity reads, by name.
         processor: its tokenizer, or the processor of its kind.
         max_length: most tokens of a prompt with its response, by default as in training.
+        writing: the chat template and its arguments; by default the tokenizer's own.
         tokens_per_row: most tokens of one forward pass.
 
     Raises:
@@ -264,7 +337,7 @@ def values(
         )
     kind = kind_of("auto", model, processor)
     kind.check(needs)
-    reading = Reading(max_length=max_length, too_long="keep_recent_prompt")
+    reading = Reading(max_length=max_length, too_long="keep_recent_prompt", writing=writing or Writing())
     data = kind.read(Examples(examples), needs, reading)
     if len(data) < len(examples):
         raise PreferoError(f"not every example has a value: {' '.join(data.summary.notes)}")

@@ -105,10 +105,22 @@ class FrontierPoint:
         return asdict(self)
 
 
+def _measured(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
+    given = list(points)
+    for point in given:
+        if math.isnan(point.kl.value) or math.isnan(point.reward.value):
+            raise PreferoError(
+                f"{point.name} has a divergence of {point.kl.value} and a reward of {point.reward.value}; "
+                "expected numbers: leave the policy out."
+            )
+    return given
+
+
 def frontier(points: Iterable[FrontierPoint]) -> list[FrontierPoint]:
-    """The points that no other beats in mean reward at an equal or smaller divergence, by divergence."""
+    """The points that no other beats in mean reward at an equal or smaller divergence, by divergence. Raises
+    :class:`PreferoError` for a value that is not a number."""
     best: list[FrontierPoint] = []
-    for point in sorted(points, key=lambda point: (point.kl.value, -point.reward.value)):
+    for point in sorted(_measured(points), key=lambda point: (point.kl.value, -point.reward.value)):
         if not best or point.reward.value > best[-1].reward.value:
             best.append(point)
     return best
@@ -125,8 +137,9 @@ class Dominated:
 
 
 def dominated(points: Iterable[FrontierPoint]) -> list[Dominated]:
-    """The beaten points, each with a point that beats it: surely if any does, else the highest reward."""
-    given = list(points)
+    """The beaten points, each with a point that beats it: surely if any does, else the highest reward. Raises
+    :class:`PreferoError` for a value that is not a number."""
+    given = _measured(points)
     beaten = []
     for point in given:
         rivals = [Dominated(point, other, _surely(other, point)) for other in given if _beats(other, point)]

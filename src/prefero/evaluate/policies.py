@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,19 +17,22 @@ from torch import nn
 
 from prefero.data.examples import Text, spoken
 from prefero.data.files import Source, load_rows
-from prefero.data.formats import load_examples
+from prefero.data.formats import load_examples, renamed
 from prefero.data.formats.conversations import prompt_alone
 from prefero.data.formats.fields import Fields
 from prefero.data.formats.names import first_of_prompts
+from prefero.data.render import Writing
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
 from prefero.evaluate.intervals import Mean, mean
 from prefero.evaluate.judgements import Judgement, summary
 from prefero.evaluate.judges import ScoringJudge
+from prefero.evaluate.reading import RunReading, readings_of_models
 from prefero.evaluate.win_rate import BothOrders
-from prefero.generate.sampling import Sample, sample
+from prefero.generate.sampling import Sample, contexts, sample
 from prefero.models.loading import ModelSource
+from prefero.models.text import context_length
 
 CHOSEN = "chosen"
 """As a baseline: the data's own chosen responses."""
@@ -42,29 +46,46 @@ class Prompt:
     chosen: str | None = None
 
 
-def read_prompts(source: Source, limit: int, *, split: str = "test") -> list[Prompt]:
+def read_prompts(
+    source: Source,
+    limit: int,
+    *,
+    split: str = "test",
+    columns: Mapping[str, str] = MappingProxyType({}),
+    format: str = "auto",
+    map: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> list[Prompt]:
     """The first ``limit`` distinct prompts of preference data in any layout, or of rows with prompts alone.
+    ``columns``, ``format`` and ``map`` are as :func:`prefero.load_examples` takes them.
 
     Raises :class:`PreferoError` for rows that cannot be read.
     """
     distinct: dict[str, Prompt] = {}
-    for prompt in _prompts(source, split):
+    for prompt in _prompts(source, split, columns, format, map):
         distinct.setdefault(repr(prompt.text), prompt)
         if len(distinct) == limit:
             break
     return list(distinct.values())
 
 
-def _prompts(source: Source, split: str) -> Iterator[Prompt]:
+def _prompts(
+    source: Source,
+    split: str,
+    columns: Mapping[str, str],
+    format: str,
+    map: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+) -> Iterator[Prompt]:
     rows = load_rows(source, split=split)
     first = next(iter(rows))
-    if first.problem is None and "chosen" not in first.fields and first_of_prompts(first.fields):
+    named = renamed(first, columns).fields
+    alone = first.problem is None and "chosen" not in named and first_of_prompts(named)
+    if alone and map is None and set(columns.values()) <= set(first.fields):
         for row in rows:
             if row.problem:
                 raise PreferoError(row.problem)
-            yield Prompt(prompt_alone(Fields(row)))
+            yield Prompt(prompt_alone(Fields(renamed(row, columns))))
         return
-    for example in load_examples(source, split=split):
+    for example in load_examples(source, split=split, columns=columns, format=format, map=map):
         answers = [spoken(each.content) for each in example.responses if each.role == "chosen"]
         yield Prompt(example.prompt, answers[0][-1] if answers and answers[0] else None)
 
@@ -79,8 +100,16 @@ class Sampling:
     batch_size: int = 64
     seed: int = 0
 
-    def draw(self, model: nn.Module, tokenizer: Any, prompts: Sequence[Text], who: str) -> list[Sample]:
-        """Samples with the noise of ``who``: the same for equal names, independent for different names."""
+    def draw(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        prompts: Sequence[Text],
+        who: str,
+        writing: Writing | None = None,
+    ) -> list[Sample]:
+        """Samples with the noise of ``who``: the same for equal names, independent for different names.
+        ``writing`` is how the prompts are written."""
         key = hashlib.blake2b(f"{self.seed} {who}".encode(), digest_size=7).digest()
         generator = torch.Generator(next(model.parameters()).device).manual_seed(int.from_bytes(key))
         return sample(
@@ -92,15 +121,18 @@ class Sampling:
             count=self.count,
             temperature=self.temperature,
             batch_size=self.batch_size,
+            writing=writing,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """``rows`` as in ``evaluation.json``, one per model, and every judgement with its response."""
+    """``rows`` as in ``evaluation.json``, one per model, every judgement with its response, and what is to be
+    said of how the prompts were written and which were left out."""
 
     rows: tuple[dict[str, Any], ...]
     judgements: tuple[Judgement, ...]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -111,23 +143,33 @@ def evaluate(
     baseline: str = CHOSEN,
     reference: str | None = None,
     sampling: Sampling = Sampling(),
+    template: str | None = None,
+    max_length: int | None = None,
     report: Callable[[str], None] = lambda label: None,
 ) -> Evaluation:
     """Judge the responses of ``models`` (folders or hub names, by name) to the prompts against a baseline.
 
     One model is in memory at a time, besides the reference. All models share their noise; the baseline has
-    its own, so that equal models do not tie on every prompt.
+    its own, so that equal models do not tie on every prompt. Prompts are written as a run's were in training;
+    those of a model that is no run as those of the first run.
 
     Args:
         baseline: a model, or ``"chosen"`` for the data's own responses.
         reference: a model to measure the divergence from, if ``sampling`` is at temperature 1.
         judge: scores responses, where the higher score wins; or compares two.
+        template: the chat template, in place of the runs' own: ``"auto"``, ``"none"`` or a file.
+        max_length: most tokens of a prompt with its response, in place of the runs' own; by default the
+            models' context. Prompts that leave less room than ``sampling.max_new_tokens`` are left out.
         report: called with the name of each stage.
 
     Raises:
-        PreferoError: a model cannot be loaded, a prompt has no chosen response, or a reference has another
-            vocabulary.
+        PreferoError: a model cannot be loaded, a prompt has no chosen response, no prompt leaves room for a
+            response, or a reference has another vocabulary.
     """
+    sampled = [*models.values(), *([] if baseline == CHOSEN else [baseline])]
+    readings, notes = readings_of_models(sampled, template=template, max_length=max_length)
+    prompts, left_out = _with_room(prompts, readings, sampling.max_new_tokens)
+    notes = [*notes, *left_out]
     texts = [prompt.text for prompt in prompts]
     asked = [text for text in texts for _ in range(sampling.count)]
     report("baseline")
@@ -135,7 +177,8 @@ def evaluate(
         theirs = [_chosen(prompt) for prompt in prompts for _ in range(sampling.count)]
     else:
         model, tokenizer = _load(baseline)
-        theirs = [sample.text for sample in sampling.draw(model, tokenizer, texts, "baseline")]
+        writing = readings[baseline].writing
+        theirs = [sample.text for sample in sampling.draw(model, tokenizer, texts, "baseline", writing)]
         del model
     baseline_scores = None if isinstance(judge, BothOrders) else _score(judge, asked, theirs)
     against = None if reference is None else _load(reference)
@@ -143,7 +186,7 @@ def evaluate(
     for name, folder in models.items():
         report(name)
         model, tokenizer = _load(folder)
-        samples = sampling.draw(model, tokenizer, texts, "models")
+        samples = sampling.draw(model, tokenizer, texts, "models", readings[folder].writing)
         ours = [sample.text for sample in samples]
         judged = _judged(name, judge, asked, ours, theirs, baseline_scores)
         means = {"length": mean([float(len(sample.tokens)) for sample in samples])}
@@ -153,7 +196,29 @@ def evaluate(
         judgements += judged
         del model
         gc.collect()
-    return Evaluation(tuple(rows), tuple(judgements))
+    return Evaluation(tuple(rows), tuple(judgements), tuple(notes))
+
+
+def _with_room(
+    prompts: Sequence[Prompt], readings: Mapping[str, RunReading], max_new_tokens: int
+) -> tuple[Sequence[Prompt], list[str]]:
+    """The prompts that leave each model room for a response of so many tokens, and a note on the others."""
+    long: set[int] = set()
+    for name, reading in readings.items():
+        source = _source(name)
+        limits = [limit for limit in (reading.max_length, context_length(source.config())) if limit]
+        if limits:
+            read = contexts([prompt.text for prompt in prompts], source.processor(), writing=reading.writing)
+            long |= {i for i, ids in enumerate(read) if len(ids) + max_new_tokens > min(limits)}
+    if not long:
+        return prompts, []
+    told = (
+        f"{len(long)} of {len(prompts)} prompts leave no room for a response of {max_new_tokens} tokens "
+        "within the models' context (--max-length)"
+    )
+    if len(long) == len(prompts):
+        raise PreferoError(f"{told}: lower --max-new-tokens, or raise --max-length as far as the models go")
+    return [prompt for i, prompt in enumerate(prompts) if i not in long], [f"left out: {told}"]
 
 
 def _judged(
@@ -184,11 +249,15 @@ def _judged(
 
 def _load(name: str) -> tuple[nn.Module, Any]:
     """A model and its tokenizer; for the folder of a run, the trained model."""
-    inner = Path(name) / "model"
-    source = ModelSource(str(inner) if inner.is_dir() else name)
+    source = _source(name)
     model = source.load()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), source.processor()
+
+
+def _source(name: str) -> ModelSource:
+    inner = Path(name) / "model"
+    return ModelSource(str(inner) if inner.is_dir() else name)
 
 
 def _chosen(prompt: Prompt) -> str:

@@ -7,12 +7,15 @@ utility, with u(t) from 1 down to 0, can (:func:`expected_utility`). Graham et a
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.integrate import trapezoid
+from scipy.optimize import linear_sum_assignment
 
 from prefero.errors import PreferoError
 from prefero.evaluate.intervals import Mean, mean
@@ -219,40 +222,103 @@ def edit_distance(first: LabelledGraph, second: LabelledGraph) -> int:
             f"the graphs have {len(first.labels)} and {len(second.labels)} nodes; the exact distance is for "
             f"{MOST_NODES} at most."
         )
-    best = len(first.labels) + len(second.labels) + len(first.edges) + len(second.edges)
+    return _Matching(first, second).best
 
-    def assign(assigned: list[int | None], free: frozenset[int], cost: int) -> None:
-        nonlocal best
-        node = len(assigned)
-        rest = abs(len(first.labels) - node - len(free))
-        if cost + rest >= best:
+
+class _Matching:
+    """The search for the cheapest assignment of the first graph's nodes to the second's, or to none.
+
+    Nodes are assigned one after the other. What the others cost at least is an assignment problem: the cost
+    of each pair of nodes alone, in which an edge between two of them counts half at either end by the
+    difference of degrees (Riesen and Bunke, 2009, Approximate graph edit distance computation by means of
+    bipartite graph matching).
+    """
+
+    def __init__(self, first: LabelledGraph, second: LabelledGraph) -> None:
+        self.edges = tuple(_adjacency(graph) for graph in (first, second))
+        self.relabelled = np.array(
+            [[float(ours != theirs) for theirs in second.labels] for ours in first.labels]
+        ).reshape(len(first.labels), len(second.labels))
+        ours, theirs = self.edges
+        self.best = len(ours) + len(theirs) + int(ours.sum() + theirs.sum())
+        busiest = (-(ours.sum(0) + ours.sum(1))).argsort(kind="stable")
+        self.search([int(node) for node in busiest], [], [], 0)
+
+    def search(self, left: list[int], done: list[int], images: list[int | None], cost: int) -> None:
+        """Go through the ways to assign the nodes that are left, the nearest first."""
+        free = [node for node in range(len(self.edges[1])) if node not in images]
+        costs, bound, matched = self.bounded(left, free, done, images)
+        if cost + math.ceil(bound - 1e-9) >= self.best:
             return
-        if node == len(first.labels):
-            untouched = sum(start in free or end in free for start, end in second.edges)
-            best = min(best, cost + len(free) + untouched)
+        complete = dict(zip(done, images, strict=True)) | {node: matched[node] for node in left}
+        self.best = min(self.best, self.cost(complete))
+        if not left:
             return
-        same = sorted(free, key=lambda other: second.labels[other] != first.labels[node])
-        for other in [*same, None]:
-            label = int(other is None or second.labels[other] != first.labels[node])
-            edges = _differing_edges(first, second, [*assigned, other])
-            assign([*assigned, other], free - {other}, cost + label + edges)
+        node, rest = left[0], left[1:]
+        options = sorted([*range(len(free)), len(free)], key=lambda place: costs[0, place])
+        for place in options:
+            other = free[place] if place < len(free) else None
+            added = self.cost(dict(zip([*done, node], [*images, other], strict=True)), whole=False) - cost
+            self.search(rest, [*done, node], [*images, other], cost + added)
 
-    assign([], frozenset(range(len(second.labels))), 0)
-    return best
+    def bounded(
+        self, left: Sequence[int], free: Sequence[int], done: Sequence[int], images: Sequence[int | None]
+    ) -> tuple[NDArray[np.float64], float, dict[int, int | None]]:
+        """The costs of each node alone (the columns: each free node, then none), what they come to at least
+        together, and the assignment by which they do."""
+        ours, theirs = self.edges
+        there = [image is not None for image in images]
+        used = [image for image in images if image is not None]
+        alone, single = _halves(ours, left), _halves(theirs, free)
+        costs = np.zeros((len(left) + len(free), len(free) + len(left)))
+        pairs = self.relabelled[np.ix_(left, free)].copy()
+        deleted = 1 + alone.sum(0) + np.diag(ours)[left]
+        added = 1 + single.sum(0) + np.diag(theirs)[free]
+        pairs += np.abs(np.diag(ours)[left][:, None] - np.diag(theirs)[free][None])
+        for half, other in zip(alone, single, strict=True):
+            pairs += np.abs(half[:, None] - other[None])
+        for mine, its in ((ours, theirs), (ours.T, theirs.T)):
+            touching = mine[np.ix_(left, done)]
+            images_touching = np.zeros((len(free), len(done)))
+            images_touching[:, there] = its[np.ix_(free, used)]
+            pairs += np.abs(touching[:, None] - images_touching[None]).sum(2)
+            deleted += touching.sum(1)
+            added += images_touching.sum(1)
+        costs[: len(left), : len(free)] = pairs
+        costs[: len(left), len(free) :] = deleted[:, None]
+        costs[len(left) :, : len(free)] = added[None]
+        rows, columns = linear_sum_assignment(costs)
+        matched = {
+            left[row]: free[column] if column < len(free) else None
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+            if row < len(left)
+        }
+        return costs[: max(len(left), 1)], float(costs[rows, columns].sum()), matched
+
+    def cost(self, assigned: Mapping[int, int | None], *, whole: bool = True) -> int:
+        """The edits of an assignment; unless it is the ``whole``, of the assigned nodes and their images."""
+        ours, theirs = self.edges
+        kept = [(node, image) for node, image in assigned.items() if image is not None]
+        nodes, images = [node for node, _ in kept], [image for _, image in kept]
+        mine = ours if whole else ours[np.ix_(list(assigned), list(assigned))]
+        its = theirs if whole else theirs[np.ix_(images, images)]
+        common = (ours[np.ix_(nodes, nodes)] * theirs[np.ix_(images, images)]).sum()
+        relabelled = self.relabelled[nodes, images].sum()
+        unmatched = len(assigned) - len(kept) + (len(theirs) - len(kept) if whole else 0)
+        return int(relabelled + unmatched + mine.sum() + its.sum() - 2 * common)
 
 
-def _differing_edges(first: LabelledGraph, second: LabelledGraph, assigned: Sequence[int | None]) -> int:
-    """Edges between the last assigned node and the earlier ones (or itself) that only one graph has."""
-    node, other = len(assigned) - 1, assigned[-1]
-    differing = 0
-    for earlier, image in enumerate(assigned):
-        for ours, theirs in {
-            ((node, earlier), (other, image)),
-            ((earlier, node), (image, other)),
-        }:
-            there = None not in theirs and theirs in second.edges
-            differing += (ours in first.edges) != there
-    return differing
+def _adjacency(graph: LabelledGraph) -> NDArray[np.float64]:
+    adjacency = np.zeros((len(graph.labels), len(graph.labels)))
+    for start, end in graph.edges:
+        adjacency[start, end] = 1
+    return adjacency
+
+
+def _halves(edges: NDArray[np.float64], nodes: Sequence[int]) -> NDArray[np.float64]:
+    """Half of the number of edges out of, and into, each of some nodes from and to the others of them."""
+    among = edges[np.ix_(nodes, nodes)] * (1 - np.eye(len(nodes)))
+    return np.stack([among.sum(1), among.sum(0)]) / 2
 
 
 def same_program(first: LabelledGraph, second: LabelledGraph) -> bool:

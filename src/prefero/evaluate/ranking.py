@@ -28,7 +28,8 @@ BETAS = (0.01, 0.1, 1.0, 5.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class RankingAccuracy:
-    """``accuracy`` is the share of ``pairs`` whose chosen response has the higher reward; a tie is wrong."""
+    """``accuracy`` is the share of ``pairs`` whose chosen response has the higher reward; a tie counts
+    half."""
 
     accuracy: float
     interval: Interval
@@ -53,7 +54,7 @@ def ranking_accuracy(margins: Sequence[float], *, confidence: float = 0.95) -> R
     for i, margin in enumerate(margins):
         if math.isnan(margin):
             raise PreferoError(f"the margin of pair {i + 1} is not a number.")
-    accuracy = sum(margin > 0 for margin in margins) / len(margins)
+    accuracy = sum((margin > 0) + (margin >= 0) for margin in margins) / (2 * len(margins))
     return RankingAccuracy(
         accuracy,
         wilson(accuracy, len(margins), confidence),

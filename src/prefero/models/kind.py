@@ -27,6 +27,7 @@ from prefero.errors import PreferoError, nearest
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
 from prefero.objectives.needs import Needs, Sizes
+from prefero.objectives.signals import STATES, States
 
 Packing = Literal["trees", "dense", "flex", "padded"]
 """How examples share a micro-batch: as token trees (by one of three kernels), or in padded rows."""
@@ -224,6 +225,8 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     :class:`~prefero.data.trie.TokenExample`, for kinds that draw what is scored again."""
     monitors: ClassVar[frozenset[str]] = frozenset()
     """The signals of tokens that it gives besides log-probabilities, although no objective needs them."""
+    states: frozenset[States] = frozenset()
+    """The states in which it scores responses, for kinds that ask a denoiser."""
 
     processor: Any
     model_name: str
@@ -292,9 +295,21 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     def masks(self, inputs: AnyInputs) -> Mapping[str, Bool[Tensor, "example response token"]]:
         """Where :meth:`score` will give numbers, by view; no model runs for it."""
 
-    @abstractmethod
     def check(self, needs: Needs) -> None:
-        """Raise :class:`~prefero.errors.PreferoError` for signals and views that this kind cannot give."""
+        """Raise :class:`~prefero.errors.PreferoError` for states, signals and views that this kind cannot
+        give."""
+        for method, states in needs.states.items():
+            if states not in self.states:
+                raise PreferoError(
+                    f"{method} is made for {STATES[states]}, but a model of kind {self.name} scores "
+                    f"{' or '.join(STATES[one] for one in sorted(self.states)) or 'responses as they are'}: "
+                    "there it would be another method; `prefero methods` says what each is made for"
+                )
+
+    def scored_apart(self, model: nn.Module) -> str:
+        """The texts that are scored apart from others because their numbers depend on these, in words: scores
+        that were made otherwise are other numbers, which a disk cache has to tell."""
+        return ""
 
     def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
         """How long the axes are that a model's states have behind their places."""
@@ -322,6 +337,10 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
         """The first distinct prompts that can be answered; none, for a kind that draws no samples."""
         return []
+
+    def sampling(self, max_length: int | None) -> str:
+        """How :meth:`sample` draws, in words."""
+        return ""
 
     def sample(
         self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -65,8 +66,15 @@ class Lora(Spec):
     target_modules: str | list[str] | None = None
     modules_to_save: list[str] | None = None
 
-    def config(self, kind: Kind) -> LoraConfig:
-        """For PEFT, on the layers that are usual for the kind of model unless others are named."""
+    def config(self, kind: Kind, rows: Mapping[str, Any] = MappingProxyType({})) -> LoraConfig:
+        """For PEFT, on the layers that are usual for the kind of model unless others are named. ``rows`` are
+        of :func:`rows_of_tokens`; a module that is trained whole needs none."""
+        whole = [*(self.modules_to_save or ()), *rows.get("modules_to_save", ())]
+        indices = {
+            name: ids
+            for name, ids in rows.get("trainable_token_indices", {}).items()
+            if not any(name.endswith(module) for module in whole)
+        }
         targets = self.target_modules or kind.lora_targets
         return LoraConfig(
             task_type=kind.task_type,
@@ -74,7 +82,8 @@ class Lora(Spec):
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
-            modules_to_save=self.modules_to_save,
+            modules_to_save=whole or None,
+            trainable_token_indices=indices or None,
         )
 
 
@@ -88,7 +97,9 @@ class ModelSource(Spec):
     :data:`prefero.models.loading.KINDS`, by default what its configuration tells, and ``options`` are those
     of the kind. ``tokenizer`` is where its tokenizer or processor is, if elsewhere. ``dtype`` is what the
     weights are kept in. ``quantization`` is ``4bit`` (NF4) or ``8bit``, which needs bitsandbytes. ``lora``
-    trains adapters in place of the weights; ``true`` is those by default.
+    trains adapters in place of the weights; ``true`` is those by default. ``add_tokens`` are tokens that the
+    tokenizer gets where it lacks them; their rows of the embeddings begin as the mean of the others, and are
+    trained, with ``lora`` too.
 
     ``name`` may also be a folder (or hub name) of PEFT adapters, as a run with ``lora`` leaves it. Then
     ``adapter: continue``, the default, trains these adapters further on the model that they belong to, and
@@ -107,23 +118,54 @@ class ModelSource(Spec):
     quantization: Literal["4bit", "8bit"] | None = None
     lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
     adapter: Literal["continue", "merge"] | None = None
+    add_tokens: list[Annotated[str, Field(min_length=1)]] = field(default_factory=list)
     trust_remote_code: bool = False
 
     def config(self) -> Any:
         """Its configuration, as transformers has it."""
         if self.base is not None:
             try:
-                return self.base.config()
+                config = self.base.config()
             except PreferoError as error:
                 raise PreferoError(
                     f"{self.name!r} are adapters, whose adapter_config.json names a model that is not there "
                     f"(base_model_name_or_path): {error}"
                 ) from None
-        hint = "; a model is a folder with a config.json, or a name on the hub"
-        return self._from_pretrained("AutoConfig", "model", self.name, hint)
+        else:
+            hint = "; a model is a folder with a config.json, or a name on the hub"
+            config = self._from_pretrained("AutoConfig", "model", self.name, hint)
+        text = config.get_text_config()
+        ids = [*self._adapter_tokens, *self.new_tokens.values()]
+        if ids and text.vocab_size <= max(ids):
+            text.vocab_size = max(ids) + 1  # as the model is loaded
+        return config
 
     def processor(self, loader: str = "AutoTokenizer") -> Any:
-        """Its tokenizer or processor, by one of transformers' loaders."""
+        """Its tokenizer or processor, by one of transformers' loaders, with the tokens to add."""
+        processor = self._processor(loader)
+        if self.new_tokens:
+            getattr(processor, "tokenizer", processor).add_tokens(list(self.new_tokens))
+        return processor
+
+    @cached_property
+    def new_tokens(self) -> Mapping[str, int]:
+        """The tokens to add that its tokenizer lacks, and the ids that they get."""
+        if not self.add_tokens:
+            return {}
+        tokenizer = self._processor("AutoTokenizer")
+        known = tokenizer.get_vocab()
+        tokenizer.add_tokens(self.add_tokens)
+        added = [token for token in self.add_tokens if token not in known]
+        new = {token: tokenizer.convert_tokens_to_ids(token) for token in added}
+        if new and self.continues:
+            raise PreferoError(
+                f"{self.name!r} are adapters that are trained further, and their tokenizer lacks "
+                f"{', '.join(map(repr, new))}: leave model.add_tokens out, or add the adapters to the "
+                "weights first with model.adapter=merge"
+            )
+        return new
+
+    def _processor(self, loader: str) -> Any:
         if self.base is not None and self.tokenizer is None and not _has_tokenizer(self.name, self.revision):
             return self.base.processor(loader)
         what = loader.removeprefix("Auto").lower()
@@ -133,8 +175,14 @@ class ModelSource(Spec):
     def load(self, loader: str = "AutoModelForCausalLM", what: str = "causal language model") -> nn.Module:
         """The model, by one of transformers' loaders; ``what`` names it in messages. Raises
         :class:`PreferoError` also for weights that are not those that its configuration asks for."""
-        if self.base is not None:
-            return self._with_adapter(self.base.load(loader, what))
+        if self.base is None:
+            model = self._whole(loader, what)
+        else:
+            model = self._with_adapter(self.base.load(loader, what))
+        _add_rows(model, list(self.new_tokens.values()))
+        return model
+
+    def _whole(self, loader: str, what: str) -> nn.Module:
         if self.adapter is not None:
             raise PreferoError(
                 f"model.adapter is {self.adapter}, but {self.name!r} is a whole model: it has no "
@@ -173,8 +221,19 @@ class ModelSource(Spec):
         beside = Path(file).parent / name
         if not Path(name).is_dir() and beside.is_dir():
             name = str(beside)
-        below = replace(self, name=name, revision=config.get("revision"), lora=None, adapter=None)
+        below = replace(
+            self, name=name, revision=config.get("revision"), lora=None, adapter=None, add_tokens=[]
+        )
         return below if below.base is None else replace(below, adapter="merge")
+
+    @cached_property
+    def _adapter_tokens(self) -> Sequence[int]:
+        """The ids of the tokens that the adapters of this name have rows for."""
+        if self.base is None:
+            return []
+        file = find_adapter_config_file(self.name, revision=self.revision)
+        rows = json.loads(Path(str(file)).read_text(encoding="utf-8")).get("trainable_token_indices") or []
+        return sorted({i for ids in rows.values() for i in ids} if isinstance(rows, dict) else rows)
 
     @property
     def continues(self) -> bool:
@@ -193,6 +252,7 @@ class ModelSource(Spec):
                 "adapters cannot be merged into quantised weights without changing them: leave out "
                 "model.quantization, or model.adapter=merge"
             )
+        _add_rows(model, self._adapter_tokens)
         if self.quantization is not None:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         try:
@@ -224,7 +284,58 @@ class ModelSource(Spec):
                     f"the file {file} cannot be read: it ends early or is damaged ({first_line(error)}). "
                     "Copy it again"
                 ) from None
-            raise PreferoError(f"no {what} can be loaded from {name!r}: {first_line(error)}{hint}") from None
+            reason = _no_model_here(name) or f"{first_line(error).rstrip('.')}{hint}"
+            raise PreferoError(f"no {what} can be loaded from {name!r}: {reason}") from None
+
+
+def _no_model_here(name: str) -> str:
+    """Why a path is no model's, where the path itself tells; else nothing."""
+    path = Path(name).expanduser()
+    inner = [path / "model" / file for file in ("config.json", "adapter_config.json", "model_index.json")]
+    if any(file.is_file() for file in inner):
+        return f"it is the folder of a run, whose model is {path / 'model'}"
+    if path.exists() or not (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+        return ""
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no such folder{nearest(path.name, beside)}"
+
+
+@torch.no_grad()
+def _add_rows(model: nn.Module, ids: Sequence[int]) -> None:
+    """Give the embeddings of a model rows for new tokens, which are the mean of the rows that there are; the
+    same rows each time. Raises :class:`PreferoError` for a model without embeddings of tokens."""
+    if not ids:
+        return
+    if not isinstance(model, PreTrainedModel):
+        raise PreferoError(f"model.add_tokens: {type(model).__name__} has no embeddings of tokens")
+    inner: Any = model
+    embeddings = [each for each in (inner.get_input_embeddings(), inner.get_output_embeddings()) if each]
+    rows = len(embeddings[0].weight)
+    if max(ids) >= rows:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.resize_token_embeddings(max(ids) + 1)
+    spare = [i for i in ids if i < rows]  # of a table that is longer than the tokenizer
+    for each in embeddings if spare else ():
+        each.weight[spare] = each.weight[: min(ids)].mean(0)
+
+
+def rows_of_tokens(model: nn.Module, ids: Sequence[int]) -> dict[str, Any]:
+    """The arguments of a PEFT configuration that train the rows of some tokens beside its adapters: those of
+    the embeddings, and of a head that is not tied to them, whole where it has a bias, which PEFT's rows would
+    drop."""
+    if not ids:
+        return {}
+    inner: Any = unwrapped(model)
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    names = {id(module): name for name, module in inner.named_modules()}
+    trained = {"trainable_token_indices": {names[id(embedding)]: list(ids)}}
+    if head is None or head.weight is embedding.weight:
+        return trained
+    if getattr(head, "bias", None) is not None:
+        return trained | {"modules_to_save": [names[id(head)]]}
+    trained["trainable_token_indices"][names[id(head)]] = list(ids)
+    return trained
 
 
 def _has_tokenizer(name: str, revision: str | None) -> bool:

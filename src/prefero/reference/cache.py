@@ -1,7 +1,7 @@
 """Log-probabilities of models that do not change, on disk: computed once for each model and cell.
 
 A model is named by a fingerprint of its configuration and weights, a cell (a response in its context) by a
-hash.
+hash of its tokens and of the version by which they were made.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from prefero.data.packing import next_fit
+from prefero.data.tokenize import TOKENIZING
 from prefero.data.trie import Cell, TokenExample, unique_tokens
 from prefero.errors import PreferoError
 from prefero.models.kind import Kind
@@ -58,7 +59,7 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True, precision: str
     fingerprint give the same log-probabilities.
 
     ``adapters=False`` leaves PEFT adapters out: the model as it is with its adapters switched off.
-    ``precision`` names what else decides the arithmetic (autocast to bfloat16).
+    ``precision`` names what else decides the arithmetic (autocast to bfloat16, texts that are scored apart).
     """
     inner: Any = unwrapped(model)
     config = inner.config.to_dict() if getattr(inner, "config", None) is not None else {}
@@ -91,8 +92,8 @@ def _named_tensors(model: nn.Module, adapters: bool) -> Iterator[tuple[str, Tens
 
 
 def cell_key(cell: Cell) -> bytes:
-    """A hash of a cell's context, its response and its holes."""
-    digest = hashlib.blake2b(digest_size=_KEY_BYTES)
+    """A hash of a cell's context, its response and its holes, and of the version of the tokenising."""
+    digest = hashlib.blake2b(f"tokenizing {TOKENIZING}".encode(), digest_size=_KEY_BYTES)
     scored = np.ones(len(cell.response), bool) if cell.scored is None else cell.scored
     digest.update(len(cell.context).to_bytes(8, "little"))
     for array in (cell.context.astype(np.int64), cell.response.astype(np.int64), scored.astype(np.bool_)):

@@ -351,9 +351,9 @@ def resolve(
         spec = specs.get(name, ReferenceSpec())
         match chosen_kind(name, spec, demand, adapters):
             case "cached" if spec.model is not None:
-                result.cached[name] = _cached_checkpoint(spec, spec.model, load, precision)
+                result.cached[name] = _cached_checkpoint(spec, spec.model, kind, load, precision)
             case "cached":
-                result.cached[name] = _cached_policy(spec, policy, adapters, precision, kind.model_name)
+                result.cached[name] = _cached_policy(spec, policy, adapters, kind, precision)
             case "adapters_off":
                 result.providers[name] = AdaptersOff(kind, policy)
             case "moving":
@@ -371,16 +371,18 @@ def resolve(
 
 
 def _cached_policy(
-    spec: ReferenceSpec, policy: nn.Module, adapters: Adapters, precision: str, name: str
+    spec: ReferenceSpec, policy: nn.Module, adapters: Adapters, kind: Kind, precision: str
 ) -> CachedModel:
+    precision += kind.scored_apart(policy)
     fingerprint = model_fingerprint(policy, adapters=not adapters.neutral, precision=precision)
-    store = open_store(fingerprint, spec.cache, {"model": name})
+    store = open_store(fingerprint, spec.cache, {"model": kind.model_name})
     context = partial(adapters_off, policy) if adapters.neutral else nullcontext
     return CachedModel(CachedLogps(store), lambda: policy, context)
 
 
-def _cached_checkpoint(spec: ReferenceSpec, name: str, load: Load, precision: str) -> CachedModel:
+def _cached_checkpoint(spec: ReferenceSpec, name: str, kind: Kind, load: Load, precision: str) -> CachedModel:
     held = [load(name)]  # from the look at its weights until it has filled the cache
+    precision += kind.scored_apart(held[0])
     store = open_store(model_fingerprint(held[0], precision=precision), spec.cache, {"model": name})
     return CachedModel(CachedLogps(store), lambda: held.pop() if held else load(name))
 

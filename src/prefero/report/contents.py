@@ -223,6 +223,17 @@ def _lengths(summary: Mapping[str, Any]) -> tuple[Figure | None, tuple[tuple[str
     return Figure("Lengths", "responses, by number of tokens", chart), legend
 
 
+REFERENCES = {
+    "cached": "a model that does not change, scored once into the disk cache",
+    "frozen": "a copy of the policy as it starts",
+    "adapters_off": "the policy without its adapters",
+    "checkpoint": "another model, which does not change",
+    "moving": "a copy that follows the policy",
+    "trained": "another model, which is trained too",
+}
+"""The kinds of reference in words."""
+
+
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """The settings of a run by group: method, model, run, machine."""
     record = run.record
@@ -235,8 +246,13 @@ def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         ],
         "Model": [(name, _plain(value)) for name, value in model.items()]
         + [("rows", str(record.get("layout", "")))],
+        "Measured against": [
+            (name, REFERENCES.get(str(kind), str(kind)))
+            for name, kind in section(record, "references").items()
+        ],
         "Run": [
             ("folder", str(run.folder)),
+            ("learning rate", _plain(record["learning_rate"]) if record.get("learning_rate") else ""),
             ("started", date(record["created"]) if record.get("created") else ""),
             ("took", duration(record["seconds"]) if isinstance(record.get("seconds"), int | float) else ""),
             ("prefero", str(record.get("prefero", ""))),

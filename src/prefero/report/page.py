@@ -112,6 +112,8 @@ def _shared(runs: Sequence[tuple[Run, str, str]]) -> dict[str, Any]:
         "unwatched": unwatched,
         "data": contents.data_sections(first),
         "first_rows": contents.first_rows(first),
+        "sampling": first.record.get("sampling") or "",
+        "template": first.record.get("template") or "",
         "settings": [(*named, contents.settings(run), contents.recipe(run)) for run, *named in runs],
     }
 

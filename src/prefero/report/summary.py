@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
+
+import numpy as np
 
 from prefero.evaluate.intervals import wilson
 from prefero.report.curves import groups_of
@@ -28,11 +31,19 @@ class Tile:
 
 
 def latest(run: Run, name: str) -> float | None:
-    """The last held-out value, or the mean of the last few training values."""
+    """The last held-out value, or the mean of the last few training values over the steps that they are
+    of."""
     held_out, train = run.history.values(EVAL + name), run.history.values(name)
     if held_out:
         return held_out[-1]
-    return fmean(train[-window(len(train)) :]) if train else None
+    steps = _steps(run.series(name))
+    last = slice(-window(len(train)), None)
+    return float(np.average(train[last], weights=steps[last])) if train else None
+
+
+def _steps(series: Sequence[tuple[int, float]]) -> list[int]:
+    """How many steps each logged value of training is the mean of: those since the last."""
+    return [max(step - before, 1) for (before, _), (step, _) in pairwise([(0, 0.0), *series])]
 
 
 def of_run(run: Run) -> tuple[str, list[Tile]]:
@@ -118,9 +129,18 @@ def time_tile(run: Run) -> Tile | None:
     seconds = run.record.get("seconds")
     if not isinstance(seconds, int | float) or not seconds:
         return None
-    rates = run.history.values("tokens_per_second")
-    rate = f"{number(round(fmean(rates)))} tokens per second" if rates else f"{number(run.last_step)} steps"
-    return Tile("Training time", duration(seconds), rate)
+    rate = _tokens_per_second(run)
+    told = f"{number(run.last_step)} steps" if rate is None else f"{number(round(rate))} tokens per second"
+    return Tile("Training time", duration(seconds), told)
+
+
+def _tokens_per_second(run: Run) -> float | None:
+    """The mean over the time of all steps: a log's is that of its steps at its rate of examples."""
+    rates, examples = run.series("tokens_per_second"), run.history.values("examples_per_second")
+    if not rates or len(rates) != len(examples) or not all(examples):
+        return None
+    seconds = [steps / rate for steps, rate in zip(_steps(rates), examples, strict=True)]
+    return float(np.average([rate for _, rate in rates], weights=seconds))
 
 
 def of_comparison(runs: Sequence[Run], rows: Sequence[Mapping[str, object]]) -> tuple[str, list[Tile]]:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -273,6 +273,16 @@ class Extrapolation(TrainerCallback):
             raise PreferoError(
                 "training.extrapolation follows one model from round to round, and this objective's models "
                 "change places: set models.slow.every=0, or leave the extrapolation out"
+            )
+        reference = references.moving.get("reference")
+        read = references.providers.keys() | references.cached.keys()
+        follows = reference is not None and (reference.alpha, reference.every) == (1, every)
+        if "reference" in read and not follows and PartialState().is_main_process:
+            logger.warning(
+                "training.extrapolation goes on with a reference that is not the extrapolated policy of the "
+                "last round, so this is momentum, but not accelerated preference optimization: for that, set "
+                "reference={kind: moving, alpha: 1, every: %d}",
+                every,
             )
         self.policy, self.alpha, self.every = policy, alpha, every
         self._previous: dict[str, Tensor] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,17 +79,55 @@ def mark_complete(checkpoint: Path, step: int, identity: Mapping[str, Any]) -> N
     write_json(checkpoint / MARKER, {"step": step, "identity": identity}, sync=True)
 
 
-def refuse_other_identity(checkpoint: Path, identity: Mapping[str, Any]) -> None:
-    """Raise :class:`PreferoError` naming what differs between the checkpoint's run and this one."""
+HASHED = {"data": "the rows, or how they become tokens", "references": "the weights of a reference"}
+"""Parts of an identity that are hashes, and what they are of."""
+
+
+def refuse_other_identity(checkpoint: Path, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise :class:`PreferoError` naming what differs between the checkpoint's run and this one, and which of
+    this one's ``settings`` are other ones than the run folder has."""
     saved = finite(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["identity"])
     now = json.loads(json.dumps(finite(identity)))
     differing = [name for name in now if saved.get(name) != now[name]]
     if differing:
-        told = "; ".join(f"{name}: {saved.get(name)} then, {now[name]} now" for name in differing)
+        told = [
+            f"{name}: {HASHED[name]}"
+            if name in HASHED
+            else f"{name}: {saved.get(name)} then, {now[name]} now"
+            for name in differing
+        ]
+        told += _changed(checkpoint.parent / "run.json", settings)
         raise PreferoError(
-            f"{checkpoint} cannot be resumed: this run differs from its in {', '.join(differing)} ({told}). "
-            "Restore the settings, or start a new run with the checkpoint as its model"
+            f"{checkpoint} cannot be resumed: this run differs from its in {', '.join(differing)} "
+            f"({'; '.join(told)}). Restore the settings, or start a new run with the checkpoint as its model"
         )
+
+
+MAY_CHANGE = ("output", "training.resume_from_checkpoint", "training.overwrite", "output_dir")
+"""Settings that may be other ones when a run is resumed."""
+
+
+def _changed(record: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The settings that are other ones than those of the run in ``record``, in words."""
+    try:
+        before = dict(_leaves(json.loads(record.read_text(encoding="utf-8"))["config"]))
+    except (OSError, ValueError, KeyError):
+        return []
+    now = dict(_leaves(json.loads(json.dumps(finite(settings), default=str))))
+    return [
+        f"{name} was {before.get(name)}, and is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in MAY_CHANGE
+    ]
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested settings under dotted names."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def load_kept(checkpoint: Path, kept: Mapping[str, Kept]) -> None:

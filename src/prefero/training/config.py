@@ -52,6 +52,14 @@ Steps = Count | Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
+def _template(value: Any) -> Any:
+    """``none`` as YAML and Python write it too."""
+    return value.lower() if isinstance(value, str) and value.lower() in ("none", "auto") else value
+
+
+TemplateName = Annotated[str, BeforeValidator(_template)]
+
+
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -93,8 +101,8 @@ class PreferenceArguments(TrainingArguments):
     too_long: TooLong = _setting(
         "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."
     )
-    template: str = _setting(
-        "auto", "The chat template: auto is the tokenizer's own, none turns it off, or a file with one."
+    template: TemplateName = _setting(
+        "auto", "The chat template: auto (the tokenizer's own), none, a training template's name, or a file."
     )
     score: Score = _setting(
         "last",
@@ -120,7 +128,9 @@ class PreferenceArguments(TrainingArguments):
         None, "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
     )
     lr_scheduler_type: SchedulerType = _setting(SchedulerType.COSINE, "The schedule of the learning rate.")
-    warmup_steps: Count | Share = _setting(0.1, "Steps of warm-up; below 1, a share of all steps.")
+    warmup_steps: Count | Share = _setting(
+        0.1, "Steps of warm-up, the first with learning rate 0; below 1, a share of all steps."
+    )
     weight_decay: NotNegative = _setting(0.0, "Of the policy's weights, except biases and norms.")
     max_grad_norm: NotNegative = _setting(1.0, "Gradients are clipped to this norm; 0 is not at all.")
     logging_steps: Steps = _setting(10, "Steps between two logs; below 1, a share of all steps.")
@@ -364,7 +374,7 @@ class DataSection(Section):
     map: str | None = None
     max_length: Annotated[int, Field(ge=2)] | None = None
     too_long: TooLong = "cut_response"
-    template: str = "auto"
+    template: TemplateName = "auto"
     chat_template_kwargs: dict[str, Any] | None = None
     score: Score = "last"
     skip_bad_rows: bool = False
@@ -412,7 +422,7 @@ class TrainConfig(Section):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise PreferoError("; ".join(problems(error, cls, home=_home))) from None
+            raise PreferoError("; ".join(problems(error, cls, home=home_of))) from None
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe in full, as JSON has it; of ``training`` what is given or has a default of ours."""
@@ -422,8 +432,8 @@ class TrainConfig(Section):
         return record
 
 
-def _home(key: str) -> str:
-    """Where a key belongs that its section does not know."""
+def home_of(key: str) -> str:
+    """A clause that says where a key belongs that is not known where it stands, or nothing."""
     if key in OTHER_NAMES:
         return f": it is {OTHER_NAMES[key]}"
     sections = sections_in(TrainConfig)

@@ -49,7 +49,8 @@ def measure(batch: PreferenceBatch, objective: Objective) -> dict[str, Measured]
     ``rewards/…`` are the values of the quantity that the objective compares, ``logps/…`` the policy's sums
     over tokens, ``lengths/…`` the scored tokens, ``log_ratios/…`` the sums of log π − log π_ref; for pairs by
     role, for labelled responses ``desirable`` and ``undesirable``, for lists ``best`` and ``worst``.
-    ``rewards/accuracies`` is the share of pairs that the rewards order as the data do. ``kl`` is the mean
+    ``rewards/accuracies`` is the share of pairs that the rewards order as the data do, where equal rewards
+    count half, so that a policy that has not moved has 50 %. ``kl`` is the mean
     log-ratio of all responses: an estimate of KL(π ‖ π_ref) as far as the responses are the policy's own.
     ``entropy`` and ``top_k_mass`` are means over tokens, where the model was asked for them. ``router_loss``
     is the loss that balances the policy's experts, without its coefficient.
@@ -111,22 +112,22 @@ def _goodness(batch: PreferenceBatch) -> Tensor | None:
 
 
 def _agreement(batch: PreferenceBatch, rewards: Tensor, there: Tensor) -> dict[str, Measured]:
-    """Whether the rewards order the responses as the data do; a tie of rewards counts as wrong."""
+    """Whether the rewards order the responses as the data do; a tie of rewards counts half."""
     if {"chosen", "rejected"} <= set(batch.roles):
         chosen, rejected = batch.roles.index("chosen"), batch.roles.index("rejected")
         margin = rewards[:, chosen] - rewards[:, rejected]
         weight = (there[:, chosen] & there[:, rejected]).to(rewards.dtype)
         return {
             "rewards/margins": Measured(margin, weight),
-            "rewards/accuracies": Measured((margin > 0).to(rewards.dtype), weight),
+            "rewards/accuracies": Measured((margin.sign() + 1) / 2, weight),
         }
     order = _goodness(batch)
     if batch.roles or "label" in batch.columns or order is None:
         return {}
     better = (order[:, :, None] > order[:, None, :]) & there[:, :, None] & there[:, None, :]
-    right = better & (rewards[:, :, None] > rewards[:, None, :])
+    right = ((rewards[:, :, None] - rewards[:, None, :]).sign() + 1) / 2
     pairs = better.sum((1, 2))
-    share = right.sum((1, 2)) / pairs.clamp(min=1)
+    share = torch.where(better, right, 0).sum((1, 2)) / pairs.clamp(min=1)
     return {"rewards/accuracies": Measured(share.to(rewards.dtype), pairs.to(rewards.dtype))}
 
 

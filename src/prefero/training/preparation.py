@@ -21,15 +21,29 @@ from transformers import set_seed
 from prefero.data.render import Writing
 from prefero.errors import PreferoError
 from prefero.models.kind import Dataset, Item, Kind, Reading
-from prefero.models.loading import ModelSource, adapter_layers, first_line, kind_of
+from prefero.models.loading import ModelSource, adapter_layers, first_line, kind_of, rows_of_tokens
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
-from prefero.reference.providers import Adapters, Demand, ReferenceSpec, adapters_of, chosen_kind
+from prefero.objectives.registry import drawn_in_rounds
+from prefero.reference.providers import (
+    Adapters,
+    Demand,
+    ReferenceKind,
+    ReferenceSpec,
+    adapters_of,
+    chosen_kind,
+)
 from prefero.training.batches import StepPlan
 from prefero.training.config import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
 
 logger = logging.getLogger(__name__)
+
+_ROUNDS = (
+    "%s is a method of rounds: responses are drawn from the policy while it trains, and a run draws none. "
+    "Rows that stay as they are make it another method, unless they were drawn from the model that this run "
+    "starts from: train on them for a little, and draw again"
+)
 
 Reference = str | Mapping[str, Any] | ReferenceSpec | None
 
@@ -41,7 +55,8 @@ class Prepared:
     ``needs`` are the objective's, found by its one dry run. ``held_out`` maps names to data sets; a single
     one has the name ``""``. ``packing`` is how the policy's examples share a micro-batch. ``demands`` and
     ``specs`` say of the other models that the objective reads what is asked of them, and who they are.
-    ``balance`` is the coefficient of the loss that balances the policy's experts.
+    ``balance`` is the coefficient of the loss that balances the policy's experts. ``served`` are the kinds of
+    reference that serve these models, and ``adapters`` says what became of adapters that the model had.
     """
 
     args: PreferenceArguments
@@ -58,6 +73,8 @@ class Prepared:
     demands: Mapping[str, Demand]
     specs: Mapping[str, ReferenceSpec]
     balance: float
+    served: Mapping[str, ReferenceKind]
+    adapters: str
 
     def plan(self, data: Dataset[Item], *, shuffle: bool) -> StepPlan:
         """How these examples meet in steps, on the processes that there are."""
@@ -98,6 +115,8 @@ def prepare(
     given: Any = ModelSource(model) if isinstance(model, str) else model
     kind = kind_of(kind, given, processor)
     kind.check(needs)
+    if train_dataset is not None and args.process_index == 0 and drawn_in_rounds(objective):
+        logger.warning(_ROUNDS, objective.key)
     specs = _specs({**(models or {}), "reference": reference}, objective)
     demands = {
         name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
@@ -107,23 +126,25 @@ def prepare(
     date = None if args.overwrite else _first_date(Path(args.output_dir or "."))
     writing = Writing(args.template, args.chat_template_kwargs or {}, date or dt.date.today(), args.score)
 
+    said: set[str] = set()
+
     def read(source: Any, split: str) -> Dataset[Item]:
         method = objective.key or ""
         reading = Reading(split, args.max_length, args.seed, method, args.too_long, writing)
         data = kind.read(source, needs, reading)
         for note in data.summary.notes if args.process_index == 0 else ():
-            logger.warning(note)
+            if note not in said:
+                logger.warning(note)
+            said.add(note)
         return data
 
     train = None if train_dataset is None else read(train_dataset, "train")
     named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    preview = None if train is None else kind.preview(train, 1)
-    if preview is not None and args.process_index == 0:
-        logger.warning(preview.first_row())
     held_out = {name: read(source, "test") for name, source in named.items() if source is not None}
     policy = kind.load() if isinstance(given, ModelSource) else given
     if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:
-        peft_config = given.lora.config(kind)
+        rows = rows_of_tokens(policy, list(given.new_tokens.values()))
+        peft_config = given.lora.config(kind, rows)
     if peft_config is not None:
         if isinstance(given, ModelSource) and given.base is not None:
             _keep_merged(policy, kind, args)
@@ -140,8 +161,15 @@ def prepare(
         name: chosen_kind(name, specs.get(name, ReferenceSpec()), demand, adapters)
         for name, demand in demands.items()
     }
-    if isinstance(given, ModelSource) and given.continues and args.process_index == 0:
-        logger.warning(_continued(given, served.get("reference"), adapters))
+    if isinstance(given, ModelSource) and given.add_tokens and args.process_index == 0:
+        logger.warning(_added(given))
+    earlier = ""
+    if isinstance(given, ModelSource) and given.base is not None:
+        earlier = f"those of {given.name} are merged into {given.base.name}"
+        if given.continues:
+            earlier = _continued(given, served.get("reference"), adapters)
+            if args.process_index == 0:
+                logger.warning(earlier)
     if args.learning_rate is None:
         published = objective.learning_rate
         if published is not None and args.process_index == 0:
@@ -160,6 +188,9 @@ def prepare(
     packing = kind.adapt(policy, args.layout, keep_dropout=args.dropout)
     budget = args.tokens_per_row or kind.budget(packing, args.device)
     method = objective.key or type(objective).__name__
+    preview = None if train is None else kind.preview(train, 1)
+    if preview is not None and args.process_index == 0:
+        logger.warning(preview.first_row())
     return Prepared(
         args,
         objective,
@@ -175,6 +206,8 @@ def prepare(
         demands,
         specs,
         balance,
+        served,
+        earlier,
     )
 
 
@@ -209,6 +242,13 @@ def _continued(source: ModelSource, reference: str | None, adapters: Adapters) -
             "model without them: reference=adapters_off"
         )
     return told
+
+
+def _added(source: ModelSource) -> str:
+    """Say which tokens are new, and which were there."""
+    there = [token for token in source.add_tokens if token not in source.new_tokens]
+    told = [f"new tokens, whose rows are trained: {' '.join(source.new_tokens)}"] if source.new_tokens else []
+    return "; ".join([*told, *([f"tokens that were there already: {' '.join(there)}"] if there else [])])
 
 
 def _keep_merged(policy: Any, kind: Kind, args: PreferenceArguments) -> None:

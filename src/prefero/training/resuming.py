@@ -7,7 +7,7 @@ import hashlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,6 +114,7 @@ class ResumingTrainer(Trainer):
     references: References
     kept: dict[str, checkpoints.Kept]
     launcher_shards: bool
+    settings: Mapping[str, Any]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -142,7 +143,9 @@ class ResumingTrainer(Trainer):
         folder = Path(self.args.output_dir)
         checkpoint = checkpoints.to_resume_from(folder, wanted)
         if checkpoint is not None:
-            checkpoints.refuse_other_identity(checkpoint, self.identity)
+            checkpoints.refuse_other_identity(checkpoint, self.identity, self.settings)
+            if self.args.should_save:
+                print(f"resuming from {checkpoint}", file=sys.stderr)
         elif self.args.overwrite or wanted == "auto":
             if wanted == "auto":
                 refuse_finished_run(folder)
@@ -183,6 +186,16 @@ class ResumingTrainer(Trainer):
             decay = self.args.objective_weight_decay
             optimizer.add_param_group({"params": self.objective_weights, "lr": rate, "weight_decay": decay})
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
+        scheduler = super().create_scheduler(num_training_steps, *args, **kwargs)
+        if num_training_steps == 1 and self.args.should_save and not any(scheduler.get_last_lr()):
+            print(
+                "this run has one step, and warm-up begins with the learning rate 0, so that no weight "
+                "moves: set training.warmup_steps=0",
+                file=sys.stderr,
+            )
+        return scheduler
 
     def _prepare_references(self) -> None:
         raise NotImplementedError

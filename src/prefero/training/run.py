@@ -19,6 +19,7 @@ from prefero.data.mixture import mixed
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import ranking_accuracy
 from prefero.models.kind import Kind
+from prefero.models.loading import kind_of
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
@@ -40,8 +41,8 @@ def train(config: TrainConfig | Mapping[str, Any], *, callbacks: Sequence[Traine
     possible before the model is loaded.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
-    objective = _checked_objective(config)
-    _train(config, objective, *_examples(config.data, config.seed), callbacks)
+    objective, kind = _checked(config)
+    _train(config, objective, kind, *_examples(config.data, config.seed), callbacks)
     return config.output
 
 
@@ -58,8 +59,7 @@ def compare(
     methods can be.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
-    training, held_out = _examples(config.data, config.seed)
-    runs: dict[str, tuple[TrainConfig, Objective]] = {}
+    runs: dict[str, tuple[TrainConfig, Objective, Kind]] = {}
     for method in methods:
         configured = {"method": method} if isinstance(method, str) else dict(method)
         if configured == {"method": config.objective.get("method")}:
@@ -68,12 +68,13 @@ def compare(
         while name in runs:
             name, number = f"{configured.get('method')}-{number}", number + 1
         run = config.model_copy(update={"objective": configured, "output": config.output / name})
-        objective = _checked_objective(run)
+        runs[name] = run, *_checked(run)
+    training, held_out = _examples(config.data, config.seed)
+    for name, (_, objective, _) in runs.items():
         needs = dry_run(objective)
         for examples in (training, held_out):
             if examples is not None:
                 arrange(examples, needs.roles, needs.columns, for_method=name)
-        runs[name] = run, objective
     rows = [row for name, run in runs.items() for row in _train(*run, training, held_out, callbacks, name)]
     write_json(config.output / "comparison.json", {"runs": list(runs), "evaluation": {"rows": rows}})
     return config.output
@@ -102,9 +103,9 @@ def arguments(config: TrainConfig) -> PreferenceArguments:
     return PreferenceArguments(**settings)
 
 
-def _checked_objective(config: TrainConfig) -> Objective:
-    """The objective of a recipe. Raises :class:`PreferoError` for all that can be wrong before data and model
-    are looked at."""
+def _checked(config: TrainConfig) -> tuple[Objective, Kind]:
+    """The objective of a recipe, and the kind of its model. Raises :class:`PreferoError` for all that can be
+    wrong before data and weights are looked at."""
     objective = from_config(config.objective)
     wanted = config.training.resume_from_checkpoint
     resumes = checkpoints.to_resume_from(config.output, wanted)
@@ -121,12 +122,15 @@ def _checked_objective(config: TrainConfig) -> Objective:
             "a quantised model cannot be trained itself: add adapters with model.lora, or leave out "
             "model.quantization"
         )
-    return objective
+    kind = kind_of("auto", config.model)
+    kind.check(dry_run(objective))
+    return objective, kind
 
 
 def _train(
     config: TrainConfig,
     objective: Objective,
+    kind: Kind,
     training: Examples,
     held_out: Examples | None,
     callbacks: Sequence[TrainerCallback],
@@ -139,12 +143,13 @@ def _train(
         held_out,
         objective,
         arguments(config),
+        kind=kind,
         reference=config.reference,
         models=config.models,
         callbacks=list(callbacks),
         recipe=config.as_dict(),
     )
-    kind, max_length = trainer.prepared.kind, trainer.args.max_length
+    max_length = trainer.args.max_length
     prompts = kind.prompts(training if held_out is None else held_out, config.training.samples, max_length)
     trainer.add_callback(Samples(config.output / "samples.jsonl", kind, prompts, max_length, config.seed))
     trainer.train(config.training.resume_from_checkpoint)
@@ -209,7 +214,7 @@ def held_out_row(method: str, evaluated: Evaluated) -> dict[str, Any]:
 
 @dataclass(eq=False)
 class Samples(TrainerCallback):
-    """Responses to a few prompts by the policy before and after training, with the same noise.
+    """Responses to a few prompts by the policy before and after training, from the same seed.
 
     Those from before are written to ``file`` before training, so that a resumed run still has them. Several
     processes write none.

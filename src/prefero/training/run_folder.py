@@ -83,12 +83,19 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
             "eval": held_out[""] if list(held_out) == [""] else held_out or None,
         },
         "first_rows": preview.in_texts() if preview is not None else [],
+        "template": preview.template if preview is not None else None,
+        "template_name": getattr(prepared.kind, "writing", prepared.writing).template,
         "model": {
             "name": prepared.kind.model_name,
             "kind": prepared.kind.name,
             "class": type(prepared.policy).__name__,
             "parameters": sum(weight.numel() for weight in prepared.policy.parameters()),
+            "trained": sum(w.numel() for w in prepared.policy.parameters() if w.requires_grad),
+            "adapters": prepared.adapters,
+            "new_tokens": dict(getattr(getattr(prepared.kind, "source", None), "new_tokens", {})),
         },
+        "references": dict(prepared.served),
+        "sampling": prepared.kind.sampling(prepared.args.max_length),
         "layout": prepared.packing,
         "machine": {
             "platform": platform.platform(),
@@ -106,8 +113,9 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
 class RunFolder(TrainerCallback):
     """Keeps ``run.json`` and ``metrics.jsonl`` during a run; the main process writes.
 
-    ``description`` is what ``run.json`` says besides ``created``, ``finished`` and ``seconds``. A run that is
-    resumed loses the lines after its checkpoint, and its seconds add up.
+    ``description`` is what ``run.json`` says besides ``created``, ``finished`` and ``seconds``: those from
+    the first step on, held-out evaluations included, without samples before and after. A run that is resumed
+    loses the lines after its checkpoint, and its seconds add up.
     """
 
     folder: Path
@@ -131,11 +139,15 @@ class RunFolder(TrainerCallback):
             "finished": False,
             "seconds": earlier.get("seconds", 0.0),
         }
-        self.began = time.monotonic()
         metrics = self.folder / "metrics.jsonl"
         lines = read_lines(metrics) if state.global_step else ()
         write_lines(metrics, [one for one in lines if one.get("step", math.inf) <= state.global_step])
         write_json(self.folder / "run.json", self.content)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.began = self.began or time.monotonic()
 
     def on_log(
         self,
@@ -157,7 +169,7 @@ class RunFolder(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and self.content:
             now = time.monotonic()
-            self.content["seconds"] = round(self.content["seconds"] + now - self.began, 3)
+            self.content["seconds"] = round(self.content["seconds"] + now - (self.began or now), 3)
             self.content["finished"] = state.global_step >= state.max_steps
             self.began = now
             write_json(self.folder / "run.json", self.content)

@@ -248,7 +248,8 @@ class PreferenceTrainer(ResumingTrainer):
             self._batches = RankBatches(self.plan, args.process_index)
             callbacks.append(FollowPlan(self._batches))
         folder = Path(args.output_dir)
-        description = described(self.prepared, args.to_dict() if recipe is None else recipe)
+        self.settings = args.to_dict() if recipe is None else recipe
+        description = described(self.prepared, self.settings)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
         for callback in (*callbacks, RunFolder(folder, description), MonitorCallback(folder), self._stop):
             self.add_callback(callback)
@@ -322,7 +323,6 @@ class PreferenceTrainer(ResumingTrainer):
         """
         checkpoint = self._starting_point(resume_from_checkpoint or self.args.resume_from_checkpoint)
         self._prepare_references()
-        self._steps.since = time.monotonic()
         # transformers would look at these by itself, and take a checkpoint that was cut off.
         self.args.resume_from_checkpoint = None
         with self._stop.listening():
@@ -335,6 +335,8 @@ class PreferenceTrainer(ResumingTrainer):
         return result
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        if not self._steps.tokens:  # what was done between two logs and is no step takes no time of theirs
+            self._steps.since = time.monotonic()
         batches = list(islice(epoch_iterator, num_batches))
         self.update.begin(batches)
         return batches, None

@@ -26,6 +26,7 @@ OVERRIDDEN = {
     "compute_loss": "compute the objective's loss as a share of the whole step",
     "floating_point_ops": "count none, because a micro-batch has no input_ids to count by",
     "create_optimizer": "add what the objective and trained references learn to the optimizer",
+    "create_scheduler": "say where warm-up leaves a run of one step nothing to learn",
     "evaluate": "fill the reference cache before held-out examples are scored",
     "evaluation_loop": "measure the objective and its metrics, not the model's own loss",
     "log": "add the metrics of the steps since the last line",

@@ -185,6 +185,17 @@ TRL_NAMES: Mapping[str, str] = {
 }
 """Names of TRL's ``DPOConfig`` and its like, and what they are here: each text completes "it is"."""
 
+ADAPTER_NAMES: Mapping[str, str] = {
+    "rank": "model.lora.r",
+    "lora_rank": "model.lora.r",
+    "lora_r": "model.lora.r",
+    "lora_alpha": "model.lora.alpha",
+    "lora_dropout": "model.lora.dropout",
+    "lora_target_modules": "model.lora.target_modules",
+    "use_peft": "model.lora=true",
+}
+"""Names of the rank and the like of low-rank adapters in other libraries."""
+
 FORMER_NAMES: Mapping[str, str] = {
     "warmup_ratio": "training.warmup_steps, which is a share of all steps if it is below 1",
     "evaluation_strategy": "training.eval_strategy",
@@ -195,7 +206,7 @@ FORMER_NAMES: Mapping[str, str] = {
 }
 """Names that earlier versions of transformers had."""
 
-OTHER_NAMES: Mapping[str, str] = {**TRL_NAMES, **FORMER_NAMES}
+OTHER_NAMES: Mapping[str, str] = {**TRL_NAMES, **ADAPTER_NAMES, **FORMER_NAMES}
 
 
 def current_names(

@@ -26,7 +26,7 @@ from prefero.models.causal.forward import (
     readout,
     run_forest,
 )
-from prefero.models.causal.rope import apart
+from prefero.models.causal.rope import LengthRope, apart
 from prefero.models.causal.selfcheck import choose
 from prefero.models.kind import Batching, Dataset, PackedBatching, Packing, PackingChoice, PaddedBatching
 from prefero.models.loading import innermost, zero_dropout
@@ -44,6 +44,7 @@ class PackedKind(TextKind[AnyPacked]):
     monitors = frozenset({"entropy", "top_k_mass"})
 
     def check(self, needs: Needs) -> None:
+        super().check(needs)
         check_signals(sorted(signals_of(needs), key=repr), dict.fromkeys(model_names(needs)))
 
     def masks(self, inputs: AnyPacked) -> dict[str, Tensor]:
@@ -52,6 +53,10 @@ class PackedKind(TextKind[AnyPacked]):
     def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
         config = innermost(model.model if isinstance(model, SecondModel) else model).config.get_text_config()
         return {"hidden": config.hidden_size, "layer": config.num_hidden_layers}
+
+    def scored_apart(self, model: nn.Module) -> str:
+        rope = LengthRope.of(innermost(model))
+        return "" if rope is None else f"{rope.name}: classes of lengths from {rope.short}"
 
     def leaves_out(self, model: nn.Module) -> bool:
         """Experts can be left out of a step."""

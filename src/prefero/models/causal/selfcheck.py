@@ -58,7 +58,8 @@ def choose(
     ``images``, prompts show them. Raises :class:`PreferoError` when the named packing, or with ``"auto"``
     every packing, disagrees, and when the model's own forward does not take the images."""
     reasons = []
-    with _as_scored(model):
+    # the tolerances are those of the weights' own precision, whatever a caller's autocast scores in
+    with torch.autocast(model.device.type, enabled=False), _as_scored(model):
         try:
             check = _Check(model, images)
         except FAILURES as error:
