@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from transformers import PretrainedConfig
 
+from benchmarks.small_models import joined, texts_of, train_tokenizer
 from benchmarks.tables import publish, table
 from benchmarks.workload import VOCABULARY, llama
-from examples.start_model import joined, texts_of, train_tokenizer
 from prefero.data.arrange import PAIR
 from prefero.data.formats import load_examples
 from prefero.data.tokenize import tokenize

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from benchmarks.settings import Settings
-from examples.start_model import joined, llama as llama_of, texts_of, train_tokenizer
+from benchmarks.small_models import joined, llama as llama_of, texts_of, train_tokenizer
 from prefero.data.arrange import PAIR, arrange
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError

@@ -1,17 +1,18 @@
-"""prefero on real preference data, with small models made on the spot.
+"""prefero on real preference data with a real pre-trained model, SmolLM2-135M-Instruct.
 
     python -m examples.real_data hh --data ../shared/data --output runs/real
 
-Three studies, minutes each on two cores:
+Three studies, half an hour together on two cores:
 
-- ``hh``: Anthropic's human preferences over dialogues (``hh_rlhf_harmless_test.jsonl.gz``), DPO and SimPO;
-- ``pandalm``: three annotators, ties allowed (``pandalm_testset.json.gz``), TODO, which learns from ties;
+- ``hh``: Anthropic's human preferences over dialogues (``hh_rlhf_harmless_test.jsonl.gz``), DPO of all
+  weights and with adapters;
+- ``pandalm``: three annotators, ties allowed (``pandalm_testset.json.gz``), SimPO;
 - ``gsm8k``: models' solutions marked right or wrong (``gsm8k_example_model_solutions.jsonl.gz``), KTO.
 
-Each holds out rows, makes a start model from the others (:mod:`examples.start_model`), and runs for every
-method what a user would type: ``prefero train`` for one epoch, ``prefero report``. At the end a table says
-how the held-out rows came out: by how much the implicit rewards of good responses exceed those of bad ones,
-and the share of pairs in which they stand in the order that people gave, with its 95 % interval.
+Each holds out prompts, then types what a user would: ``prefero preview``, ``prefero inspect``, and for every
+run ``prefero train``. Afterwards the trained folder is loaded with plain transformers (adapters are merged by
+PEFT), the held-out pairs are scored with it, and a table says how they came out (:class:`Outcome`). Reports,
+pages and tables stay in the output folder.
 """
 
 from __future__ import annotations
@@ -20,144 +21,175 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from examples.start_model import make
-from prefero.data import load_rows
-from prefero.evaluate import Interval, wilson
+from benchmarks.measure import machine
+from benchmarks.tables import machine_note, table
+from examples import real_model
+from prefero.data import Cell, load_examples, load_rows, tokenize
+from prefero.data.arrange import PAIR
+from prefero.evaluate import RankingAccuracy, pair_logps, ranking_accuracy
+from prefero.evaluate.ranking import PairLogps
+
+MAX_LENGTH = 256
+"""Most tokens of a prompt with a response; longer examples are left out and counted."""
+
+TOKENS_PER_ROW = 1024
+"""Of one forward pass: on a CPU, short ones are faster than those that suit a GPU."""
+
+SETTINGS: Mapping[str, Any] = {
+    "data.max_length": MAX_LENGTH,
+    "data.too_long": "drop",
+    "training.num_train_epochs": 1,
+    "training.examples_per_step": 16,
+    "training.learning_rate": 2e-5,
+    "training.precision": "bfloat16",
+    "training.tokens_per_row": TOKENS_PER_ROW,
+    "training.logging_steps": 5,
+    "training.eval_strategy": "epoch",
+    "training.save_strategy": "no",
+    "training.overwrite": "true",
+}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A data file and what is run on it.
+    """A data file, and the runs on it by name, each the settings that are laid over the shared ones.
 
-    ``methods`` maps methods to the settings laid over the shared ones. ``rows`` of 0 takes all; ``held_out``
-    of them are not trained on. ``roles`` are the responses that the start model learns from, ``()`` for all.
+    ``prompt`` names what rows of one prompt have in common; rows of ``held_out`` prompts are not trained on.
+    So many prompts of the file are used, drawn at random; 0 takes all others to train on.
     """
 
     file: str
-    methods: Mapping[str, Mapping[str, Any]]
+    prompt: Callable[[Mapping[str, Any]], str]
+    runs: Mapping[str, Mapping[str, Any]]
+    training: int
     held_out: int
-    roles: tuple[str, ...] = ()
-    rows: int = 0
-    vocabulary: int = 4096
-    hidden: int = 256
-    layers: int = 4
-    max_length: int = 384
-    start_epochs: float = 2
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
-
-SETTINGS: Mapping[str, Any] = {
-    "training.num_train_epochs": 1,
-    "training.examples_per_step": 16,
-    "training.learning_rate": 1e-4,
-    "training.logging_steps": 5,
-    "training.save_strategy": "no",
-}
 
 STUDIES: Mapping[str, Study] = {
     "hh": Study(
         "hh_rlhf_harmless_test.jsonl.gz",
-        {"dpo": {"objective.beta": 0.1}, "simpo": {"objective.beta": 2.0, "objective.gamma": 1.0}},
-        held_out=712,
-        roles=("chosen",),
+        # dialogues may have their first turns in common
+        lambda row: row["chosen"].split("\n\nAssistant:")[0],
+        {
+            "dpo-full": {"objective.method": "dpo", "objective.beta": 0.1},
+            "dpo-lora": {
+                "objective.method": "dpo",
+                "objective.beta": 0.1,
+                "model.lora.r": 16,
+                "training.learning_rate": 2e-4,
+            },
+        },
+        training=600,
+        held_out=1330,
     ),
-    "pandalm": Study("pandalm_testset.json.gz", {"todo": {}}, held_out=199),
-    "gsm8k": Study("gsm8k_example_model_solutions.jsonl.gz", {"kto": {}}, held_out=120, rows=360),
+    "pandalm": Study(
+        "pandalm_testset.json.gz",
+        lambda row: json.dumps([row["instruction"], row["input"]]),
+        {"simpo": {"objective.method": "simpo", "objective.beta": 2.0, "objective.gamma": 1.0}},
+        training=0,
+        held_out=60,
+    ),
+    "gsm8k": Study(
+        "gsm8k_example_model_solutions.jsonl.gz",
+        lambda row: row["question"],
+        {"kto": {"objective.method": "kto", "objective.beta": 0.1}},
+        training=300,
+        held_out=400,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One method on one study. ``margin`` is the mean reward of good responses minus that of bad ones,
-    ``accuracy`` the share of pairs in the right order, None where the data have no pairs; both held out.
-    ``moved`` is how far the weights went, relative to their size."""
+    """One run. All shares are of the same held-out pairs, with Wilson's 95 % interval over pairs.
 
+    ``start`` and ``trained`` are the shares in which that model gives the chosen response the higher
+    log-probability per token, ``reward`` the share in which the log-probability of the chosen one rose more
+    (the implicit reward of DPO and KTO; before training it is 0 everywhere). ``examples`` were trained on;
+    ``left_out`` were too long or say nothing to the method, of the training and the held-out part together.
+    """
+
+    run: str
     method: str
-    steps: int
-    first_loss: float
-    last_loss: float
-    held_out_loss: float
-    margin: float
-    accuracy: float | None
-    interval: Interval | None
-    moved: float
-    seconds: float
-    report: Path
+    examples: int
+    left_out: int
+    start: RankingAccuracy
+    trained: RankingAccuracy
+    reward: RankingAccuracy
+    folder: Path
 
 
-def study(name: str, data: Path, output: Path, *, chosen: Study | None = None) -> list[Outcome]:
-    """Run a study; everything it writes lies in ``output``."""
-    study = chosen or STUDIES[name]
+def measure(names: Sequence[str], data: Path, output: Path) -> list[Outcome]:
+    """Run the studies of these names on the files in ``data``. ``output`` gets a folder for each, and in
+    ``table.md`` the table of all runs so far and the machine, which is printed after each study."""
+    where = machine()
+    start = output / "start"
+    if not start.exists():
+        real_model.write(start)
+    outcomes: list[Outcome] = []
+    for name in names:
+        outcomes += measured(STUDIES[name], start, data, output / name)
+        text = f"{as_table(outcomes)}\n\n{machine_note(where)}\n"
+        (output / "table.md").write_text(text, "utf-8")
+        print(f"\n{text}", flush=True)
+    return outcomes
+
+
+def measured(study: Study, start: Path, data: Path, output: Path) -> list[Outcome]:
+    """Run one study; everything it writes lies in ``output``."""
     output.mkdir(parents=True, exist_ok=True)
     training, held_out = split(study, data / study.file, output)
-    start = output / "start"
-    make(
-        training,
-        start,
-        roles=study.roles,
-        vocabulary=study.vocabulary,
-        hidden=study.hidden,
-        layers=study.layers,
-        max_length=study.max_length,
-        epochs=study.start_epochs,
-    )
-    return [run(study, method, start, training, held_out, output / method) for method in study.methods]
+    pairs = held_out_pairs(start, held_out)
+    before = scored(start, pairs)
+    look(study, start, training, held_out, output)
+    outcomes = []
+    for run, settings in study.runs.items():
+        folder = output / run
+        train(start, training, held_out, folder, settings)
+        outcomes.append(outcome(run, folder, pairs, before))
+    return outcomes
 
 
 def split(study: Study, file: Path, output: Path) -> tuple[Path, Path]:
-    """The rows as two files, drawn at random: to train on, and held out."""
-    rows = [row.fields for row in islice(load_rows(file), study.rows or None)]
-    order = np.random.default_rng(0).permutation(len(rows))
+    """The rows as two files, to train on and held out: all rows of a prompt stand in the same one."""
+    rows = sorted((row.fields for row in load_rows(file)), key=study.prompt)
+    prompts = [list(group) for _, group in groupby(rows, study.prompt)]
+    order = np.random.default_rng(0).permutation(len(prompts))
+    held_out, others = order[: study.held_out], order[study.held_out :]
     paths = output / "train.jsonl", output / "held_out.jsonl"
-    for path, part in zip(paths, (order[study.held_out :], order[: study.held_out]), strict=True):
-        path.write_text("".join(json.dumps(rows[i], ensure_ascii=False) + "\n" for i in part), "utf-8")
+    for path, part in zip(paths, (others[: study.training or None], held_out), strict=True):
+        lines = [json.dumps(row, ensure_ascii=False) for place in part for row in prompts[place]]
+        path.write_text("\n".join(lines) + "\n", "utf-8")
     return paths
 
 
-def run(study: Study, method: str, start: Path, training: Path, held_out: Path, folder: Path) -> Outcome:
-    """``prefero train`` and ``prefero report``, as typed; then what the run folder says."""
-    steps = -(-sum(1 for _ in training.open("rb")) // SETTINGS["training.examples_per_step"])
-    settings = {
-        **SETTINGS,
-        "data.max_length": study.max_length,
-        "training.eval_steps": steps,
-        **study.settings,
-        **study.methods[method],
-    }
+def look(study: Study, start: Path, training: Path, held_out: Path, output: Path) -> None:
+    """``prefero preview`` and ``prefero inspect``, as typed."""
+    method = next(iter(study.runs.values()))["objective.method"]
+    seen_by = ("--model", start, "--max-length", MAX_LENGTH)
+    prefero("preview", training, "--method", method, "--too-long", "drop", *seen_by)
+    page = output / "inspection.html"
+    prefero("inspect", training, "--eval-data", held_out, "--rows", 64, "--output", page, *seen_by)
+
+
+def train(start: Path, training: Path, held_out: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+    """``prefero train``, as typed. The runs of a study share their reference scores."""
     prefero(
         "train",
-        *("--model", start, "--data", training, "--eval-data", held_out),
-        *("--method", method, "--output", folder),
-        *(f"{key}={value}" for key, value in settings.items()),
-    )
-    prefero("report", folder)
-    record = json.loads((folder / "run.json").read_text())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    measured = next(line for line in reversed(lines) if "eval/loss" in line)
-    accuracy = measured.get("eval/rewards/accuracies")
-    pairs = record["data"]["eval"]["examples"]
-    return Outcome(
-        method,
-        steps=max(line["step"] for line in lines),
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        held_out_loss=measured["eval/loss"],
-        margin=measured["eval/rewards/margins"],
-        accuracy=accuracy,
-        interval=None if accuracy is None else wilson(accuracy, pairs),
-        moved=distance(start, folder / "model"),
-        seconds=record["seconds"],
-        report=folder / "report.html",
+        *("--model", start, "--data", training, "--eval-data", held_out, "--output", folder),
+        *(f"{key}={value}" for key, value in {**SETTINGS, **settings}.items()),
+        f"reference.cache={folder.parent / 'references'}",
     )
 
 
@@ -166,34 +198,70 @@ def prefero(*arguments: Any) -> None:
     subprocess.run([sys.executable, "-m", "prefero", *map(str, arguments)], check=True)
 
 
-def distance(start: Path, trained: Path) -> float:
-    """Norm of the difference of all weights, over the norm of the first."""
-    squares = np.zeros(2)
-    with (
-        safe_open(start / "model.safetensors", "np") as before,
-        safe_open(trained / "model.safetensors", "np") as after,
-    ):
-        for name in before.keys():  # noqa: SIM118  (no mapping)
-            old, new = before.get_tensor(name), after.get_tensor(name)
-            squares += np.square(new - old).sum(dtype=np.float64), np.square(old).sum(dtype=np.float64)
-    return float(np.sqrt(squares[0] / squares[1]))
+def held_out_pairs(start: Path, file: Path) -> list[tuple[Cell, Cell]]:
+    """The held-out pairs as tokens, ties left out; of several marked solutions a right and a wrong one."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    read = tokenize(load_examples(file), tokenizer, roles=PAIR, max_length=MAX_LENGTH, too_long="drop")
+    return [(example.cells[0], example.cells[1]) for example in read]
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def loaded(folder: Path) -> PreTrainedModel:
+    """A model's folder as transformers loads it; adapters are merged into their model by PEFT."""
+    if (folder / "adapter_config.json").exists():
+        return AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def scored(folder: Path, pairs: Sequence[tuple[Cell, Cell]]) -> PairLogps:
+    """Log-probabilities of pairs, in the precision of training."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return pair_logps(loaded(folder), pairs, tokens_per_row=TOKENS_PER_ROW)
+
+
+def outcome(run: str, folder: Path, pairs: Sequence[tuple[Cell, Cell]], before: PairLogps) -> Outcome:
+    """What the run's folder says, and how its model orders the held-out pairs."""
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    after = scored(folder / "model", pairs)
+    return Outcome(
+        run,
+        record["method"]["key"],
+        examples=record["data"]["train"]["examples"],
+        left_out=sum(sum(record["data"][part]["dropped"].values()) for part in ("train", "eval")),
+        start=ranking_accuracy(before.margin(per_token=True).tolist()),
+        trained=ranking_accuracy(after.margin(per_token=True).tolist()),
+        reward=ranking_accuracy((after.margin() - before.margin()).tolist()),
+        folder=folder,
+    )
+
+
+def as_table(outcomes: Sequence[Outcome]) -> str:
     """Markdown."""
-    lines = [
-        "| method | steps | loss, first → last | held-out loss | margin | accuracy | weights moved | s |",
-        "|--------|------:|-------------------:|--------------:|-------:|---------:|--------------:|--:|",
+
+    def share(of: RankingAccuracy) -> str:
+        return f"{of.accuracy:.1%} [{of.interval.low:.1%}, {of.interval.high:.1%}]"
+
+    header = [
+        "run",
+        "trained on",
+        "held-out pairs",
+        "left out",
+        "likelier: start",
+        "trained",
+        "implicit reward",
     ]
-    for one in outcomes:
-        accuracy = "–"
-        if one.accuracy is not None and one.interval is not None:
-            accuracy = f"{one.accuracy:.1%} ({one.interval.low:.1%}–{one.interval.high:.1%})"
-        lines.append(
-            f"| {one.method} | {one.steps} | {one.first_loss:.4f} → {one.last_loss:.4f} | "
-            f"{one.held_out_loss:.4f} | {one.margin:.3f} | {accuracy} | {one.moved:.2%} | {one.seconds:.0f} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            one.run,
+            f"{one.examples:,}",
+            f"{one.reward.pairs:,}",
+            f"{one.left_out:,}",
+            share(one.start),
+            share(one.trained),
+            share(one.reward),
+        ]
+        for one in outcomes
+    ]
+    return table(header, rows)
 
 
 def main() -> None:
@@ -205,19 +273,11 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data files")
     parser.add_argument("--output", type=Path, default=Path("runs/real"))
-    parser.add_argument(
-        "--rows", type=int, default=0, help="rows to take of each file; 0 for the study's own"
-    )
-    chosen = parser.parse_args()
-    for name in chosen.studies:
+    given = parser.parse_args()
+    for name in given.studies:
         if name not in STUDIES:
             parser.error(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
-        of = STUDIES[name]
-        if chosen.rows:
-            of = replace(of, rows=chosen.rows, held_out=min(of.held_out, chosen.rows // 3))
-        outcomes = study(name, chosen.data, chosen.output / name, chosen=of)
-        reports = "\n".join(f"report: {one.report}" for one in outcomes)
-        print(f"\n{name}\n\n{table(outcomes)}\n\n{reports}", flush=True)
+    measure(given.studies, given.data, given.output)
 
 
 if __name__ == "__main__":

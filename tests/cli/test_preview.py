@@ -151,3 +151,25 @@ def test_a_data_set_of_the_hub_is_streamed(
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     assert len(shown(prefero, "owner/name", *COLUMNS, "--rows", "3")["rows"]) == 3
+
+
+def test_every_prompt_of_a_row_is_shown(prefero: Command, tmp_path: Path, ingredients: Path) -> None:
+    """That of a side with a history of its own, and those of views."""
+    file = tmp_path / "rows.jsonl"
+    text = "\n\nHuman: a b\n\nAssistant: {}\n\nHuman: a\n\nAssistant: {}"
+    sides = {"chosen": text.format("u v", "c"), "rejected": text.format("w w", "d")}
+    file.write_text(json.dumps(sides), encoding="utf-8")
+    for model in ((), ("--model", ingredients / "model")):
+        (row,) = shown(prefero, file, *model)["rows"]
+        chosen, rejected = row["responses"]
+        assert "u v" in row["prompt"] and (chosen["prompt"], chosen["prompt_ids"]) == (None, None)
+        assert "w w" in rejected["prompt"] and "u v" not in rejected["prompt"]
+        assert bool(rejected["prompt_ids"]) == bool(model) == bool(row["prompt_ids"])
+        told = prefero("preview", file, *model).stdout
+        assert "prompt of rejected" in told and "w w" in told
+    other = {"prompt": "a b", "chosen": " c", "rejected": " d", "prompt_corrupted": "u v"}
+    file.write_text("".join(json.dumps(other) + "\n" for _ in range(2)), encoding="utf-8")
+    for model in ((), ("--model", ingredients / "model")):
+        row = shown(prefero, file, "--method", "mdpo", *model)["rows"][0]
+        assert row["prompts"] == {"prompt_corrupted": "u v"}
+        assert "prompt_corrupted  u v" in prefero("preview", file, "--method", "mdpo", *model).stdout

@@ -86,7 +86,7 @@ CONVERSATIONS = {
     ),
     "what ends a mark": pair([user("2+2=")], [said("e")], [said("im")]),
     "marks, begun": pair([user("<|im_start")], [said("<|im_end")], [said("[/INST")]),
-    "marks": pair([user("What ends a turn?")], [said("<|im_end|> does.")], [said("It is </s>")]),
+    "marks": pair([user("What ends a turn?")], [said("<|im_end|> does.")], [said("It is </s>.")]),
     "begins as prompts end": pair(
         [user("assistant\n")], [said("assistant\nassistant\n")], [said("\nASSISTANT: It is")]
     ),

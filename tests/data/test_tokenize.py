@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,21 @@ class TestPlainText:
         dataset = run(tokenizer, pair("", "a", "b"), pair("x", "a", "b"))
         assert decoded(tokenizer, dataset)[0] == ("</s>", "a</s>")
         assert decoded(tokenizer, dataset, 1)[0] == ("x", "a</s>")
+
+    @pytest.mark.parametrize("around", ["<s> $A", "<s> $A </s>"])
+    def test_a_tokenizer_without_the_letter_a_begins_with_its_start_token(self, around: str) -> None:
+        from tokenizers import Tokenizer as Backend, models, processors, trainers
+
+        backend = Backend(models.BPE())
+        trainer = trainers.BpeTrainer(vocab_size=12, special_tokens=["<s>", "</s>"], show_progress=False)
+        backend.train_from_iterator(["你好世界", "红色蓝色"], trainer)
+        backend.post_processor = processors.TemplateProcessing(
+            single=around, special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+        cell = run(tokenizer, pair("你好", "世界", "红色"))[0].cells[0]
+        whole = [0, *tokenizer("你好世界", add_special_tokens=False)["input_ids"], 1]
+        assert [*cell.context, *cell.response] == whole
 
     def test_a_tokenizer_that_appends_its_end_token_does_not_end_the_prompt(
         self, make_tokenizer: MakeTokenizer
@@ -323,6 +339,42 @@ class TestSeveralTurns:
         last = run(chatml, example)
         assert decoded(chatml, last)[0][1] == "4<|im_end|>"
 
+    def test_earlier_turns_of_each_side_are_scored_where_they_differ(
+        self, base: Tokenizer, chatml: Tokenizer
+    ) -> None:
+        sides = {"chosen": ("B1.", "D."), "rejected": ("B2.", "E.")}
+        text = "\n\nHuman: A?\n\nAssistant: {}\n\nHuman: C?\n\nAssistant: {}"
+        transcripts = {side: text.format(*said) for side, said in sides.items()}
+        messages = {
+            side: [user("A?"), assistant(first), user("C?"), assistant(last)]
+            for side, (first, last) in sides.items()
+        }
+        for tokenizer, end in ((base, "</s>"), (chatml, "<|im_end|>")):
+            read = [
+                run(tokenizer, *load_examples([row]), writing=Writing(score="all_assistant"))
+                for row in (transcripts, messages)
+            ]
+            for one, other, said in zip(read[0][0].cells, read[1][0].cells, sides.values(), strict=True):
+                np.testing.assert_array_equal(one.context, other.context)
+                np.testing.assert_array_equal(one.response, other.response)
+                assert one.scored is not None and other.scored is not None
+                np.testing.assert_array_equal(one.scored, other.scored)
+                scored = tokenizer.decode(one.response[one.scored]).replace(end, "").replace(" ", "")
+                assert scored == "".join(said)
+            assert read[0][0].cells[0].context is read[0][0].cells[1].context
+
+    def test_earlier_turns_of_another_prompt_are_its_own(self, chatml: Tokenizer) -> None:
+        example = pair([user("A?"), assistant("B"), user("C?")], "D", "E")
+        example = replace(example, prompts={"corrupted": (user("A?"), assistant("B"), user("X?"))})
+        dataset = run(
+            chatml, example, writing=Writing(score="all_assistant"), views={"corrupted": ("chosen",)}
+        )
+        (cell,) = dataset[0].views["corrupted"]
+        turns = [user("A?"), assistant("B"), user("X?"), assistant("D")]
+        whole = chatml.apply_chat_template(turns, tokenize=False).rstrip()
+        assert chatml.decode(np.concatenate([cell.context, cell.response])) == whole
+        assert chatml.decode(cell.response[cell.scored]) == "B<|im_end|>D<|im_end|>"
+
     def test_a_response_that_another_speaker_begins(self, base: Tokenizer, chatml: Tokenizer) -> None:
         example = pair([user("Hi"), assistant("Yes?")], [user("2+2"), assistant("4")], [assistant("Bye")])
         dataset = run(chatml, example)
@@ -408,6 +460,22 @@ class TestTruncation:
         assert dataset.summary.truncated_prompts == 1
         assert dataset.summary.truncated_responses == 0
 
+    @pytest.mark.parametrize("score", ["last", "all_assistant"])
+    def test_oldest_turns_go_first_whatever_is_scored(self, chatml: Tokenizer, score: Any) -> None:
+        turns = [m for n in range(6) for m in (user(f"question {n}"), assistant(f"answer {n}"))]
+        example, writing = pair([*turns, user("last question")], "yes", "no"), Writing(score=score)
+        whole = run(chatml, example, writing=writing)[0].cells
+        length = max(len(cell.context) + len(cell.response) for cell in whole)
+        dataset = run(chatml, example, writing=writing, max_length=length - 10)
+        kept = chatml.apply_chat_template([*turns[2:], user("last question")], tokenize=False)
+        for cell, said in zip(dataset[0].cells, ("yes", "no"), strict=True):
+            text = chatml.decode(np.concatenate([cell.context, cell.response]))
+            assert text == f"{kept}<|im_start|>assistant\n{said}<|im_end|>"
+        lost = length - max(len(cell.context) + len(cell.response) for cell in dataset[0].cells)
+        assert dataset[0].notes == (
+            f"the prompt was cut: it lost {lost} tokens to fit max_length = {length - 10}",
+        )
+
     def test_then_the_oldest_tokens_go_and_bos_stays(self, base: Tokenizer) -> None:
         words = "What is the capital of France? " * 20
         with pytest.raises(PreferoError, match=r"prompt alone has max_length = 30.*keep_recent_prompt"):
@@ -448,6 +516,13 @@ class TestTruncation:
             "1, first rows, row 1. Raise max_length to keep them whole.",
             "1, first rows, row 1. Raise max_length, or choose too_long.",
         ]
+
+    @pytest.mark.parametrize("roles", [("developer",), ("system", "developer"), ("developer", "system")])
+    def test_all_instructions_stay(self, roles: tuple[str, ...]) -> None:
+        instructions = tuple({"role": role, "content": "Be kind."} for role in roles)
+        later = {"role": "developer", "content": "Be brief."}
+        turns = (user("a"), later, assistant("b"), user("c"))
+        assert shorter_prompts((*instructions, *turns)) == [(*instructions, turns[-1])]
 
     def test_shorter_prompts_begin_with_the_user(self) -> None:
         assert shorter_prompts(tuple(CHAT)) == [(CHAT[0], CHAT[3])]

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import prefero
+from prefero.data.examples import Examples
 from prefero.data.tokenize import tokenize
-from prefero.doctor.policy import ches_of
+from prefero.doctor.policy import Policy, ches_of
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import pair_logps
 from prefero.generate.sampling import sample
+from tests.data.test_training_templates import ON, ONE, tokenizer_of
+from tests.generate.test_contexts import small_model
 from tests.training.tiny import pairs, saved_model, text, tiny_model, tiny_tokenizer
 
 
@@ -86,6 +89,24 @@ def test_own_samples_are_on_policy_and_random_words_are_not(folder):
     found = prefero.inspect(foreign, model=folder)["on_policy"]
     for measure in found.measures:
         assert measure.interval.low > 0.2
+
+
+def test_own_samples_go_on_from_the_contexts_of_the_data(monkeypatch):
+    """Also where the data are written by a training template."""
+    drawn = []
+
+    def kept(*arguments, **settings):
+        drawn.extend(sample(*arguments, **settings))
+        return drawn
+
+    monkeypatch.setattr("prefero.doctor.policy.sample", kept)
+    tokenizer = tokenizer_of("qwen3")
+    policy = Policy.of(small_model(tokenizer), tokenizer)
+    policy.read(Examples([ON, ONE]), [0, 1])
+    assert policy.tokens.writing.template == "qwen3"
+    assert policy.on_policy is not None
+    contexts = [tokens.cells[0].context.tolist() for tokens in policy.tokens]
+    assert [one.context.tolist() for one in drawn] == contexts
 
 
 def test_what_is_cut_off_is_counted_by_the_tokenizer(folder, rows):

@@ -9,14 +9,28 @@ from typing import Any
 
 import pytest
 
+from prefero.data.formats import load_examples
 from prefero.data.render import Writing
+from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
-from prefero.evaluate.judges import ByFunction, RewardModel
+from prefero.evaluate.judges import ByFunction, RewardModel, answered
 from prefero.evaluate.policies import Prompt, Sampling, evaluate, read_prompts
 from prefero.evaluate.reading import RunReading, reading_of_rows, readings_of_models
 from tests.training.tiny import saved_model, tiny_model, tiny_tokenizer
 
 TEMPLATE = "{% for message in messages %}c {{ message['content'] }} d {% endfor %}"
+
+
+WITH_ALL = (
+    "{% for tool in tools or [] %}{{ tool['name'] }} {% endfor %}{% if think %}e {% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}c {{ message['content'] }} d "
+    "{% else %}f {{ message['content'] }} g {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}f {% endif %}"
+)
+"""A template that writes tools (by their names) and has an option."""
+
+ASKED = {"role": "user", "content": "a"}
+BEGUN = {"role": "assistant", "content": "b"}
 
 
 def run(folder: Path, **data: Any) -> str:
@@ -99,3 +113,73 @@ def test_a_reward_model_reads_text_through_its_template() -> None:
     tokenizer.chat_template = TEMPLATE
     written = RewardModel(None, tokenizer)._ids("a", "b")
     assert tokenizer.decode(written).split() == ["c", "a", "d", "c", "b", "d"]
+
+
+def rows_with_all(*, alone: bool = False) -> list[dict[str, Any]]:
+    """Rows of one question that differ in what a model reads besides it."""
+    more = [{}, {"tools": [{"name": "h"}]}, {"chat_template_kwargs": {"think": True}}]
+    sides = {} if alone else {"chosen": "i", "rejected": "j"}
+    return [{"prompt": [ASKED], **sides, **one} for one in more]
+
+
+def test_prompts_differ_by_all_that_a_model_reads() -> None:
+    for alone in (True, False):
+        prompts = read_prompts(rows_with_all(alone=alone), 9)
+        assert [prompt.text for prompt in prompts] == [(ASKED,)] * 3
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = WITH_ALL
+        asked = [prompt.asked for prompt in prompts]
+        drawn = Sampling(max_new_tokens=2).draw(tiny_model(), tokenizer, asked, "models")
+        contexts = [tokenizer.decode(one.context) for one in drawn]
+        assert contexts == ["c a d f", "h c a d f", "e c a d f"]
+
+
+def test_models_are_given_the_context_of_training(tmp_path: Path) -> None:
+    """Functions judge the prompt itself, and judgements hold it."""
+    folder = saved_model(tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = WITH_ALL
+    tokenizer.save_pretrained(folder)
+    rows = [*rows_with_all(), {"prompt": [ASKED, BEGUN], "chosen": " i", "rejected": " j"}]
+    trained = tokenize(load_examples(rows), tokenizer, roles=("chosen", "rejected"))
+    prompts = read_prompts(rows, 9)
+    drawn = Sampling(max_new_tokens=2).draw(
+        tiny_model(), tokenizer, [prompt.asked for prompt in prompts], "models"
+    )
+    for one, tokens in zip(drawn, trained, strict=True):
+        assert one.context.tolist() == tokens.cells[0].context.tolist()
+    assert tokenizer.decode(drawn[-1].context) == "c a d f b"
+
+    seen = []
+
+    def judge(prompt: Any, response: str) -> float:
+        seen.append(prompt)
+        return 0.0
+
+    result = evaluate({"model": folder}, prompts, ByFunction(judge), sampling=Sampling(max_new_tokens=2))
+    assert [one.prompt for one in result.judgements] == [prompt.text for prompt in prompts]
+    assert seen == [prompt.text for prompt in prompts] * 2
+
+
+def test_judges_read_the_rows_that_models_answered() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = WITH_ALL
+    begun = {"prompt": [ASKED, BEGUN], "chosen": " i", "rejected": " j"}
+    turns = begun | {"chosen": [{"role": "assistant", "content": "i"}]}
+    turns["rejected"] = [{"role": "assistant", "content": "j"}]
+    examples = [prompt.asked for prompt in read_prompts([*rows_with_all(), begun], 9)]
+    examples += [prompt.asked for prompt in read_prompts([turns], 9)]
+    judge = RewardModel(None, tokenizer)
+    read = [tokenizer.decode(judge._ids(example, " k")).split() for example in examples]
+    assert [" ".join(words) for words in read] == [
+        "c a d f k g",
+        "h c a d f k g",
+        "e c a d f k g",
+        "c a d f b k g",
+        "c a d f b g f k g",
+    ]
+    learned = tokenize([answered(example, " k") for example in examples], tokenizer, roles=())
+    texts = [tokenizer.decode([*cell.context, *cell.response]) for (cell,) in (one.cells for one in learned)]
+    assert [text.split()[: len(words) - 1] for text, words in zip(texts, read, strict=True)] == [
+        words[:-1] for words in read
+    ]

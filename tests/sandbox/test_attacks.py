@@ -298,8 +298,9 @@ def test_without_namespaces_the_network_is_open_and_said_to_be(monkeypatch: pyte
 
 
 CALLER = """
-import json, os, sys
+import json, os, signal, sys
 from prefero.sandbox import Limits, confinement, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores in the background
 lacking = json.loads(sys.argv[1])
 which = confinement.shutil.which
 confinement.shutil.which = lambda name: None if name in lacking else which(name)

@@ -14,6 +14,7 @@ from prefero.errors import PreferoError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from prefero.data.examples import Examples
     from prefero.data.preview import Preview, PreviewedResponse
@@ -163,8 +164,12 @@ def in_words(preview: Preview) -> RenderableType:
     parts: list[Any] = [Text(f"{preview.name}: {preview.in_short()}")]
     for row in preview.rows:
         parts.append(Rule(row.origin, align="left"))
-        parts.append(Text("prompt  ", style="bold").append(row.prompt, style="not bold"))
-        parts += [_response(response) for response in row.responses]
+        parts.append(_text("prompt", row.prompt))
+        for response in row.responses:
+            *own, (name, text) = response.texts()
+            parts += [_text(*prompt) for prompt in own]
+            parts.append(_response(name, text, response))
+        parts += [_text(*prompt) for prompt in row.prompts.items()]
         if row.columns:
             parts.append(Text(f"columns {row.columns}", style="dim"))
         if row.read:
@@ -175,10 +180,13 @@ def in_words(preview: Preview) -> RenderableType:
     return Group(*parts)
 
 
-def _response(response: PreviewedResponse) -> Any:
+def _text(name: str, text: str, style: str = "not bold") -> Text:
     from rich.text import Text
 
-    label = Text(f"{response.role or 'response'}  ", style="bold")
+    return Text(f"{name}  ", style="bold").append(text, style=style)
+
+
+def _response(name: str, text: str, response: PreviewedResponse) -> Text:
     scored = sum(response.scored)
     count = f"  ({scored} of {len(response.ids)} tokens scored)" if response.ids else ""
-    return label.append(response.text, style="not bold green").append(count, style="dim")
+    return _text(name, text, "not bold green").append(count, style="dim")

@@ -83,7 +83,8 @@ def arrange(
             not roles
             and len(responses) > 1
             and len(worths := set(map(worth, responses))) == 1
-            and None not in worths
+            and not worths & {None}
+            and "label" not in wanted
         ):
             note = "its responses are equally good, so there is nothing to learn from comparing them"
             example = replace(example, notes=(*example.notes, note))

@@ -3,17 +3,17 @@ is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefero.data.examples import Example
+from prefero.data.examples import Example, Response
 from prefero.data.images import ImagePrompts, Pictures, images_of
-from prefero.data.render import Rendered, Renderers, Writing, ending_of
+from prefero.data.render import Rendered, Renderer, Renderers, Writing, ending_of
 from prefero.data.spans import FUNCTION_WORDS
 from prefero.data.trie import common
 from prefero.errors import PreferoError
@@ -47,8 +47,8 @@ class Encoder:
         apart: bool = False,
     ) -> None:
         self.tokenizer, self.images, self.canvas, self.apart = tokenizer, images, canvas, apart
-        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+        text, bare = _some_text(tokenizer)
+        whole = tokenizer(text, add_special_tokens=True)["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         self.start = np.asarray(whole[:at], dtype=np.int64)
         self.finish = np.asarray(whole[at + len(bare) :], dtype=np.int64)
@@ -197,6 +197,14 @@ class Encoder:
                 "Remove the row."
             )
 
+    def check_sees(self, example: Example) -> None:
+        """Raise :class:`PreferoError` for an example with images where the model sees none."""
+        if any(example.images.values()) and self.images is None:
+            raise PreferoError(
+                f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does "
+                "not see. Name a vision-language model, or rename the column of images."
+            )
+
     def check_images(self, ids: Ids, origin: str) -> None:
         """Raise :class:`PreferoError` for text that spells the token of an image where none stands."""
         if self.images is not None and (ids == self.images.placeholder).any():
@@ -212,6 +220,23 @@ class Encoder:
             before + form for word in FUNCTION_WORDS for form in (word, word.title()) for before in ("", " ")
         ]
         return frozenset(int(found.ids[0]) for found in self.encode(words) if len(found.ids) == 1)
+
+
+def _some_text(tokenizer: Any) -> tuple[str, list[int]]:
+    """A short text that the tokenizer does not drop, with its tokens, none of them special: a token of the
+    vocabulary where that does not have the letter "a". An empty text where there is none."""
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+
+    def texts() -> Iterator[str]:
+        yield "a"
+        for token in sorted(tokenizer.get_vocab().values()):
+            yield tokenizer.decode([token])
+
+    for text in texts():
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids and special.isdisjoint(ids):
+            return text, list(ids)
+    return "", []
 
 
 def check_text(text: str, origin: str) -> None:
@@ -231,23 +256,40 @@ def prompt_ids(
     tokenizer: Any,
     images: ImagePrompts | None = None,
     writing: Writing | None = None,
+    apart: bool = False,
 ) -> list[Ids]:
-    """The prompts as a model reads them when it generates, each of at least one token.
+    """The contexts from which a model generates, each of at least one token: those in which it is trained on
+    the examples' responses, as far as these share them, and of an example without responses its prompt.
 
-    Raises :class:`PreferoError` as :func:`tokenize` does.
+    Arguments are as for :func:`~prefero.data.tokenize.tokenize`. Raises :class:`PreferoError` as that does.
     """
-    encoder, renderers = Encoder(tokenizer, images), Renderers(tokenizer, images, writing)
+    encoder = Encoder(tokenizer, images, apart=apart)
+    renderers = Renderers(tokenizer, images, writing, examples)
     read = []
     for example in examples:
-        renderer = renderers.of(example)
-        text = renderer.prompt(example.prompt, example, ending_of(example.prompt, example.responses))
-        check_text(text, example.origin)
-        shown = images_of(example.prompt, example)
-        if shown and images is not None:
-            ids = images.context(text, shown, example.origin)
-        else:
-            ids = encoder.encode([text])[0].ids
-        encoder.check_images(ids, example.origin)
-        ids = np.concatenate([encoder.begins(text, renderer.starts), ids])
+        encoder.check_sees(example)
+        own = tuple(response for response in example.responses if response.prompt is None)
+        renderer = renderers.of(replace(example, responses=own))
+        written = _written(example, own, renderer)
+        shown, encodings = images_of(example.prompt, example), []
+        for one in written:
+            check_text(one.text, example.origin)
+            encodings.append(encoder.whole(one, shown, example.origin))
+        first = encodings[0].ids
+        shared = min(
+            min(encoder.places(one, encoding, example.origin)[0], common(encoding.ids, first))
+            for one, encoding in zip(written, encodings, strict=True)
+        )
+        encoder.check_images(first[:shared], example.origin)
+        ids = np.concatenate([encoder.begins(written[0].text, renderer.starts), first[:shared]])
         read.append(ids if len(ids) else encoder.first_token(example.origin))
     return read
+
+
+def _written(example: Example, responses: Sequence[Response], renderer: Renderer) -> list[Rendered]:
+    """The example's prompt with each of the responses to it; alone, where there is none."""
+    ending = ending_of(example.prompt, responses)
+    if responses:
+        return [renderer.response(example.prompt, response, example, ending) for response in responses]
+    text = renderer.prompt(example.prompt, example, ending)
+    return [Rendered(text, len(text), (), end=False)]

@@ -13,10 +13,10 @@ import numpy as np
 from prefero.data.examples import Content, Example, Examples, Response
 from prefero.data.pictures import Picture
 from prefero.data.render import Writing
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.templates import NAMES as TRAINING_TEMPLATES
 from prefero.data.tokenize import TokenDataset
-from prefero.data.trie import Cell, TokenExample
+from prefero.data.trie import Cell, IntArray
 
 SHOWN = 300
 """Characters of a text in a block."""
@@ -27,19 +27,30 @@ LABELS = {1.0: "desirable", -1.0: "undesirable"}
 
 @dataclass(frozen=True, slots=True)
 class PreviewedResponse:
-    """A response: its text, its ids, and which of these are scored; both empty without a model."""
+    """A response: its text, its ids, and which of these are scored; both empty without a model. ``prompt``
+    and ``prompt_ids`` are what stands before it where that is not the prompt of the row, and otherwise
+    None."""
 
     role: str | None
     text: str
     ids: list[int] = field(default_factory=list)
     scored: list[bool] = field(default_factory=list)
+    prompt: str | None = None
+    prompt_ids: list[int] | None = None
+
+    def texts(self) -> list[tuple[str, str]]:
+        """The prompt, if it is one of its own, and the response, by name."""
+        name = self.role or "response"
+        own = [(f"prompt of {name}", self.prompt)] if self.prompt is not None else []
+        return [*own, (name, self.text)]
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewedRow:
     """A row, counted from 1 in its source, as it is trained.
 
-    ``columns`` are the annotations by name, one number per response where they belong to responses;
+    ``prompts`` are the other prompts under which the responses are read, by their fields. ``columns`` are
+    the annotations by name, one number per response where they belong to responses;
     ``read`` are the columns of the row that are read, ``unread`` those that nothing is made of.
     """
 
@@ -48,14 +59,16 @@ class PreviewedRow:
     prompt: str
     prompt_ids: list[int]
     responses: list[PreviewedResponse]
+    prompts: dict[str, str]
     columns: dict[str, Any]
     notes: list[str]
     read: list[str]
     unread: list[str]
 
     def texts(self) -> list[tuple[str, str]]:
-        """The prompt and the responses, by name."""
-        return [("prompt", self.prompt), *((r.role or "response", r.text) for r in self.responses)]
+        """The prompt, the responses and the other prompts, by name."""
+        responses = [named for response in self.responses for named in response.texts()]
+        return [("prompt", self.prompt), *responses, *self.prompts.items()]
 
     def remarks(self) -> list[str]:
         """The notes, and the columns that are not read."""
@@ -112,7 +125,14 @@ def preview_rows(examples: Examples, roles: Sequence[str], count: int) -> Previe
     reads."""
     rows = []
     for example in examples[:count]:
-        responses = [PreviewedResponse(_role(r, roles), shown(r.content)) for r in example.responses]
+        responses = [
+            PreviewedResponse(
+                _role(response, roles),
+                shown(response.content),
+                prompt=None if response.prompt in (None, example.prompt) else shown(response.prompt),
+            )
+            for response in example.responses
+        ]
         columns = _columns(example)
         rows.append(
             PreviewedRow(
@@ -121,6 +141,7 @@ def preview_rows(examples: Examples, roles: Sequence[str], count: int) -> Previe
                 shown(example.prompt),
                 [],
                 responses,
+                {OTHER_PROMPTS[view].field: shown(prompt) for view, prompt in example.prompts.items()},
                 columns,
                 list(example.notes),
                 list(example.read),
@@ -137,18 +158,24 @@ def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int
     where it came from (:func:`origin_of_template`)."""
     rows = []
     for example, tokens in zip(data.source[:count], data[:count], strict=True):
-        prompt, texts = decoded(tokens, tokenizer)
+        context = tokens.cells[0].context
         responses = [
-            PreviewedResponse(_role(response, data.roles), text, cell.response.tolist(), _scored(cell))
-            for response, text, cell in zip(example.responses, texts, tokens.cells, strict=True)
+            _previewed(_role(response, data.roles), cell, context, tokenizer)
+            for response, cell in zip(example.responses, tokens.cells, strict=True)
         ]
+        others = {
+            OTHER_PROMPTS[view].field: decoded(cells[0].context, tokenizer)
+            for view, cells in tokens.views.items()
+            if view in OTHER_PROMPTS
+        }
         rows.append(
             PreviewedRow(
                 row_number(example.origin),
                 example.origin,
-                prompt,
-                tokens.cells[0].context.tolist(),
+                decoded(context, tokenizer),
+                context.tolist(),
                 responses,
+                others,
                 _columns(example),
                 list(tokens.notes),
                 list(example.read),
@@ -171,22 +198,24 @@ def origin_of_template(writing: Writing, own: Any) -> str:
     return f"{template} (a file)"
 
 
-def decoded(tokens: TokenExample, tokenizer: Any) -> tuple[str, list[str]]:
-    """The prompt of an example and its responses, decoded with special tokens; an image is one mark."""
+def decoded(ids: IntArray, tokenizer: Any) -> str:
+    """The text of tokens, special ones included; an image is one mark."""
+    if not (ids < 0).any():
+        return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    edges = np.flatnonzero(np.diff((ids < 0).astype(int)))
+    parts = np.split(ids, edges + 1)
+    return "".join("[image]" if part[0] < 0 else decoded(part, tokenizer) for part in parts)
 
-    def decode(ids: np.ndarray) -> str:
-        if not (ids < 0).any():
-            return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        edges = np.flatnonzero(np.diff((ids < 0).astype(int)))
-        parts = np.split(ids, edges + 1)
-        return "".join("[image]" if part[0] < 0 else decode(part) for part in parts)
 
-    texts = []
-    for cell in tokens.cells:
-        prompt = decode(cell.context)
-        whole = decode(np.concatenate([cell.context, cell.response]))
-        texts.append(whole[len(prompt) :] if whole.startswith(prompt) else decode(cell.response))
-    return decode(tokens.cells[0].context), texts
+def _previewed(role: str | None, cell: Cell, context: IntArray, tokenizer: Any) -> PreviewedResponse:
+    """A response in a row whose prompt is ``context``."""
+    prompt = decoded(cell.context, tokenizer)
+    whole = decoded(np.concatenate([cell.context, cell.response]), tokenizer)
+    text = whole[len(prompt) :] if whole.startswith(prompt) else decoded(cell.response, tokenizer)
+    ids, scored = cell.response.tolist(), _scored(cell)
+    if np.array_equal(cell.context, context):
+        return PreviewedResponse(role, text, ids, scored)
+    return PreviewedResponse(role, text, ids, scored, prompt, cell.context.tolist())
 
 
 def _shortened(text: str) -> str:

@@ -101,28 +101,31 @@ class Writing:
 
 
 def with_earlier_turns(example: Example) -> Example:
-    """The example whose responses begin with the first turn of the assistant in its prompt, so that all turns
-    of the assistant are scored; one without such a turn, or that continues it, as it is."""
-    prompt = example.prompt
-    roles = [] if isinstance(prompt, str) else [turn["role"] for turn in prompt]
-    if "assistant" not in roles or roles[-1] == "assistant" or isinstance(prompt, str):
-        return example
-    first = roles.index("assistant")
-    earlier = prompt[first:]
-    shift = sum(map(len, spoken(earlier)))
-    responses = tuple(
-        replace(
-            response,
-            content=(*earlier, *as_messages(response.content, "assistant")),
-            spans=tuple(
-                replace(span, start=span.start + shift, end=span.end + shift) for span in response.spans
-            ),
-        )
-        if response.prompt is None
-        else response
-        for response in example.responses
-    )
-    return replace(example, prompt=prompt[:first], responses=responses)
+    """The example whose responses begin with the first turn of the assistant in the prompt that each answers,
+    so that all turns of the assistant are scored. A prompt without such a turn, or whose last one the
+    responses continue, stays as it is."""
+
+    def first_of(prompt: Text, responses: Sequence[Response]) -> int:
+        roles = [] if isinstance(prompt, str) else [turn["role"] for turn in prompt]
+        continued = "assistant" in roles and ending_of(prompt, responses) == "continued"
+        return len(prompt) if continued or "assistant" not in roles else roles.index("assistant")
+
+    sharing = [response for response in example.responses if response.prompt is None]
+    shared = example.prompt[: first_of(example.prompt, sharing)]
+
+    def moved(response: Response) -> Response:
+        whole = example.prompt if response.prompt is None else response.prompt
+        first = len(shared) if response.prompt is None else first_of(whole, (response,))
+        prompt = None if whole[:first] == shared else whole[:first]
+        if isinstance(whole, str) or first == len(whole):
+            return replace(response, prompt=prompt)
+        earlier = whole[first:]
+        shift = sum(map(len, spoken(earlier)))
+        spans = (replace(span, start=span.start + shift, end=span.end + shift) for span in response.spans)
+        content = (*earlier, *as_messages(response.content, "assistant"))
+        return replace(response, content=content, spans=tuple(spans), prompt=prompt)
+
+    return replace(example, prompt=shared, responses=tuple(map(moved, example.responses)))
 
 
 class Renderers:
@@ -151,16 +154,14 @@ class Renderers:
             speakers = {speaker for example in examples for speaker in speakers_within(example)}
             self.chat = self.chat.keeping_turns(speakers)
         self.writing = self.chat.writing if self.chat else writing
-        self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript()
+        self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript(tokenizer)
 
     def of(self, example: Example) -> Renderer:
+        if self.chat is not None:
+            written = isinstance(example.prompt, str) and self.chat.wrote(example.prompt)
+            return self.text if written else self.chat
         texts = all(isinstance(response.content, str) for response in example.responses)
-        text = example.prompt if texts and isinstance(example.prompt, str) else None
-        if self.chat is None:
-            return self.transcript if text is None else self.text
-        if text is not None and self.chat.wrote(text):
-            return self.text
-        return self.chat
+        return self.text if texts and isinstance(example.prompt, str) else self.transcript
 
 
 def speakers_within(example: Example) -> set[str]:
@@ -200,9 +201,22 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
     return "open" if all(role == "assistant" for role in first) else "closed"
 
 
+def without_ends(text: str, ends: tuple[str, ...]) -> str:
+    """A text without the end marks behind it; one of nothing else as it is."""
+    bare = text
+    while bare.rstrip().endswith(ends):
+        bare = bare.rstrip()
+        for mark in ends:
+            bare = bare.removesuffix(mark)
+    return bare if bare.strip() else text
+
+
+GOES_ON = "the response goes on behind an end mark, where a model that generates stops"
+
+
 class PlainText:
     """Text as it is. An end mark that a response brings is not added a second time; text with the marks of
-    ``chat`` ends as that does."""
+    ``chat`` ends as that does, and an answer begins behind the header that it writes."""
 
     starts = True
 
@@ -212,30 +226,58 @@ class PlainText:
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         assert isinstance(prompt, str)
-        return prompt
+        return prompt if self.chat is None else self.chat.opened(prompt)
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
-        assert isinstance(prompt, str) and isinstance(response.content, str)
-        content, notes = response.content, []
-        ended = content.rstrip().endswith(self.ends)
-        if self.chat is not None:
-            notes.append("the text holds marks of the chat template, so it is taken as it is")
+        before = self.prompt(prompt, example, ending)
+        content = self._content(response, example)
+        notes = list(self._notes(example, before != prompt))
+        if self.chat is not None and self.chat.opens_answer(before):
+            content = self.chat.without_header(content)
+        bare = without_ends(content, self.ends)
+        ended = bare != content
+        if any(mark in bare for mark in self.ends):
+            notes.append(GOES_ON)
         if ended:
-            content = content.rstrip()
+            content = bare + next(mark for mark in self.ends if content.rstrip().endswith(mark))
             notes.append("the response ends with an end mark of its own")
         elif self.chat is not None and response.ended:
             content += self.chat.end
             ended = bool(self.chat.end)
-        text = prompt + content
+        text = before + content
         return Rendered(
-            text, len(prompt), ((len(prompt), len(text)),), response.ended and not ended, tuple(notes)
+            text, len(before), ((len(before), len(text)),), response.ended and not ended, tuple(notes)
         )
+
+    def _content(self, response: Response, example: Example) -> str:
+        """The text of a response, also of one message of the assistant that holds no more than a text."""
+        (first, *others) = as_messages(response.content, "assistant")
+        content = in_one_text(first)["content"]
+        if others or first["role"] != "assistant" or first.get("tool_calls") or not isinstance(content, str):
+            raise PreferoError(
+                f"{example.origin}: the prompt holds marks of the chat template, so that it is taken as it "
+                "is, but a response is more than one text. Give the prompt as messages, without marks."
+            )
+        return content
+
+    def _notes(self, example: Example, opened: bool) -> Iterator[str]:
+        if self.chat is not None:
+            yield "the text holds marks of the chat template, so it is taken as it is"
+        if opened:
+            yield "the header of an answer is added to the prompt, which ends with the user's turn"
+        if example.tools:
+            yield "tools of the row are not written, because its text is taken as it is"
+        if example.template_options:
+            yield "chat_template_kwargs of the row are not used, because its text is taken as it is"
 
 
 class Transcript:
     """Conversations as plain ``Human:`` and ``Assistant:`` turns, for models without a chat template."""
 
     starts = True
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.ends = (tokenizer.eos_token,) if tokenizer.eos_token else ()
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         if example.tools:
@@ -278,7 +320,7 @@ class Transcript:
                 f"{example.origin}: a message of {turn['role']} holds more than text, and this model's "
                 "tokenizer has no chat template to show it with. Use the model's chat version."
             )
-        return content
+        return without_ends(content, self.ends) if turn["role"] == "assistant" else content
 
 
 def in_one_text(turn: Message) -> Message:
@@ -341,9 +383,9 @@ class ChatTemplate:
         self.sources = {name: dated(source, date) for name, source in sources.items()}
 
     def keeping_turns(self, speakers: Collection[str]) -> ChatTemplate:
-        """The training template of this template's family; itself where it keeps turns when ``speakers``
-        follow, or none is alike."""
-        if keeps_turns(self.write, speakers):
+        """The training template of this template's family; itself where it keeps turns, with a mark at their
+        ends, when ``speakers`` follow, or none is alike."""
+        if not speakers or (self.end and keeps_turns(self.write, speakers)):
             return self
 
         def other(name: str, reason: str = "") -> ChatTemplate:
@@ -351,7 +393,11 @@ class ChatTemplate:
             return ChatTemplate(self.writer, self.tokenizer, writing, template_text(name))
 
         name = family_of(self.write, lambda name: other(name).write)
-        reason = "a training template of prefero that keeps earlier turns; the model's own changes them"
+        reason = "a training template of prefero that keeps earlier turns, which the model's own does not"
+        if keeps_turns(self.write, speakers):
+            reason = (
+                "a training template of prefero that marks the ends of turns, which the model's own does not"
+            )
         return self if name is None else other(name, reason)
 
     def source(self, tools: bool = False) -> str:
@@ -365,50 +411,109 @@ class ChatTemplate:
         return self.sources[name]
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
-        turns = as_messages(prompt, "user")
+        turns = self._turns(prompt, example)
         if ending == "continued":
             return self._unended(turns, example)
         return self._render(turns, example, add_generation_prompt=ending == "open")
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
-        turns = as_messages(prompt, "user")
-        bare = self._unmarked(response)
-        added = as_messages(bare.content, "assistant")
+        turns = self._turns(prompt, example)
+        added = tuple(map(self._bare, as_messages(response.content, "assistant")))
         notes = tuple(self._notes(prompt, response, example, (*turns, *added)))
-        if bare is not response:
-            response = bare
-            notes += ("the response brings marks of the chat template, which stand once",)
+        text = isinstance(response.content, str)
+        response = replace(response, content=added[0]["content"] if text else added)
         before = self.prompt(prompt, example, ending)
-        if isinstance(response.content, str) and ending == "continued":
-            begun = in_one_text(turns[-1])["content"] or ""
-            if not isinstance(begun, str):
-                raise PreferoError(
-                    f"{example.origin}: the prompt ends within a turn of the assistant that holds more than "
-                    "text, which a response in text cannot continue. Give the response as a message."
-                )
-            turns, added = turns[:-1], ({**turns[-1], "content": begun + response.content},)
-        if len(added) > 1 or ending == "closed":
+        if text and ending == "continued":
+            rendered = self._continued(turns, before, response, example, notes)
+        elif len(added) > 1 or ending == "closed":
             rendered = self._several_turns(turns, added, before, response, example, notes)
         else:
             rendered = self._one_turn(turns, added[0], before, response, example, notes)
-        for said in (*spoken(response.content), *thoughts_in(response.content)):
+        return replace(rendered, notes=(*rendered.notes, *self._lost(turns, added, rendered)))
+
+    def _turns(self, prompt: Text, example: Example) -> tuple[Message, ...]:
+        """A prompt as messages. Raises :class:`PreferoError` for messages that have been through the
+        template."""
+        turns = tuple(map(self._bare, as_messages(prompt, "user")))
+        for turn in turns:
+            content = in_one_text(turn)["content"]
+            if isinstance(content, str) and content.lstrip().startswith(self.marks):
+                raise PreferoError(
+                    f"{example.origin}: a message of {turn['role']} begins with marks of the chat template "
+                    f"({content.lstrip()[:40]!r}), which would stand twice. Give the prompt as one text, "
+                    "without a system text or other messages, or take the marks out."
+                )
+        return turns
+
+    def _bare(self, turn: Message) -> Message:
+        """The turn without the marks around it that the template writes, where its text brings them."""
+        content, bos = in_one_text(turn)["content"], self.tokenizer.bos_token
+        if not isinstance(content, str):
+            return turn
+        bare = content
+        if turn["role"] == "assistant":
+            bare = without_ends(self.without_header(content), self.ends)
+        elif bos and bos not in self.marks and bos in self.source():
+            bare = content.removeprefix(bos)
+        return turn if bare == content else {**turn, "content": bare}
+
+    def _lost(self, turns: Sequence[Message], added: Sequence[Message], rendered: Rendered) -> Iterator[str]:
+        """Notes on what turns say and the text does not."""
+        for said in (*spoken(tuple(added)), *thoughts_in(tuple(added))):
             # what a response begins with may stand in the prompt: the mark of a thought
             if said.strip() not in rendered.text[max(rendered.start - len(said), 0) :]:
-                note = "the chat template leaves out or changes part of what the response says"
-                return replace(rendered, notes=(*rendered.notes, note))
-        return rendered
+                yield "the chat template leaves out or changes part of what the response says"
+                break
+        for turn in (*turns, *added):
+            content = in_one_text(turn)["content"]
+            said = content.strip() if isinstance(content, str) and turn["role"] != "assistant" else ""
+            if said not in rendered.text:
+                yield f"the chat template leaves out or changes what a turn of {turn['role']} says"
 
-    def _unmarked(self, response: Response) -> Response:
-        """The response without the header before it and the end mark behind it that the template writes."""
-        content = response.content
-        if not isinstance(content, str):
-            return response
-        text, header = content, self.header.strip()
-        if self.end and text.rstrip().endswith(self.end):
-            text = text.rstrip().removesuffix(self.end)
-        if header and text.lstrip().startswith(header):
-            text = text.lstrip().removeprefix(header).lstrip("\n")
-        return response if text == content else replace(response, content=text)
+    def _continued(
+        self,
+        turns: tuple[Message, ...],
+        before: str,
+        response: Response,
+        example: Example,
+        notes: tuple[str, ...],
+    ) -> Rendered:
+        """A response in text that continues the last turn of the prompt."""
+        begun = in_one_text(turns[-1])["content"] or ""
+        if not isinstance(begun, str):
+            raise PreferoError(
+                f"{example.origin}: the prompt ends within a turn of the assistant that holds more than "
+                "text, which a response in text cannot continue. Give the response as a message."
+            )
+        whole = (*turns[:-1], {**turns[-1], "content": f"{begun}{response.content}"})
+        text, end, said = self._rendered(whole, before, response, example)
+        if not text.startswith(before):
+            self._refuse_changes(example)
+        return Rendered(text, len(before), _from(len(before), text, said), end, notes)
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The marks behind an answer: the template's, and the tokenizer's end token."""
+        return tuple(mark for mark in (self.end, self.tokenizer.eos_token) if mark)
+
+    def without_header(self, text: str) -> str:
+        """A text without the header of an answer before it."""
+        header = self.header.strip()
+        begins = bool(header) and text.lstrip().startswith(header)
+        return text.lstrip().removeprefix(header).lstrip() if begins else text
+
+    def opens_answer(self, text: str) -> bool:
+        """Whether a text ends with the header of an answer."""
+        header = self.header.strip()
+        return bool(header) and text.rstrip().endswith(header)
+
+    def opened(self, text: str) -> str:
+        """A text with the template's marks; the header of an answer where it ends with the user's turn."""
+        behind = "" if self._sample is None else self._sample[0].partition("Question")[2]
+        mark = behind.strip()
+        if not (mark and self.header.strip() and text.rstrip().endswith(mark)):
+            return text
+        return text.rstrip().removesuffix(mark) + behind + self.header
 
     def _one_turn(
         self,
@@ -419,12 +524,12 @@ class ChatTemplate:
         example: Example,
         notes: tuple[str, ...],
     ) -> Rendered:
-        text, end, said = self._rendered((*turns, answer), response, example)
+        text, end, said = self._rendered((*turns, answer), before, response, example)
         if text.startswith(before):
             return Rendered(text, len(before), _from(len(before), text, said), end, notes)
         start, opening = self._opening(turns, before, example)
         rest = _behind_opening(answer["content"], opening)
-        if rest is not None:
+        if rest is not None and not answer.get("tool_calls"):
             # the response brings the thought that the generation prompt opens, and the template drops it
             text = before + rest + (self.end if response.ended else "")
             end = response.ended and not self.end
@@ -469,7 +574,10 @@ class ChatTemplate:
         notes: tuple[str, ...],
     ) -> Rendered:
         """A response of several turns: what the assistant says is scored, what its partners say is not."""
-        text, end, said = self._rendered((*turns, *added), response, example)
+        last = before
+        if len(added) > 1 and added[-1]["role"] == "assistant":
+            last = self._render((*turns, *added[:-1]), example, add_generation_prompt=True)
+        text, end, said = self._rendered((*turns, *added), last, response, example)
         start = len(before)
         if not text.startswith(before) and added[0]["role"] == "assistant":
             start, _ = self._opening(turns, before, example)
@@ -508,8 +616,8 @@ class ChatTemplate:
             conversation = (*turns, *added[: position + 1])
             opened = self._render(conversation[:-1], example, add_generation_prompt=True)
             last = position == len(added) - 1
-            closed = text if last else self._ended(self._render(conversation, example))[0]
-            if not (text.startswith(opened) and text.startswith(closed)):
+            closed = text if last else self._ended(self._render(conversation, example), len(opened))[0]
+            if not (text.startswith(opened) and text.startswith(closed) and len(opened) <= len(closed)):
                 return None
             ranges.append((len(opened), len(closed)))
         return ranges
@@ -544,7 +652,15 @@ class ChatTemplate:
                 "plain text: the chat template writes the prompt as one user turn (template none takes it as "
                 "it is)"
             )
+        brought = (*as_messages(prompt, "user"), *as_messages(response.content, "assistant"))
+        if list(brought) != list(turns):
+            yield "the row brings marks of the chat template, which stand once"
+        if any(mark in said for said in spoken(tuple(turns)) for mark in self.ends):
+            yield GOES_ON
         source = self.source(bool(example.tools))
+        for name in {**self.writing.options, **example.template_options}:
+            if not re.search(rf"\b{re.escape(name)}\b", source):
+                yield f"the chat template knows no argument {name!r} (chat_template_kwargs)"
         if example.tools and "tools" not in source:
             yield "the chat template does not write tools, so the model does not see them"
         for name in sorted({name for turn in turns for name in turn} - {"role", "content"}):
@@ -559,14 +675,17 @@ class ChatTemplate:
             yield "a text that spells a list of messages is taken as it is: few rows of its column do"
 
     def _rendered(
-        self, turns: tuple[Message, ...], response: Response, example: Example
+        self, turns: tuple[Message, ...], before: str, response: Response, example: Example
     ) -> tuple[str, bool, list[Range] | None]:
-        """The whole text, whether it lacks an end token, and what the assistant says (:meth:`_said`)."""
+        """The whole text, whether it lacks an end token, and what the assistant says (:meth:`_said`).
+        ``before`` is the text before the last turn."""
         whole = self._render(turns, example)
         said = self._said(turns, whole, example)
         if not response.ended:
             return self._unended(turns, example), False, said
-        since = said[-1][0] if said and turns[-1]["role"] == "assistant" else 0
+        since = len(before) if whole.startswith(before) else 0
+        if said and turns[-1]["role"] == "assistant":
+            since = said[-1][0]
         return *self._ended(whole, since), said
 
     def _said(self, turns: Sequence[Message], text: str, example: Example) -> list[Range] | None:
@@ -631,6 +750,8 @@ class ChatTemplate:
         none."""
         if self.end and self.end in text[since:]:
             return text[: text.rindex(self.end) + len(self.end)], False
+        if self.end and text[since:].rstrip().endswith(tuple(self._added)):
+            return text.rstrip(), False  # another mark ends this turn, such as that of a call
         if self.behind is None:
             ended = text.rstrip().endswith(tuple(self._added))
             return (text.rstrip() if ended else text), not ended
@@ -720,8 +841,7 @@ class ChatTemplate:
     def wrote(self, text: str) -> bool:
         """Whether a text has been through the template: it holds its marks around a question, or ends with
         the header of an answer."""
-        header = self.header.strip()
-        return any(mark in text for mark in self.marks) or (bool(header) and text.rstrip().endswith(header))
+        return any(mark in text for mark in self.marks) or self.opens_answer(text)
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
@@ -729,7 +849,9 @@ class ChatTemplate:
         text = "" if self._sample is None else self._sample[0]
         known = [mark for mark in self._added if mark in text]
         known += re.findall(r"[\[<]\S+[\]>](?=\s*Question)", text)
-        return tuple({*known} - {self.tokenizer.bos_token, self.tokenizer.eos_token})
+        bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token
+        unmarked = {eos} if bos and self.header.lstrip().startswith(bos) else {bos, eos}
+        return tuple({*known} - unmarked)
 
     @cached_property
     def _added(self) -> list[str]:

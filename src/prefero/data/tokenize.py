@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args, overload
 
@@ -21,16 +22,15 @@ from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, images_of
 from prefero.data.render import (
     Rendered,
-    Renderer,
     Renderers,
     Writing,
     ending_of,
     with_earlier_turns,
 )
-from prefero.data.schema import SCHEMA
+from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.spans import READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise
-from prefero.data.trie import Annotation, Cell, TokenExample, common
+from prefero.data.trie import Annotation, Cell, TokenExample, common, unique_tokens
 from prefero.errors import PreferoError, nearest
 
 DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
@@ -41,6 +41,9 @@ TooLong = Literal["cut_response", "keep_recent_prompt", "drop", "error"]
 TOKENIZING = 1
 """The version of how rows become tokens, which stands in the key of the reference cache. Raise it with any
 change by which some row gives other token ids, or other tokens that are scored."""
+
+INSTRUCTING = {"system", "developer"}
+"""The roles whose turns at the beginning of a conversation are instructions for all of it."""
 
 CHUNK = 512
 """Examples whose texts are encoded together, which is much faster than one by one."""
@@ -124,10 +127,9 @@ def tokenize(
     if max_length is not None and max_length < 2:
         raise PreferoError(f"max_length is {max_length}; expected at least 2 tokens, to read and to score.")
     arranged = arrange(examples, roles, columns, for_method=for_method)
-    if writing is not None and writing.score == "all_assistant":
-        arranged = replace(arranged, items=[with_earlier_turns(example) for example in arranged])
     encoder = Encoder(tokenizer, images, canvas, apart)
-    renderers = Renderers(tokenizer, images, writing, arranged)
+    writing = writing or Writing()
+    renderers = Renderers(tokenizer, images, writing, (_as_scored(each, writing) for each in arranged))
     treatment = Treatment(max_length, too_long)
     wanted = [name for name in sorted(columns) if not SCHEMA[name].drawn]
     prompts = [view for view in views if view not in VIEWS]
@@ -136,10 +138,12 @@ def tokenize(
     tokenized: list[TokenExample] = []
     for example, draft in zip(arranged, _drafts(arranged, renderers, encoder), strict=True):
         try:
-            fitted = _fitted(draft, treatment, encoder)
+            fitted = _fitted(draft, treatment, renderers, encoder)
             if prefers and _same(fitted.cells[roles.index("chosen")], fitted.cells[roles.index("rejected")]):
                 raise LeftOut(SAME_TOKENS)
-            others = {view: _under(fitted, view, for_method, treatment, encoder) for view in prompts}
+            others = {
+                view: _under(fitted, view, for_method, treatment, renderers, encoder) for view in prompts
+            }
             annotations = {**columns_of(example, wanted), **_token_columns(fitted, wanted, encoder)}
         except LeftOut as reason:
             treatment.left_out.setdefault(str(reason), []).append(example.origin)
@@ -148,15 +152,19 @@ def tokenize(
                 raise
             treatment.skipped.append(str(error))
         else:
+            notes = [*fitted.notes, *treatment.cut(example.origin, *fitted.lost)]
+            for view, under in others.items():
+                cuts = treatment.cut(example.origin, *under.lost)
+                notes += [f"{OTHER_PROMPTS[view].field}: {note}" for note in (*under.notes, *cuts)]
             kept.append(example)
             tokenized.append(
                 TokenExample(
                     fitted.cells,
                     annotations,
                     len(tokenized),
-                    others,
-                    truncated=fitted.lost,
-                    notes=treatment.noted(fitted.notes, example.origin),
+                    {view: under.cells for view, under in others.items()},
+                    truncated=sum(sum(one.lost) for one in (fitted, *others.values())),
+                    notes=treatment.noted(notes, example.origin),
                 )
             )
     arranged = treatment.applied(arranged, kept)
@@ -205,33 +213,49 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An example as cells: the response of each begins at the token ``cuts`` of its side. ``lost`` tokens did
-    not fit."""
+    """An example as cells: the response of each begins at the token ``cuts`` of its side. ``given`` is the
+    example as it was arranged, and ``example`` with all that is scored in its responses. ``lost`` tokens of
+    prompts and of responses did not fit."""
 
+    given: Example
     example: Example
-    renderer: Renderer
     sides: Sequence[_Side]
     cells: tuple[Cell, ...]
     cuts: Sequence[int]
-    lost: int = 0
+    lost: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An example whose sides are text; ``starts`` tells of each whether it wants the tokenizer's own
+    beginning (BOS)."""
+
+    given: Example
+    example: Example
+    sides: Sequence[Rendered]
+    starts: Sequence[bool]
+
+
+def _as_scored(example: Example, writing: Writing) -> Example:
+    """The example with all that ``writing`` scores in its responses."""
+    return with_earlier_turns(example) if writing.score == "all_assistant" else example
 
 
 def _drafts(examples: Examples, renderers: Renderers, encoder: Encoder) -> Iterator[_Draft | PreferoError]:
     """Every example before anything is cut, or the reason why it cannot be tokenised."""
     for at in range(0, len(examples), CHUNK):
-        chunk: list[tuple[Example, Renderer, list[Rendered]] | PreferoError] = []
+        chunk: list[_Written | PreferoError] = []
         for example in examples.items[at : at + CHUNK]:
             try:
-                renderer = _renderer(example, renderers, encoder)
-                chunk.append((example, renderer, _rendered(example, renderer)))
+                chunk.append(_written(example, renderers, encoder))
             except PreferoError as error:
                 chunk.append(error)
         texts = [
             side.text
             for found in chunk
-            if not isinstance(found, PreferoError) and not any(found[0].images.values())
-            for side in found[2]
+            if not isinstance(found, PreferoError) and not any(found.example.images.values())
+            for side in found.sides
         ]
         encodings = {} if encoder.apart else dict(zip(texts, encoder.encode(texts), strict=True))
         for found in chunk:
@@ -239,41 +263,33 @@ def _drafts(examples: Examples, renderers: Renderers, encoder: Encoder) -> Itera
                 yield found
                 continue
             try:
-                yield _draft(*found, encoder, encodings)
+                yield _draft(found, encoder, encodings)
             except PreferoError as error:
                 yield error
 
 
-def _renderer(example: Example, renderers: Renderers, encoder: Encoder) -> Renderer:
-    if any(example.images.values()) and encoder.images is None:
-        raise PreferoError(
-            f"{example.origin}: the prompt shows {len(example.images[''])} images, which this model does not "
-            "see. Name a vision-language model, or rename the column of images."
-        )
-    return renderers.of(example)
-
-
-def _rendered(example: Example, renderer: Renderer) -> list[Rendered]:
-    ending = ending_of(example.prompt, example.responses)
-    sides = []
+def _written(given: Example, renderers: Renderers, encoder: Encoder) -> _Written:
+    """The example as text, each prompt in the way that it asks for with the responses to it."""
+    encoder.check_sees(given)
+    example = _as_scored(given, renderers.writing)
+    sharing = tuple(response for response in example.responses if response.prompt is None)
+    sides, starts = [], []
     for response in example.responses:
-        prompt, end = example.prompt, ending
+        prompt, answers = example.prompt, sharing
         if response.prompt is not None:
-            prompt, end = response.prompt, ending_of(response.prompt, example.responses)
-        sides.append(renderer.response(prompt, response, example, end))
+            prompt, answers = response.prompt, (response,)
+        renderer = renderers.of(replace(example, prompt=prompt, responses=answers))
+        sides.append(renderer.response(prompt, response, example, ending_of(prompt, answers)))
+        starts.append(renderer.starts)
         check_text(sides[-1].text, example.origin)
-    return sides
+    return _Written(given, example, sides, starts)
 
 
 def _draft(
-    example: Example,
-    renderer: Renderer,
-    rendered: Sequence[Rendered],
-    encoder: Encoder,
-    encodings: Mapping[str, Encoding] = MappingProxyType({}),
+    written: _Written, encoder: Encoder, encodings: Mapping[str, Encoding] = MappingProxyType({})
 ) -> _Draft:
-    sides = []
-    for response, text in zip(example.responses, rendered, strict=True):
+    example, sides = written.example, []
+    for response, text, starts in zip(example.responses, written.sides, written.starts, strict=True):
         images = images_of(example.prompt if response.prompt is None else response.prompt, example)
         encoding = encodings.get(text.text) if not images else None
         encoding = encoder.whole(text, images, example.origin) if encoding is None else encoding
@@ -282,10 +298,10 @@ def _draft(
         scored = np.zeros(len(encoding.ids), bool)
         for start, stop in zip(edges[0::2], edges[1::2], strict=True):
             scored[start:stop] = True
-        sides.append(_Side(text, encoding, encoder.begins(text.text, renderer.starts), first, scored))
+        sides.append(_Side(text, encoding, encoder.begins(text.text, starts), first, scored))
     cells, cuts = _cells(example, sides, encoder)
     notes = tuple(dict.fromkeys((*example.notes, *(n for side in sides for n in side.rendered.notes))))
-    return _Draft(example, renderer, sides, cells, cuts, notes=notes)
+    return _Draft(written.given, example, sides, cells, cuts, notes=notes)
 
 
 def _cells(
@@ -321,7 +337,9 @@ def _cells(
 # Examples that are too long
 
 
-def _fitted(draft: _Draft | PreferoError, treatment: Treatment, encoder: Encoder) -> _Draft:
+def _fitted(
+    draft: _Draft | PreferoError, treatment: Treatment, renderers: Renderers, encoder: Encoder
+) -> _Draft:
     """The example in at most ``max_length`` tokens.
 
     Raises :class:`LeftOut` for one that is left out, :class:`PreferoError` for one that is refused.
@@ -338,7 +356,7 @@ def _fitted(draft: _Draft | PreferoError, treatment: Treatment, encoder: Encoder
         )
     if treatment.too_long == "drop":
         raise LeftOut(f"examples of more than max_length = {limit} tokens")
-    shorter = _without_old_turns(draft, limit, encoder)
+    shorter = _without_old_turns(draft, limit, renderers, encoder)
     cells = shorter.cells
     if treatment.too_long == "keep_recent_prompt":
         cells = _newest(cells, limit, encoder.start, origin)
@@ -350,12 +368,13 @@ def _fitted(draft: _Draft | PreferoError, treatment: Treatment, encoder: Encoder
     cells = tuple(cell.cut(limit - len(cell.context)) for cell in cells)
     if any(cell.scored is not None and not cell.scored.any() for cell in cells):
         raise LeftOut(f"examples of which max_length = {limit} leaves no token to score")
-    lost_prompt = _prompt_tokens(draft.cells) - _prompt_tokens(cells)
+    # where all turns of the assistant are scored, the oldest turns stand in all responses
+    lost_turns = unique_tokens(draft.cells) - unique_tokens(shorter.cells)
+    lost_prompt = lost_turns + _prompt_tokens(shorter.cells) - _prompt_tokens(cells)
     lost_response = sum(
         len(whole.response) - len(cell.response) for whole, cell in zip(shorter.cells, cells, strict=True)
     )
-    notes = treatment.cut(origin, lost_prompt, lost_response)
-    return replace(shorter, cells=cells, lost=lost_prompt + lost_response, notes=(*shorter.notes, *notes))
+    return replace(shorter, cells=cells, lost=(lost_prompt, lost_response))
 
 
 def _longest(cells: Sequence[Cell]) -> int:
@@ -366,18 +385,17 @@ def _prompt_tokens(cells: Sequence[Cell]) -> int:
     return sum(len(context) for context in {id(cell.context): cell.context for cell in cells}.values())
 
 
-def _without_old_turns(draft: _Draft, limit: int, encoder: Encoder) -> _Draft:
+def _without_old_turns(draft: _Draft, limit: int, renderers: Renderers, encoder: Encoder) -> _Draft:
     """The example without as few of its oldest turns as make it fit; without all but the newest, if even that
     does not."""
-    example = draft.example
+    example = draft.given
     prompts = [example.prompt, *(r.prompt for r in example.responses if r.prompt is not None)]
     low, high = 0, max(len(shorter_prompts(prompt)) for prompt in prompts)
     drafts = {0: draft}
 
     def shortened(turns: int) -> _Draft:
         if turns not in drafts:
-            fewer = _shortened(example, turns)
-            drafts[turns] = _draft(fewer, draft.renderer, _rendered(fewer, draft.renderer), encoder)
+            drafts[turns] = _draft(_written(_shortened(example, turns), renderers, encoder), encoder)
         return drafts[turns]
 
     while low < high:
@@ -401,14 +419,14 @@ def _shortened(example: Example, turns: int) -> Example:
 
 
 def shorter_prompts(prompt: Text) -> list[Text]:
-    """The conversation without its oldest turns, the longest first; the system turn stays, and so does the
-    last turn of the user with all that follows it."""
+    """The conversation without its oldest turns, the longest first; the instructions before it (turns of
+    system or developer) stay, and so does the last turn of the user with all that follows it."""
     if isinstance(prompt, str):
         return []
-    system = prompt[:1] if prompt and prompt[0]["role"] == "system" else ()
-    turns = prompt[len(system) :]
+    instructions = tuple(takewhile(lambda turn: turn["role"] in INSTRUCTING, prompt))
+    turns = prompt[len(instructions) :]
     starts = [at for at, turn in enumerate(turns) if turn["role"] == "user" and at > 0]
-    return [(*system, *turns[at:]) for at in starts]
+    return [(*instructions, *turns[at:]) for at in starts]
 
 
 def _newest(cells: Sequence[Cell], limit: int, start: Ids, origin: str) -> tuple[Cell, ...]:
@@ -442,21 +460,36 @@ def _newest(cells: Sequence[Cell], limit: int, start: Ids, origin: str) -> tuple
 
 
 def _under(
-    draft: _Draft, view: str, for_method: str, treatment: Treatment, encoder: Encoder
-) -> tuple[Cell, ...]:
-    """The responses under the prompt that the example has for a view: the same tokens, wherever they fit."""
-    example = draft.example
-    prompt, shown = prompt_of(example, view, for_method), example.images.get(view, example.images.get("", ()))
-    other = replace(example, prompt=prompt, images={"": shown})
-    under = _draft(other, draft.renderer, _rendered(other, draft.renderer), encoder)
-    cells = _fitted(under, Treatment(treatment.max_length, treatment.too_long), encoder).cells
-    limit = treatment.max_length
-    return tuple(
-        Cell(cell.context, own.response, own.scored)
-        if limit is None or len(cell.context) + len(own.response) <= limit
-        else cell
-        for cell, own in zip(cells, draft.cells, strict=True)
+    draft: _Draft,
+    view: str,
+    for_method: str,
+    treatment: Treatment,
+    renderers: Renderers,
+    encoder: Encoder,
+) -> _Draft:
+    """The example under the prompt that it has for a view: as many tokens of each response as in ``draft``,
+    wherever they are the same tokens and fit. ``lost`` counts what the responses did not lose in ``draft``
+    already, and ``notes`` say what those of ``draft`` do not."""
+    given = draft.given
+    prompt, shown = prompt_of(given, view, for_method), given.images.get(view, given.images.get("", ()))
+    other = replace(given, prompt=prompt, images={"": shown})
+    under = _fitted(_draft(_written(other, renderers, encoder), encoder), treatment, renderers, encoder)
+    same = [np.array_equal(*ids) for ids in zip(_responses(under), _responses(draft), strict=True)]
+    cells = tuple(
+        cell.cut(len(own.response)) if alike else cell
+        for cell, own, alike in zip(under.cells, draft.cells, same, strict=True)
     )
+    lost_prompt, lost_response = under.lost
+    lost = lost_prompt, max(lost_response - draft.lost[1], 0)
+    notes = [note for note in under.notes if note not in draft.notes]
+    if not all(same):
+        notes.append("responses are other tokens behind it than behind the row's own prompt")
+    return replace(under, cells=cells, lost=lost, notes=tuple(notes))
+
+
+def _responses(draft: _Draft) -> list[Ids]:
+    """The tokens of the whole responses, without end tokens."""
+    return [side.encoding.ids[cut:] for side, cut in zip(draft.sides, draft.cuts, strict=True)]
 
 
 def columns_of(example: Example, names: Sequence[str]) -> dict[str, Annotation]:
@@ -486,8 +519,8 @@ def _token_columns(draft: _Draft, names: Sequence[str], encoder: Encoder) -> dic
         if name == "differs":
             eos = encoder.tokenizer.eos_token_id
             responses = [
-                np.append(side.encoding.ids[cut:], [eos] if side.rendered.end else []).astype(np.int64)
-                for side, cut in zip(draft.sides, draft.cuts, strict=True)
+                np.append(ids, [eos] if side.rendered.end else []).astype(np.int64)
+                for side, ids in zip(draft.sides, _responses(draft), strict=True)
             ]
             rows: Sequence[NDArray[Any]] = differs(draft.example.roles, responses, encoder.function_words)
         else:

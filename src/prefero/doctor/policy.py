@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prefero.data.examples import Examples, Text
+from prefero.data.examples import Examples
 from prefero.data.preview import Preview
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset
@@ -81,7 +81,6 @@ class Policy:
     writing: Writing
     data: TokenDataset | None = field(default=None, init=False)
     places: Sequence[int] = field(default=(), init=False)
-    prompts: Sequence[Text] = field(default=(), init=False)
     layout: str = field(default="", init=False)
 
     @classmethod
@@ -136,11 +135,10 @@ class Policy:
         assert isinstance(data, TokenDataset)
         by_origin = {examples[place].origin: place for place in places}
         self.places = [by_origin[example.origin] for example in data.source]
-        self.prompts = [example.prompt for example in data.source]
 
     def sample(self, total: int) -> str:
         """The part of so many pairs that is tokenised, in words; empty if it is all of them."""
-        count = len(self.prompts)
+        count = len(self.places)
         return f"On {count:,} of {total:,} pairs, drawn at random." if count < total else ""
 
     def preview(self, count: int) -> Preview:
@@ -200,10 +198,10 @@ class Policy:
         drawn = sample(
             self.model,
             self.kind.tokenizer,
-            [self.prompts[i] for i in asked],
+            [self.tokens.source[i] for i in asked],
             generator=generator,
             max_new_tokens=longest,
-            writing=self.writing,
+            writing=self.tokens.writing,
         )
         cut = [[Cell(c.context, c.response[:longest]) for c in self.tokens[i].cells] for i in asked]
         data = pair_logps(self.model, [(chosen, rejected) for chosen, rejected in cut])

@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefero.data.examples import Content, Example, Examples, Response, Text
+from prefero.data.examples import Example, Examples, Response, Text
 from prefero.data.packing import next_fit
-from prefero.data.render import Renderers, Writing, as_messages
+from prefero.data.render import Renderers, Writing, as_messages, ending_of, in_one_text
 from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError, nearest
 from prefero.evaluate.reading import RunReading
 from prefero.evaluate.win_rate import BothOrders
+from prefero.generate.sampling import as_examples
 from prefero.models.kind import Kind, Reading
 from prefero.models.loading import ModelSource, first_line, kind_of
 from prefero.objectives.batch import PreferenceBatch, Signal, TokenLogps
@@ -99,7 +100,7 @@ def _function(module: str, name: str) -> ByFunction | BothOrders:
 class RewardModel:
     """A sequence classifier with one label, whose logit is the score. Conversations, and plain text too where
     the tokenizer has a chat template, are rendered with it; text that holds the template's marks is followed
-    by the response as it is."""
+    by the response as it is. A prompt may be an example, whose tools and template options are read too."""
 
     model: Any
     tokenizer: Any
@@ -118,7 +119,7 @@ class RewardModel:
             )
         return cls(source.load("AutoModelForSequenceClassification", "reward model"), source.processor())
 
-    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
+    def __call__(self, prompts: Sequence[Text | Example], responses: Sequence[str]) -> list[float]:
         tokenizer, model = self.tokenizer, self.model
         read = [self._ids(*both) for both in zip(prompts, responses, strict=True)]
         order = sorted(range(len(read)), key=lambda index: len(read[index]))
@@ -138,15 +139,21 @@ class RewardModel:
                 scores[index] = score
         return scores
 
-    def _ids(self, prompt: Text, response: str) -> list[int]:
-        example = Example(prompt, (Response(_as_turn(prompt, response)),))
+    def _ids(self, asked: Text | Example, response: str) -> list[int]:
+        example = answered(asked, response)
+        prompt = example.prompt
         renderers = Renderers(self.tokenizer)
         if renderers.of(example) is renderers.text:
             assert isinstance(prompt, str)
             return self.tokenizer(prompt + response, truncation=True)["input_ids"]
         turns = [*map(dict, as_messages(prompt, "user")), {"role": "assistant", "content": response}]
+        if ending_of(prompt, example.responses) == "continued":
+            begun = in_one_text(turns[-2])["content"] or ""
+            turns[-2:] = [{**turns[-2], "content": f"{begun}{response}"}]
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, tools=list(example.tools) or None, **example.template_options
+            )
         except ValueError as error:
             raise PreferoError(f"the reward model reads no conversations: {first_line(error)}") from None
         return self.tokenizer(text, truncation=True, add_special_tokens=False)["input_ids"]
@@ -155,7 +162,7 @@ class RewardModel:
 @dataclass(frozen=True, slots=True)
 class LearnedReward:
     """The reward of an objective: a head's, or a multiple of log π − log π_ref. Texts are read as ``reading``
-    says."""
+    says. A prompt may be an example, whose tools and template options are read too."""
 
     objective: Objective
     policy: nn.Module
@@ -163,9 +170,9 @@ class LearnedReward:
     models: Mapping[str, nn.Module]
     reading: RunReading = field(default_factory=RunReading)
 
-    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
+    def __call__(self, prompts: Sequence[Text | Example], responses: Sequence[str]) -> list[float]:
         examples = [
-            Example(prompt, (Response(_as_turn(prompt, text)),), origin=f"response {index + 1}")
+            replace(answered(prompt, text), origin=f"response {index + 1}")
             for index, (prompt, text) in enumerate(zip(prompts, responses, strict=True))
         ]
         return [float(of_example[0]) for of_example in self.of(examples)]
@@ -190,14 +197,11 @@ class LearnedPreference:
 
     learned: LearnedReward
 
-    def __call__(self, prompt: Text, first: str, second: str) -> float:
+    def __call__(self, prompt: Text | Example, first: str, second: str) -> float:
         if first == second:
             return 0.5
-        responses = (
-            Response(_as_turn(prompt, first), "chosen"),
-            Response(_as_turn(prompt, second), "rejected"),
-        )
-        ((reward, other),) = self.learned.of([Example(prompt, responses, origin="a comparison")])
+        example = answered(prompt, first, second, roles=("chosen", "rejected"))
+        ((reward, other),) = self.learned.of([replace(example, origin="a comparison")])
         return float((reward - other).sigmoid())
 
 
@@ -258,8 +262,28 @@ def _reference(config: Mapping[str, Any], name: str) -> str:
     return name if base is None else base.name
 
 
-def _as_turn(prompt: Text, text: str) -> Content:
-    return text if isinstance(prompt, str) else ({"role": "assistant", "content": text},)
+def answered(asked: Text | Example, *texts: str, roles: Sequence[str | None] = (None,)) -> Example:
+    """The prompt with other responses, in the form of those that it has: texts, or turns of the assistant."""
+    (example,) = as_examples([asked])
+    written = all(isinstance(response.content, str) for response in example.responses)
+    responses = tuple(
+        Response(text if written else ({"role": "assistant", "content": text},), role)
+        for text, role in zip(texts, roles, strict=True)
+    )
+    return Example(
+        example.prompt,
+        responses,
+        tools=example.tools,
+        origin=example.origin,
+        template_options=example.template_options,
+        images=example.images,
+    )
+
+
+def reads_examples(judge: ScoringJudge | BothOrders) -> bool:
+    """Whether a judge reads all of a prompt's example; functions read the prompt itself."""
+    asked = judge.judge if isinstance(judge, BothOrders) else judge
+    return isinstance(asked, RewardModel | LearnedReward | LearnedPreference)
 
 
 def rewards(

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefero.data.examples import Text, spoken
+from prefero.data.encode import prompt_ids
+from prefero.data.examples import Example, Text, spoken
 from prefero.data.files import Source, load_rows
 from prefero.data.formats import load_examples, renamed
 from prefero.data.formats.conversations import prompt_alone
@@ -27,10 +28,10 @@ from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
 from prefero.evaluate.intervals import Mean, mean
 from prefero.evaluate.judgements import Judgement, summary
-from prefero.evaluate.judges import ScoringJudge
+from prefero.evaluate.judges import ScoringJudge, reads_examples
 from prefero.evaluate.reading import RunReading, readings_of_models
 from prefero.evaluate.win_rate import BothOrders
-from prefero.generate.sampling import Sample, contexts, sample
+from prefero.generate.sampling import Sample, as_examples, sample
 from prefero.models.loading import ModelSource
 from prefero.models.text import context_length
 
@@ -40,10 +41,18 @@ CHOSEN = "chosen"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, and its chosen response in the data."""
+    """A prompt, and its chosen response in the data. ``example`` is the row that it stands in, for the rest
+    of what a model reads (tools, template options) and for how the prompt ends in training; None for a prompt
+    that was given alone."""
 
     text: Text
     chosen: str | None = None
+    example: Example | None = field(default=None, compare=False)
+
+    @property
+    def asked(self) -> Text | Example:
+        """The prompt as :func:`~prefero.generate.sampling.sample` takes it, with all that is known of it."""
+        return self.text if self.example is None else self.example
 
 
 def read_prompts(
@@ -62,7 +71,9 @@ def read_prompts(
     """
     distinct: dict[str, Prompt] = {}
     for prompt in _prompts(source, split, columns, format, map):
-        distinct.setdefault(repr(prompt.text), prompt)
+        row = prompt.example
+        beside = None if row is None else (row.tools, row.template_options)
+        distinct.setdefault(repr((prompt.text, beside)), prompt)
         if len(distinct) == limit:
             break
     return list(distinct.values())
@@ -83,11 +94,19 @@ def _prompts(
         for row in rows:
             if row.problem:
                 raise PreferoError(row.problem)
-            yield Prompt(prompt_alone(Fields(renamed(row, columns))))
+            fields = Fields(renamed(row, columns))
+            example = Example(
+                prompt_alone(fields),
+                (),
+                tools=fields.tools(),
+                template_options=fields.template_options(),
+                origin=fields.origin,
+            )
+            yield Prompt(example.prompt, example=example)
         return
     for example in load_examples(source, split=split, columns=columns, format=format, map=map):
         answers = [spoken(each.content) for each in example.responses if each.role == "chosen"]
-        yield Prompt(example.prompt, answers[0][-1] if answers and answers[0] else None)
+        yield Prompt(example.prompt, answers[0][-1] if answers and answers[0] else None, example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +123,7 @@ class Sampling:
         self,
         model: nn.Module,
         tokenizer: Any,
-        prompts: Sequence[Text],
+        prompts: Sequence[Text | Example],
         who: str,
         writing: Writing | None = None,
     ) -> list[Sample]:
@@ -170,25 +189,25 @@ def evaluate(
     readings, notes = readings_of_models(sampled, template=template, max_length=max_length)
     prompts, left_out = _with_room(prompts, readings, sampling.max_new_tokens)
     notes = [*notes, *left_out]
-    texts = [prompt.text for prompt in prompts]
-    asked = [text for text in texts for _ in range(sampling.count)]
+    asked = [prompt.asked for prompt in prompts]
+    answered = [prompt for prompt in prompts for _ in range(sampling.count)]
     report("baseline")
     if baseline == CHOSEN:
         theirs = [_chosen(prompt) for prompt in prompts for _ in range(sampling.count)]
     else:
         model, tokenizer = _load(baseline)
         writing = readings[baseline].writing
-        theirs = [sample.text for sample in sampling.draw(model, tokenizer, texts, "baseline", writing)]
+        theirs = [sample.text for sample in sampling.draw(model, tokenizer, asked, "baseline", writing)]
         del model
-    baseline_scores = None if isinstance(judge, BothOrders) else _score(judge, asked, theirs)
+    baseline_scores = None if isinstance(judge, BothOrders) else _score(judge, answered, theirs)
     against = None if reference is None else _load(reference)
     rows, judgements = [], []
     for name, folder in models.items():
         report(name)
         model, tokenizer = _load(folder)
-        samples = sampling.draw(model, tokenizer, texts, "models", readings[folder].writing)
+        samples = sampling.draw(model, tokenizer, asked, "models", readings[folder].writing)
         ours = [sample.text for sample in samples]
-        judged = _judged(name, judge, asked, ours, theirs, baseline_scores)
+        judged = _judged(name, judge, answered, ours, theirs, baseline_scores)
         means = {"length": mean([float(len(sample.tokens)) for sample in samples])}
         if against is not None and sampling.temperature == 1:
             means["kl"] = _divergence(name, model, tokenizer, samples, *against)
@@ -208,7 +227,8 @@ def _with_room(
         source = _source(name)
         limits = [limit for limit in (reading.max_length, context_length(source.config())) if limit]
         if limits:
-            read = contexts([prompt.text for prompt in prompts], source.processor(), writing=reading.writing)
+            asked = as_examples([prompt.asked for prompt in prompts])
+            read = prompt_ids(asked, source.processor(), writing=reading.writing)
             long |= {i for i, ids in enumerate(read) if len(ids) + max_new_tokens > min(limits)}
     if not long:
         return prompts, []
@@ -224,7 +244,7 @@ def _with_room(
 def _judged(
     name: str,
     judge: ScoringJudge | BothOrders,
-    prompts: Sequence[Text],
+    prompts: Sequence[Prompt],
     ours: Sequence[str],
     theirs: Sequence[str],
     baseline_scores: Sequence[float] | None,
@@ -232,7 +252,7 @@ def _judged(
     """The judgements of one model's responses; ``baseline_scores`` are those of a judge that scores."""
     scores: Sequence[float | None] = [None] * len(ours)
     if isinstance(judge, BothOrders):
-        preferences = [judge(*triple) for triple in zip(prompts, ours, theirs, strict=True)]
+        preferences = [judge(*triple) for triple in zip(_shown(judge, prompts), ours, theirs, strict=True)]
     else:
         scores = own = _score(judge, prompts, ours)
         preferences = [
@@ -240,7 +260,7 @@ def _judged(
             for our, their in zip(own, baseline_scores or (), strict=True)
         ]
     return [
-        Judgement(name, prompt, preference, float(len(our)), float(len(their)), None, our, their, score)
+        Judgement(name, prompt.text, preference, float(len(our)), float(len(their)), None, our, their, score)
         for prompt, preference, our, their, score in zip(
             prompts, preferences, ours, theirs, scores, strict=True
         )
@@ -268,8 +288,13 @@ def _chosen(prompt: Prompt) -> str:
     return prompt.chosen
 
 
-def _score(judge: ScoringJudge, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
-    scores = judge(prompts, responses)
+def _shown(judge: ScoringJudge | BothOrders, prompts: Sequence[Prompt]) -> list[Any]:
+    """The prompts as a judge reads them: with their rows, or alone."""
+    return [prompt.asked if reads_examples(judge) else prompt.text for prompt in prompts]
+
+
+def _score(judge: ScoringJudge, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    scores = judge(_shown(judge, prompts), responses)
     for index, score in enumerate(scores):
         if math.isnan(score):
             raise PreferoError(f"the judge's score of response {index + 1} is not a number.")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from prefero.data.encode import Encoder, prompt_ids
-from prefero.data.examples import Example, Response, Text
-from prefero.data.images import Arrays, ImagePrompts, Pictures
+from prefero.data.examples import Example, Text
+from prefero.data.images import Arrays, ImagePrompts
 from prefero.data.packing import ImageBatch
 from prefero.data.render import Writing
 from prefero.data.trie import Cell
@@ -36,7 +36,8 @@ class Sample:
     ``text`` is what stands behind the prompt's text, a space at its beginning included.
 
     ``logps`` are the log-probabilities of ``tokens`` under the model as it is, before temperature and
-    nucleus. ``context`` are the tokens of the prompt as the model read them.
+    nucleus. ``context`` are the tokens of the prompt as the model read them, those in which training has
+    responses to it.
     """
 
     prompt: Text
@@ -55,7 +56,7 @@ class Sample:
 def sample(
     model: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[Text],
+    prompts: Sequence[Text | Example],
     *,
     generator: torch.Generator,
     max_new_tokens: int,
@@ -64,15 +65,18 @@ def sample(
     top_p: float = 1.0,
     batch_size: int = 64,
     images: ImagePrompts | None = None,
-    shown: Sequence[Pictures] | None = None,
     writing: Writing | None = None,
 ) -> list[Sample]:
     """``count`` responses to each prompt, in the order of the prompts, those to one prompt side by side.
 
+    A prompt may be an example, whose tools, images and template options the model reads too. Its own
+    responses tell how its prompt ends in training: whether one begins a turn, or goes on within one. A
+    conversation alone that ends with a turn of the assistant is continued within it.
+
     ``temperature`` 0 takes the likeliest token. Nothing is inherited from the model's generation settings but
     its end tokens. The same generator state and ``batch_size`` give the same samples; the model's modes and
-    settings are as before afterwards. ``images`` reads prompts that show some, ``shown`` has those of each;
-    ``writing`` is as :func:`~prefero.data.tokenize.tokenize` takes it.
+    settings are as before afterwards. ``images``, which reads prompts that show some, and ``writing`` are as
+    :func:`~prefero.data.tokenize.tokenize` takes them.
 
     Raises:
         PreferoError: a setting out of range, no prompts, or an empty prompt and no start token.
@@ -81,7 +85,8 @@ def sample(
         raise PreferoError("there are no prompts to sample responses to.")
     _check(max_new_tokens, count, temperature, top_p, batch_size)
     inner = innermost(model)
-    once = _read_by(inner, prompts, tokenizer, images, shown, writing)
+    asked = as_examples(prompts)
+    once = _read_by(inner, asked, tokenizer, images, writing)
     read = [context for context in once for _ in range(count)]
     arrays = {} if images is None else images.arrays(images.shown(once))
     ends = _end_tokens(inner, tokenizer)
@@ -100,10 +105,10 @@ def sample(
         tokens, logps = drawn[i]
         stops = np.flatnonzero(np.isin(tokens, ends))
         length = int(stops[0]) + 1 if len(stops) else len(tokens)
+        prompt = asked[i // count].prompt
         text = continuation(tokenizer, context, tokens[: length - bool(len(stops))])
-        records.append(
-            Sample(prompts[i // count], text, context, tokens[:length], logps[:length], bool(len(stops)))
-        )
+        text = text.removeprefix(_left_to_response(prompt, tokenizer, context))
+        records.append(Sample(prompt, text, context, tokens[:length], logps[:length], bool(len(stops))))
     return records
 
 
@@ -120,6 +125,18 @@ def continuation(tokenizer: Any, context: NDArray[np.int64], tokens: NDArray[np.
     )
 
 
+def _left_to_response(prompt: Text, tokenizer: Any, context: NDArray[np.int64]) -> str:
+    """White space at the end of a prompt that is no part of its tokens, because the first token of a response
+    has it."""
+    said = prompt if isinstance(prompt, str) or not prompt else prompt[-1]["content"]
+    if not isinstance(said, str) or said == said.rstrip():
+        return ""
+    shown = tokenizer.decode(context[context >= 0], skip_special_tokens=True)
+    space, kept = said[len(said.rstrip()) :], shown[len(shown.rstrip()) :]
+    within = shown.rstrip().endswith(said.rstrip()) and space.startswith(kept)
+    return space.removeprefix(kept) if within else ""
+
+
 def _check(max_new_tokens: int, count: int, temperature: float, top_p: float, batch_size: int) -> None:
     for name, value in {"max_new_tokens": max_new_tokens, "count": count, "batch_size": batch_size}.items():
         if value < 1:
@@ -130,34 +147,28 @@ def _check(max_new_tokens: int, count: int, temperature: float, top_p: float, ba
         raise PreferoError(f"top_p is {top_p}; expected a share above 0, at most 1.")
 
 
-def contexts(
-    prompts: Sequence[Text],
-    tokenizer: Any,
-    images: ImagePrompts | None = None,
-    shown: Sequence[Pictures] | None = None,
-    writing: Writing | None = None,
-) -> list[NDArray[np.int64]]:
-    """The prompts as a model reads them when it generates."""
-    examples = []
-    for i, prompt in enumerate(prompts):
-        said: Text = "." if isinstance(prompt, str) else ({"role": "assistant", "content": "."},)
-        images_of = {} if shown is None else {"": shown[i]}
-        examples.append(Example(prompt, (Response(said),), origin=f"prompt {i + 1}", images=images_of))
-    return prompt_ids(examples, tokenizer, images, writing)
+def as_examples(prompts: Sequence[Text | Example]) -> list[Example]:
+    """The prompts as examples: those that are texts or conversations without responses."""
+    return [
+        prompt if isinstance(prompt, Example) else Example(prompt, (), origin=f"prompt {i + 1}")
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 def _read_by(
     inner: Any,
-    prompts: Sequence[Text],
+    asked: Sequence[Example],
     tokenizer: Any,
     images: ImagePrompts | None,
-    shown: Sequence[Pictures] | None,
     writing: Writing | None,
 ) -> list[NDArray[np.int64]]:
-    """Prompts as the model reads them: an encoder with what its tokenizer puts behind a text."""
-    read = contexts(prompts, tokenizer, images, shown, writing)
+    """Prompts as the model reads them: an encoder apart from responses, with what its tokenizer puts behind a
+    text."""
+    if not inner.config.is_encoder_decoder:
+        return prompt_ids(asked, tokenizer, images, writing)
     behind = Encoder(tokenizer).finish
-    return [np.concatenate([ids, behind]) for ids in read] if inner.config.is_encoder_decoder else read
+    read = prompt_ids(asked, tokenizer, images, writing, apart=True)
+    return [np.concatenate([ids, behind]) for ids in read]
 
 
 def _end_tokens(inner: Any, tokenizer: Any) -> list[int]:

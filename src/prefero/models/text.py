@@ -11,15 +11,16 @@ from pydantic import BaseModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
-from prefero.data.images import ImagePrompts, Pictures
+from prefero.data.images import ImagePrompts
 from prefero.data.preview import Preview, origin_of_template, preview_tokens
 from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
-from prefero.generate.sampling import contexts, sample
+from prefero.generate.sampling import sample
 from prefero.models.causal.experts import balance_of
 from prefero.models.kind import AnyInputs, Dataset, Kind, Reading, no_options, parsed
 from prefero.models.loading import ModelSource, innermost, unwrapped
@@ -135,10 +136,10 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             return 0.0, f"the balancing loss of the router is left out: a {self.what} is scored without it"
         return coefficient, left_out
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
-        """The first distinct prompts that leave room for a response."""
+    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Example]:
+        """The first examples with distinct prompts that leave room for a response."""
         limit = length_limit(max_length, self.config)
-        prompts: dict[str, Any] = {}
+        prompts: dict[str, Example] = {}
         for example in examples:
             if len(prompts) == count:
                 break
@@ -146,26 +147,22 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             identity = repr((example.prompt, [image.identity for image in images]))
             if identity in prompts:
                 continue
-            (context,) = contexts([example.prompt], self.tokenizer, self.images, [images], self.writing)
+            try:
+                (context,) = prompt_ids(
+                    [example], self.tokenizer, self.images, self.writing, apart=self.reads_apart
+                )
+            except PreferoError:
+                continue  # a bad row that reading the data has skipped, and has said so
             if len(context) <= limit - sample_tokens(limit):
-                prompts[identity] = self.prompt_of(example)
+                prompts[identity] = example
         return list(prompts.values())
-
-    def prompt_of(self, example: Example) -> Any:
-        """The prompt of an example as :meth:`sample` reads it."""
-        return example.prompt
 
     def sampling(self, max_length: int | None) -> str:
         longest = sample_tokens(length_limit(max_length, self.config))
         return f"the likeliest token each time, at most {longest} tokens"
 
     def sample(
-        self,
-        model: nn.Module,
-        prompts: Sequence[Text],
-        seed: int,
-        max_length: int | None,
-        shown: Sequence[Pictures] | None = None,
+        self, model: nn.Module, prompts: Sequence[Text | Example], seed: int, max_length: int | None
     ) -> list[str]:
         drawn = sample(
             model,
@@ -175,7 +172,6 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             max_new_tokens=sample_tokens(length_limit(max_length, self.config)),
             temperature=0,
             images=self.images,
-            shown=shown,
             writing=self.writing,
         )
         return [one.text for one in drawn]

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefero.data.arrange import arrange
-from prefero.data.examples import Examples
+from prefero.data.examples import Example, Examples, Message
 from prefero.data.formats import load_examples, row_function
 from prefero.data.mixture import mixed
 from prefero.errors import PreferoError
@@ -257,6 +257,16 @@ class Samples(TrainerCallback):
 
 
 def _shown(prompt: Any) -> str:
-    if not isinstance(prompt, tuple):
+    """A prompt of a kind of model, or that of an example, as a reader sees it."""
+    if not isinstance(prompt, Example):
         return str(prompt)
-    return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
+    images, asked = prompt.images.get("", ()), prompt.prompt
+    turns = (asked,) if isinstance(asked, str) else tuple(map(_turn_shown, asked))
+    return "\n\n".join((f"[{len(images)} images]", *turns) if images else turns)
+
+
+def _turn_shown(turn: Message) -> str:
+    content = turn.get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text", f"[{part.get('type')}]") for part in content)
+    return f"{turn.get('role')}: {content}"

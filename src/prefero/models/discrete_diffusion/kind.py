@@ -13,13 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from prefero.data.examples import Examples, Text
+from prefero.data.encode import prompt_ids
+from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.schema import SCHEMA
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
-from prefero.generate.sampling import contexts
+from prefero.generate.sampling import as_examples
 from prefero.models.discrete_diffusion.noise import COSINE, LINEAR, Masking, Noise, Uniform
 from prefero.models.discrete_diffusion.sampling import sample, unmask
 from prefero.models.discrete_diffusion.scoring import (
@@ -242,11 +243,11 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
     def sampling(self, max_length: int | None) -> str:
         return "drawn by filling masked positions, with the same noise before and after"
 
-    def sample(  # type: ignore[override]
-        self, model: nn.Module, prompts: Sequence[Text], seed: int, max_length: int | None
+    def sample(
+        self, model: nn.Module, prompts: Sequence[Text | Example], seed: int, max_length: int | None
     ) -> list[str]:
         """As many positions are filled as the canvas has, or the longest response that was read."""
-        given = contexts(prompts, self.tokenizer, writing=self.writing)
+        given = prompt_ids(as_examples(prompts), self.tokenizer, writing=self.writing)
         limit = length_limit(max_length, self.config)
         length = self.canvas or min(self.longest or SAMPLE_TOKENS, SAMPLE_TOKENS)
         lengths = [min(length, limit - len(context)) for context in given]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from prefero.data.arrange import one_cycle
-from prefero.data.examples import Example, Examples, Text
+from prefero.data.examples import Example, Examples
 from prefero.data.formats import load_examples
-from prefero.data.images import ImagePrompts, Pictures
+from prefero.data.images import ImagePrompts
 from prefero.data.packing import Forest, ImageBatch, pack
 from prefero.data.pictures import Picture, check, corrupted
 from prefero.data.tokenize import TokenDataset
@@ -51,18 +51,6 @@ class VisionLanguageOptions(BaseModel):
     corruption: str = "crop"
     strength: float | None = None
     train: Literal["text", "projector", "all"] = "projector"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SeenPrompt:
-    """A prompt with the images that it shows."""
-
-    text: Text
-    images: Pictures
-
-    def __str__(self) -> str:
-        turns = (self.text,) if isinstance(self.text, str) else tuple(map(_written, self.text))
-        return "\n\n".join((f"[{len(self.images)} images]", *turns) if self.images else turns)
 
 
 class VisionLanguage(Language):
@@ -160,17 +148,6 @@ class VisionLanguage(Language):
         contexts = [self.images.context(self.images.mark, (one,), one.origin) for one in pictures]
         return ImageBatch.of(contexts, self.images.arrays(self.images.shown(contexts)))
 
-    # Samples
-
-    def prompt_of(self, example: Example) -> SeenPrompt:
-        return SeenPrompt(example.prompt, example.images.get("", ()))
-
-    def sample(  # type: ignore[override]
-        self, model: nn.Module, prompts: Sequence[SeenPrompt], seed: int, max_length: int | None
-    ) -> list[str]:
-        texts, shown = [prompt.text for prompt in prompts], [prompt.images for prompt in prompts]
-        return super().sample(model, texts, seed, max_length, shown)
-
 
 def _train_parts(model: nn.Module, parts: Literal["text", "projector", "all"]) -> None:
     """Fix the parts that are not to learn: the vision tower, and what projects its features. A model with
@@ -182,10 +159,3 @@ def _train_parts(model: nn.Module, parts: Literal["text", "projector", "all"]) -
         sees = not projects and any(mark in name for mark in TOWERS)
         if sees or (projects and parts == "text"):
             parameter.requires_grad_(False)
-
-
-def _written(turn: Mapping[str, Any]) -> str:
-    content = turn.get("content")
-    if isinstance(content, list):
-        content = "".join(part.get("text", f"[{part.get('type')}]") for part in content)
-    return f"{turn.get('role')}: {content}"
