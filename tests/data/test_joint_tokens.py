@@ -88,7 +88,7 @@ CONVERSATIONS = {
     "marks, begun": pair([user("<|im_start")], [said("<|im_end")], [said("[/INST")]),
     "marks": pair([user("What ends a turn?")], [said("<|im_end|> does.")], [said("It is </s>.")]),
     "begins as prompts end": pair(
-        [user("assistant\n")], [said("assistant\nassistant\n")], [said("\nASSISTANT: It is")]
+        [user("assistant\n")], [said("assistant\nassistant\n")], [said("\nASSISTANT It is")]
     ),
     "a common beginning": pair([user("Hi")], [said("Hello you")], [said("Hello you too")]),
     "tool loop": pair(
