@@ -429,10 +429,11 @@ def test_writing_outside_the_folder_and_through_links(means: Protection, tmp_pat
         done = attack(
             """
 import os, sys
+victim, temporary = sys.argv[1:]
 os.symlink("/", "root")
-os.symlink(sys.argv[1], "folder")
-for target in (sys.argv[1], "root" + sys.argv[1], "folder", "..", "../../../../../tmp", sys.prefix,
-               "/tmp", "/usr", "/dev/shm", "/proc/1/root/tmp"):
+os.symlink(victim, "folder")
+for target in (victim, "root" + victim, "folder", "..", "../../../../.." + temporary, sys.prefix,
+               temporary, "/usr", "/dev/shm", "/proc/1/root" + temporary):
     try:
         with open(target + "/written", "w") as file:
             file.write("x")
@@ -442,6 +443,7 @@ for target in (sys.argv[1], "root" + sys.argv[1], "folder", "..", "../../../../.
 """,
             SMALL,
             str(victim),
+            tempfile.gettempdir(),
         )
         assert (done.status, done.stdout) == ("ok", "")
         assert list(victim.iterdir()) == []
