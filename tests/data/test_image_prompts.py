@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prefero.data.chat import Writing
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts, image_ids, keys_of
-from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError
 from tests.vision import PROCESSORS, image

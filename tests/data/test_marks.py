@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tokenizers import decoders
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Example, Message, Response, Text
-from prefero.data.render import Writing
 from prefero.data.templates import template_text
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.errors import PreferoError

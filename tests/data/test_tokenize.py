@@ -12,9 +12,9 @@ from hypothesis import assume, given, strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from prefero.data.arrange import one_cycle
+from prefero.data.chat import Writing
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
-from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, shorter_prompts, tokenize
 from prefero.data.trie import TokenTrie, unique_tokens
 from prefero.errors import PreferoError
@@ -637,7 +637,7 @@ class TestSummary:
         rows = [{**votes, "annotator1": vote} for vote in (0, 1, 2)]
         summary = tokenize(load_examples(rows), base, roles=PAIR).summary
         assert summary.dropped == {"ties": 1}
-        assert summary.notes == ("ties left out: 1.",)
+        assert summary.notes[0] == "ties left out: 1."
 
 
 def test_tokenizers_without_special_tokens_say_what_is_missing(make_tokenizer: MakeTokenizer) -> None:

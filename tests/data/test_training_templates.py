@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from prefero.data.chat import ChatTemplate, Writing
 from prefero.data.examples import Example, Message
 from prefero.data.preview import origin_of_template
-from prefero.data.render import ChatTemplate, Rendered, Renderers, Writing, ending_of, with_earlier_turns
+from prefero.data.render import Rendered, Renderers, ending_of, with_earlier_turns
 from prefero.data.templates import NAMES, template_text
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
@@ -347,6 +348,28 @@ def test_a_name_goes_before_a_file_of_that_name(tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).write_text("a file", encoding="utf-8")
     assert template_text("mine") == template_text("./qwen3") == "a file"
     assert str(template_text("qwen3")).startswith("{#- Qwen3.")
+
+
+def test_a_template_of_another_family_is_said_to_write_otherwise() -> None:
+    tokenizer = tokenizer_of("qwen3")
+    (note,) = (note for note in tokens_of(tokenizer, "glm-4.5").summary.notes if "template:" in note)
+    assert (
+        note == "template: glm-4.5, which writes conversations in another way than the model's own template."
+    )
+    assert not any("template:" in note for note in tokens_of(tokenizer, "qwen3").summary.notes)
+
+
+def tokens_of(tokenizer: Any, template: str) -> TokenDataset:
+    return tokenize(
+        [pair([user("Why?")], "Because.", "No.")], tokenizer, roles=ROLES, writing=Writing(template)
+    )
+
+
+def test_a_file_that_is_no_template_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jinja"
+    path.write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}", encoding="utf-8")
+    with pytest.raises(PreferoError, match=r"the chat template \(.*broken\.jinja\), line 2: .*Jinja"):
+        Renderers(tokenizer_of("qwen3"), writing=Writing(str(path)))
 
 
 def test_marks_in_a_macro_are_told_by_the_text(tmp_path: Path) -> None:

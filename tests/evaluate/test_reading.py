@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from prefero.data.chat import Writing
 from prefero.data.formats import load_examples
-from prefero.data.render import Writing
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
 from prefero.evaluate.judges import ByFunction, RewardModel, answered

@@ -10,10 +10,10 @@ import torch
 from tokenizers import decoders
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from prefero.data.chat import Writing
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Response
 from prefero.data.formats import load_examples
-from prefero.data.render import Writing
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
 from prefero.generate.sampling import Sample, sample

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from prefero.data.chat import Writing
     from prefero.data.examples import Examples
     from prefero.data.preview import Preview, PreviewedResponse
-    from prefero.data.render import Writing
 
 
 def preview(
@@ -46,9 +46,9 @@ def preview(
 
     The text with its special tokens, what is scored, and the columns that are not read.
     """
+    from prefero.data.chat import Writing
     from prefero.data.files import load_rows
     from prefero.data.formats import load_examples
-    from prefero.data.render import Writing
 
     with work():
         examples = load_examples(

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Example, Response
 from prefero.data.images import ImagePrompts, Pictures, images_of
-from prefero.data.render import Rendered, Renderer, Renderers, Writing, ending_of
+from prefero.data.render import Rendered, Renderer, Renderers, ending_of
 from prefero.data.spans import FUNCTION_WORDS
 from prefero.data.trie import common
 from prefero.errors import PreferoError

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Content, Example, Examples, Response
 from prefero.data.pictures import Picture
-from prefero.data.render import Writing
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.templates import NAMES as TRAINING_TEMPLATES
 from prefero.data.tokenize import TokenDataset

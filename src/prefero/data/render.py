@@ -6,37 +6,33 @@ gives other tokens to two texts apart than to both at once.
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
 
-from transformers.utils.chat_template_utils import render_jinja_template
-
-from prefero.data.examples import Content, Example, Message, Response, Text, spoken
+from prefero.data.chat import (
+    THOUGHTS,
+    ChatTemplate,
+    Range,
+    Writing,
+    as_messages,
+    beginning,
+    in_one_text,
+    thoughts_in,
+    without_ends,
+)
+from prefero.data.examples import Example, Message, Response, Text, spoken
 from prefero.data.formats.fields import MESSAGES
-from prefero.data.images import ImagePrompts, in_parts
+from prefero.data.images import ImagePrompts
 from prefero.data.pictures import Picture
-from prefero.data.templates import ANSWER, family_of, keeps_turns, template_text
+from prefero.data.templates import ANSWER, template_text
 from prefero.errors import PreferoError
 
 LABELS = {"user": "Human", "assistant": "Assistant"}
 
 ROLES = {"system", "user", "assistant", "tool", "developer"}
 """The roles of messages that chat templates may write without naming them."""
-
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""The keys under which messages hold thoughts; transformers gives a template each of the first two."""
-
-GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-"""The mark with which a template tells where the assistant begins to speak."""
-
-Range = tuple[int, int]
-"""Places of the first character and of the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +50,6 @@ class Rendered:
     end: bool
     notes: tuple[str, ...] = ()
 
-
-Score = Literal["last", "all_assistant"]
 
 Ending = Literal["open", "continued", "closed"]
 """The end of a conversation's prompt: open with the mark after which the assistant speaks, continued within
@@ -75,29 +69,6 @@ class Renderer(Protocol):
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         """The prompt with one response."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How conversations are written as text.
-
-    ``template`` is ``"auto"`` for the tokenizer's own chat template, or the training template of its family
-    where the data need one; ``"none"`` for none; the name of a training template; or a file with a template
-    (Jinja). ``options`` are arguments for it; those of a row come on top. ``date`` is today for templates
-    that write it. ``score`` says which turns of the assistant are scored: ``"last"`` the response's,
-    ``"all_assistant"`` those in the prompt too. ``reason`` says why a template was chosen automatically.
-    """
-
-    template: str = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    date: dt.date | None = None
-    score: Score = "last"
-    reason: str = ""
-
-    @property
-    def shown(self) -> str:
-        """The template, with the reason for which it was chosen."""
-        return f"{self.template}, {self.reason}" if self.reason else self.template
 
 
 def with_earlier_turns(example: Example) -> Example:
@@ -148,17 +119,21 @@ class Renderers:
         examples: Iterable[Example] = (),
     ) -> None:
         writer, writing = tokenizer if images is None else images, writing or Writing()
-        own = writer.chat_template if writing.template == "auto" else template_text(writing.template)
-        self.chat = ChatTemplate(writer, tokenizer, writing, own) if own else None
-        if self.chat and writing.template == "auto":
+        own = writer.chat_template
+        chosen = own if writing.template == "auto" else template_text(writing.template)
+        template = ChatTemplate(writer, tokenizer, writing, chosen) if chosen else None
+        if template and writing.template == "auto":
             speakers = {speaker for example in examples for speaker in speakers_within(example)}
-            self.chat = self.chat.keeping_turns(speakers)
-        self.writing = self.chat.writing if self.chat else writing
-        self.text, self.transcript = PlainText(tokenizer, self.chat), Transcript(tokenizer)
+            template = template.keeping_turns(speakers)
+        elif template and own and not template.writes_as(ChatTemplate(writer, tokenizer, writing, own)):
+            template.writing = replace(writing, reason=OTHER_TEMPLATE)
+        self.writing = template.writing if template else writing
+        self.chat = Chat(template) if template else None
+        self.text, self.transcript = PlainText(tokenizer, template), Transcript(tokenizer)
 
     def of(self, example: Example) -> Renderer:
         if self.chat is not None:
-            written = isinstance(example.prompt, str) and self.chat.wrote(example.prompt)
+            written = isinstance(example.prompt, str) and self.chat.template.wrote(example.prompt)
             return self.text if written else self.chat
         texts = all(isinstance(response.content, str) for response in example.responses)
         return self.text if texts and isinstance(example.prompt, str) else self.transcript
@@ -176,22 +151,6 @@ def speakers_within(example: Example) -> set[str]:
     return speakers
 
 
-def as_messages(text: Content, role: str) -> tuple[Message, ...]:
-    """Raises :class:`PreferoError` for an image, which no language model writes."""
-    if isinstance(text, Picture):
-        raise PreferoError(
-            f"{text.origin}: the response is an image, which a language model does not write; name a model "
-            "that draws (a diffusers folder or hub name)"
-        )
-    return ({"role": role, "content": text},) if isinstance(text, str) else text
-
-
-def thoughts_in(content: Content) -> list[str]:
-    """The thoughts that messages of the assistant hold apart from what they say."""
-    turns = [turn for turn in as_messages(content, "assistant") if turn["role"] == "assistant"]
-    return [turn[name] for turn in turns for name in THOUGHTS if isinstance(turn.get(name), str)]
-
-
 def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
     """The one way to end ``prompt`` that fits all ``responses``."""
     texts = all(isinstance(response.content, str) for response in responses)
@@ -201,39 +160,34 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
     return "open" if all(role == "assistant" for role in first) else "closed"
 
 
-def without_ends(text: str, ends: tuple[str, ...]) -> str:
-    """A text without the end marks behind it; one of nothing else as it is."""
-    bare = text
-    while bare.rstrip().endswith(ends):
-        bare = bare.rstrip()
-        for mark in ends:
-            bare = bare.removesuffix(mark)
-    return bare if bare.strip() else text
-
-
 GOES_ON = "the response goes on behind an end mark, where a model that generates stops"
+
+
+OTHER_TEMPLATE = "which writes conversations in another way than the model's own template"
+
+WITHOUT_TEMPLATE = "no chat template: the conversation is written as Human: and Assistant: turns"
 
 
 class PlainText:
     """Text as it is. An end mark that a response brings is not added a second time; text with the marks of
-    ``chat`` ends as that does, and an answer begins behind the header that it writes."""
+    ``template`` ends as that does, and an answer begins behind the header that it writes."""
 
     starts = True
 
-    def __init__(self, tokenizer: Any, chat: ChatTemplate | None) -> None:
-        self.chat = chat
-        self.ends = tuple(mark for mark in (tokenizer.eos_token, chat and chat.end) if mark)
+    def __init__(self, tokenizer: Any, template: ChatTemplate | None) -> None:
+        self.template = template
+        self.ends = tuple(mark for mark in (tokenizer.eos_token, template and template.end) if mark)
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         assert isinstance(prompt, str)
-        return prompt if self.chat is None else self.chat.opened(prompt)
+        return prompt if self.template is None else self.template.opened(prompt)
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         before = self.prompt(prompt, example, ending)
         content = self._content(response, example)
         notes = list(self._notes(example, before != prompt))
-        if self.chat is not None and self.chat.opens_answer(before):
-            content = self.chat.without_header(content)
+        if self.template is not None and self.template.opens_answer(before):
+            content = self.template.without_header(content)
         bare = without_ends(content, self.ends)
         ended = bare != content
         if any(mark in bare for mark in self.ends):
@@ -241,9 +195,9 @@ class PlainText:
         if ended:
             content = bare + next(mark for mark in self.ends if content.rstrip().endswith(mark))
             notes.append("the response ends with an end mark of its own")
-        elif self.chat is not None and response.ended:
-            content += self.chat.end
-            ended = bool(self.chat.end)
+        elif self.template is not None and response.ended:
+            content += self.template.end
+            ended = bool(self.template.end)
         text = before + content
         return Rendered(
             text, len(before), ((len(before), len(text)),), response.ended and not ended, tuple(notes)
@@ -261,7 +215,7 @@ class PlainText:
         return content
 
     def _notes(self, example: Example, opened: bool) -> Iterator[str]:
-        if self.chat is not None:
+        if self.template is not None:
             yield "the text holds marks of the chat template, so it is taken as it is"
         if opened:
             yield "the header of an answer is added to the prompt, which ends with the user's turn"
@@ -296,7 +250,7 @@ class Transcript:
         start, scored = len(text), []
         if isinstance(response.content, str) and ending == "continued":
             text += response.content
-            return Rendered(text, start, ((start, len(text)),), response.ended)
+            return Rendered(text, start, ((start, len(text)),), response.ended, (WITHOUT_TEMPLATE,))
         in_turn = ending == "open"
         for turn in as_messages(response.content, "assistant"):
             if turn["role"] == "assistant":
@@ -307,7 +261,7 @@ class Transcript:
             else:
                 text += self._turn(turn, example)
             in_turn = False
-        return Rendered(text, start, tuple(scored), response.ended)
+        return Rendered(text, start, tuple(scored), response.ended, (WITHOUT_TEMPLATE,))
 
     def _turn(self, turn: Message, example: Example) -> str:
         label = LABELS.get(turn["role"], turn["role"].capitalize())
@@ -321,29 +275,6 @@ class Transcript:
                 "tokenizer has no chat template to show it with. Use the model's chat version."
             )
         return without_ends(content, self.ends) if turn["role"] == "assistant" else content
-
-
-def in_one_text(turn: Message) -> Message:
-    """The turn with its content as one text, where it is a list of parts that are all text."""
-    content = turn["content"]
-    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
-        return {**turn, "content": "".join(part["text"] for part in content)}
-    return turn
-
-
-def dated(template: str, date: dt.date) -> str:
-    """The template with ``date`` wherever it writes the date of today."""
-    return re.sub(
-        r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""",
-        lambda call: json.dumps(date.strftime(call[2]), ensure_ascii=False),
-        template,
-    )
-
-
-def beginning(first: str, second: str) -> str:
-    """The text with which both begin."""
-    pairs = zip(first, second, strict=False)
-    return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _from(start: int, text: str, said: Sequence[Range] | None) -> tuple[Range, ...]:
@@ -366,7 +297,7 @@ def _behind_opening(content: Any, opening: str) -> str | None:
     return content if mark.startswith("<") and mark.replace("<", "</", 1) in content else None
 
 
-class ChatTemplate:
+class Chat:
     """Conversations as a chat template writes them: text and response are always its own rendering.
 
     The response is what the rendering of prompt and response adds to that of the prompt, up to its end mark:
@@ -376,39 +307,8 @@ class ChatTemplate:
 
     starts = False
 
-    def __init__(self, writer: Any, tokenizer: Any, writing: Writing, sources: Any) -> None:
-        self.writer, self.tokenizer, self.writing = writer, tokenizer, writing
-        sources = sources if isinstance(sources, Mapping) else {"default": sources}
-        date = writing.date or dt.date.today()
-        self.sources = {name: dated(source, date) for name, source in sources.items()}
-
-    def keeping_turns(self, speakers: Collection[str]) -> ChatTemplate:
-        """The training template of this template's family; itself where it keeps turns, with a mark at their
-        ends, when ``speakers`` follow, or none is alike."""
-        if not speakers or (self.end and keeps_turns(self.write, speakers)):
-            return self
-
-        def other(name: str, reason: str = "") -> ChatTemplate:
-            writing = replace(self.writing, template=name, reason=reason)
-            return ChatTemplate(self.writer, self.tokenizer, writing, template_text(name))
-
-        name = family_of(self.write, lambda name: other(name).write)
-        reason = "a training template of prefero that keeps earlier turns, which the model's own does not"
-        if keeps_turns(self.write, speakers):
-            reason = (
-                "a training template of prefero that marks the ends of turns, which the model's own does not"
-            )
-        return self if name is None else other(name, reason)
-
-    def source(self, tools: bool = False) -> str:
-        """The template, where a tokenizer has several by name the one for rows with ``tools`` or without."""
-        name = "tool_use" if tools and "tool_use" in self.sources else "default"
-        if name not in self.sources:
-            raise PreferoError(
-                f"the tokenizer has chat templates by the names {', '.join(self.sources)}, and none of them "
-                "is 'default'. Name the template to use (data.template)."
-            )
-        return self.sources[name]
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template, self.writer = template, template.writer
 
     def prompt(self, prompt: Text, example: Example, ending: Ending) -> str:
         turns = self._turns(prompt, example)
@@ -418,7 +318,7 @@ class ChatTemplate:
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         turns = self._turns(prompt, example)
-        added = tuple(map(self._bare, as_messages(response.content, "assistant")))
+        added = tuple(map(self.template.bare, as_messages(response.content, "assistant")))
         notes = tuple(self._notes(prompt, response, example, (*turns, *added)))
         text = isinstance(response.content, str)
         response = replace(response, content=added[0]["content"] if text else added)
@@ -434,28 +334,16 @@ class ChatTemplate:
     def _turns(self, prompt: Text, example: Example) -> tuple[Message, ...]:
         """A prompt as messages. Raises :class:`PreferoError` for messages that have been through the
         template."""
-        turns = tuple(map(self._bare, as_messages(prompt, "user")))
+        turns = tuple(map(self.template.bare, as_messages(prompt, "user")))
         for turn in turns:
             content = in_one_text(turn)["content"]
-            if isinstance(content, str) and content.lstrip().startswith(self.marks):
+            if isinstance(content, str) and content.lstrip().startswith(self.template.marks):
                 raise PreferoError(
                     f"{example.origin}: a message of {turn['role']} begins with marks of the chat template "
                     f"({content.lstrip()[:40]!r}), which would stand twice. Give the prompt as one text, "
                     "without a system text or other messages, or take the marks out."
                 )
         return turns
-
-    def _bare(self, turn: Message) -> Message:
-        """The turn without the marks around it that the template writes, where its text brings them."""
-        content, bos = in_one_text(turn)["content"], self.tokenizer.bos_token
-        if not isinstance(content, str):
-            return turn
-        bare = content
-        if turn["role"] == "assistant":
-            bare = without_ends(self.without_header(content), self.ends)
-        elif bos and bos not in self.marks and bos in self.source():
-            bare = content.removeprefix(bos)
-        return turn if bare == content else {**turn, "content": bare}
 
     def _lost(self, turns: Sequence[Message], added: Sequence[Message], rendered: Rendered) -> Iterator[str]:
         """Notes on what turns say and the text does not."""
@@ -491,30 +379,6 @@ class ChatTemplate:
             self._refuse_changes(example)
         return Rendered(text, len(before), _from(len(before), text, said), end, notes)
 
-    @property
-    def ends(self) -> tuple[str, ...]:
-        """The marks behind an answer: the template's, and the tokenizer's end token."""
-        return tuple(mark for mark in (self.end, self.tokenizer.eos_token) if mark)
-
-    def without_header(self, text: str) -> str:
-        """A text without the header of an answer before it."""
-        header = self.header.strip()
-        begins = bool(header) and text.lstrip().startswith(header)
-        return text.lstrip().removeprefix(header).lstrip() if begins else text
-
-    def opens_answer(self, text: str) -> bool:
-        """Whether a text ends with the header of an answer."""
-        header = self.header.strip()
-        return bool(header) and text.rstrip().endswith(header)
-
-    def opened(self, text: str) -> str:
-        """A text with the template's marks; the header of an answer where it ends with the user's turn."""
-        behind = "" if self._sample is None else self._sample[0].partition("Question")[2]
-        mark = behind.strip()
-        if not (mark and self.header.strip() and text.rstrip().endswith(mark)):
-            return text
-        return text.rstrip().removesuffix(mark) + behind + self.header
-
     def _one_turn(
         self,
         turns: tuple[Message, ...],
@@ -531,8 +395,8 @@ class ChatTemplate:
         rest = _behind_opening(answer["content"], opening)
         if rest is not None and not answer.get("tool_calls"):
             # the response brings the thought that the generation prompt opens, and the template drops it
-            text = before + rest + (self.end if response.ended else "")
-            end = response.ended and not self.end
+            text = before + rest + (self.template.end if response.ended else "")
+            end = response.ended and not self.template.end
             return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
         if not text.startswith(before[:start]):
             self._refuse_changes(example)
@@ -550,7 +414,7 @@ class ChatTemplate:
         """
         answered = (*turns, {"role": "assistant", "content": ANSWER})
         own = self._render(answered, example)
-        said = self._said(answered, own, example)
+        said = self.template.said(answered, own, self._arguments(example))
         own = own[: said[-1][0]] if said else own.partition(ANSWER)[0]
         start = len(beginning(own, before))
         if own[start:].strip():
@@ -587,7 +451,7 @@ class ChatTemplate:
         if said is None:
             said = self._ranges_by_prefixes(turns, added, text, response, example)
         if said is None:
-            said = self._ranges_by_marks(added, text, start)
+            said = self.template.ranges_by_marks(added, text, start)
         if said is None:
             self._refuse_turns(example)
         return Rendered(text, start, _from(start, text, said), end, notes)
@@ -616,33 +480,13 @@ class ChatTemplate:
             conversation = (*turns, *added[: position + 1])
             opened = self._render(conversation[:-1], example, add_generation_prompt=True)
             last = position == len(added) - 1
-            closed = text if last else self._ended(self._render(conversation, example), len(opened))[0]
+            closed = (
+                text if last else self.template.ended(self._render(conversation, example), len(opened))[0]
+            )
             if not (text.startswith(opened) and text.startswith(closed) and len(opened) <= len(closed)):
                 return None
             ranges.append((len(opened), len(closed)))
         return ranges
-
-    def _ranges_by_marks(self, added: tuple[Message, ...], text: str, start: int) -> list[Range] | None:
-        """The assistant's turns by the marks around them; None where there are none, or not as many, or where
-        a turn spells one."""
-        if not (self.end and self.header):
-            return None
-        if any(mark in str(turn) for turn in added for mark in (self.end, self.header.strip())):
-            return None
-        ranges: list[Range] = []
-        place = start
-        for position, turn in enumerate(added):
-            if turn["role"] != "assistant":
-                continue
-            if position > 0:
-                place = text.find(self.header, place) + len(self.header)
-            stop = text.find(self.end, place)
-            stop = len(text) if stop < 0 else stop + len(self.end)
-            if place < len(self.header) or (ranges and place < ranges[-1][1]):
-                return None
-            ranges.append((place, stop))
-            place = stop
-        return None if self.header in text[place:] else ranges
 
     def _notes(
         self, prompt: Text, response: Response, example: Example, turns: Sequence[Message]
@@ -655,10 +499,10 @@ class ChatTemplate:
         brought = (*as_messages(prompt, "user"), *as_messages(response.content, "assistant"))
         if list(brought) != list(turns):
             yield "the row brings marks of the chat template, which stand once"
-        if any(mark in said for said in spoken(tuple(turns)) for mark in self.ends):
+        if any(mark in said for said in spoken(tuple(turns)) for mark in self.template.ends):
             yield GOES_ON
-        source = self.source(bool(example.tools))
-        for name in {**self.writing.options, **example.template_options}:
+        source = self.template.source(bool(example.tools))
+        for name in {**self.template.writing.options, **example.template_options}:
             if not re.search(rf"\b{re.escape(name)}\b", source):
                 yield f"the chat template knows no argument {name!r} (chat_template_kwargs)"
         if example.tools and "tools" not in source:
@@ -677,87 +521,23 @@ class ChatTemplate:
     def _rendered(
         self, turns: tuple[Message, ...], before: str, response: Response, example: Example
     ) -> tuple[str, bool, list[Range] | None]:
-        """The whole text, whether it lacks an end token, and what the assistant says (:meth:`_said`).
+        """The whole text, whether it lacks an end token, and what the assistant says.
         ``before`` is the text before the last turn."""
         whole = self._render(turns, example)
-        said = self._said(turns, whole, example)
+        said = self.template.said(turns, whole, self._arguments(example))
         if not response.ended:
             return self._unended(turns, example), False, said
         since = len(before) if whole.startswith(before) else 0
         if said and turns[-1]["role"] == "assistant":
             since = said[-1][0]
-        return *self._ended(whole, since), said
-
-    def _said(self, turns: Sequence[Message], text: str, example: Example) -> list[Range] | None:
-        """The ranges of what the assistant says in the ``text`` of a conversation, end marks included, by the
-        template's generation marks; None for a template without them."""
-        if not (GENERATION.search(self.source(bool(example.tools))) and self._marks_answers):
-            return None
-        rendered, found = self._marked(turns, self._arguments(example))
-        if rendered != text:
-            return None  # the tokenizer writes conversations in a way of its own
-        ranges: list[Range] = []
-        for start, stop in found:
-            if self.header and text.startswith(self.header, start):
-                start += len(self.header)
-            if self.end and text.startswith(self.end, stop):
-                stop += len(self.end)
-            elif self.end and self.end in text[start:stop]:
-                stop = text.rindex(self.end, start, stop) + len(self.end)
-            if ranges and ranges[-1][1] == start:  # the mark of the next speaker, which ends this turn
-                start = ranges.pop()[0]
-            ranges.append((start, stop))
-        return ranges
-
-    def _marked(self, turns: Sequence[Message], arguments: Mapping[str, Any]) -> tuple[str, list[Range]]:
-        """A conversation with the ranges between generation marks, as transformers tells them."""
-        written = [in_one_text(turn) for turn in turns]
-        if isinstance(self.writer, ImagePrompts):
-            written = [in_parts(turn) for turn in written]
-        rendered: Any = render_jinja_template(
-            [[{name: value for name, value in turn.items() if value is not None} for turn in written]],
-            return_assistant_tokens_mask=True,
-            **{**self.tokenizer.special_tokens_map, **arguments},
-        )
-        (text,), (ranges,) = rendered
-        return text, ranges
-
-    @cached_property
-    def _marks_answers(self) -> bool:
-        """Whether the generation marks are told where they stand: transformers misplaces those in macros."""
-        if self._sample is None or not GENERATION.search(self.source()):
-            return self._sample is None
-        for system in ([], [{"role": "system", "content": "System"}]):
-            turns = [
-                *system,
-                {"role": "user", "content": "Question"},
-                {"role": "assistant", "content": ANSWER},
-            ]
-            if self.write(turns) is not None:
-                text, ranges = self._marked(turns, {"chat_template": self.source(), **self.writing.options})
-                return any(ANSWER in text[start:stop] for start, stop in ranges)
-        return False
+        return *self.template.ended(whole, since), said
 
     def _unended(self, turns: tuple[Message, ...], example: Example) -> str:
         """The conversation as far as its last turn is written."""
         text = self._render(turns, example)
-        if self.behind is not None and text.endswith(self.behind):
-            return text.removesuffix(self.behind)
+        if self.template.behind is not None and text.endswith(self.template.behind):
+            return text.removesuffix(self.template.behind)
         return self._render(turns, example, continue_final_message=True)
-
-    def _ended(self, text: str, since: int = 0) -> tuple[str, bool]:
-        """The text up to the end mark of its last turn, which begins not before ``since``, and whether it has
-        none."""
-        if self.end and self.end in text[since:]:
-            return text[: text.rindex(self.end) + len(self.end)], False
-        if self.end and text[since:].rstrip().endswith(tuple(self._added)):
-            return text.rstrip(), False  # another mark ends this turn, such as that of a call
-        if self.behind is None:
-            ended = text.rstrip().endswith(tuple(self._added))
-            return (text.rstrip() if ended else text), not ended
-        if self.behind and text.endswith(self.behind):
-            text = text.removesuffix(self.behind) + self.behind.rstrip()
-        return text, not self.behind.strip()
 
     def _render(self, turns: Sequence[Message], example: Example, **options: Any) -> str:
         written = [in_one_text(turn) for turn in turns]
@@ -773,88 +553,4 @@ class ChatTemplate:
             ) from error
 
     def _arguments(self, example: Example) -> dict[str, Any]:
-        """The template for the example, and what it is given besides the conversation."""
-        return {
-            "tools": list(example.tools) or None,
-            "chat_template": self.source(bool(example.tools)),
-            **self.writing.options,
-            **example.template_options,
-        }
-
-    # How the template writes a simple conversation
-
-    @cached_property
-    def _sample(self) -> tuple[str, str, str, str] | None:
-        """A question, the question with the header of an answer, with an answer, and with another question
-        behind that (empty where the template refuses it); None for a template that does not write such a
-        conversation, with a system turn before it or without."""
-        question, answer = {"role": "user", "content": "Question"}, {"role": "assistant", "content": ANSWER}
-        for system in ([], [{"role": "system", "content": "System"}]):
-            asked = self.write([*system, question])
-            opened = self.write([*system, question], add_generation_prompt=True)
-            text = self.write([*system, question, answer])
-            if asked is None or opened is None or text is None:
-                continue
-            longer = self.write([*system, question, answer, question]) or ""
-            return (asked, opened, text, longer) if text.count(ANSWER) == 1 else None
-        return None
-
-    def write(self, turns: Sequence[Message], **options: Any) -> str | None:
-        """A conversation as the template writes it; None where it refuses it."""
-        try:
-            source = self.source(bool(options.get("tools")))
-            given = {"chat_template": source, **self.writing.options, **options}
-            return self.writer.apply_chat_template(list(turns), tokenize=False, **given)
-        except Exception:
-            return None
-
-    @cached_property
-    def behind(self) -> str | None:
-        """The text behind an answer that ends a conversation; None where that is not known."""
-        return None if self._sample is None else self._sample[2].partition(ANSWER)[2]
-
-    @cached_property
-    def end(self) -> str:
-        """The mark that ends an answer: the tokenizer's end token, or the first token of its own behind an
-        answer, also where a question follows, if there is one; empty where there is none."""
-        behind = self.behind or ""
-        followed = "" if self._sample is None else self._sample[3].partition(ANSWER)[2]
-        eos = self.tokenizer.eos_token
-        for text in (beginning(behind, followed), behind):
-            if eos and eos in text:
-                return eos
-            places = [(text.find(mark), mark) for mark in self._added if mark in text]
-            if places:
-                return min(places)[1]
-        return ""
-
-    @cached_property
-    def header(self) -> str:
-        """The text that opens an answer, as the template writes it in and behind a conversation alike."""
-        if self._sample is None:
-            return ""
-        asked, opened, answered, _ = self._sample
-        if not (opened.startswith(asked) and answered.startswith(asked)):
-            return ""
-        return beginning(opened[len(asked) :], answered[len(asked) :].partition(ANSWER)[0])
-
-    def wrote(self, text: str) -> bool:
-        """Whether a text has been through the template: it holds its marks around a question, or ends with
-        the header of an answer."""
-        return any(mark in text for mark in self.marks) or self.opens_answer(text)
-
-    @cached_property
-    def marks(self) -> tuple[str, ...]:
-        """The marks of the template around a question."""
-        text = "" if self._sample is None else self._sample[0]
-        known = [mark for mark in self._added if mark in text]
-        known += re.findall(r"[\[<]\S+[\]>](?=\s*Question)", text)
-        bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token
-        unmarked = {eos} if bos and self.header.lstrip().startswith(bos) else {bos, eos}
-        return tuple({*known} - unmarked)
-
-    @cached_property
-    def _added(self) -> list[str]:
-        """The tokens of the tokenizer that are never split, the longest first."""
-        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
-        return sorted({token.content for token in added if token.content.strip()}, key=len, reverse=True)
+        return self.template.arguments(example.tools, example.template_options)

@@ -17,16 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefero.data.arrange import VIEWS, arrange, prompt_of, with_view
+from prefero.data.chat import Writing
 from prefero.data.encode import Encoder, Encoding, Ids, check_text
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.images import ImagePrompts, images_of
-from prefero.data.render import (
-    Rendered,
-    Renderers,
-    Writing,
-    ending_of,
-    with_earlier_turns,
-)
+from prefero.data.render import Rendered, Renderers, ending_of, with_earlier_turns
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
 from prefero.data.spans import READINGS, differs, token_values
 from prefero.data.summary import DataSummary, Treatment, summarise

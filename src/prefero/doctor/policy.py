@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Examples
 from prefero.data.preview import Preview
-from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, TokenExample, unique_tokens
 from prefero.errors import PreferoError

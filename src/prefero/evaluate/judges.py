@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prefero.data.chat import Writing, as_messages, in_one_text
 from prefero.data.examples import Example, Examples, Response, Text
 from prefero.data.packing import next_fit
-from prefero.data.render import Renderers, Writing, as_messages, ending_of, in_one_text
+from prefero.data.render import Renderers, ending_of
 from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError, nearest
 from prefero.evaluate.reading import RunReading

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prefero.data.chat import Writing
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Text, spoken
 from prefero.data.files import Source, load_rows
@@ -22,7 +23,6 @@ from prefero.data.formats import load_examples, renamed
 from prefero.data.formats.conversations import prompt_alone
 from prefero.data.formats.fields import Fields
 from prefero.data.formats.names import first_of_prompts
-from prefero.data.render import Writing
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu

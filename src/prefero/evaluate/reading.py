@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from prefero.data.chat import Writing
 from prefero.data.files import Source, load_rows
 from prefero.data.formats import LOOK_AT
-from prefero.data.render import Writing
 
 
 @dataclass(frozen=True, slots=True)

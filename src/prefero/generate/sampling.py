@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
+from prefero.data.chat import Writing
 from prefero.data.encode import Encoder, prompt_ids
 from prefero.data.examples import Example, Text
 from prefero.data.images import Arrays, ImagePrompts
 from prefero.data.packing import ImageBatch
-from prefero.data.render import Writing
 from prefero.data.trie import Cell
 from prefero.errors import PreferoError
 from prefero.models.causal.images import own_inputs

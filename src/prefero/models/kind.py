@@ -19,9 +19,9 @@ from jaxtyping import Bool
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Example
 from prefero.data.preview import Preview
-from prefero.data.render import Writing
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.signals import SecondModel

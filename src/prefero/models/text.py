@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from prefero.data.chat import Writing
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts
 from prefero.data.preview import Preview, origin_of_template, preview_tokens
-from prefero.data.render import Writing
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError

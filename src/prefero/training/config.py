@@ -23,8 +23,8 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available
 
+from prefero.data.chat import Score
 from prefero.data.formats import parse_columns
-from prefero.data.render import Score
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
 from prefero.models.loading import ModelSource

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 from transformers import set_seed
 
-from prefero.data.render import Writing
+from prefero.data.chat import Writing
 from prefero.errors import PreferoError
 from prefero.models.kind import Dataset, Item, Kind, Reading
 from prefero.models.loading import ModelSource, adapter_layers, first_line, kind_of, rows_of_tokens
