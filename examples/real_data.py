@@ -2,7 +2,7 @@
 
     python -m examples.real_data hh --data ../shared/data --output runs/real
 
-Three studies, half an hour together on two cores:
+Three studies, half an hour together on two cores, each in a process of its own:
 
 - ``hh``: Anthropic's human preferences over dialogues (``hh_rlhf_harmless_test.jsonl.gz``), DPO of all
   weights and with adapters;
@@ -12,18 +12,22 @@ Three studies, half an hour together on two cores:
 Each holds out prompts, then types what a user would: ``prefero preview``, ``prefero inspect``, and for every
 run ``prefero train``. Afterwards the trained folder is loaded with plain transformers (adapters are merged by
 PEFT), the held-out pairs are scored with it, and a table says how they came out (:class:`Outcome`). Reports,
-pages and tables stay in the output folder.
+pages, tables and what the commands print (``commands.log``) stay in the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -131,33 +135,52 @@ class Outcome:
 
 
 def measure(names: Sequence[str], data: Path, output: Path) -> list[Outcome]:
-    """Run the studies of these names on the files in ``data``. ``output`` gets a folder for each, and in
-    ``table.md`` the table of all runs so far and the machine, which is printed after each study."""
-    where = machine()
+    """Run the studies of these names on the files in ``data``, as many at once as there are cores.
+
+    ``output`` gets a folder for each, and in ``table.md`` the table of all runs so far and the machine, which
+    is printed after each study.
+    """
+    where, cores = machine(), os.cpu_count() or 1
     start = output / "start"
     if not start.exists():
         real_model.write(start)
-    outcomes: list[Outcome] = []
-    for name in names:
-        outcomes += measured(STUDIES[name], start, data, output / name)
-        text = f"{as_table(outcomes)}\n\n{machine_note(where)}\n"
-        (output / "table.md").write_text(text, "utf-8")
-        print(f"\n{text}", flush=True)
+    done: dict[str, list[Outcome]] = {}
+    workers = min(cores, len(names))
+    os.environ["OMP_NUM_THREADS"] = str(cores // workers)  # of the processes to come
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        studies = {pool.submit(measured, name, start, data, output / name): name for name in names}
+        for study in as_completed(studies):
+            done[studies[study]] = study.result()
+            outcomes = [one for name in names for one in done.get(name, [])]
+            text = f"{as_table(outcomes)}\n\n{machine_note(where)}\n"
+            (output / "table.md").write_text(text, "utf-8")
+            print(f"\n{text}", flush=True)
     return outcomes
 
 
-def measured(study: Study, start: Path, data: Path, output: Path) -> list[Outcome]:
+def measured(name: str, start: Path, data: Path, output: Path) -> list[Outcome]:
     """Run one study; everything it writes lies in ``output``."""
+    study = STUDIES[name]
     output.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{(time.monotonic() - begun) / 60:4.1f} min, {name}: {what}", flush=True)
+
     training, held_out = split(study, data / study.file, output)
+    say("scores of the start")
     pairs = held_out_pairs(start, held_out)
     before = scored(start, pairs)
+    say("preview and inspection")
     look(study, start, training, held_out, output)
     outcomes = []
     for run, settings in study.runs.items():
         folder = output / run
+        say(f"training of {run}")
         train(start, training, held_out, folder, settings)
+        say(f"scores of {run}")
         outcomes.append(outcome(run, folder, pairs, before))
+    say("done")
     return outcomes
 
 
@@ -178,14 +201,15 @@ def look(study: Study, start: Path, training: Path, held_out: Path, output: Path
     """``prefero preview`` and ``prefero inspect``, as typed."""
     method = next(iter(study.runs.values()))["objective.method"]
     seen_by = ("--model", start, "--max-length", MAX_LENGTH)
-    prefero("preview", training, "--method", method, "--too-long", "drop", *seen_by)
-    page = output / "inspection.html"
-    prefero("inspect", training, "--eval-data", held_out, "--rows", 64, "--output", page, *seen_by)
+    log, page = output / "commands.log", output / "inspection.html"
+    prefero(log, "preview", training, "--method", method, "--too-long", "drop", *seen_by)
+    prefero(log, "inspect", training, "--eval-data", held_out, "--rows", 64, "--output", page, *seen_by)
 
 
 def train(start: Path, training: Path, held_out: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     """``prefero train``, as typed. The runs of a study share their reference scores."""
     prefero(
+        folder.parent / "commands.log",
         "train",
         *("--model", start, "--data", training, "--eval-data", held_out, "--output", folder),
         *(f"{key}={value}" for key, value in {**SETTINGS, **settings}.items()),
@@ -193,9 +217,19 @@ def train(start: Path, training: Path, held_out: Path, folder: Path, settings: M
     )
 
 
-def prefero(*arguments: Any) -> None:
-    """The command line, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "prefero", *map(str, arguments)], check=True)
+def prefero(log: Path, *arguments: Any) -> None:
+    """The command line, in a process of its own; what it prints is added to ``log``.
+
+    Raises :class:`RuntimeError` with the end of that if it fails.
+    """
+    command = [sys.executable, "-m", "prefero", *map(str, arguments)]
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n$ prefero {' '.join(command[3:])}\n")
+        file.flush()
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if code != 0:
+        end = log.read_text("utf-8")[-2000:]
+        raise RuntimeError(f"prefero {arguments[0]} ended with {code}; {log} ends with\n{end}")
 
 
 def held_out_pairs(start: Path, file: Path) -> list[tuple[Cell, Cell]]:
