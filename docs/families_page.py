@@ -85,9 +85,9 @@ FAMILIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {
                 "domain": "general",
                 "context": [user()],
-                "response1": BAD,
-                "response2": GOOD,
-                "overall_preference": 2,
+                "response1": GOOD,
+                "response2": BAD,
+                "overall_preference": -2,
             }
         ],
     ),

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and the words of messages."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ class PreferoError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.replace("'?.", "'?"))  # a sentence that :func:`nearest` has ended
+
+
+def number_of(count: int, noun: str) -> str:
+    """A number with its noun: ``"1 row"``, ``"2 rows"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from prefero.errors import PreferoError
+
 
 @contextmanager
 def replacing(file: Path, *, sync: bool = False) -> Iterator[Path]:
@@ -26,6 +28,22 @@ def replacing(file: Path, *, sync: bool = False) -> Iterator[Path]:
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_output(path: Path, kind: Literal["file", "folder"] = "file") -> None:
+    """Raise :class:`PreferoError` where a file or a folder with that name cannot be written, as far as that
+    is known beforehand."""
+    if kind == "file" and path.is_dir():
+        raise PreferoError(f"{path} is a folder: name a file to write to")
+    if kind == "folder" and path.exists() and not path.is_dir():
+        raise PreferoError(f"{path} is a file: name a folder to write to")
+    whole = path.absolute()
+    above = whole if kind == "folder" else whole.parent
+    there = next(place for place in (above, *above.parents) if place.exists())
+    if not there.is_dir():
+        raise PreferoError(f"{path} cannot be written: {there} is a file, and not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PreferoError(f"{path} cannot be written: there is no permission to write to the folder {there}")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -182,7 +182,7 @@ def test_judgements_of_alpaca_eval_are_read(prefero: Command, tmp_path: Path) ->
         (["m", "--judge", "toy_judges:long"], "give models and --data"),
         (["m", "--judge", "stored.jsonl"], "give no models beside it"),
         (["m", "--data", "DATA", "--judge", "toy_judges:lung"], "no function 'lung'; did you mean 'long'?"),
-        (["m", "--data", "DATA", "--judge", "toy_judges:one"], "takes 1 arguments"),
+        (["m", "--data", "DATA", "--judge", "toy_judges:one"], "takes 1 argument (prompt)"),
         (["m", "--data", "DATA", "--judge", "no_such_module:f"], "cannot be imported"),
         (["a/m", "b/m", "--data", "DATA", "--judge", "toy_judges:long"], "two models are called 'm'"),
         (["--judge", "stored.jsonl"], "there is no such file"),
@@ -203,3 +203,25 @@ def test_a_judgement_that_is_no_probability_is_told_with_its_place(prefero: Comm
     done = prefero("evaluate", "--judge", file)
     assert done.returncode == 2
     assert "judged.jsonl, row 1, field 'preference': found 1.5" in done.stderr
+
+
+def test_the_table_says_what_the_win_rates_are_against(
+    prefero: Command, ingredients: Path, folder: Path
+) -> None:
+    command = (
+        "evaluate", f"a={ingredients / 'model'}", "--data", ingredients / "pairs.jsonl",
+        "--judge", "toy_judges:long", "--max-new-tokens", 4, "--prompts", 4,
+    )  # fmt: skip
+    chosen = prefero(*command)
+    assert "win rates are against the chosen responses of the data" in chosen.stdout
+    for width, first in (("60", ["win", "rate"]), ("200", ["a"])):
+        done = prefero(*command, "--reference", folder / "other", COLUMNS=width)
+        assert done.returncode == 0, done.stderr
+        assert f"winratesareagainsttheresponsesof{folder / 'other'}" in "".join(done.stdout.split())
+        assert "model " in done.stdout  # a title stays in one line
+        assert any(line.split()[: len(first)] == first for line in done.stdout.splitlines())
+    assert (
+        f"responses of the baseline, {folder / 'other'}" in done.stderr and "responses of a\n" in done.stderr
+    )
+    told = prefero(*command, "--reference", folder / "other", "--json")
+    assert json.loads(told.stdout)["baseline"] == str(folder / "other")

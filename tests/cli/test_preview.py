@@ -173,3 +173,228 @@ def test_every_prompt_of_a_row_is_shown(prefero: Command, tmp_path: Path, ingred
         row = shown(prefero, file, "--method", "mdpo", *model)["rows"][0]
         assert row["prompts"] == {"prompt_corrupted": "u v"}
         assert "prompt_corrupted  u v" in prefero("preview", file, "--method", "mdpo", *model).stdout
+
+
+OTHERS = "This row is much longer than the limit that is set for it in this test, on every side of it"
+
+
+def test_as_many_rows_are_shown_as_remain(prefero: Command, rows: Path, ingredients: Path) -> None:
+    """Of rows of which many are left out; the counts are those of the rows up to the last that is shown."""
+    short = {"prompt": "Name a sea.", "chosen": "The North Sea.", "rejected": "None."}
+    long = {**short, "chosen": f"None. {OTHERS}"}
+    kept = [short if place % 6 == 5 else long for place in range(60)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    model = ("--model", ingredients / "model", "--max-length", "16", "--too-long", "drop")
+    preview = shown(prefero, rows, *model, "--rows", "3")
+    assert [row["row"] for row in preview["rows"]] == [6, 12, 18]
+    assert "examples of more than max_length = 16 tokens left out: 15, first" in preview["notes"][0]
+    preview = shown(prefero, rows, *model, "--rows", "3", "--row", "40")
+    assert [row["row"] for row in preview["rows"]] == [42, 48, 54]
+    assert "left out: 12, first rows.jsonl, row 40" in preview["notes"][0]
+    preview = shown(prefero, rows, *model, "--rows", "30")
+    assert len(preview["rows"]) == 10 and "left out: 50" in preview["notes"][0]
+    rows.write_text(json.dumps(long) + "\n", encoding="utf-8")
+    result = prefero("preview", rows, *model)
+    assert result.returncode == 2 and "no example is left: examples of more than" in result.stderr
+
+
+def test_ties_before_the_first_pair_are_passed_over(prefero: Command, rows: Path) -> None:
+    tie = {"prompt": "a", "response1": "b", "response2": "c", "annotator1": 0}
+    kept = [tie] * 30 + [{**tie, "annotator1": 1}] * 2
+    rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    preview = shown(prefero, rows, "--rows", "1")
+    assert [row["row"] for row in preview["rows"]] == [31] and preview["notes"] == ["ties left out: 30."]
+
+
+def test_far_rows_are_not_searched(prefero: Command, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefero.cli import preview as command
+
+    monkeypatch.setattr(command, "MOST", 20)
+    tie = {"prompt": "a", "response1": "b", "response2": "c", "annotator1": 0}
+    kept = [{**tie, "annotator1": 1}] + [tie] * 80
+    rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    preview = shown(prefero, rows, "--rows", "2")
+    assert [row["row"] for row in preview["rows"]] == [1]
+    assert preview["notes"] == ["ties left out: 19.", "no more rows are shown: 20 rows have been read"]
+
+
+def test_other_rows_are_not_counted(prefero: Command, rows: Path, ingredients: Path) -> None:
+    """KTO sets a row beside another one, which need not be read for the first one to be shown."""
+    kept = [{"prompt": "a", "completion": f"b{OTHERS * place}", "label": not place} for place in range(2)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    model = ("--model", ingredients / "model", "--max-length", "20")
+    preview = shown(prefero, rows, *model, "--rows", "1", "--method", "kto")
+    assert len(preview["rows"]) == 1 and preview["notes"] == []
+    assert "first rows.jsonl, row 2" in shown(prefero, rows, *model, "--method", "kto")["notes"][0]
+
+
+@pytest.mark.parametrize("option", [("--template", "none"), ("--max-length", "9"), ("--too-long", "drop")])
+def test_options_of_tokens_need_a_model(prefero: Command, rows: Path, option: tuple[str, str]) -> None:
+    result = prefero("preview", rows, *COLUMNS, *option)
+    assert result.returncode == 2
+    assert f"{option[0]} needs --model: without a model nothing is done with it" in result.stderr
+
+
+def test_a_bad_row_says_how_the_command_leaves_it_out(prefero: Command, rows: Path) -> None:
+    bad = {"prompt": "a", "chosen": None, "rejected": "c"}
+    rows.write_text(json.dumps(bad) + "\n", encoding="utf-8")
+    for command in (("preview", rows), ("convert", rows, "-o", "out.jsonl")):
+        error = prefero(*command).stderr
+        assert error.endswith("leave such rows out and have them listed: --skip-bad-rows.\n")
+
+
+def test_rows_are_shown_by_the_method_of_their_layout(
+    prefero: Command, rows: Path, ingredients: Path
+) -> None:
+    labelled = [{"prompt": "a", "completion": f"b{place}", "label": place % 2 == 0} for place in range(4)]
+    rated = [{"prompt": f"a{place}", "completion": "b", "score": place} for place in range(2)]
+    listed = [{"prompt": "a", "responses": ["None.", "The Rhine.", "No."], "scores": [2, 9, 1]}]
+    for kept, roles in (
+        (labelled, ["desirable"]),
+        (rated, [None]),
+        (listed, ["chosen", "rejected"]),
+        ([{"prompt": "a", "chosen": "The Rhine.", "rejected": "None."}], ["chosen", "rejected"]),
+    ):
+        rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        for model in ((), ("--model", ingredients / "model")):
+            first = shown(prefero, rows, *model)["rows"][0]
+            assert [response["role"] for response in first["responses"]] == roles
+    rows.write_text(json.dumps(labelled[0]) + "\n", encoding="utf-8")
+    result = prefero("preview", rows, "--method", "dpo")
+    assert result.returncode == 2 and "'kto'" in result.stderr and "trained" not in result.stderr
+
+
+def test_long_texts_are_shortened_for_people(prefero: Command, rows: Path) -> None:
+    text = "x" * 400 + "y" * 600 + "z" * 400
+    rows.write_text(json.dumps({"prompt": "a", "chosen": text, "rejected": "c"}) + "\n", encoding="utf-8")
+    told = prefero("preview", rows).stdout.replace("\n", "")
+    assert "x [… 800 characters …] y" not in told and "y [… 800 characters …] y" not in told
+    assert "x [… 800 characters …] z" in told and told.count("x") < 350
+    assert text in prefero("preview", rows, "--full").stdout.replace("\n", "")
+    assert shown(prefero, rows)["rows"][0]["responses"][0]["text"] == text
+
+
+def test_columns_are_named_once_where_all_rows_agree(prefero: Command, rows: Path) -> None:
+    both = [{**row, "colour": "red"} for row in ROWS]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in both), encoding="utf-8")
+    told = prefero("preview", rows, *COLUMNS).stdout
+    assert told.count("not read: colour") == 1 and told.count("read: prompt, chosen, rejected") == 1
+    assert told.index("not read") < told.index("row 1")
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    told = prefero("preview", rows, *COLUMNS).stdout
+    assert told.count("not read: colour") == 1 and told.index("row 1") < told.index("not read")
+
+
+def test_speakers_stand_apart_from_what_they_say(prefero: Command, rows: Path) -> None:
+    turns = [("user", "Name a sea.\nAny sea."), ("assistant", "None."), ("user", "Try.")]
+    prompt = [{"role": role, "content": text} for role, text in turns]
+    rows.write_text(json.dumps({"prompt": prompt, "chosen": "b", "rejected": "c"}) + "\n", encoding="utf-8")
+    told = prefero("preview", rows).stdout
+    block = "prompt\n  user:\n    Name a sea.\n    Any sea.\n  assistant:\n    None.\n  user:\n    Try.\n"
+    assert block in "".join(f"{line.rstrip()}\n" for line in told.splitlines())
+
+
+def test_a_layout_by_the_name_of_a_method_is_offered(prefero: Command, rows: Path) -> None:
+    for given, meant in (
+        ("kto", "unpaired"),
+        ("DPO", "pairs"),
+        ("hh", "transcripts"),
+        ("unpared", "unpaired"),
+    ):
+        result = prefero("preview", rows, "--format", given)
+        assert result.returncode == 2 and f"did you mean '{meant}'?" in result.stderr
+
+
+def test_rows_left_out_are_named(prefero: Command, rows: Path) -> None:
+    bad = [{"prompt": "a", "chosen": None, "rejected": "c"}] * 12
+    kept = [*bad, {"prompt": "a", "chosen": "b", "rejected": "c"}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    for command in (("preview",), ("convert", "-o", "out.jsonl")):
+        told = prefero(command[0], rows, *command[1:], "--skip-bad-rows").stderr
+        assert "left out: rows.jsonl, row 1," in told and "left out: rows.jsonl, row 10," in told
+        assert "row 11" not in told and "left out: 2 more rows (" in told
+        assert "12 rows left out that cannot be read:" in told
+
+
+def test_converting_says_what_it_does_not_write(prefero: Command, rows: Path, tmp_path: Path) -> None:
+    result = prefero("convert", rows, *COLUMNS, "-o", "out.jsonl")
+    assert result.returncode == 0 and "not read, so that they are not written: colour" in result.stderr
+    assert result.stdout == "2 rows, read as pairs, written to out.jsonl\n"
+    again = prefero("convert", rows, *COLUMNS, "-o", "out.jsonl", "--limit", "1")
+    assert again.returncode == 2 and "replace it with --overwrite" in again.stderr
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+    again = prefero("convert", rows, *COLUMNS, "-o", "out.jsonl", "--limit", "1", "--overwrite", "--json")
+    told = json.loads(again.stdout)
+    assert (told["rows"], told["unread"], told["output"]) == (1, ["colour"], "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_row_that_cannot_be_converted_leaves_no_file(prefero: Command, rows: Path, tmp_path: Path) -> None:
+    text = "\n\nHuman: a b\n\nAssistant: {}\n\nHuman: a\n\nAssistant: {}"
+    sides = {"chosen": text.format("u v", "c"), "rejected": text.format("w w", "d")}
+    rows.write_text(json.dumps(sides), encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    assert prefero("convert", rows, "-o", "out.jsonl").returncode == 2
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", [("convert", "rows.jsonl"), ("inspect", "rows.jsonl")])
+def test_a_limit_of_no_rows_is_refused(prefero: Command, rows: Path, command: tuple[str, str]) -> None:
+    result = prefero(*command, *COLUMNS, "-o", "out.jsonl", "--limit", "0")
+    assert result.returncode == 2 and "'--limit': Input should be greater than or equal to 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("convert", "rows.jsonl", "-o", "taken.jsonl"), "taken.jsonl is a folder"),
+        (("convert", "rows.jsonl", "-o", "rows.jsonl/out.jsonl"), "rows.jsonl is a file, and not a folder"),
+        (("inspect", "rows.jsonl", "-o", "taken.jsonl"), "taken.jsonl is a folder"),
+        (("inspect", "rows.jsonl", "--without", "empty", "--save", "taken.jsonl"), "taken.jsonl is a folder"),
+        (("inspect", "rows.jsonl", "--without", "empty", "--save", "there.jsonl"), "with --overwrite"),
+        (("report", "run", "-o", "taken.jsonl"), "taken.jsonl is a folder"),
+        (("demo", "-o", "rows.jsonl"), "rows.jsonl is a file: name a folder"),
+        (
+            ("evaluate", "m", "--judge", "j", "--data", "rows.jsonl", "-o", "rows.jsonl/a"),
+            "is a file, and not",
+        ),
+        (("train", "--data", "rows.jsonl", "--model", "m", "--output", "rows.jsonl"), "name a folder"),
+        (("train", "--data", "rows.jsonl", "--model", "m", "--output", "rows.jsonl/a"), "is a file, and not"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_told_first(
+    prefero: Command, rows: Path, command: tuple[str, ...], message: str
+) -> None:
+    (rows.parent / "taken.jsonl").mkdir()
+    (rows.parent / "there.jsonl").write_text("")
+    result = prefero(*command)
+    assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_labels_of_one_kind_are_told(prefero: Command, tmp_path: Path, ingredients: Path) -> None:
+    rows = [
+        {"prompt": "a", "completion": "b", "label": False},
+        {"prompt": "c", "completion": "d", "label": False},
+    ]
+    file = tmp_path / "labelled.jsonl"
+    told = (
+        "all labels are undesirable (2 rows): a method that learns from labels needs desirable responses too."
+    )
+    for model in ((), ("--model", ingredients / "model")):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        assert told in shown(prefero, file, "--method", "kto", *model)["notes"]
+        file.write_text("".join(json.dumps({**row, "label": row is rows[0]}) + "\n" for row in rows))
+        assert told not in shown(prefero, file, "--method", "kto", *model)["notes"]
+
+
+def test_a_function_makes_other_rows(
+    prefero: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pairing.py").write_text(
+        "def named(row):\n    return {'prompt': row['q'], 'chosen': row['x'], 'rejected': row['y']}\n"
+    )
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"q": "Why?", "x": "Because.", "y": "No."}\n')
+    monkeypatch.chdir(tmp_path)
+    (row,) = shown(prefero, path, "--map", "pairing:named")["rows"]
+    assert [row["prompt"], *(each["text"] for each in row["responses"])] == ["Why?", "Because.", "No."]

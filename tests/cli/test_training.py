@@ -42,7 +42,7 @@ def test_train_leaves_a_run_a_model_and_a_report(process, prefero, short, tmp_pa
         (["model.lora.rank=8"], "no key 'rank': it is model.lora.r"),
         (["--model", "./nowhere"], "'./nowhere': there is no such folder"),
         (["--model", "earlier"], f"it is the folder of a run, whose model is {Path('earlier/model')}"),
-        (["--format", "pear"], "did you mean 'pairs'? Formats: auto"),
+        (["--format", "pear"], "did you mean 'pairs'? A format is the layout"),
     ],
 )
 def test_a_name_from_elsewhere_is_answered(prefero, short, tmp_path, arguments, message):
@@ -50,6 +50,28 @@ def test_a_name_from_elsewhere_is_answered(prefero, short, tmp_path, arguments, 
     (tmp_path / "earlier" / "model" / "config.json").write_text("{}")
     done = prefero("train", *short, "--output", "run", *arguments)
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_held_out_rows_that_are_trained_on_are_told(prefero, short, ingredients, tmp_path, caplog):
+    rows = [json.loads(line) for line in (ingredients / "pairs.jsonl").read_text().splitlines()]
+    other = {**rows[0], "prompt": "another prompt altogether"}
+    again = {**rows[1], "chosen": rows[1]["rejected"], "rejected": rows[1]["chosen"] + " more"}
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(json.dumps(row) + "\n" for row in (other, again, *rows[2:5])), encoding="utf-8")
+    quiet = ("--method", "dpo", "training.max_steps=1", "training.samples=0")
+    done = prefero("train", *short, *quiet, "--output", "run", "--eval-data", held)
+    assert done.returncode == 0, done.stderr
+    assert "held-out data: 4 of 5 rows have a prompt that is trained on, 3 of these with the" in caplog.text
+    caplog.clear()
+    done = prefero("train", *short, *quiet, "--output", "share", "--eval-data", "0.25")
+    assert done.returncode == 0 and "trained on" not in caplog.text
+
+
+def test_a_bad_row_says_how_training_leaves_it_out(prefero, quick, ingredients, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "chosen": null, "rejected": "b"}\n')
+    model = ("--model", ingredients / "model", "--data", "rows.jsonl", *quick)
+    done = prefero("train", *model, "--method", "dpo", "--output", "run")
+    assert done.returncode == 2 and done.stderr.endswith("listed: data.skip_bad_rows=true.\n")
 
 
 @pytest.mark.oldest
@@ -120,3 +142,41 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(prefero, short, tmp_path, e
     resumed = prefero("train", *more, "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == steps + 5
+
+
+def test_the_folder_of_a_run_says_and_has_the_template_of_training(prefero, short, ingredients, tmp_path):
+    template = tmp_path / "mine.jinja"
+    template.write_text(
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }} [end] {% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    settings = ("--template", "mine.jinja", "--output", "run", "training.max_steps=1")
+    done = prefero("train", *short, *settings)
+    assert done.returncode == 0, done.stderr
+    told = "chat template: mine.jinja, that of training, is saved with the model, which had none"
+    assert told in " ".join(done.stdout.split())
+    assert told in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+    def rows(*arguments: object) -> list[object]:
+        shown = prefero("preview", ingredients / "pairs.jsonl", "--json", *arguments)
+        assert shown.returncode == 0, shown.stderr
+        return [
+            [row[key] for key in ("prompt", "prompt_ids", "responses")]
+            for row in json.loads(shown.stdout)["rows"]
+        ]
+
+    first = rows("--model", ingredients / "model", "--template", "mine.jinja")
+    assert first[0][0].startswith("<unk>") and first[0][0].endswith("<unk> <unk>")
+    template.unlink()
+    assert rows("--model", "run/model") == first
+    again = prefero("train", "--model", "run/model", *short[2:], "--output", "second", "training.max_steps=1")
+    assert again.returncode == 0, again.stderr
+    assert rows("--model", "second/model") == first and "chat template" not in again.stdout
+    (tmp_path / "judge.py").write_text("def score(prompt, response): return 0")
+    judged = prefero(
+        "evaluate", "run", "--data", ingredients / "pairs.jsonl", "--judge", "judge:score", "--prompts", 2,
+        "--max-new-tokens", 2,
+    )  # fmt: skip
+    assert judged.returncode == 0, judged.stderr
+    saved = Path("run", "model", "chat_template.jinja")
+    assert f"run: prompts are written as it was trained: template {saved}" in judged.stderr

@@ -92,7 +92,7 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
     ],
     "strength below 0": [{"prompt": ASKED, "response_1": GOOD, "response_2": BAD, "preference_strength": -2}],
     "overall_preference": [
-        {"context": [user(ASKED)], "response1": BAD, "response2": GOOD, "overall_preference": 3}
+        {"context": [user(ASKED)], "response1": GOOD, "response2": BAD, "overall_preference": -3}
     ],
     "better_response_id": [
         {
@@ -278,7 +278,7 @@ def test_a_missing_response_of_a_comparison_is_named() -> None:
 def test_what_a_comparison_says_is_kept() -> None:
     row = {"prompt": "p", "response1": "a", "response2": "b", "overall_preference": 2}
     single = {"individual_preference": [{"score": 2}, {"score": -1}, {"score": 0}]}
-    (example,) = load_examples([{**row, **single}])
+    example = load_examples([{**row, **single}, {**row, "overall_preference": -1}])[0]
     assert example.columns == {"tie": False, "preference": 1.0, "strength": 2.0}
     assert list(example.votes.values()) == [1.0, 0.0, 0.5]
     assert example.chosen_second
@@ -513,7 +513,7 @@ class TestUnread:
     def test_candidates_that_a_pair_leaves_out_are_noted(self) -> None:
         row = {"prompt": ASKED, "responses": [BAD, "Hm.", GOOD], "scores": [1, 2, 3]}
         (pair,) = arrange(load_examples([row]), PAIR)
-        assert pair.notes == ("1 responses between the best and the worst are not used",)
+        assert pair.notes == ("1 response between the best and the worst is not used",)
 
     def test_other_verdicts_are_listed(self) -> None:
         assert load_examples(FAMILIES["better_response_id"])[0].unread == ("safer_response_id",)

@@ -97,21 +97,35 @@ class TestStrengths:
             assert said(example) == [GOOD, BAD]
             assert example.columns["strength"] == 2.0
 
-    def test_without_a_sign_it_says_nothing(self) -> None:
-        refuses([sides("ab", overall_preference=number) for number in (2, 1, 7)], "no number below 0")
+    @pytest.mark.parametrize("numbers", [(2, 1, 7), (0, 1, 2), (0, 1), (3, 3), (0,), (1,)])
+    def test_without_a_sign_it_says_nothing(self, numbers: tuple[int, ...]) -> None:
+        for name in ("strength", "overall_preference"):
+            refuses([sides("ab", **{name: number}) for number in numbers], "no number below 0")
 
-    def test_a_later_number_shows_that_it_has_no_sign(self) -> None:
-        rows = [sides("ab", preference_strength=number) for number in (*[2] * 25, 3)]
-        assert said(load_examples(rows[:25])[0]) == [BAD, GOOD]
-        with pytest.raises(PreferoError, match=r"row 26, .*no number below 0"):
+    @pytest.mark.parametrize(
+        ("name", "beside"),
+        [("preference_strength", {"preference_statement": "s"}), ("overall_preference", {"domain": "code"})],
+    )
+    def test_that_of_a_published_family_has_one(self, name: str, beside: dict[str, str]) -> None:
+        for number in (1, 2, 3):
+            assert said(load_examples([sides(**{name: number}, **beside)])[0]) == [BAD, GOOD]
+
+    def test_the_first_rows_tell_whether_it_has_a_sign(self) -> None:
+        rows = [sides("ab", preference_strength=number) for number in (*[2] * 25, -3)]
+        with pytest.raises(PreferoError, match=r"row 1, .*no number below 0"):
             load_examples(rows, skip_bad_rows=True)
         rows[0] = sides("ab", preference_strength=-1)
         assert said(load_examples(rows)[0]) == [GOOD, BAD]
+        assert said(load_examples(rows)[1]) == [BAD, GOOD]
 
-    def test_from_0_on_it_has_no_sign(self) -> None:
-        refuses([sides("ab", preference_strength=number) for number in (0, 1, 2, 3)], "no number below 0")
-        examples = load_examples([sides("ab", preference_strength=number) for number in (0, 2)])
-        assert said(examples[1]) == [BAD, GOOD]
+    def test_beside_scores_it_is_only_a_size(self) -> None:
+        example = load_examples([sides("ab", strength=2, score_a=9, score_b=1)])[0]
+        assert said(example) == [GOOD, BAD]
+        assert example.columns["strength"] == 2.0
+
+    def test_a_list_has_none(self) -> None:
+        rows = [{"prompt": ASKED, "responses": [GOOD, BAD], "scores": [2, 1], "strength": 2}]
+        assert load_examples(rows)[0].unread == ("strength",)
 
     def test_a_pair_has_its_size(self) -> None:
         assert load_examples([pair(strength=-2)])[0].columns["strength"] == 2.0
@@ -232,10 +246,8 @@ class TestPrompts:
         begun = "Please name one lake, any lake, that is deep and lies in Italy, and only one: "
         rows = [{"chosen": f"{begun}{GOOD}", "rejected": f"{begun}{BAD}"}] * 2
         examples = load_examples([*rows, {"chosen": GOOD, "rejected": BAD}])
-        assert [example.notes for example in examples][1:] == [
-            (),
-            ("the prompt is empty: the two sides share no beginning",),
-        ]
+        assert "what the two sides begin with" in examples[1].notes[0]
+        assert examples[2].notes == ("the prompt is empty: the two sides share no beginning",)
 
     def test_an_object_that_is_no_prompt_may_hold_it(self) -> None:
         row = {"question": {"text": ASKED}, "chosen": "The Como.", "rejected": "The spoon."}
@@ -401,7 +413,10 @@ class TestOtherMeanings:
         assert (example.prompt, said(example), example.unread) == (ASKED, [GOOD, BAD], ("ds_name",))
 
     def test_names_in_capitals_are_hinted_at(self) -> None:
-        refuses([{"prompt": ASKED, "chosenText": GOOD, "rejectedText": BAD}], "chosen_text=chosenText")
+        refuses(
+            [{"prompt": ASKED, "chosenText": GOOD, "rejectedText": BAD}],
+            "--columns chosen=chosenText,rejected=rejectedText ",
+        )
         row = {name.capitalize(): text for name, text in pair().items()}
         refuses([row], "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected ")
 

@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
+from prefero.data.chat import Writing
 from prefero.data.examples import Example, Message, Response, Text
 from prefero.data.images import ImagePrompts
 from prefero.data.pictures import Picture
+from prefero.data.preview import origin_of_template
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
 from tests.data.chat_templates import TEMPLATES, Template
@@ -419,6 +421,9 @@ def test_of_several_templates_rows_with_tools_take_the_one_for_tools() -> None:
     tokenizer.chat_template = {"rag": CHATML.source}
     with pytest.raises(PreferoError, match="templates by the names rag, and none of them is 'default'"):
         sides(tokenizer, HI)
+    (chosen, _) = tokenize([HI], tokenizer, roles=ROLES, writing=Writing("rag"))[0].cells
+    assert tokenizer.decode([*chosen.context, *chosen.response]).replace(" ", "") == ASKED + "e<|im_end|>"
+    assert origin_of_template(Writing("rag"), tokenizer.chat_template) == "rag (one of the tokenizer's own)"
 
 
 def test_text_with_the_marks_ends_as_the_template_ends_turns() -> None:

@@ -130,7 +130,7 @@ def test_picks_are_ordered_by_their_label(label: float, order: list[int], tie: b
     assert greys(example) == order
     assert example.columns == {"tie": tie, "preference": 0.5 if tie else 1.0}
     if tie:
-        with pytest.raises(PreferoError, match="1 ties"):
+        with pytest.raises(PreferoError, match="ties: 1"):
             arrange([example], ("chosen", "rejected"))
 
 

@@ -177,7 +177,7 @@ def test_a_missing_source_offers_what_is_there(tmp_path: Path) -> None:
 
 def test_a_hub_name_without_the_hub_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PreferoError, match=r"'nobody/no-such-data' is neither a file here.*hub.*connection"):
+    with pytest.raises(PreferoError, match=r"'nobody/no-such-data'.*HF_HUB_OFFLINE turns the .*hub"):
         load_rows("nobody/no-such-data")
 
 

@@ -289,6 +289,20 @@ class TestChatTemplates:
         assert tokenizer.decode(dataset[0].cells[1].response[~scored]) == "<think>"
         assert any("the generation prompt opens" in note for note in dataset.summary.notes)
 
+    def test_an_empty_thought_that_the_template_closes_belongs_to_the_response(
+        self, make_tokenizer: MakeTokenizer
+    ) -> None:
+        opens_a_thought = (
+            "{% for m in messages %}[{{ m.role }}]{{ '<think></think>' if m.role == 'assistant' }}"
+            "{{ m.content }}<|eot|>{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}"
+        )
+        tokenizer = make_tokenizer(opens_a_thought, eos_token="<|eot|>")
+        dataset = run(tokenizer, pair([user("Hi")], "a", "b"))
+        (context, response), _ = decoded(tokenizer, dataset)
+        assert context == "[user]Hi<|eot|>[assistant]<think>"
+        assert response == "</think>a<|eot|>"
+        assert r"the generation prompt opens with '\n'" in dataset.summary.notes[0]
+
     def test_a_template_without_an_end_gets_the_tokenizers(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
         assert decoded(tokenizer, run(tokenizer, pair([user("Hi")], "a", "b")))[0][1] == "[assistant]a</s>"
@@ -404,7 +418,7 @@ class TestSeveralTurns:
 
     def test_a_response_cut_down_to_its_partner_is_left_out(self, base: Tokenizer) -> None:
         turns = [user("a long question " * 9), assistant("4")]
-        with pytest.raises(PreferoError, match="1 examples of which max_length = 20 leaves no token to"):
+        with pytest.raises(PreferoError, match="leaves no token to score: 1,"):
             run(base, pair([user("Hi"), assistant("Yes?")], turns, [assistant("no")]), max_length=20)
 
 
@@ -490,7 +504,7 @@ class TestTruncation:
         dataset = run(base, pair("prompt", "a fox jumps " * 40, "It"), max_length=16)
         assert [base.decode(cell.context) for cell in dataset[0].cells] == ["<s>prompt"] * 2
         assert max(len(cell.context) + len(cell.response) for cell in dataset[0].cells) == 16
-        assert "responses were cut" in dataset[0].notes[0]
+        assert "ends of responses were cut" in dataset[0].notes[0]
         assert (dataset.summary.truncated_prompts, dataset.summary.truncated_responses) == (0, 1)
 
     def test_too_long_examples_can_be_left_out_or_refused(self, base: Tokenizer) -> None:

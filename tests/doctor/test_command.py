@@ -64,6 +64,30 @@ def test_json_and_what_is_saved(run, data, tmp_path):
     assert not again["duplicates"].rows and again["unreadable"].measures[0].count == 0
 
 
+def test_the_file_of_rows_is_replaced_only_if_wanted(run, data, tmp_path):
+    (tmp_path / "kept.jsonl").write_text("mine")
+    saving = (data, "--without", "duplicates", "--save", "kept.jsonl")
+    code, _, err = run(*saving)
+    assert code == 2 and "replace it with --overwrite" in err
+    assert (tmp_path / "kept.jsonl").read_text() == "mine"
+    assert run(*saving, "--overwrite")[0] == 0
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 80
+
+
+def test_the_fate_of_long_rows_is_told(run, data):
+    limit = ("--max-length", "9", "--json")
+    for given, fate in (
+        ((), "lose old turns"),
+        (("--too-long", "drop"), "they are left out (data.too_long=drop)"),
+    ):
+        findings = {one["key"]: one for one in json.loads(run(data, *limit, *given)[1])["findings"]}
+        assert fate in findings["truncation"]["message"]
+        ends = findings["truncation"]["measures"][1]
+        assert bool(ends["count"]) == (not given)
+        commands = [remedy["command"] for remedy in findings["truncation"]["remedies"]]
+        assert all(("too" in str(command)) == bool(given) for command in commands)
+
+
 def test_rows_set_aside_stay_in_what_is_saved(run, data, tmp_path):
     _, out, _ = run(data, "--json", "--eval-data", "0.2", "--without", "empty", "--save", "kept.jsonl")
     assert json.loads(out)["saved_rows"] == 87
@@ -84,6 +108,10 @@ def test_rows_set_aside_stay_in_what_is_saved(run, data, tmp_path):
         (["pairs.jsonl", "--max-length", "1"], "at least"),
         (["pairs.jsonl", "--format", "pears"], "unknown format"),
         (["pairs.jsonl", "--limit", "0"], "limit"),
+        (["pairs.jsonl", "--template", "none"], "--template needs --model"),
+        (["pairs.jsonl", "--rows", "9", "--dtype", "float64"], "--rows, --dtype need --model"),
+        (["pairs.jsonl", "--too-long", "drop"], "--too-long needs --max-length or --model"),
+        (["pairs.jsonl", "--too-long", "dorp", "--max-length", "9"], "did you mean 'drop'?"),
     ],
 )
 def test_mistakes(run, data, tmp_path, arguments, message):

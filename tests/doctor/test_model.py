@@ -121,6 +121,17 @@ def test_what_is_cut_off_is_counted_by_the_tokenizer(folder, rows):
     assert f"data.max_length={longest}" in found.remedies[0].command
 
 
+def test_pairs_that_training_leaves_out_are_not_scored(folder, rows):
+    kept = prefero.inspect(rows, model=folder, max_length=12, too_long="drop")
+    cut = kept["truncation"]
+    assert cut.rows == prefero.inspect(rows, model=folder, max_length=12)["truncation"].rows
+    assert 0 < len(cut.rows) < len(rows) and "they are left out" in cut.message
+    assert kept["reference"].measures[0].of == len(rows) - len(cut.rows)
+    assert not {row.row - 1 for row in kept.preview.rows} & set(cut.rows)
+    with pytest.raises(PreferoError, match=r"all pairs that were looked at \(\d+\) have more than"):
+        prefero.inspect(rows, model=folder, max_length=2, too_long="error")
+
+
 def test_a_model_without_room_is_not_recommended_to_have_it(folder):
     rows = [{**row, "prompt": " a" * 100} for row in pairs(20)]
     found = prefero.inspect(rows, model=folder)["truncation"]

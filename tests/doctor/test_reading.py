@@ -47,3 +47,11 @@ def test_sides_that_the_template_makes_equal_are_found(chat: Any) -> None:
     assert (found.measures[0].count, found.measures[0].of) == (1, 12)
     assert found.level != "fine"
     assert "does not write 'reasoning_content'" in inspection["template"].message
+
+
+def test_labels_of_one_kind_are_to_act_on() -> None:
+    row = {"prompt": "p", "completion": "a", "label": True}
+    found = prefero.inspect([row, {**row, "prompt": "q"}])["one_label"]
+    assert found.level == "act" and found.message.startswith("2 of 2 responses are labelled good")
+    both = prefero.inspect([row, {**row, "prompt": "q", "label": False}])["one_label"]
+    assert both.level == "fine" and both.measures[0].value == 0.5

@@ -13,7 +13,8 @@ from prefero.data.chat import Writing
 from prefero.data.formats import load_examples
 from prefero.data.tokenize import tokenize
 from prefero.errors import PreferoError
-from prefero.evaluate.judges import ByFunction, RewardModel, answered
+from prefero.evaluate.functions import ByFunction
+from prefero.evaluate.judges import RewardModel, answered
 from prefero.evaluate.policies import Prompt, Sampling, evaluate, read_prompts
 from prefero.evaluate.reading import RunReading, reading_of_rows, readings_of_models
 from tests.training.tiny import saved_model, tiny_model, tiny_tokenizer

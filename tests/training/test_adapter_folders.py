@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,27 @@ def test_new_adapters_on_merged_ones_name_a_model_that_is_there(tmp_path: Path, 
     assert_same(merged(in_peft(folder)), AutoModelForCausalLM.from_pretrained(base).state_dict())
     again = ModelSource(str(output / "model"))
     assert again.load() is not None and again.processor() is not None
+
+
+def test_new_adapters_on_merged_ones_load_where_their_run_was_moved(tmp_path: Path, folder: Path) -> None:
+    lora = {"r": 2, "target_modules": TARGETS}
+    model = {"name": str(folder), "adapter": "merge", "lora": lora}
+    output = train(recipe(tmp_path, model, "again"))
+    weights = merged(ModelSource(str(output / "model")).load())
+    moved = output.rename(tmp_path / "elsewhere")
+    saved_model(output / "base", seed=3)  # another run's by now
+    for inner in ("model", "checkpoint-2"):
+        source = ModelSource(str(moved / inner))
+        assert source.base is not None and source.base.name == str(moved / "base")
+        assert_same(weights, merged(source.load()))
+
+
+def test_adapters_are_made_and_loaded_without_warnings(tmp_path: Path) -> None:
+    model = {"name": saved_model(tmp_path / "start"), "lora": {"r": 2, "target_modules": TARGETS}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        first = train(recipe(tmp_path, model, "first"))
+        train(recipe(tmp_path, str(first / "model"), "second"))
 
 
 def test_two_adapters_on_one_model_are_policy_and_reference(trainer: Make, folder: Path) -> None:

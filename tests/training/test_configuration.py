@@ -195,14 +195,29 @@ def test_a_run_says_what_it_resumes_and_what_has_changed(recipe: dict[str, Any],
     train({**recipe, "training": resumed})
     assert f"resuming from {folder / 'checkpoint-1'}" in capsys.readouterr().err
     data = recipe["data"] if isinstance(recipe["data"], dict) else {"train": recipe["data"]}
-    with pytest.raises(PreferoError, match="max_length was None, and is 12") as refused:
+    with pytest.raises(PreferoError, match="max_length was null, and is 12") as refused:
         train({**recipe, "data": {**data, "max_length": 12}, "training": resumed})
     assert "how they become tokens" in str(refused.value)
 
 
-def test_a_step_that_warm_up_wastes_is_told(recipe: dict[str, Any], capsys: Any) -> None:
-    train({**recipe, "training": {**recipe["training"], "max_steps": 1, "warmup_steps": 0.1}})
-    assert "so that no weight moves: set training.warmup_steps=0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (
+            1,
+            "this run has one step, and warm-up begins with the learning rate 0, so that no weight moves",
+        ),
+        (2, "this run has 2 steps, and warm-up begins with the learning rate 0, so that the first moves no"),
+    ],
+)
+def test_a_step_that_warm_up_wastes_is_told(
+    recipe: dict[str, Any], capsys: Any, steps: int, told: str
+) -> None:
+    short = {**recipe["training"], "max_steps": steps, "warmup_steps": 0.1}
+    train({**recipe, "training": short})
+    assert told in capsys.readouterr().err
+    train({**recipe, "training": {**short, "warmup_steps": 0, "overwrite": True}})
+    assert "warm-up" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("written", ["none", "None", "NONE"])

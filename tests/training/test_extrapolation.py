@@ -160,12 +160,12 @@ def test_a_resumed_run_is_the_uninterrupted_one_across_rounds(tmp_path: Path) ->
         {"extrapolation_every": 3},
         {"extrapolation": None, "extrapolation_every": None},
     ):
-        with pytest.raises(PreferoError, match="differs from its in extrapolation"):
+        with pytest.raises(PreferoError, match=r"extrapolation(_every)? was .*, and is "):
             make(**other).train(str(tmp_path / "checkpoint-2"))
 
 
 def test_what_cannot_be_extrapolated_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PreferoError, match=r"leave model\.lora out"):
+    with pytest.raises(PreferoError, match="leave peft_config out"):
         lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
         trainer(tmp_path, extrapolation=0.3, peft_config=lora)
     with pytest.raises(PreferoError, match=r"models\.slow\.every=0"):

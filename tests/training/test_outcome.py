@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefero.evaluate.intervals import wilson
@@ -65,6 +66,11 @@ def test_a_run_shows_greedy_answers_to_the_same_prompts_before_and_after(tmp_pat
     assert any(answers)
     [row] = json.loads((out / "evaluation.json").read_text())["rows"]
     assert row["method"] == "dpo"
+    card = ModelCard.load(out / "model" / "README.md")
+    assert card.data.base_model == str(tmp_path / "model") and card.data.tags == ["prefero", "dpo"]
+    assert "−log σ(β [log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)])" in card.text
+    assert "12 examples of `" in card.text and "| learning_rate | 0.05 |" in card.text
+    assert f"| reward accuracy | {row['accuracy']:.1%}, with Wilson's" in card.text
     assert 0 <= row["interval"]["accuracy"][0] <= row["accuracy"] <= row["interval"]["accuracy"][1] <= 1
 
 

@@ -217,12 +217,11 @@ def test_another_run_cannot_go_on(run: Processes, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder, max_steps=2)
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"seed": 1}, "seed: 0 then, 1 now"),
-        ({"examples_per_step": 4}, "examples per step: 6 then, 4 now"),
-        ({"objective": {"method": "dpo", "beta": 0.2}}, "objective: "),
-        ({"tokens_per_row": 32}, "rows: 2 then, "),
-        ({"max_length": 10}, "data: "),
-        ({"processes": 2, "tokens_per_row": 32}, "processes: 1 then, 2 now"),
+        ({"seed": 1}, "seed was 0, and is 1"),
+        ({"examples_per_step": 4}, "examples_per_step was 6, and is 4"),
+        ({"objective": {"method": "dpo", "beta": 0.2}}, "objective.beta was 0.1, and is 0.2"),
+        ({"max_length": 10}, "the rows, or how they become tokens, are other ones (max_length was 32"),
+        ({"processes": 2, "tokens_per_row": 32}, "processes was 1, and is 2"),
     ]
     for changed, named in changes:
         text = run(folder, max_steps=4, resume=True, expect=1, **changed)

@@ -31,6 +31,7 @@ from prefero.training.vocabulary import (
     REPLACED,
     TAKEN,
     TRL_NAMES,
+    as_arguments,
     current_names,
 )
 from tests.training.tiny import pairs, tiny_model
@@ -172,7 +173,7 @@ def test_names_of_trl_are_answered_with_what_they_are_here() -> None:
         assert name in TRL_NAMES, f"{name} of DPOConfig has no answer"
         with pytest.raises(PreferoError, match=re.escape(TRL_NAMES[name])):
             parsed(**{name: 1})
-        with pytest.raises(PreferoError, match=re.escape(TRL_NAMES[name])):
+        with pytest.raises(PreferoError, match=re.escape(as_arguments(TRL_NAMES[name]))):
             PreferenceTrainer(tiny_model(), pairs(4), output_dir="x", **{name: 1})
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefero.cli.console import Json, complain, is_main_process, show, work
-from prefero.cli.options import Columns, Format, MaxLength, Template, columns_of
+from prefero.cli.console import Json, complain, console, is_main_process, show, work
+from prefero.cli.options import Columns, Format, MaxLength, Template, advising, columns_of
 from prefero.errors import PreferoError
+from prefero.storage import check_output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 
 def evaluate(
@@ -74,8 +80,11 @@ def evaluate(
         raise PreferoError("--anchors belong to AlpacaEval's judgements: give a file of them as --judge")
     if output is not None and (output / "run.json").is_file():
         raise PreferoError(f"{output} holds a run: name another folder for the evaluation")
+    if output is not None:
+        check_output(output, "folder")
     notes: Sequence[str] = ()
-    with work() as progress:
+    against = ""
+    with work() as progress, advising(f"prefero convert {data or 'DATA'} -o ROWS.jsonl --skip-bad-rows"):
         if stored:
             rows, judgements = _stored(judge, anchors), None
         else:
@@ -88,6 +97,7 @@ def evaluate(
                 count=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
             )
             named = _named(models or [])
+            against = baseline or reference or CHOSEN
             reading, notes = reading_of_rows(
                 data or "",
                 named.values(),
@@ -106,24 +116,27 @@ def evaluate(
                 named,
                 asked,
                 judge_named(judge),
-                baseline=baseline or reference or CHOSEN,
+                baseline=against,
                 reference=reference,
                 sampling=sampling,
                 template=template,
                 max_length=max_length,
-                report=lambda label: progress.print(f"[dim]{label}[/dim]"),
+                report=lambda stage: progress.print(stage, style="dim", markup=False, soft_wrap=True),
             )
             rows, judgements, notes = list(result.rows), result.judgements, [*notes, *result.notes]
         for note in notes:
             complain(note)
+    measured: dict[str, Any] = {"rows": rows, "notes": notes}
+    if against:
+        measured["baseline"] = against
     if output is not None and is_main_process():
         from prefero.storage import write_json, write_lines
 
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "evaluation.json", {"rows": rows, "notes": notes})
+        write_json(output / "evaluation.json", measured)
         if judgements is not None:
             write_lines(output / "judgements.jsonl", [one.as_dict() for one in judgements])
-    show({"rows": rows, "notes": notes}, lambda: _table(rows), as_json=as_json)
+    show(measured, lambda: _in_words(rows, against), as_json=as_json)
 
 
 def _is_file(judge: str) -> bool:
@@ -161,9 +174,31 @@ def _named(models: list[str]) -> dict[str, str]:
     return found
 
 
-def _table(rows: list[dict[str, Any]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def _in_words(rows: list[dict[str, Any]], against: str) -> RenderableType:
+    """The measures in a table with a line for each model, or for each measure where that is too wide; and
+    what the win rates are against, where that is known."""
+    from rich.console import Group
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    lines = _cells(rows)
+    table, screen = _table(lines), console()
+    whole = Measurement.get(screen, screen.options.update(max_width=sys.maxsize), table).maximum
+    if whole > screen.width:
+        turned = zip(*([_in_one_line(cell) for cell in line] for line in lines), strict=True)
+        table = _table(list(map(list, turned)))
+    if not against:
+        return table
+    named = "the chosen responses of the data" if against == "chosen" else f"the responses of {against}"
+    return Group(table, Text(f"win rates are against {named}"))
+
+
+def _in_one_line(cell: str) -> str:
+    return cell.replace("-\n", "-").replace("\n", " ")
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The titles of the measures that the rows have, and a line for each row."""
 
     def share(row: dict[str, Any], name: str) -> str:
         low, high = row["interval"].get(name, (row[name], row[name]))
@@ -175,7 +210,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         low, high = row["interval"][name]
         return f"{row[name]:.3g} ± {(high - low) / 2:.2g}"
 
-    columns = {
+    measures = {
         "win_rate": ("win rate", share),
         "length_controlled_win_rate": ("length-\ncontrolled", share),
         "score": ("score", value),
@@ -185,13 +220,30 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         "distinct_2": ("distinct\nbigrams", value),
         "self_bleu": ("self-\nBLEU", value),
     }
+    there = {name: measure for name, measure in measures.items() if any(name in row for row in rows)}
+    return [
+        ["model", *(title for title, _ in there.values())],
+        *(
+            [
+                str(row["method"]),
+                *(form(row, name) if name in row else "" for name, (_, form) in there.items()),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _table(lines: list[list[str]]) -> Table:
+    """A table of these lines, the first of them its header."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    header, *others = lines
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold")
-    there = {name: column for name, column in columns.items() if any(name in row for row in rows)}
-    for title, _ in there.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            str(row["method"]), *(form(row, name) if name in row else "" for name, (_, form) in there.items())
-        )
+    table.add_column(Text(header[0]), overflow="fold")
+    for title in header[1:]:
+        table.add_column(Text(title), justify="right", overflow="fold")
+    for line in others:
+        table.add_row(*map(Text, line))
     return table

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefero.cli.console import Json, show, work
-from prefero.cli.options import Columns, Format, MaxLength, Template, columns_of
+from prefero.cli.options import (
+    Columns,
+    Format,
+    MaxLength,
+    Template,
+    TooLong,
+    columns_of,
+    need_model,
+    refuse_replacing,
+)
 from prefero.cli.preview import in_words
 from prefero.cli.train import EvalData, share_or_name
 from prefero.errors import PreferoError
@@ -25,19 +34,27 @@ def inspect(
     model: Annotated[
         str | None, typer.Option(help="The model to be aligned, for the checks that need it.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="Number of pairs that the model scores.")] = 256,
-    dtype: Annotated[str, typer.Option(help="Data type of the model's weights.")] = "float32",
+    rows: Annotated[
+        int | None, typer.Option(min=2, help="Number of pairs that the model scores.", show_default="256")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Data type of the model's weights.", show_default="float32")
+    ] = None,
     max_length: MaxLength = None,
+    too_long: TooLong = None,
     split: Annotated[str, typer.Option(help="The split of the data, where there are several.")] = "train",
     eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
     format: Format = None,
     columns: Columns = None,
     template: Template = None,
-    limit: Annotated[int | None, typer.Option(help="Largest number of rows to read.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of rows to read.")] = None,
     without: Annotated[
         str, typer.Option(help="Findings whose rows are not saved, separated by commas.")
     ] = "",
     save: Annotated[Path | None, typer.Option(help="Save the remaining rows as JSON lines.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that rows are saved to, if it is there.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The HTML page to write.", show_default="NAME-inspection.html"),
@@ -52,13 +69,24 @@ def inspect(
     keys = [key.strip() for key in without.split(",") if key.strip()]
     if bool(keys) != (save is not None):
         raise PreferoError("--without and --save go together: the findings to leave out, and the file")
+    if model is None:
+        need_model({"--rows": rows, "--dtype": dtype, "--template": template})
+        if too_long is not None and max_length is None:
+            raise PreferoError(
+                "--too-long needs --max-length or --model: nothing is too long without a limit"
+            )
     from prefero.doctor.commands import writable
     from prefero.doctor.inspection import inspect as look
     from prefero.doctor.page import summary, write
+    from prefero.storage import check_output
 
     page = output or Path(f"{_stem(data)}-inspection.html")
+    check_output(page)
     if save is not None:
         writable(save, data)
+        if not overwrite:
+            refuse_replacing(save)
+    fate: Any = too_long or "cut_response"  # checked before anything is read
     outcome: dict[str, Any] = {"page": str(page)}
     with work() as progress, progress.status("reading") as status:
 
@@ -70,9 +98,10 @@ def inspect(
         inspection: Inspection = look(
             data,
             eval_data=share_or_name(eval_data),
-            model=_source(model, dtype),
-            rows=rows,
+            model=_source(model, dtype or "float32"),
+            rows=256 if rows is None else rows,
             max_length=max_length,
+            too_long=fate,
             split=split,
             eval_split=eval_split,
             format=format or "auto",

@@ -16,6 +16,7 @@ from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
 from prefero.cli.preview import convert, preview
 from prefero.cli.train import compare, train
 from prefero.errors import PreferoError
+from prefero.storage import check_output
 
 USER_MISTAKE = 2
 
@@ -93,6 +94,7 @@ def demo(
     """Align a small model with DPO, IPO and SimPO on synthetic reviews, and compare the results."""
     from prefero.demo.demonstration import run
 
+    check_output(output, "folder")
     with work() as progress:
         demonstration = run(output, console=progress)
     show(demonstration.as_dict(), demonstration.table, as_json=as_json)
@@ -109,6 +111,8 @@ def report(
     """Write one self-contained HTML page about RUN: settings, data, curves, monitors, samples."""
     from prefero.report.page import render
 
+    if output is not None:
+        check_output(output)
     with work():
         page = render(run, output)
     show({"report": str(page)}, lambda: f"[bold]Report[/bold]  {page}", as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "metrics": {name: values[-1][1] for name, values in run.history.series.items() if name != "progress"},
         "monitors": [dict(finding) for finding in run.findings],
         "model": str(model) if model.is_dir() else None,
+        "notes": notes_on_prompts([run]),
     }
 
 
@@ -163,7 +164,12 @@ def in_words(outcome: dict[str, Any], folder: Path) -> RenderableType:
     grid.add_row("monitors that fired", *(Text(names or "none") for names in fired))
     places = [("model", outcome.get("model")), ("report", outcome["report"])]
     lines = Text("\n").join(Text.assemble((f"{name:<8}", "dim"), place) for name, place in places if place)
-    return Group(grid, Text(), lines)
+    return Group(grid, Text(), lines, *map(Text, notes_on_prompts(runs)))
+
+
+def notes_on_prompts(runs: Sequence[Run]) -> list[str]:
+    """The notes on how to write the prompts of training for the trained models, each once."""
+    return list(dict.fromkeys(note for run in runs for note in run.record.get("notes_on_prompts") or ()))
 
 
 def _measured(run: Run, name: str) -> str:

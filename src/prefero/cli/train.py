@@ -76,7 +76,8 @@ def _method_of(settings: Mapping[str, Any]) -> Any:
 def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *, as_json: bool) -> None:
     """Check the settings, ``run`` with progress on stderr, write the report, and show the results."""
     config = prefero.TrainConfig.parse(settings)
-    with work(resume=RESUME) as progress:
+    resume = NO_RESUME if config.training.save_only_model else RESUME
+    with work(resume=resume) as progress:
         from prefero.cli.runs import in_words, of_folder, training_progress
         from prefero.models.head import keep_freed_memory
 
@@ -88,6 +89,7 @@ def carry_out(settings: Mapping[str, Any], run: Callable[[TrainConfig], Path], *
 
 
 RESUME = "training.resume_from_checkpoint=true resumes from the last checkpoint, auto also starts without one"
+NO_RESUME = "training.save_only_model leaves checkpoints that a run cannot be resumed from"
 
 
 def train(

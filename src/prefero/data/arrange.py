@@ -15,9 +15,14 @@ from prefero.data.examples import Example, Examples, Response, Text
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, SCHEMA
 from prefero.data.spans import annotated
 from prefero.data.trie import Cell, TokenExample, common
-from prefero.errors import PreferoError, nearest
+from prefero.errors import PreferoError, nearest, number_of
 
 PAIR = ("chosen", "rejected")
+
+
+class NoneLeftError(PreferoError):
+    """Raised where every example is left out, for its length or because it prefers nothing."""
+
 
 LABEL_OF_ROLE = {"chosen": 1.0, "gold": 1.0, "rejected": -1.0}
 
@@ -42,8 +47,8 @@ def arrange(
     column is enough. Derived, where the data do not give them: ``label`` from roles; ``rank`` from scores,
     roles or labels, equal ones sharing a place; ``tie`` from ``preference`` or the two scores of a pair.
 
-    Raises :class:`PreferoError` where nothing is left, and for a role or a column that neither the data have
-    nor anything implies, naming the fields that would fill it and ``for_method``.
+    Raises :class:`NoneLeftError` where nothing is left, and :class:`PreferoError` for a role or a column that
+    neither the data have nor anything implies, naming the fields that would fill it and ``for_method``.
     """
     for name in columns:
         if name not in SCHEMA:
@@ -74,10 +79,14 @@ def arrange(
             dropped["equal responses of different worth"] += 1
             continue
         if from_list and (others := len(example.responses) - 2):
-            note = f"{others} responses between the best and the worst are not used"
+            verb = "is" if others == 1 else "are"
+            note = f"{number_of(others, 'response')} between the best and the worst {verb} not used"
             example = replace(example, notes=(*example.notes, note))
         if from_list and _disagree(*responses):
             note = "the ranks of its responses contradict their scores, which count"
+            example = replace(example, notes=(*example.notes, note))
+        if roles == PAIR and not from_list and _scored_against(*responses):
+            note = "the rejected response has the higher score, and is rejected all the same"
             example = replace(example, notes=(*example.notes, note))
         if (
             not roles
@@ -94,8 +103,8 @@ def arrange(
             example = replace(example, responses=responses, unread=unread)
         kept.append(_with_columns(example, wanted, for_method) if wanted else example)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
-        raise PreferoError(
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "there were none"
+        raise NoneLeftError(
             f"{given.name or 'the data'}: no example is left for {asker_of(for_method)}: {reasons}."
         )
     return replace(given, items=kept, dropped=dict(dropped))
@@ -128,6 +137,12 @@ def _disagree(best: Response, worst: Response) -> bool:
     return both and columns[0]["rank"] > columns[1]["rank"]
 
 
+def _scored_against(chosen: Response, rejected: Response) -> bool:
+    """Whether the scores of two responses say the opposite of their roles."""
+    both = all("score" in response.columns for response in (chosen, rejected))
+    return both and chosen.columns["score"] < rejected.columns["score"]
+
+
 def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[Response, ...]:
     if not roles or roles == example.roles:
         return example.responses
@@ -147,7 +162,7 @@ def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[R
         fields = "; ".join(f"{other.field!r} ({other.meaning})" for other in known_others)
         raise PreferoError(
             f"{example.origin or 'an example'}: {asker_of(method)} needs another response, in the field "
-            f"{fields}; a row that has it: {known_others[0].sample}. Nothing has been trained."
+            f"{fields}; a row that has it: {known_others[0].sample}."
         )
     missing = " and ".join(absent)
     count = len(example.responses)
@@ -155,9 +170,12 @@ def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[R
         found = "has one response alone. Methods for labelled responses, such as 'kto', take such data"
     else:
         found = f"has {count} responses that nothing tells apart: give them scores, ranks or labels"
+        if example.unread:
+            unread = ", ".join(example.unread)
+            found += f" (columns that are not read: {unread}; --columns scores=COLUMN names one of scores)"
     raise PreferoError(
         f"{example.origin or 'an example'}: {asker_of(method)} needs the {missing} response, and this row "
-        f"{found}. Nothing has been trained."
+        f"{found}."
     )
 
 
@@ -208,7 +226,7 @@ def _missing(example: Example, name: str, method: str) -> Any:
         f"{asker_of(method)} needs the column {name!r} ({spec.meaning}), and "
         f"{example.origin or 'an example'} does not have it (annotations it has: "
         f"{', '.join(has) or 'none'}). Fields that fill it: "
-        f"{', '.join(spec.fields)}; a row that has it: {spec.sample}. Nothing has been trained."
+        f"{', '.join(spec.fields)}; a row that has it: {spec.sample}."
     )
 
 
@@ -299,8 +317,7 @@ def prompt_of(example: Example, view: str, method: str) -> Text:
     part = OTHER_PROMPTS[view]
     raise PreferoError(
         f"{example.origin or 'an example'}: {asker_of(method)} reads the responses under another prompt too, "
-        f"in the field {part.field!r} ({part.meaning}); a row that has it: {part.sample}. Nothing has been "
-        "trained."
+        f"in the field {part.field!r} ({part.meaning}); a row that has it: {part.sample}."
     )
 
 

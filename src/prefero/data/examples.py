@@ -120,6 +120,27 @@ class Example:
     def roles(self) -> tuple[str | None, ...]:
         return tuple(response.role for response in self.responses)
 
+    @property
+    def prompt_identity(self) -> str:
+        """A text that is the same for the same prompt, its images included."""
+        return repr((self.prompt, [image.identity for image in self.images.get("", ())]))
+
+
+def leaked(training: Sequence[Example], held_out: Sequence[Example]) -> tuple[int, int]:
+    """The numbers of held-out examples whose prompt is trained on too, and of those whose responses are as
+    well."""
+    trained: dict[str, set[frozenset[str]]] = {}
+    for example in training:
+        trained.setdefault(example.prompt_identity, set()).add(_said(example))
+    known = [example for example in held_out if example.prompt_identity in trained]
+    return len(known), sum(_said(example) in trained[example.prompt_identity] for example in known)
+
+
+def _said(example: Example) -> frozenset[str]:
+    return frozenset(
+        repr(r.content.identity if isinstance(r.content, Picture) else r.content) for r in example.responses
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Examples(Sequence[Example]):
@@ -154,8 +175,7 @@ class Examples(Sequence[Example]):
         held out. Examples with the same prompt, images included, stay together."""
         by_prompt: dict[str, list[int]] = {}
         for position, example in enumerate(self.items):
-            seen = [image.identity for image in example.images.get("", ())]
-            by_prompt.setdefault(repr((example.prompt, seen)), []).append(position)
+            by_prompt.setdefault(example.prompt_identity, []).append(position)
         groups = list(by_prompt.values())
         random.Random(seed).shuffle(groups)
         wanted, held = round(share * len(self.items)), set[int]()

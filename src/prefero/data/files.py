@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from prefero.errors import PreferoError, nearest
+from prefero.hub import hub_access, without_hub
 
 TEXT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ENDINGS = (*(f"{kind}{packed}" for kind in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
@@ -170,17 +171,30 @@ def _of_hub(name: str, split: str, path: Path, streaming: bool) -> Rows:
 
     repository, _, configuration = name.partition(":")
     try:
-        loaded = datasets.load_dataset(repository, configuration or None, split=split, streaming=streaming)
+        with hub_access(name):
+            loaded = datasets.load_dataset(
+                repository, configuration or None, split=split, streaming=streaming
+            )
     except Exception as error:
         if streaming:
             return _of_hub(name, split, path, False)  # without a connection there may be a copy in the cache
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if away := without_hub(name, "data"):
+            hint = (
+                nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+                if path.parent.is_dir()
+                else ""
+            )
+            raise PreferoError(f"no data can be loaded from {name!r}{hint}: {away}") from error
         raise PreferoError(
             f"{name!r} is neither a file here{_neighbours(path)} nor could it be loaded from the Hugging "
-            f"Face hub (split {split!r}): {reason}. Check the name and the connection, or download the data "
-            "set and name its file."
+            f"Face hub (split {split!r}): {_first_line(error)}. Check the name and the connection, or "
+            "download the data set and name its file."
         ) from error
     return _of_dataset(loaded, f"{name}, split {split!r}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _of_dataset(dataset: Any, name: str) -> Rows:
@@ -199,8 +213,26 @@ def _of_dataset(dataset: Any, name: str) -> Rows:
 def _of_table(name: str, dataset: Any) -> Iterator[Row]:
     """The rows of a data set, with the names of its classes in place of their numbers."""
     classes = _classes(getattr(dataset, "features", None) or {})
-    for row in _of_memory(name, dataset):
+    for row in _of_memory(name, _uninterrupted(name, dataset)):
         yield replace(row, fields=_named_classes(row.fields, classes), merged=True)
+
+
+def _uninterrupted(name: str, dataset: Iterable[Any]) -> Iterator[Any]:
+    """The records of a data set. Raises :class:`PreferoError` where the next one cannot be fetched or
+    decoded."""
+    count, records = 0, iter(dataset)
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:  # of the connection, the file's kind, or a script of the data set
+            raise PreferoError(
+                f"{name}, row {count + 1}: the data set cannot be read further: {_first_line(error)}. Try "
+                "again, or download its files and name them."
+            ) from error
+        count += 1
+        yield record
 
 
 def _classes(features: Mapping[str, Any]) -> dict[str, list[str]]:

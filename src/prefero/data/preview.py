@@ -14,12 +14,14 @@ from prefero.data.chat import Writing
 from prefero.data.examples import Content, Example, Examples, Response
 from prefero.data.pictures import Picture
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
+from prefero.data.summary import one_label, skipped_rows, unread_columns
 from prefero.data.templates import NAMES as TRAINING_TEMPLATES
 from prefero.data.tokenize import TokenDataset
 from prefero.data.trie import Cell, IntArray
+from prefero.errors import number_of
 
 SHOWN = 300
-"""Characters of a text in a block."""
+"""Characters of a text in a block of the first row."""
 
 LABELS = {1.0: "desirable", -1.0: "undesirable"}
 """Roles of responses that have a label alone."""
@@ -110,11 +112,16 @@ class Preview:
         length = "not known without a model" if self.max_length is None else str(self.max_length)
         return f"layout {self.layout}, template {self.template}, max_length {length}"
 
+    def columns(self) -> tuple[list[str], list[str]] | None:
+        """The columns that are read and those that are not, where they are the same in all rows."""
+        first = (self.rows[0].read, self.rows[0].unread)
+        return first if all((row.read, row.unread) == first for row in self.rows) else None
+
     def first_row(self) -> str:
         """The first row as a block of text."""
         row = self.rows[0]
         lines = [f"the first row as it is trained ({row.origin}; {self.in_short()}):"]
-        lines += [f"  {name}: {_shortened(text)}" for name, text in row.texts()]
+        lines += [f"  {name}: {shortened(text, SHOWN)}".replace("\n", "\\n") for name, text in row.texts()]
         lines += [f"  columns that are read: {', '.join(row.read)}"] if row.read else []
         lines += [f"  {remark}" for remark in row.remarks()]
         return "\n".join(lines)
@@ -148,9 +155,11 @@ def preview_rows(examples: Examples, roles: Sequence[str], count: int) -> Previe
                 list(example.unread),
             )
         )
-    notes = [f"{reason} left out: {count}" for reason, count in examples.dropped.items()]
-    notes += [f"left out: {problem}" for problem in examples.skipped]
-    return Preview(examples.name, examples.format, "none (no model is named)", None, rows, notes)
+    notes = [f"{reason} left out: {count}." for reason, count in examples.dropped.items()]
+    notes += filter(None, [one_label(examples)])
+    return Preview(
+        examples.name, examples.format, "none (no model is named)", None, rows, notes, list(examples.skipped)
+    )
 
 
 def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int) -> Preview:
@@ -183,12 +192,24 @@ def preview_tokens(data: TokenDataset, tokenizer: Any, template: str, count: int
             )
         )
     summary = data.summary
-    return Preview(summary.name, summary.format, template, summary.max_length, rows, list(summary.notes))
+    apart = (unread_columns(data.source), skipped_rows(data.source))  # the preview says these elsewhere
+    notes = [note for note in summary.notes if note not in apart]
+    return Preview(
+        summary.name,
+        summary.format,
+        template,
+        summary.max_length,
+        rows,
+        notes,
+        list(data.source.skipped),
+    )
 
 
 def origin_of_template(writing: Writing, own: Any) -> str:
     """The template of ``writing`` and what it stands for, where ``own`` is the tokenizer's chat template."""
     template = writing.template
+    if isinstance(own, Mapping) and template in own:
+        return f"{template} (one of the tokenizer's own)"
     if template in TRAINING_TEMPLATES:
         return writing.shown if writing.reason else f"{template} (a training template of prefero)"
     if template == "none":
@@ -218,10 +239,12 @@ def _previewed(role: str | None, cell: Cell, context: IntArray, tokenizer: Any) 
     return PreviewedResponse(role, text, ids, scored, prompt, cell.context.tolist())
 
 
-def _shortened(text: str) -> str:
-    """A text on one line, the middle of a long one left out."""
-    line = text.replace("\n", "\\n")
-    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]} … {line[-SHOWN // 2 :]}"
+def shortened(text: str, most: int) -> str:
+    """A text of at most ``most`` characters, or its two ends and how many characters stand between them."""
+    if len(text) <= most:
+        return text
+    end = most // 2
+    return f"{text[:end]} [… {number_of(len(text) - 2 * end, 'character')} …] {text[-end:]}"
 
 
 def _scored(cell: Cell) -> list[bool]:

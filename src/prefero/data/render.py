@@ -7,7 +7,7 @@ gives other tokens to two texts apart than to both at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -120,7 +120,7 @@ class Renderers:
     ) -> None:
         writer, writing = tokenizer if images is None else images, writing or Writing()
         own = writer.chat_template
-        chosen = own if writing.template == "auto" else template_text(writing.template)
+        chosen = template_of(writing.template, own)
         template = ChatTemplate(writer, tokenizer, writing, chosen) if chosen else None
         if template and writing.template == "auto":
             speakers = {speaker for example in examples for speaker in speakers_within(example)}
@@ -137,6 +137,13 @@ class Renderers:
             return self.text if written else self.chat
         texts = all(isinstance(response.content, str) for response in example.responses)
         return self.text if texts and isinstance(example.prompt, str) else self.transcript
+
+
+def template_of(name: str, own: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
+    """The template that ``name`` chooses beside a tokenizer's ``own``, which may be several by name."""
+    if name == "auto":
+        return own
+    return own[name] if isinstance(own, Mapping) and name in own else template_text(name)
 
 
 def speakers_within(example: Example) -> set[str]:
@@ -163,7 +170,7 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
 GOES_ON = "the response goes on behind an end mark, where a model that generates stops"
 
 
-OTHER_TEMPLATE = "which writes conversations in another way than the model's own template"
+OTHER_TEMPLATE = "which writes conversations in another way than the tokenizer's default template"
 
 WITHOUT_TEMPLATE = "no chat template: the conversation is written as Human: and Assistant: turns"
 
@@ -401,8 +408,8 @@ class Chat:
         if not text.startswith(before[:start]):
             self._refuse_changes(example)
         note = (
-            f"the generation prompt opens with {opening.strip()!r}, which the response does not: it stands "
-            "behind the prompt as the template writes the conversation"
+            f"the generation prompt opens with {opening.strip() or opening!r}, which the response does not: "
+            "it stands behind the prompt as the template writes the conversation"
         )
         return Rendered(text, start, _from(start, text, said), end, (*notes, note))
 
@@ -417,7 +424,8 @@ class Chat:
         said = self.template.said(answered, own, self._arguments(example))
         own = own[: said[-1][0]] if said else own.partition(ANSWER)[0]
         start = len(beginning(own, before))
-        if own[start:].strip():
+        # what it writes of the answer's own turn, such as an empty thought, belongs to the response
+        if own[start:].strip() and start < len(self._render(turns, example)):
             self._refuse_changes(example)
         return start, before[start:]
 

@@ -6,6 +6,7 @@ Readers, collator, error messages, the dry run and the documentation all read th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 Axes = Literal["example", "example response", "example response token", "example hidden"]
@@ -13,7 +14,8 @@ Axes = Literal["example", "example response", "example response token", "example
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """An annotation: ``fields`` are its names in data files, ``sample`` is a row that has it.
+    """An annotation: ``fields`` are its names in data files, ``sample`` is a row that has it; its numbers lie
+    between ``bounds``.
 
     Two kinds of column do not stand in the data: ``drawn`` ones are made by the collator from the run's
     seed (uniform on (0, 1)), ``derived`` ones by tokenisation from the responses themselves.
@@ -26,6 +28,7 @@ class ColumnSpec:
     drawn: bool = False
     sample: str = ""
     derived: bool = False
+    bounds: tuple[float, float] = (-inf, inf)
 
 
 SPAN_FIELDS = ("chosen_spans/rejected_spans", "spans")
@@ -80,6 +83,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "probability that a judge prefers the response to another one of the sampling policy; 0 to 1",
         ("win_rate", "win_rates"),
         sample=_pair('"chosen_win_rate": 0.7, "rejected_win_rate": 0.3'),
+        bounds=(0, 1),
     ),
     "advantage": ColumnSpec(
         "example response",
@@ -94,6 +98,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "how unsure a judge is of the response's score, in units of reward; at least 0",
         ("uncertainty", "uncertainties"),
         sample=_pair('"chosen_uncertainty": 0.2, "rejected_uncertainty": 0.9'),
+        bounds=(0, inf),
     ),
     "visits": ColumnSpec(
         "example response",
@@ -101,6 +106,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "how often a tree search visited the response; at least 0",
         ("visits",),
         sample=_pair('"chosen_visits": 9, "rejected_visits": 4'),
+        bounds=(0, inf),
     ),
     "other_score": ColumnSpec(
         "example response",
@@ -125,6 +131,7 @@ SCHEMA: dict[str, ColumnSpec] = {
             '"chosen_degraded": …, "rejected_degraded": …, "chosen_degree": 0, "rejected_degree": 0, '
             '"chosen_degraded_degree": 2, "rejected_degraded_degree": 1'
         ),
+        bounds=(0, inf),
     ),
     "flip_rate": ColumnSpec(
         "example",
@@ -132,6 +139,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "probability that the label of the pair is wrong; 0 to 1",
         ("flip_rate",),
         sample=_pair('"flip_rate": 0.1'),
+        bounds=(0, 1),
     ),
     "tie": ColumnSpec(
         "example",
@@ -146,6 +154,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "probability, judged by the prompt alone, that its response is labelled desirable; 0 to 1",
         ("desirability",),
         sample='{"prompt": …, "completion": …, "label": true, "desirability": 0.7}',
+        bounds=(0, 1),
     ),
     "preference": ColumnSpec(
         "example",
@@ -153,6 +162,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "share of annotators who prefer the chosen response, ties counted half; 0 to 1",
         ("preference", "annotator1..n"),
         sample=_pair('"preference": 0.8'),
+        bounds=(0, 1),
     ),
     "strength": ColumnSpec(
         "example",
@@ -167,6 +177,7 @@ SCHEMA: dict[str, ColumnSpec] = {
         "how much the example counts; at least 0",
         ("weight",),
         sample=_pair('"weight": 1.7'),
+        bounds=(0, inf),
     ),
     "group": ColumnSpec(
         "example",

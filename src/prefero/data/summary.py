@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from prefero.data.arrange import NoneLeftError
 from prefero.data.examples import Example, Examples, says_something
 from prefero.data.trie import TokenExample, unique_tokens
-from prefero.errors import PreferoError
+from prefero.errors import number_of
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -40,12 +40,14 @@ class Treatment:
         if of_prompt:
             self.prompts.append(origin)
             notes.append(
-                f"the prompt was cut: it lost {of_prompt} tokens to fit max_length = {self.max_length}"
+                f"the prompt was cut: it lost {number_of(of_prompt, 'token')} to fit "
+                f"max_length = {self.max_length}"
             )
         if of_responses:
             self.responses.append(origin)
             notes.append(
-                f"responses were cut: they lost {of_responses} tokens to fit max_length = {self.max_length}"
+                f"ends of responses were cut: {number_of(of_responses, 'token')} lost to fit "
+                f"max_length = {self.max_length}"
             )
         return notes
 
@@ -59,15 +61,19 @@ class Treatment:
     def applied(self, examples: Examples, kept: Sequence[Example]) -> Examples:
         """The examples that are left.
 
-        Raises :class:`PreferoError` where there are none.
+        Raises :class:`NoneLeftError` where there are none.
         """
         dropped = {**examples.dropped, **{reason: len(origins) for reason, origins in self.left_out.items()}}
         if not kept:
-            reasons = [f"{count} {reason}" for reason, count in dropped.items()]
-            reasons += [f"{len(self.skipped)} bad rows, the first: {self.skipped[0]}"] if self.skipped else []
+            reasons = [f"{reason}: {count}" for reason, count in dropped.items()]
+            reasons += (
+                [f"{number_of(len(self.skipped), 'bad row')}, the first: {self.skipped[0]}"]
+                if self.skipped
+                else []
+            )
             origins = [origin for some in self.left_out.values() for origin in some]
             where = f", first {origins[0]}" if origins else ""
-            raise PreferoError(
+            raise NoneLeftError(
                 f"{examples.name or 'the data'}: no example is left: {', '.join(reasons)}{where}."
             )
         return replace(
@@ -92,7 +98,8 @@ class Treatment:
                 f"{len(self.responses)}, first {self.responses[0]}. Raise max_length, or choose too_long."
             )
         notes += [
-            f"{note}: {len(origins)} rows, first {origins[0]}." for note, origins in self.remarks.items()
+            f"{note}: {number_of(len(origins), 'row')}, first {origins[0]}."
+            for note, origins in self.remarks.items()
         ]
         return notes
 
@@ -156,11 +163,9 @@ def summarise(
         for reason, count in arranged.dropped.items()
         if reason not in treatment.left_out
     ]
-    if unread := Counter(name for example in arranged for name in example.unread):
-        columns = ", ".join(unread)
-        left_out.append(f"columns that are not read: {columns} (data.columns says what a column holds).")
-    if bad := arranged.skipped:
-        left_out.append(f"rows that could not be read left out: {len(bad)}, first {bad[0]}.")
+    left_out += [
+        note for note in (one_label(arranged), unread_columns(arranged), skipped_rows(arranged)) if note
+    ]
     return DataSummary(
         name=arranged.name,
         format=arranged.format,
@@ -181,6 +186,34 @@ def summarise(
         histogram=histogram,
         notes=(*left_out, *treatment.notes()),
     )
+
+
+def one_label(examples: Sequence[Example]) -> str:
+    """A note that all responses have the same label where each stands alone; empty where they do not, and for
+    one row."""
+    alone = len(examples) > 1 and all(len(example.responses) == 1 for example in examples)
+    labels = {example.responses[0].columns.get("label") for example in examples} if alone else set()
+    if labels not in ({1.0}, {-1.0}):
+        return ""
+    label, other = ("desirable", "undesirable") if labels == {1.0} else ("undesirable", "desirable")
+    return (
+        f"all labels are {label} ({number_of(len(examples), 'row')}): a method that learns from labels needs "
+        f"{other} responses too."
+    )
+
+
+def unread_columns(examples: Sequence[Example]) -> str:
+    """A note on the columns of which nothing is made; empty where there are none."""
+    unread = dict.fromkeys(name for example in examples for name in example.unread)
+    if not unread:
+        return ""
+    return f"columns that are not read: {', '.join(unread)} (data.columns says what a column holds)."
+
+
+def skipped_rows(examples: Examples) -> str:
+    """A note on the rows that could not be read and are left out; empty where there are none."""
+    bad = examples.skipped
+    return f"rows that could not be read left out: {len(bad)}, first {bad[0]}." if bad else ""
 
 
 def _distributions(

@@ -16,6 +16,7 @@ from prefero.doctor.corpus import Corpus, prompt_text, response_text
 from prefero.evaluate.intervals import Interval, wilson
 
 if TYPE_CHECKING:
+    from prefero.data.tokenize import TooLong
     from prefero.doctor.policy import Policy
 
 T = TypeVar("T")
@@ -118,14 +119,15 @@ def too_few(title: str, count: int, of: str) -> Unasked:
 
 @dataclass
 class Look:
-    """The data that a check examines, and the means to do it. ``max_length`` is in tokens. ``policy`` is the
-    model to be aligned, if any. ``progress`` is called with the name of each stage. ``results`` are shared by
-    several checks (:func:`shared`)."""
+    """The data that a check examines, and the means to do it. ``max_length`` is in tokens, and ``too_long``
+    says what becomes of rows with more. ``policy`` is the model to be aligned, if any. ``progress`` is called
+    with the name of each stage. ``results`` are shared by several checks (:func:`shared`)."""
 
     corpus: Corpus
     commands: Commands
     held_out: Corpus | None = None
     max_length: int | None = None
+    too_long: TooLong = "cut_response"
     seed: int = 0
     policy: Policy | None = None
     progress: Callable[[str], None] = lambda name: None

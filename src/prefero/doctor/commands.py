@@ -11,7 +11,7 @@ from typing import Any
 
 from prefero.data.files import Source, load_rows
 from prefero.errors import PreferoError
-from prefero.storage import replacing
+from prefero.storage import check_output, replacing
 
 BY_MODEL = frozenset({"truncation", "reference_gap", "displacement"})
 """The findings whose rows depend on the model."""
@@ -41,18 +41,23 @@ class Commands:
     def preview(self) -> str:
         """Show the first rows as they are trained."""
         model = ["--model", self.model] if self.model else []
-        reading = {name: self.reading[name] for name in self.reading if name not in ("eval_split", "limit")}
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in reading.items()]
-        return shlex.join(["prefero", "preview", self.data, *model, *options])
+        others = {"eval_split", "limit"} | (set() if self.model else {"template", "max_length", "too_long"})
+        return shlex.join(["prefero", "preview", self.data, *model, *self._options(others)])
 
     def without(self, *keys: str, rows: int | None = None) -> str:
         """Write the data without the rows of some findings; ``rows`` have to be scored for that."""
         words = ["prefero", "inspect", self.data]
         words += ["--eval-data", self.eval_data] if self.eval_data else []
-        words += ["--model", self.model] if self.model and BY_MODEL & set(keys) else []
+        scored = bool(self.model and BY_MODEL & set(keys))
+        words += ["--model", str(self.model)] if scored else []
         words += ["--rows", str(rows)] if rows else []
-        words += [f"--{name.replace('_', '-')}={value}" for name, value in self.reading.items()]
+        words += self._options(set() if scored else {"template"})
         return shlex.join([*words, "--without", ",".join(keys), "--save", "kept.jsonl"])
+
+    def _options(self, others: Collection[str]) -> list[str]:
+        """How the data are read, as options of a command; without ``others``, which it does not take."""
+        reading = ((name, value) for name, value in self.reading.items() if name not in others)
+        return [f"--{name.replace('_', '-')}={value}" for name, value in reading]
 
     def _named(self) -> list[str]:
         held_out = ["--eval-data", self.eval_data] if self.eval_data else []
@@ -79,10 +84,12 @@ def save_rows(source: Source, file: str | Path, kept: Collection[str], *, split:
 
 
 def writable(file: str | Path, source: Source) -> Path:
-    """The file as a path, if it is a .jsonl file and not the source itself (:class:`PreferoError`)."""
+    """The file as a path, if it is a .jsonl file that can be written, and not the source itself
+    (:class:`PreferoError`)."""
     target = Path(file)
     if target.suffix != ".jsonl":
         raise PreferoError(f"{target}: rows are saved as JSON lines; name a file that ends in .jsonl")
+    check_output(target)
     same = isinstance(source, str | Path) and target.exists() and Path(source).exists()
     if same and target.samefile(str(source)):
         raise PreferoError(f"{target} holds the data that are read: save to another file")

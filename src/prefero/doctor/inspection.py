@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefero.data.examples import Example, Examples
 from prefero.data.files import Source
@@ -25,12 +25,15 @@ from prefero.doctor.corpus import (
     read,
 )
 from prefero.doctor.labels import check_labels, check_scores
-from prefero.doctor.length import check_length, check_truncation
+from prefero.doctor.length import FATES, check_length, check_truncation
 from prefero.doctor.nearness import check_nearness, check_overlap
 from prefero.doctor.reading import check_reading
 from prefero.doctor.repeats import check_repeats
 from prefero.doctor.sides import check_differences, check_words, check_writers
 from prefero.errors import PreferoError, nearest
+
+if TYPE_CHECKING:
+    from prefero.data.tokenize import TooLong
 
 CHECKS: Mapping[str, Check] = {
     "contents of rows": check_rows,
@@ -192,6 +195,7 @@ def inspect(
     format: str = "auto",
     columns: Mapping[str, str] = MappingProxyType({}),
     template: str = "auto",
+    too_long: TooLong = "cut_response",
     limit: int | None = None,
     seed: int = 0,
     progress: Progress = lambda name: None,
@@ -212,6 +216,8 @@ def inspect(
         format: the layout of the rows, or ``"auto"``.
         columns: fields under other names in the source, such as ``{"prompt": "context"}``.
         template: ``"none"`` turns the model's chat template off.
+        too_long: what becomes of rows of more tokens than ``max_length``, as in training. The model scores
+            none that are left out.
         limit: the largest number of rows to read.
         seed: of everything that is sampled.
         progress: called with the name of each stage.
@@ -221,12 +227,20 @@ def inspect(
             check.
     """
     started = time.perf_counter()
-    _check_arguments(eval_data, max_length, limit)
+    _check_arguments(eval_data, max_length, too_long, limit)
     policy = None
     if model is not None:
         from prefero.doctor.policy import Policy
 
-        policy = Policy.of(model, processor, rows=rows, max_length=max_length, template=template, seed=seed)
+        policy = Policy.of(
+            model,
+            processor,
+            rows=rows,
+            max_length=max_length,
+            template=template,
+            too_long=too_long,
+            seed=seed,
+        )
     progress("rows")
     corpus, data = read(data, split=split, format=format, columns=columns, limit=limit)
     corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, columns, seed)
@@ -237,15 +251,22 @@ def inspect(
         "columns": ",".join(f"{name}={column}" for name, column in columns.items()),
         "template": template,
         "max_length": max_length,
+        "too_long": too_long,
         "limit": limit,
     }
     commands = _commands(data, eval_data, policy.kind.model_name if policy else None, options)
-    look = Look(corpus, commands, held_out, max_length, seed, policy, progress)
+    look = Look(corpus, commands, held_out, max_length, too_long, seed, policy, progress)
     results = list(_results(look))
     return _inspection(look, results, set_aside, data, split, time.perf_counter() - started)
 
 
-def _check_arguments(eval_data: Source | float | None, max_length: int | None, limit: int | None) -> None:
+def _check_arguments(
+    eval_data: Source | float | None, max_length: int | None, too_long: str, limit: int | None
+) -> None:
+    if too_long not in FATES:
+        raise PreferoError(
+            f"too_long is {too_long!r}{nearest(too_long, FATES)}; expected one of {', '.join(FATES)}."
+        )
     for name, value, least in (("max_length", max_length, 2), ("limit", limit, 1)):
         if value is not None and value < least:
             raise PreferoError(f"{name} is {value}; expected at least {least}.")
@@ -336,6 +357,7 @@ DEFAULTS = {
     "columns": "",
     "template": "auto",
     "max_length": None,
+    "too_long": "cut_response",
     "limit": None,
 }
 

@@ -159,9 +159,31 @@ def check_labels(look: Look) -> Iterator[Finding | Unasked]:
         yield _agreement(look, agreed)
     else:
         yield Unasked("Agreement of annotators", "no row has several votes (annotator1, annotator2, …)")
+    if look.corpus.labelled:
+        yield _one_label(look)
     if look.corpus.pairs:
         noise = _noise(look, agreed)
         yield noise or Unasked("Wrong labels", f"fewer than {FEWEST} pairs, and no {FEW} repeated judgements")
+
+
+def _one_label(look: Look) -> Finding:
+    labelled = look.corpus.labelled
+    good = sum(item.good for item in labelled)
+    most = max(good, len(labelled) - good)
+    share = Measure.share("responses with the commoner label", most, len(labelled))
+    only = most == len(labelled)
+    return Finding(
+        "one_label",
+        "Labels of one kind" if only else "Labels of both kinds",
+        "act" if only else "fine",
+        f"{good:,} of {len(labelled):,} responses are labelled good (desirable), the others bad "
+        "(undesirable).",
+        (share,),
+        stake=float(only),
+        why="A method that learns from labels, such as KTO, sets the one kind against the other.",
+        threshold="all of the labelled responses",
+        remedies=(Remedy("Add responses with the other label."),) if only else (),
+    )
 
 
 def _agreement(look: Look, agreed: Agreement) -> Finding:

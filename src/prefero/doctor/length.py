@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -249,8 +249,19 @@ def _estimated(look: Look, limit: int) -> Needed:
     return Needed(tokens, ends, cut, sample)
 
 
+FATES: Mapping[str, str] = {
+    "cut_response": "they lose old turns of the prompt, then the end of a response, and are left out where "
+    "the prompt alone is too long",
+    "keep_recent_prompt": "they lose old turns of the prompt, then its oldest tokens",
+    "drop": "they are left out",
+    "error": "training stops at the first of them",
+}
+"""The fate of rows that are too long, by ``too_long``."""
+
+
 def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
     count = len(needed.tokens)
+    ends = needed.ends if look.too_long in ("cut_response", "keep_recent_prompt") else 0
     share = Measure.share(f"rows longer than {limit:,} tokens", len(needed.cut), count)
     enough = sorted(needed.tokens)[math.ceil(0.99 * count) - 1]
     allow = Remedy(
@@ -264,11 +275,10 @@ def _truncation(look: Look, limit: int, needed: Needed) -> Finding:
         "truncation",
         "Truncation",
         share,
-        f"{len(needed.cut):,} of {count:,} rows have more than {limit:,} tokens: they lose old turns of the "
-        f"prompt, then the end of a response (data.too_long). At least 99 % of the rows need no "
-        f"more than {enough:,} tokens.",
+        f"{len(needed.cut):,} of {count:,} rows have more than {limit:,} tokens: {FATES[look.too_long]} "
+        f"(data.too_long={look.too_long}). At least 99 % of the rows need no more than {enough:,} tokens.",
         limits=(0.01, 0.1),
-        measures=[Measure.share("rows that lose the end of a response", needed.ends, count)],
+        measures=[Measure.share("rows that lose the end of a response", ends, count)],
         why="The loss then compares other texts than the annotators judged, and a response without its end "
         "teaches the policy not to stop.",
         remedies=(allow, Remedy("Or remove the long rows.", look.commands.without("truncation"))),

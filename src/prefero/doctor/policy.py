@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from prefero.data.chat import Writing
 from prefero.data.examples import Examples
 from prefero.data.preview import Preview
-from prefero.data.tokenize import TokenDataset
+from prefero.data.tokenize import TokenDataset, TooLong
 from prefero.data.trie import Cell, TokenExample, unique_tokens
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import PairLogps, pair_logps
@@ -70,8 +70,9 @@ class Pace:
 
 @dataclass
 class Policy:
-    """The model to be aligned, measured on ``rows`` pairs, after :meth:`read`. ``max_length`` is in
-    tokens."""
+    """The model to be aligned, measured on ``rows`` pairs, after :meth:`read`. ``max_length`` is in tokens.
+    ``places`` are the positions of the tokenised pairs in the data; ``trained`` are those, of the tokenised
+    pairs, that training would not leave out for their length, nor stop at."""
 
     kind: TextKind
     given: nn.Module | None
@@ -79,8 +80,10 @@ class Policy:
     max_length: int | None
     seed: int
     writing: Writing
+    too_long: TooLong = "cut_response"
     data: TokenDataset | None = field(default=None, init=False)
     places: Sequence[int] = field(default=(), init=False)
+    trained: Sequence[int] = field(default=(), init=False)
     layout: str = field(default="", init=False)
 
     @classmethod
@@ -92,6 +95,7 @@ class Policy:
         rows: int = 256,
         max_length: int | None = None,
         template: str = "auto",
+        too_long: TooLong = "cut_response",
         seed: int = 0,
     ) -> Policy:
         """Read configuration and tokenizer, not yet the weights. Raises :class:`PreferoError` for a model
@@ -107,7 +111,7 @@ class Policy:
             raise PreferoError(f"rows is {rows}; at least 2 pairs have to be scored.")
         length_limit(max_length, kind.config)
         given = source if isinstance(source, nn.Module) else None
-        return cls(kind, given, rows, max_length, seed, Writing(template))
+        return cls(kind, given, rows, max_length, seed, Writing(template), too_long)
 
     @property
     def limit(self) -> int:
@@ -124,8 +128,8 @@ class Policy:
         self.read(examples, random.Random(self.seed).sample(pairs, min(TOKENIZED, len(pairs))))
 
     def read(self, examples: Examples, places: Sequence[int]) -> None:
-        """Tokenise the examples at ``places`` as DPO would, none of them left out for its length. They are
-        shuffled: the first ones are scored."""
+        """Tokenise the examples at ``places`` as DPO would, none of them left out for its length, so that
+        long ones can be counted. They are shuffled: the first ones are scored."""
         needs = dry_run(from_config("dpo"))
         reading = Reading(
             "train", self.max_length, self.seed, "dpo", "keep_recent_prompt", writing=self.writing
@@ -135,6 +139,13 @@ class Policy:
         assert isinstance(data, TokenDataset)
         by_origin = {examples[place].origin: place for place in places}
         self.places = [by_origin[example.origin] for example in data.source]
+        drops = self.too_long in ("drop", "error")
+        self.trained = [at for at, tokens in enumerate(data) if not (drops and tokens.truncated)]
+        if not self.trained:
+            raise PreferoError(
+                f"all pairs that were looked at ({len(data):,}) have more than max_length = {self.limit} "
+                "tokens: raise --max-length, or choose another --too-long"
+            )
 
     def sample(self, total: int) -> str:
         """The part of so many pairs that is tokenised, in words; empty if it is all of them."""
@@ -143,7 +154,7 @@ class Policy:
 
     def preview(self, count: int) -> Preview:
         """The first ``count`` pairs of those that are tokenised, in the order of the data."""
-        first = sorted(range(len(self.places)), key=self.places.__getitem__)[:count]
+        first = sorted(self.trained, key=self.places.__getitem__)[:count]
         tokens = replace(
             self.tokens,
             examples=tuple(self.tokens[i] for i in first),
@@ -170,7 +181,7 @@ class Policy:
     @property
     def scored(self) -> list[int]:
         """The positions in :attr:`tokens` of the pairs that are scored."""
-        return list(range(min(self.rows, len(self.tokens))))
+        return list(self.trained[: self.rows])
 
     @property
     def pairs(self) -> list[tuple[Cell, Cell]]:

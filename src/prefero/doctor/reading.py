@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from prefero.data.formats.names import BOOKKEEPING
+from prefero.data.formats.fields import BOOKKEEPING
 from prefero.data.tokenize import SAME_TOKENS
 from prefero.doctor.checks import NEVER, Finding, Look, Measure, Remedy
 

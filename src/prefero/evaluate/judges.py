@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +17,8 @@ from prefero.data.examples import Example, Examples, Response, Text
 from prefero.data.packing import next_fit
 from prefero.data.render import Renderers, ending_of
 from prefero.data.schema import SCHEMA
-from prefero.errors import PreferoError, nearest
+from prefero.errors import PreferoError
+from prefero.evaluate.functions import function_judge
 from prefero.evaluate.reading import RunReading
 from prefero.evaluate.win_rate import BothOrders
 from prefero.generate.sampling import as_examples
@@ -45,56 +43,25 @@ class ScoringJudge(Protocol):
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ByFunction:
-    """A function (prompt, response) → score."""
-
-    function: Callable[[Text, str], float]
-
-    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float]:
-        return [float(self.function(*both)) for both in zip(prompts, responses, strict=True)]
-
-
 def judge_named(name: str) -> ScoringJudge | BothOrders:
     """The judge called ``module:function``, or the folder (or hub name) of a model.
 
     A function of two arguments scores (prompt, response); one of three, (prompt, first, second), gives the
-    probability that the first is preferred, and is asked in both orders. The folder of a run stands for the
+    probability that the first is preferred, and is asked in both orders; one with a parameter
+    ``completions`` is called with lists, as TRL calls reward functions. The folder of a run stands for the
     reward that it learned, or the preference between two responses if it is a general preference model. Any
     other model is a reward model, a sequence classifier with one label.
 
     Raises:
         PreferoError: there is no such function or model, or it is no judge.
     """
-    module, colon, function = name.partition(":")
-    if colon and not Path(name).exists() and "/" not in name:
-        return _function(module, function)
+    module, colon, _ = name.partition(":")
     folder = Path(name)
+    if module.endswith(".py") or (colon and not folder.exists() and "/" not in name):
+        return function_judge(name)
     if (folder / "run.json").is_file():
         return learned_reward(folder)
     return RewardModel.load(name)
-
-
-def _function(module: str, name: str) -> ByFunction | BothOrders:
-    sys.path.insert(0, "")  # modules of the current folder, as python -m finds them
-    try:
-        imported = importlib.import_module(module)
-    except ImportError as error:
-        raise PreferoError(f"the judge's module {module!r} cannot be imported: {error}") from None
-    finally:
-        sys.path.remove("")
-    function = getattr(imported, name, None)
-    if not callable(function):
-        raise PreferoError(f"{module} has no function {name!r}{nearest(name, vars(imported))}")
-    count = len(inspect.signature(function).parameters)
-    if count == 2:
-        return ByFunction(function)
-    if count == 3:
-        return BothOrders(function)
-    raise PreferoError(
-        f"{module}:{name} takes {count} arguments; a judge takes (prompt, response) and gives a score, or "
-        "(prompt, first, second) and gives the probability that the first is preferred"
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
@@ -19,10 +20,10 @@ from prefero.data.chat import Writing
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Text, spoken
 from prefero.data.files import Source, load_rows
-from prefero.data.formats import load_examples, renamed
+from prefero.data.formats import LOOK_AT, load_examples, renamed
 from prefero.data.formats.conversations import prompt_alone
 from prefero.data.formats.fields import Fields
-from prefero.data.formats.names import first_of_prompts
+from prefero.data.formats.names import first_of_prompts, survey
 from prefero.errors import PreferoError
 from prefero.evaluate.divergence import divergence
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
@@ -91,10 +92,11 @@ def _prompts(
     named = renamed(first, columns).fields
     alone = first.problem is None and "chosen" not in named and first_of_prompts(named)
     if alone and map is None and set(columns.values()) <= set(first.fields):
+        habits = survey([renamed(row, columns) for row in islice(rows, LOOK_AT)])
         for row in rows:
             if row.problem:
                 raise PreferoError(row.problem)
-            fields = Fields(renamed(row, columns))
+            fields = Fields(renamed(row, columns), habits)
             example = Example(
                 prompt_alone(fields),
                 (),
@@ -179,7 +181,7 @@ def evaluate(
         template: the chat template, in place of the runs' own: ``"auto"``, ``"none"`` or a file.
         max_length: most tokens of a prompt with its response, in place of the runs' own; by default the
             models' context. Prompts that leave less room than ``sampling.max_new_tokens`` are left out.
-        report: called with the name of each stage.
+        report: called with what is done next.
 
     Raises:
         PreferoError: a model cannot be loaded, a prompt has no chosen response, no prompt leaves room for a
@@ -191,10 +193,13 @@ def evaluate(
     notes = [*notes, *left_out]
     asked = [prompt.asked for prompt in prompts]
     answered = [prompt for prompt in prompts for _ in range(sampling.count)]
-    report("baseline")
+    if baseline != CHOSEN or isinstance(judge, BothOrders):  # else it scores the chosen responses first
+        _try(judge, prompts[0])
     if baseline == CHOSEN:
+        report("judging the chosen responses of the data")
         theirs = [_chosen(prompt) for prompt in prompts for _ in range(sampling.count)]
     else:
+        report(f"responses of the baseline, {baseline}")
         model, tokenizer = _load(baseline)
         writing = readings[baseline].writing
         theirs = [sample.text for sample in sampling.draw(model, tokenizer, asked, "baseline", writing)]
@@ -203,7 +208,7 @@ def evaluate(
     against = None if reference is None else _load(reference)
     rows, judgements = [], []
     for name, folder in models.items():
-        report(name)
+        report(f"responses of {name}")
         model, tokenizer = _load(folder)
         samples = sampling.draw(model, tokenizer, asked, "models", readings[folder].writing)
         ours = [sample.text for sample in samples]
@@ -216,6 +221,15 @@ def evaluate(
         del model
         gc.collect()
     return Evaluation(tuple(rows), tuple(judgements), tuple(notes))
+
+
+def _try(judge: ScoringJudge | BothOrders, prompt: Prompt) -> None:
+    """Let the judge judge the first prompt, so that one that cannot is known before responses are drawn."""
+    responses = [prompt.chosen or "Yes.", "No."]
+    if isinstance(judge, BothOrders):
+        judge(*_shown(judge, [prompt]), *responses)
+    else:
+        _score(judge, [prompt, prompt], responses)
 
 
 def _with_room(

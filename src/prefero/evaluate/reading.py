@@ -31,9 +31,11 @@ class RunReading:
     @classmethod
     def of(cls, folder: str | Path) -> Self | None:
         """Those of the run in a folder, of which its model or a checkpoint may be named; None where there is
-        none."""
+        none. A chat template that the run saved with its model is read there: its file may be another one by
+        now."""
         folder = Path(folder)
         inner = folder.name == "model" or folder.name.startswith("checkpoint-")
+        saved = (folder if inner else folder / "model") / "chat_template.jinja"
         try:
             record = json.loads(((folder.parent if inner else folder) / "run.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -41,8 +43,9 @@ class RunReading:
         config = record.get("config") or {}
         data: Mapping[str, Any] = config.get("data") or config  # a trainer in Python records its arguments
         date = record.get("date")
+        template = record.get("template_name") or data.get("template") or "auto"
         writing = Writing(
-            record.get("template_name") or data.get("template") or "auto",
+            str(saved) if record.get("template_saved") and saved.is_file() else template,
             data.get("chat_template_kwargs") or {},
             None if date is None else dt.date.fromisoformat(date),
         )

@@ -324,6 +324,20 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         the model names is left out, if it is."""
         return 0.0, ""
 
+    @property
+    def saved_template(self) -> str | None:
+        """The chat template of training, which is saved with the model in the place of its own; None where
+        training used that, or none."""
+        return None
+
+    def saved_processor(self) -> Any:
+        """The processor as it is saved beside the trained model."""
+        return self.processor
+
+    def notes_on_prompts(self) -> list[str]:
+        """Notes on how to write the prompts of training for the saved model elsewhere."""
+        return []
+
     def save_beside(self, model: nn.Module, folder: Path) -> None:
         """Write what other libraries read in the place of what ``save_pretrained`` wrote there."""
         return None

@@ -35,6 +35,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from prefero.errors import PreferoError, nearest
+from prefero.hub import hub_access, without_hub
 from prefero.models.kind import Kind
 from prefero.models.weights import refuse_no_numbers, refuse_other_weights, unreadable_file
 from prefero.sections import STRICT, Spec
@@ -52,6 +53,12 @@ KINDS: Mapping[str, str] = {
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError, UnpicklingError)
 """Errors of transformers and PEFT for files that are not there, or not what they should be."""
+
+MERGED = "base"
+"""The folder of a run with the model that earlier adapters were merged into, where new ones are trained."""
+
+PEFT_ASKS_BY_OLD_NAME = ".*is_gradient_checkpointing. is deprecated"
+"""A warning of transformers about a name by which PEFT asks, and nobody else."""
 
 # From a name to a model
 
@@ -203,7 +210,8 @@ class ModelSource(Spec):
     def base(self) -> ModelSource | None:
         """The model that the adapters of this name belong to; None, where the name is a model's."""
         try:
-            file = find_adapter_config_file(self.name, revision=self.revision)
+            with hub_access(self.name):
+                file = find_adapter_config_file(self.name, revision=self.revision)
         except (OSError, ValueError):
             return None  # loading it gives a better message
         if file is None:
@@ -218,9 +226,12 @@ class ModelSource(Spec):
                 f"{file} does not say which model its adapters belong to: write the model's folder or hub "
                 "name there, as base_model_name_or_path"
             )
-        beside = Path(file).parent / name
-        if not Path(name).is_dir() and beside.is_dir():
-            name = str(beside)
+        folder = Path(file).parent
+        merged = folder.parent / MERGED
+        if Path(name).name == MERGED and merged.is_dir() and (folder.parent / "run.json").is_file():
+            name = str(merged)  # the run's own, wherever its folder is by now
+        elif not Path(name).is_dir() and (folder / name).is_dir():
+            name = str(folder / name)
         below = replace(
             self, name=name, revision=config.get("revision"), lora=None, adapter=None, add_tokens=[]
         )
@@ -231,7 +242,8 @@ class ModelSource(Spec):
         """The ids of the tokens that the adapters of this name have rows for."""
         if self.base is None:
             return []
-        file = find_adapter_config_file(self.name, revision=self.revision)
+        with hub_access(self.name):
+            file = find_adapter_config_file(self.name, revision=self.revision)
         rows = json.loads(Path(str(file)).read_text(encoding="utf-8")).get("trainable_token_indices") or []
         return sorted({i for ids in rows.values() for i in ids} if isinstance(rows, dict) else rows)
 
@@ -256,15 +268,18 @@ class ModelSource(Spec):
         if self.quantization is not None:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), hub_access(self.name):
                 warnings.filterwarnings("error", "Found missing adapter keys")
+                warnings.filterwarnings("ignore", PEFT_ASKS_BY_OLD_NAME, FutureWarning)
                 adapted = PeftModel.from_pretrained(
                     model, self.name, is_trainable=self.continues, revision=self.revision
                 )
         except (*UNLOADABLE, UserWarning) as error:
             folder = Path(self.name)
             told = " ".join(str(error).split())[:300]
-            if folder.is_dir() and not list(folder.glob("adapter_model.*")):
+            if away := without_hub(self.name, "adapters"):
+                told = away
+            elif folder.is_dir() and not list(folder.glob("adapter_model.*")):
                 told = "the folder has no adapter_model.safetensors"
             elif file := unreadable_file(self.name, self.revision):
                 told = f"the file {file} cannot be read, it ends early or is damaged ({told})"
@@ -277,14 +292,16 @@ class ModelSource(Spec):
     def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
         options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         try:
-            return getattr(transformers, loader).from_pretrained(name, **options)
+            with hub_access(name):
+                return getattr(transformers, loader).from_pretrained(name, **options)
         except UNLOADABLE as error:
             if file := unreadable_file(name, self.revision):
                 raise PreferoError(
                     f"the file {file} cannot be read: it ends early or is damaged ({first_line(error)}). "
                     "Copy it again"
                 ) from None
-            reason = _no_model_here(name) or f"{first_line(error).rstrip('.')}{hint}"
+            away = without_hub(name, what) if isinstance(error, OSError) else ""
+            reason = _no_model_here(name) or away or f"{first_line(error).rstrip('.')}{hint}"
             raise PreferoError(f"no {what} can be loaded from {name!r}: {reason}") from None
 
 
@@ -340,10 +357,14 @@ def rows_of_tokens(model: nn.Module, ids: Sequence[int]) -> dict[str, Any]:
 
 def _has_tokenizer(name: str, revision: str | None) -> bool:
     """Whether a folder or hub name has a tokenizer of its own; adapters alone have none."""
-    return any(
-        cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
-        for file in ("tokenizer_config.json", "tokenizer.json")
-    )
+    quiet = {
+        f"_raise_exceptions_for_{absence}": False for absence in ("missing_entries", "connection_errors")
+    }
+    with hub_access(name):
+        return any(
+            cached_file(name, file, revision=revision, **quiet)
+            for file in ("tokenizer_config.json", "tokenizer.json")
+        )
 
 
 def _quantized(bits: str) -> Any:
@@ -428,12 +449,12 @@ def _is_diffusers(source: ModelSource) -> bool:
         written = config.read_text(encoding="utf-8") if config.is_file() else ""
         return (folder / "model_index.json").is_file() or '"_diffusers_version"' in written
     from huggingface_hub import file_exists
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
-        return file_exists(source.name, "model_index.json", revision=source.revision)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
-        return False  # loading it gives a better message
+        with hub_access(source.name):
+            return file_exists(source.name, "model_index.json", revision=source.revision)
+    except Exception:  # of the name, the hub or the connection: loading it gives a better message
+        return False
 
 
 # Inside the wrappers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -9,14 +11,15 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import BaseModel
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from prefero.data.chat import Writing
+from prefero.data.chat import Writing, dated
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
 from prefero.data.images import ImagePrompts
 from prefero.data.preview import Preview, origin_of_template, preview_tokens
+from prefero.data.render import template_of
 from prefero.data.tokenize import TokenDataset, tokenize
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
@@ -117,8 +120,55 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def preview(self, data: Dataset[TokenExample], count: int) -> Preview | None:
         assert isinstance(data, TokenDataset)
-        own = (self.images or self.tokenizer).chat_template
-        return preview_tokens(data, self.tokenizer, origin_of_template(data.writing, own), count)
+        return preview_tokens(
+            data, self.tokenizer, origin_of_template(data.writing, self._own_template), count
+        )
+
+    @property
+    def _own_template(self) -> Any:
+        """The chat template of the tokenizer or processor, several by name, or None."""
+        return (self.images or self.tokenizer).chat_template
+
+    @property
+    def saved_template(self) -> str | None:
+        if self.writing.template in ("auto", "none"):
+            return None
+        template = template_of(self.writing.template, self._own_template)
+        assert template is None or isinstance(template, str)
+        return template or None
+
+    def saved_processor(self) -> Any:
+        template = self.saved_template
+        return self.processor if template is None else with_template(self.processor, template)
+
+    def notes_on_prompts(self) -> list[str]:
+        writing, own, saved = self.writing, self._own_template, self.saved_template
+        if writing.template == "none":
+            told = (
+                "chat template: training used none, but the saved tokenizer still has its own, which other "
+                "programs apply: give the model plain text there, and template none to prefero"
+            )
+            return [told] if own else []
+        notes = []
+        if saved is not None and saved != own:
+            place = "in the place of its own" if own else "which had none"
+            notes.append(
+                f"chat template: {writing.template}, that of training, is saved with the model, {place}: "
+                "other programs write the prompts of training"
+            )
+        sources = list(own.values()) if isinstance(own, Mapping) and saved is None else [saved or own or ""]
+        if writing.options and any(sources):
+            notes.append(
+                "chat_template_kwargs: a saved chat template keeps no arguments; whoever writes prompts for "
+                f"the model has to give these again: {json.dumps(dict(writing.options), default=str)}"
+            )
+        date = writing.date
+        if date is not None and any(dated(source, date) != source for source in sources):
+            notes.append(
+                f"chat template: it writes the date, which was {date} in training; other programs write the "
+                "day on which they run"
+            )
+        return notes
 
     def load(self) -> nn.Module:
         return self.source.load(self.loader, self.what)
@@ -175,6 +225,16 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             writing=self.writing,
         )
         return [one.text for one in drawn]
+
+
+def with_template(processor: Any, template: str) -> Any:
+    """A tokenizer, or a processor with one, that is the same but for its chat template."""
+    changed: Any = copy.copy(processor)
+    changed.chat_template = template
+    if isinstance(processor, ProcessorMixin):
+        changed.tokenizer = copy.copy(processor.tokenizer)
+        changed.tokenizer.chat_template = template
+    return changed
 
 
 def context_length(config: Any) -> int | None:

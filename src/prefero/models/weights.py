@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from prefero.errors import PreferoError
+from prefero.hub import hub_access
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ def unreadable_file(name: str, revision: str | None) -> Path | None:
     folder = Path(name)
     if not folder.is_dir():
         try:
-            folder = Path(str(cached_file(name, "config.json", revision=revision))).parent
+            with hub_access(name):
+                folder = Path(str(cached_file(name, "config.json", revision=revision))).parent
         except OSError:
             return None
     for file in sorted(folder.iterdir()):

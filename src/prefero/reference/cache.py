@@ -62,7 +62,8 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True, precision: str
     ``precision`` names what else decides the arithmetic (autocast to bfloat16, texts that are scored apart).
     """
     inner: Any = unwrapped(model)
-    config = inner.config.to_dict() if getattr(inner, "config", None) is not None else {}
+    config: Any = getattr(inner, "config", None)
+    config = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
     settings = {
         name: value
         for name, value in config.items()

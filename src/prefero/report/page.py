@@ -114,6 +114,7 @@ def _shared(runs: Sequence[tuple[Run, str, str]]) -> dict[str, Any]:
         "first_rows": contents.first_rows(first),
         "sampling": first.record.get("sampling") or "",
         "template": first.record.get("template") or "",
+        "notes_on_prompts": first.record.get("notes_on_prompts") or [],
         "settings": [(*named, contents.settings(run), contents.recipe(run)) for run, *named in runs],
     }
 

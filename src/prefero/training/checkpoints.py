@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +22,8 @@ from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.storage import finite, write_json
+from prefero.training.config import PreferenceArguments
+from prefero.training.identity import UNRECORDED, differences, must_stay, settings_of
 
 MARKER = "prefero.json"
 """Written last: a checkpoint without it was cut off."""
@@ -70,64 +77,178 @@ def to_resume_from(folder: Path, resume: bool | str | Path | None) -> Path | Non
     return checkpoint
 
 
-def mark_complete(checkpoint: Path, step: int, identity: Mapping[str, Any]) -> None:
-    """Write the marker, once everything else of the checkpoint is on the disk."""
-    for file in checkpoint.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-    write_json(checkpoint / MARKER, {"step": step, "identity": identity}, sync=True)
+def mark_complete(
+    checkpoint: Path, step: int, identity: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Write the marker, once everything else of the checkpoint is on the disk: what a run that resumes from
+    it has to share, and the SHA-256 of every file. Hashing takes about a second per gigabyte and file."""
+    with ThreadPoolExecutor() as pool:
+        files = dict(pool.map(partial(_on_disk, checkpoint), _files(checkpoint)))
+    marker = {"step": step, "identity": identity, "settings": settings, "files": files}
+    write_json(checkpoint / MARKER, marker, sync=True)
 
 
-HASHED = {"data": "the rows, or how they become tokens", "references": "the weights of a reference"}
-"""Parts of an identity that are hashes, and what they are of."""
+def _files(checkpoint: Path) -> list[str]:
+    found = (file.relative_to(checkpoint).as_posix() for file in checkpoint.rglob("*") if file.is_file())
+    return sorted(name for name in found if name != MARKER)
 
 
-def refuse_other_identity(checkpoint: Path, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise :class:`PreferoError` naming what differs between the checkpoint's run and this one, and which of
-    this one's ``settings`` are other ones than the run folder has."""
-    saved = finite(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["identity"])
-    now = json.loads(json.dumps(finite(identity)))
-    differing = [name for name in now if saved.get(name) != now[name]]
-    if differing:
-        told = [
-            f"{name}: {HASHED[name]}"
-            if name in HASHED
-            else f"{name}: {saved.get(name)} then, {now[name]} now"
-            for name in differing
-        ]
-        told += _changed(checkpoint.parent / "run.json", settings)
+def _on_disk(checkpoint: Path, name: str) -> tuple[str, str]:
+    """A file's name and its SHA-256, after it is on the disk."""
+    with (checkpoint / name).open("rb") as handle:
+        os.fsync(handle.fileno())
+        return name, hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_marker(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises :class:`PreferoError` for a marker that is damaged."""
+    try:
+        marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+        return {"step": int(marker["step"]), "identity": dict(marker["identity"]), **marker}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PreferoError(_damaged(checkpoint, f"{MARKER} cannot be read ({error})")) from None
+
+
+def undamaged(checkpoint: Path, *, or_earlier: bool) -> Path:
+    """This checkpoint, once every file of it is found as it was written. ``or_earlier`` takes the latest one
+    before it that is undamaged, and says so.
+
+    Raises :class:`PreferoError` naming the files that are missing or changed.
+    """
+    earlier = [each for each in complete_checkpoints(checkpoint.parent) if each != checkpoint]
+    step = int(checkpoint.name.rpartition("-")[2]) if _FOLDER.fullmatch(checkpoint.name) else 0
+    damage = _damage(checkpoint)
+    if damage and or_earlier:
+        for each in reversed(earlier):
+            if int(each.name.rpartition("-")[2]) < step and not _damage(each):
+                print(f"{_damaged(checkpoint, damage)}; {each.name} is taken instead", file=sys.stderr)
+                return each
+    if damage:
         raise PreferoError(
-            f"{checkpoint} cannot be resumed: this run differs from its in {', '.join(differing)} "
-            f"({'; '.join(told)}). Restore the settings, or start a new run with the checkpoint as its model"
+            f"{_damaged(checkpoint, damage)}. training.resume_from_checkpoint=auto takes the last checkpoint "
+            "that is not"
+        )
+    return checkpoint
+
+
+def _damage(checkpoint: Path) -> str:
+    """The files of a checkpoint that are not as they were written, in words; nothing if all are."""
+    files = read_marker(checkpoint).get("files")
+    if files is None:
+        print(f"{checkpoint} is of an earlier version: its files cannot be verified", file=sys.stderr)
+        return ""
+    there = [name for name in files if (checkpoint / name).is_file()]
+    with ThreadPoolExecutor() as pool:
+        now = dict(pool.map(partial(_on_disk, checkpoint), there))
+    told = [f"{name} is missing" for name in files if name not in now]
+    told += [f"{name} has changed since it was written" for name in there if now[name] != files[name]]
+    return ", ".join(told)
+
+
+def _damaged(checkpoint: Path, damage: str) -> str:
+    return f"the checkpoint {checkpoint} is damaged: {damage}"
+
+
+def rotate(folder: Path, step: int, keep: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints up to ``step``, so that ``keep`` are left; that of ``step`` and the best
+    one stay. Their order is that of their steps: clocks may be set back."""
+    numbered = {
+        int(inner.name.rpartition("-")[2]): inner
+        for inner in folder.glob("checkpoint-*")
+        if _FOLDER.fullmatch(inner.name)
+    }
+    held = [numbered[number] for number in sorted(numbered) if number <= step]
+    kept = {numbered.get(step), None if best is None else Path(best)}
+    spare = [checkpoint for checkpoint in held if checkpoint not in kept]
+    surplus = 0 if keep is None else len(held) - max(keep, len(held) - len(spare))
+    for checkpoint in spare[: max(surplus, 0)]:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+WORDS = {
+    "data": "data: the rows, or how they become tokens, are other ones",
+    "model": "model: the weights that the run started from are other ones",
+    "references": "reference: it has other weights",
+}
+"""Differences in parts of an identity that are hashes."""
+
+_TOLD_WITH = {"data": ("data.",), "model": ("model.",), "references": ("reference.", "models.")}
+"""The settings that are told with these."""
+
+
+def refuse_other_run(checkpoint: Path, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise :class:`PreferoError` for everything in which a run differs from that of the checkpoint, and may
+    not: its ``settings`` by name (:func:`~prefero.training.identity.must_stay`), and ``identity``, those
+    parts of what it is made of that are known."""
+    marker = read_marker(checkpoint)
+    differ = differences(marker.get("settings", {}), settings)
+    told = [_was(name, *values) for name, values in differ.items() if must_stay(name)]
+    saved, now = marker["identity"], json.loads(json.dumps(finite(identity), default=str))
+    for name in now:
+        if name not in saved or saved[name] == now[name]:  # a part that earlier versions did not keep
+            continue
+        if name in WORDS:
+            near = [
+                _was(one, *values)
+                for one, values in differ.items()
+                if one.startswith(_TOLD_WITH[name]) and not must_stay(one)
+            ]
+            told.append(WORDS[name] + (f" ({'; '.join(near)})" if near else ""))
+        elif saved[name] and now[name] and isinstance(now[name], dict):
+            keys = [key for key in {**saved[name], **now[name]} if saved[name].get(key) != now[name].get(key)]
+            told += [_was(f"{name}.{key}", saved[name].get(key), now[name].get(key)) for key in keys]
+        else:
+            told.append(_was(name, saved[name], now[name]))
+    if told:
+        raise PreferoError(
+            f"{checkpoint} cannot be resumed, because this is another run: {'; '.join(told)}. What decides "
+            "the result stays when a run is resumed: restore it, or start a new run in another folder from "
+            f"model.name={checkpoint}. The length may change (training.max_steps, "
+            "training.num_train_epochs), and what is logged, evaluated and saved"
         )
 
 
-MAY_CHANGE = ("output", "training.resume_from_checkpoint", "training.overwrite", "output_dir")
-"""Settings that may be other ones when a run is resumed."""
+def comparison(
+    args: PreferenceArguments, recipe: Mapping[str, Any] | None
+) -> Callable[[Mapping[str, Any]], None] | None:
+    """A function that takes parts of the identity as soon as they are known, and raises as
+    :func:`refuse_other_run` does; None if no checkpoint is to be resumed from. Settings are compared now."""
+    checkpoint = to_resume_from(Path(args.output_dir or "."), args.resume_from_checkpoint)
+    if checkpoint is None:
+        return None
+    if args.max_steps > 0:
+        refuse_shorter_run(checkpoint, read_marker(checkpoint)["step"], args.max_steps)
+    compare = partial(refuse_other_run, checkpoint, settings_of(args, recipe))
+    compare({})
+    return compare
 
 
-def _changed(record: Path, settings: Mapping[str, Any]) -> list[str]:
-    """The settings that are other ones than those of the run in ``record``, in words."""
-    try:
-        before = dict(_leaves(json.loads(record.read_text(encoding="utf-8"))["config"]))
-    except (OSError, ValueError, KeyError):
-        return []
-    now = dict(_leaves(json.loads(json.dumps(finite(settings), default=str))))
-    return [
-        f"{name} was {before.get(name)}, and is {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name not in MAY_CHANGE
-    ]
+def refuse_shorter_run(checkpoint: Path, step: int, last: int) -> None:
+    """Raise :class:`PreferoError` for a checkpoint of a ``step`` past the ``last`` one of the run."""
+    if step > last:
+        raise PreferoError(
+            f"{checkpoint} is of step {step}, and this run ends at step {last}: raise training.max_steps (or "
+            "training.num_train_epochs), or resume from an earlier checkpoint"
+        )
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested settings under dotted names."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def changes(checkpoint: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that are other ones from this checkpoint on, and rightly so: what each was, and is."""
+    differ = differences(read_marker(checkpoint).get("settings", {}), settings)
+    return {
+        name: {"was": was, "is": now}
+        for name, (was, now) in differ.items()
+        if name not in UNRECORDED and not must_stay(name)
+    }
+
+
+def _was(name: str, before: Any, now: Any) -> str:
+    return f"{name} was {shown(before)}, and is {shown(now)}"
+
+
+def shown(value: Any) -> str:
+    """A value as a recipe has it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def load_kept(checkpoint: Path, kept: Mapping[str, Kept]) -> None:

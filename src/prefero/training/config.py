@@ -12,6 +12,7 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -20,7 +21,8 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 from transformers.utils import is_torch_bf16_gpu_available
 
 from prefero.data.chat import Score
@@ -50,6 +52,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Steps = Count | Annotated[float, Field(gt=0, lt=1)]
 """A number of optimizer steps, or below 1 a share of all."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
+MOST_STEPS = 10**9
+MOST_EPOCHS = 10**6
+"""Every epoch is planned before training."""
 
 
 def _template(value: Any) -> Any:
@@ -58,6 +64,17 @@ def _template(value: Any) -> Any:
 
 
 TemplateName = Annotated[str, BeforeValidator(_template)]
+
+
+def _one_of(choices: type[Enum]) -> Any:
+    """The type of a text that is the value of a choice, which may be given itself."""
+    texts: Any = Literal[tuple(choice.value for choice in choices)]
+    return Annotated[texts, BeforeValidator(lambda given: getattr(given, "value", given))]
+
+
+def _truth(value: Any) -> Any:
+    """``true`` and ``false`` as a command line has them."""
+    return value.lower() == "true" if isinstance(value, str) and value.lower() in ("true", "false") else value
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -122,23 +139,25 @@ class PreferenceArguments(TrainingArguments):
     )
 
     seed: Seed = _setting(0, "Of shuffling, of noise, and of weights that are drawn.")
-    num_train_epochs: Positive = _setting(1.0, "Times that each example is trained on.")
-    max_steps: Literal[-1] | Count = _setting(-1, "Optimizer steps; -1 is as many as the epochs have.")
+    num_train_epochs: Annotated[float, Field(gt=0, le=MOST_EPOCHS)] = _setting(
+        1.0, "Times that each example is trained on."
+    )
+    max_steps: int = _setting(-1, "Optimizer steps; -1 is as many as the epochs have.")
     learning_rate: NotNegative | None = _setting(  # type: ignore[assignment]
         None, "By default that of objective.settings, or 5e-7 for all weights and 1e-5 for adapters."
     )
     lr_scheduler_type: SchedulerType = _setting(SchedulerType.COSINE, "The schedule of the learning rate.")
-    warmup_steps: Count | Share = _setting(
+    warmup_steps: float = _setting(
         0.1, "Steps of warm-up, the first with learning rate 0; below 1, a share of all steps."
     )
     weight_decay: NotNegative = _setting(0.0, "Of the policy's weights, except biases and norms.")
     max_grad_norm: NotNegative = _setting(1.0, "Gradients are clipped to this norm; 0 is not at all.")
-    logging_steps: Steps = _setting(10, "Steps between two logs; below 1, a share of all steps.")
+    logging_steps: float = _setting(10, "Steps between two logs; below 1, a share of all steps.")
     logging_nan_inf_filter: bool = _setting(False, "Leave losses out of the log that are no numbers.")
-    eval_steps: Steps | None = _setting(None, "Steps between two evaluations; below 1, a share of all steps.")
-    save_steps: Steps = _setting(500, "Steps between two checkpoints; below 1, a share of all steps.")
+    eval_steps: float | None = _setting(None, "Steps between two evaluations; below 1, a share of all steps.")
+    save_steps: float = _setting(500, "Steps between two checkpoints; below 1, a share of all steps.")
     save_total_limit: Count | None = _setting(2, "Checkpoints to keep; null is all.")
-    resume_from_checkpoint: bool | str | Path | None = _setting(  # type: ignore[assignment]
+    resume_from_checkpoint: str | None = _setting(
         None, "true: the latest whole checkpoint; auto: that or the start; or a checkpoint's folder."
     )
 
@@ -167,6 +186,9 @@ class PreferenceArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         refuse_foreign(self._foreign())
+        for name in _FIELDS.keys() - OWN:
+            if getattr(self, name) is None and not _takes_null(name):
+                setattr(self, name, _DEFAULTS[name])
         try:
             checked = _Checked.model_validate({name: getattr(self, name) for name in _FIELDS})
         except ValidationError as error:
@@ -228,7 +250,36 @@ _DEFAULTS = dict.fromkeys(REFUSED) | {
     setting.name: setting.default if setting.default_factory is MISSING else setting.default_factory()
     for setting in fields(PreferenceArguments)
 }
-_TYPES = get_type_hints(PreferenceArguments, include_extras=True)
+_CHECKED_AS: Mapping[str, Any] = {
+    "max_steps": Literal[-1] | Annotated[int, Field(ge=1, le=MOST_STEPS)],
+    "warmup_steps": Count | Share,
+    "logging_steps": Steps,
+    "eval_steps": Steps | None,
+    "save_steps": Steps,
+    "resume_from_checkpoint": Annotated[bool | str | Path | None, BeforeValidator(_truth)],
+    "adam_beta1": Share,
+    "adam_beta2": Share,
+    "adam_epsilon": Positive,
+    "data_seed": Seed | None,
+    "dataloader_num_workers": Annotated[int, Field(ge=0)],
+    "dataloader_prefetch_factor": Count | None,
+    "dataloader_multiprocessing_context": Literal["fork", "spawn", "forkserver"] | None,
+    "ddp_bucket_cap_mb": Count | None,
+    "ddp_timeout": Count,
+    "eval_delay": NotNegative,
+    "eval_strategy": _one_of(IntervalStrategy),
+    "hub_strategy": _one_of(HubStrategy),
+    "log_level": LogLevel,
+    "log_level_replica": LogLevel,
+    "logging_strategy": _one_of(IntervalStrategy),
+    "optim": _one_of(OptimizerNames),
+    "save_strategy": _one_of(SaveStrategy),
+    "torch_empty_cache_steps": Count | None,
+}
+"""What fields take whose annotations say less: those of transformers, and those that its parser of command
+lines (:class:`transformers.HfArgumentParser`) reads, which knows no unions."""
+
+_TYPES = {**get_type_hints(PreferenceArguments, include_extras=True), **_CHECKED_AS}
 
 
 def _refuse_truth(value: Any) -> Any:
@@ -279,15 +330,20 @@ def read_settings(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """
     settings = current_names(given, _warn, place)
     refuse_foreign(settings, place)
-    known = Settings.model_fields
     for name, value in list(settings.items()):
-        if value is None and name in known and type(None) not in get_args(known[name].annotation):
+        if value is None and not _takes_null(name):
             del settings[name]
         elif value is False and name.endswith("_strategy"):
             settings[name] = "no"  # which YAML reads as false
         elif name in REPLACED or name in REFUSED:
             del settings[name]  # its default, or it would have been refused
     return settings
+
+
+def _takes_null(name: str) -> bool:
+    """Whether null is a value of a setting, and not just its default; so it is for what is unknown here."""
+    known = Settings.model_fields.get(name)
+    return known is None or type(None) in get_args(known.annotation)
 
 
 def _warn(message: str) -> None:
@@ -298,14 +354,17 @@ OUR_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 """Fields whose default says nothing of a step, so that it is refused where it is given, too."""
 
 
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or value in ("", "no", [], {})
+
+
 def refuse_foreign(settings: Mapping[str, Any], place: str = "") -> None:
     """Raise :class:`PreferoError` for a setting of transformers or TRL that is another one here, or none;
     those at their default, or switched off, are passed over."""
     for name, value in settings.items():
         if place and name in RECIPE_PLACES:
             raise PreferoError(f"{place}{name} is {RECIPE_PLACES[name]} in a recipe")
-        off = value is None or value is False or value in ("", [], {})
-        if name in REPLACED and off:
+        if _is_off(value) and (name in REPLACED or _is_off(_DEFAULTS.get(name, True))):
             continue
         if name in _DEFAULTS and name not in OUR_SIZES and value == _DEFAULTS[name]:
             continue

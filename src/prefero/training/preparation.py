@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,18 @@ from torch import nn
 from transformers import set_seed
 
 from prefero.data.chat import Writing
-from prefero.errors import PreferoError
+from prefero.data.examples import leaked
+from prefero.errors import PreferoError, number_of
 from prefero.models.kind import Dataset, Item, Kind, Reading
-from prefero.models.loading import ModelSource, adapter_layers, first_line, kind_of, rows_of_tokens
+from prefero.models.loading import (
+    MERGED,
+    PEFT_ASKS_BY_OLD_NAME,
+    ModelSource,
+    adapter_layers,
+    first_line,
+    kind_of,
+    rows_of_tokens,
+)
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import Needs, compared_models, dry_run, model_names, signals_of
@@ -34,8 +43,14 @@ from prefero.reference.providers import (
     adapters_of,
     chosen_kind,
 )
+from prefero.training import identity
 from prefero.training.batches import StepPlan
-from prefero.training.config import ADAPTER_LEARNING_RATE, FULL_LEARNING_RATE, PreferenceArguments
+from prefero.training.config import (
+    ADAPTER_LEARNING_RATE,
+    FULL_LEARNING_RATE,
+    MOST_EPOCHS,
+    PreferenceArguments,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +96,11 @@ class Prepared:
         args = self.args
         steps = math.ceil(len(data) / args.examples_per_step)
         epochs = args.max_steps / steps if args.max_steps > 0 else args.num_train_epochs
+        if epochs > MOST_EPOCHS:
+            raise PreferoError(
+                f"training.max_steps is {args.max_steps}, which is {epochs:,.0f} epochs of these data: at "
+                f"most {MOST_EPOCHS:,} can be planned"
+            )
         return StepPlan(
             len(data),
             self.kind.batching(data, self.packing),
@@ -105,12 +125,16 @@ def prepare(
     reference: Reference = "auto",
     models: Mapping[str, Reference] | None = None,
     peft_config: Any = None,
+    same: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Prepared:
-    """Build the objective, read the data, and load the model, in this order.
+    """Build the objective, read the data, and load the model, in this order. ``same`` is called with parts
+    of the run's identity (:meth:`~prefero.training.resuming.ResumingTrainer.identity`) once they are known.
 
     Raises :class:`PreferoError` for whatever does not fit together.
     """
     objective = objective if isinstance(objective, Objective) else from_config(objective)
+    if same is not None:
+        same({"objective": identity.of_objective(objective)})
     needs = dry_run(objective)
     given: Any = ModelSource(model) if isinstance(model, str) else model
     kind = kind_of(kind, given, processor)
@@ -139,8 +163,13 @@ def prepare(
         return data
 
     train = None if train_dataset is None else read(train_dataset, "train")
+    if train is not None and same is not None:
+        same({"data": identity.of_data(train)})
     named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     held_out = {name: read(source, "test") for name, source in named.items() if source is not None}
+    for name, data in held_out.items() if args.process_index == 0 else ():
+        if leak := _leak(train, data, name):
+            logger.warning(leak)
     policy = kind.load() if isinstance(given, ModelSource) else given
     if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:
         rows = rows_of_tokens(policy, list(given.new_tokens.values()))
@@ -244,6 +273,20 @@ def _continued(source: ModelSource, reference: str | None, adapters: Adapters) -
     return told
 
 
+def _leak(train: Any, held_out: Any, name: str) -> str:
+    """Say how many held-out rows have a prompt that is trained on; empty where none has."""
+    known, held = getattr(train, "source", ()), getattr(held_out, "source", ())
+    prompts, rows = leaked(known, held)
+    if not prompts:
+        return ""
+    return (
+        f"held-out data{name and f' {name}'}: {prompts:,} of {number_of(len(held), 'row')} have a prompt "
+        f"that is trained on, {rows:,} of these with the same responses, so that what is measured on them "
+        "may be memory. Name other data, hold out a share of the training data (data.eval=0.1), or take "
+        "these prompts out of it (prefero inspect DATA --eval-data HELD_OUT)"
+    )
+
+
 def _added(source: ModelSource) -> str:
     """Say which tokens are new, and which were there."""
     there = [token for token in source.add_tokens if token not in source.new_tokens]
@@ -254,12 +297,14 @@ def _added(source: ModelSource) -> str:
 def _keep_merged(policy: Any, kind: Kind, args: PreferenceArguments) -> None:
     """Write the model that adapters were merged into to the run's folder: new adapters are adapters on that
     model, which is nowhere else."""
-    folder = Path(args.output_dir or ".").absolute() / "base"
+    folder = Path(args.output_dir or ".").absolute() / MERGED
     if args.process_index == 0:
         policy.save_pretrained(folder)
-        kind.processor.save_pretrained(folder)
+        kind.saved_processor().save_pretrained(folder)
         logger.warning(
-            "the model with the earlier adapters merged is in %s; the new ones belong to it", folder
+            "the model with the earlier adapters merged is in %s; the new ones belong to it. If the run's "
+            "folder moves, prefero finds it there, but other programs read this path in adapter_config.json",
+            folder,
         )
     policy.name_or_path = policy.config._name_or_path = str(folder)
 
@@ -277,7 +322,9 @@ def _with_adapters(model: nn.Module, adapter: Any, seed: int) -> nn.Module:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)  # adapters are drawn
     try:
-        return get_peft_model(model, adapter)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", PEFT_ASKS_BY_OLD_NAME, FutureWarning)
+            return get_peft_model(model, adapter)
     except ValueError as error:
         raise PreferoError(f"the adapters do not fit this model: {first_line(error)}") from None
 

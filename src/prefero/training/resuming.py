@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -28,16 +28,25 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import rotate_checkpoints
 
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.reference.providers import References
-from prefero.training import auxiliary, checkpoints, sharding
+from prefero.training import auxiliary, checkpoints, identity, sharding
 from prefero.training.batches import StepPlan
 from prefero.training.preparation import Prepared
-from prefero.training.run_folder import clear, refuse_finished_run, refuse_other_run
+from prefero.training.run_folder import (
+    RunFolder,
+    clear,
+    refuse_files_of_others,
+    refuse_finished_run,
+    refuse_other_run,
+)
 from prefero.training.sharding import saved_weights
+from prefero.training.trial import explaining
+
+FEW_STEPS = 10
+"""Steps of a run in which one that changes nothing counts."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -114,39 +123,42 @@ class ResumingTrainer(Trainer):
     references: References
     kept: dict[str, checkpoints.Kept]
     launcher_shards: bool
-    settings: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+    run_folder: RunFolder
+    start: Mapping[str, Any]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that two runs have in common if one can resume from a checkpoint of the other."""
-        plan, args = self.plan, self.args
-        assert plan is not None
-        # all that is scored and all annotations, in their order
-        digest = hashlib.sha256(repr(self.train_dataset.roles).encode())
-        for item in self.train_dataset:
-            digest.update(item.fingerprint())
-        cached = self.references.cached.items()
-        rounds = None if args.extrapolation is None else [args.extrapolation, args.extrapolation_every]
+        assert self.plan is not None
         return {
-            "data": digest.hexdigest()[:32],
-            "seed": plan.seed,
-            "examples per step": plan.examples_per_step,
-            "rows": plan.micro_batches,
-            "processes": plan.world,
-            "objective": {"method": self.objective.key, **self.objective.arguments},
-            "references": {name: reference.logps.store.fingerprint for name, reference in cached},
-            "extrapolation": rounds,
+            "data": identity.of_data(self.train_dataset),
+            "processes": self.plan.world,
+            "objective": identity.of_objective(self.objective),
+            **self.start,
         }
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """The settings of this run by their places in a recipe."""
+        return identity.settings_of(self.args, self.recipe)
 
     def _starting_point(self, wanted: bool | str | Path | None) -> Path | None:
         """The checkpoint to resume from, or None with an output folder that is free for a new run."""
         folder = Path(self.args.output_dir)
         checkpoint = checkpoints.to_resume_from(folder, wanted)
+        self.run_folder.changes = {}
         if checkpoint is not None:
-            checkpoints.refuse_other_identity(checkpoint, self.identity, self.settings)
+            checkpoint = checkpoints.undamaged(checkpoint, or_earlier=wanted == "auto")
+            checkpoints.refuse_other_run(checkpoint, self.places, self.identity)
+            self.run_folder.changes = checkpoints.changes(checkpoint, self.places)
             if self.args.should_save:
                 print(f"resuming from {checkpoint}", file=sys.stderr)
+                for name, change in self.run_folder.changes.items():
+                    was, now = checkpoints.shown(change["was"]), checkpoints.shown(change["is"])
+                    print(f"from here on {name} is {now}; it was {was}", file=sys.stderr)
         elif self.args.overwrite or wanted == "auto":
+            refuse_files_of_others(folder)
             if wanted == "auto":
                 refuse_finished_run(folder)
             if self.args.should_save:
@@ -176,7 +188,8 @@ class ResumingTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None
-        optimizer = super().create_optimizer(model)
+        with explaining(self.args, "optimizer"):
+            optimizer = super().create_optimizer(model)
         for name, second in self.references.trained.items() if new else ():
             base = self.args.learning_rate
             rate = second.learning_rate or base * self.objective.trains.get(name, 1.0)
@@ -188,17 +201,47 @@ class ResumingTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
-        scheduler = super().create_scheduler(num_training_steps, *args, **kwargs)
-        if num_training_steps == 1 and self.args.should_save and not any(scheduler.get_last_lr()):
+        with explaining(self.args, "schedule"):
+            scheduler = super().create_scheduler(num_training_steps, *args, **kwargs)
+        if num_training_steps <= FEW_STEPS and self.args.should_save and not any(scheduler.get_last_lr()):
+            steps, still = "one step", "no weight moves"
+            if num_training_steps > 1:
+                steps, still = f"{num_training_steps} steps", "the first moves no weight"
             print(
-                "this run has one step, and warm-up begins with the learning rate 0, so that no weight "
-                "moves: set training.warmup_steps=0",
+                f"this run has {steps}, and warm-up begins with the learning rate 0, so that {still}: set "
+                "training.warmup_steps=0",
                 file=sys.stderr,
             )
         return scheduler
 
     def _prepare_references(self) -> None:
         raise NotImplementedError
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        begin = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None:
+            return begin
+        self.state.compute_steps(self.args, max_steps)  # in the place of the checkpoint's
+        step = self.state.global_step
+        checkpoints.refuse_shorter_run(Path(resume_from_checkpoint), step, max_steps)
+        if step < max_steps:
+            return begin
+        if self.args.should_save:
+            print(
+                f"no step is left: {resume_from_checkpoint} is the end of this run, step {step} of "
+                f"{max_steps}. A larger training.max_steps (or training.num_train_epochs) trains on",
+                file=sys.stderr,
+            )
+        return num_train_epochs, 0
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -245,13 +288,9 @@ class ResumingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             if not self.args.save_only_model:  # which cannot be resumed from
-                checkpoints.mark_complete(checkpoint, self.state.global_step, self.identity)
-            rotate_checkpoints(
-                output_dir=self.args.output_dir,
-                save_total_limit=keep,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+                checkpoints.mark_complete(checkpoint, self.state.global_step, self.identity, self.places)
+            folder, best = Path(self.args.output_dir), self.state.best_model_checkpoint
+            checkpoints.rotate(folder, self.state.global_step, keep, best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._prepare_references()  # by the policy as it started
@@ -294,10 +333,18 @@ class ResumingTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not sharding.is_sharded(self.model):
             super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        folder = Path(checkpoint)
-        sharding.load_optimizer(self.model, self.optimizer.optimizer, folder / OPTIMIZER_NAME)
-        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+        else:
+            folder = Path(checkpoint)
+            sharding.load_optimizer(self.model, self.optimizer.optimizer, folder / OPTIMIZER_NAME)
+            self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, LambdaLR):
+            # That of the next step in this run: the checkpoint's run may have ended at another step.
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            rates = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            schedule._last_lr = rates
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder, sharded = Path(output_dir or self.args.output_dir), sharding.is_sharded(self.model)

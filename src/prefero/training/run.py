@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from prefero.data.arrange import arrange
 from prefero.data.examples import Example, Examples, Message
-from prefero.data.formats import load_examples, row_function
+from prefero.data.formats import BadRowError, load_examples, row_function
 from prefero.data.mixture import mixed
 from prefero.errors import PreferoError
 from prefero.evaluate.ranking import ranking_accuracy
@@ -23,12 +24,15 @@ from prefero.models.loading import kind_of
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
-from prefero.storage import read_lines, write_json, write_lines
+from prefero.storage import check_output, read_lines, write_json, write_lines
 from prefero.training import checkpoints
+from prefero.training.card import write_card
 from prefero.training.config import DataSection, DataSource, PreferenceArguments, TrainConfig
+from prefero.training.identity import of_objective
 from prefero.training.metrics import Evaluated
-from prefero.training.run_folder import refuse_other_run
+from prefero.training.run_folder import refuse_files_of_others, refuse_other_run
 from prefero.training.trainer import PreferenceTrainer
+from prefero.training.trial import try_out
 
 
 def train(config: TrainConfig | Mapping[str, Any], *, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -59,6 +63,8 @@ def compare(
     methods can be.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+    if (config.output / "run.json").is_file():
+        raise PreferoError(f"{config.output} holds a single run: name another folder for a comparison")
     runs: dict[str, tuple[TrainConfig, Objective, Kind]] = {}
     for method in methods:
         configured = {"method": method} if isinstance(method, str) else dict(method)
@@ -107,9 +113,15 @@ def _checked(config: TrainConfig) -> tuple[Objective, Kind]:
     """The objective of a recipe, and the kind of its model. Raises :class:`PreferoError` for all that can be
     wrong before data and weights are looked at."""
     objective = from_config(config.objective)
+    check_output(config.output, "folder")
+    args = arguments(config)
+    try_out(args, held_out=config.data.eval is not None)
     wanted = config.training.resume_from_checkpoint
-    resumes = checkpoints.to_resume_from(config.output, wanted)
-    if not (resumes or config.training.overwrite or wanted == "auto"):
+    if same := checkpoints.comparison(args, config.as_dict()):
+        same({"objective": of_objective(objective)})
+    if wanted == "auto" or config.training.overwrite:
+        refuse_files_of_others(config.output)
+    elif not checkpoints.to_resume_from(config.output, wanted):
         refuse_other_run(config.output)
     lora = config.model.lora
     if lora is not None and lora.dropout and not config.training.dropout:
@@ -159,6 +171,8 @@ def _train(
         rows.append(held_out_row(name or trainer.prepared.method, trainer.final_evaluation()))
         if trainer.is_world_process_zero():
             write_json(config.output / "evaluation.json", {"rows": rows})
+    if trainer.is_world_process_zero():
+        write_card(config.output / "model", json.loads((config.output / "run.json").read_text("utf-8")), rows)
     del trainer
     gc.collect()  # a trainer holds itself in cycles, and the next run of a comparison needs its memory
     return rows
@@ -167,7 +181,7 @@ def _train(
 def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
     """The examples to train on and those that are held out."""
     read = partial(
-        load_examples,
+        _load,
         format=data.format,
         columns=data.columns,
         map=None if data.map is None else row_function(data.map),
@@ -189,7 +203,7 @@ def _examples(data: DataSection, seed: int) -> tuple[Examples, Examples | None]:
 def _source(source: DataSource, data: DataSection) -> Examples:
     """The examples of one of several sources."""
     function = source.map or data.map
-    return load_examples(
+    return _load(
         source.data if source.config is None else f"{source.data}:{source.config}",
         split=source.split or data.split,
         format=source.format or data.format,
@@ -198,6 +212,14 @@ def _source(source: DataSource, data: DataSection) -> Examples:
         skip_bad_rows=data.skip_bad_rows,
         limit=source.limit or data.limit,
     )
+
+
+def _load(source: str, **options: Any) -> Examples:
+    """The examples of a source. An error about a bad row says how a recipe leaves such rows out."""
+    try:
+        return load_examples(source, **options)
+    except BadRowError as error:
+        raise BadRowError(error.problem, "data.skip_bad_rows=true") from error
 
 
 def held_out_row(method: str, evaluated: Evaluated) -> dict[str, Any]:

@@ -32,11 +32,33 @@ OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "ev
 
 
 def refuse_other_run(folder: Path) -> None:
-    """Raise :class:`PreferoError` if ``folder`` holds a run."""
+    """Raise :class:`PreferoError` if ``folder`` holds a run, or files that a run would replace."""
+    refuse_files_of_others(folder)
     if (folder / "run.json").is_file():
         raise PreferoError(
             f"{folder} holds another run: name another output folder, resume that run with "
             "training.resume_from_checkpoint=true, or replace it with training.overwrite=true"
+        )
+
+
+def refuse_files_of_others(folder: Path) -> None:
+    """Raise :class:`PreferoError` if ``folder`` holds a comparison, or files under the names that runs give
+    theirs, but no run."""
+    if (folder / "comparison.json").is_file():
+        raise PreferoError(f"{folder} holds a comparison of runs: name another output folder")
+    try:
+        if "prefero" in json.loads((folder / "run.json").read_text(encoding="utf-8")):
+            return
+    except (OSError, ValueError):
+        pass
+    there = [name for name in OWN_FILES if (folder / name).exists()]
+    there += [
+        inner.name for inner in (folder / "model", *sorted(folder.glob("checkpoint-*"))) if inner.is_dir()
+    ]
+    if there:
+        raise PreferoError(
+            f"{folder} holds {', '.join(there[:5])}, which a run would replace, and no run of prefero wrote: "
+            "its run.json is missing. Name another output folder, or move these"
         )
 
 
@@ -85,6 +107,8 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
         "first_rows": preview.in_texts() if preview is not None else [],
         "template": preview.template if preview is not None else None,
         "template_name": getattr(prepared.kind, "writing", prepared.writing).template,
+        "template_saved": prepared.kind.saved_template is not None,
+        "notes_on_prompts": prepared.kind.notes_on_prompts(),
         "model": {
             "name": prepared.kind.model_name,
             "kind": prepared.kind.name,
@@ -115,13 +139,16 @@ class RunFolder(TrainerCallback):
 
     ``description`` is what ``run.json`` says besides ``created``, ``finished`` and ``seconds``: those from
     the first step on, held-out evaluations included, without samples before and after. A run that is resumed
-    loses the lines after its checkpoint, and its seconds add up.
+    loses the lines after its checkpoint, its seconds add up, and ``changes`` lists the settings that are
+    other ones from a step on.
     """
 
     folder: Path
     description: Mapping[str, Any]
     content: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that are other ones than before the checkpoint that is resumed from."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -139,6 +166,10 @@ class RunFolder(TrainerCallback):
             "finished": False,
             "seconds": earlier.get("seconds", 0.0),
         }
+        past = [each for each in earlier.get("changes", []) if each["step"] < state.global_step]
+        now = [{"step": state.global_step, "settings": dict(self.changes)}] if self.changes else []
+        if past or now:
+            self.content["changes"] = past + now
         metrics = self.folder / "metrics.jsonl"
         lines = read_lines(metrics) if state.global_step else ()
         write_lines(metrics, [one for one in lines if one.get("step", math.inf) <= state.global_step])

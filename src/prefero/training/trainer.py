@@ -3,9 +3,12 @@ rule."""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,6 +38,7 @@ from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.cache import CacheShare
 from prefero.reference.providers import fill_cache
+from prefero.training import checkpoints, identity
 from prefero.training.auxiliary import (
     Extrapolation,
     FastSlowStep,
@@ -44,6 +48,7 @@ from prefero.training.auxiliary import (
     auxiliary_models,
 )
 from prefero.training.batches import Collator, DrawnItems, RankBatches
+from prefero.training.card import write_card
 from prefero.training.config import PreferenceArguments as PreferenceArguments
 from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate
 from prefero.training.oracle import ComparisonOracleStep
@@ -52,6 +57,8 @@ from prefero.training.resuming import ResumingTrainer, StopInOrder
 from prefero.training.run_folder import MonitorCallback, RunFolder, described
 from prefero.training.step import BackwardAndStep, Ranks, Scorer, UpdateRule, WholeStep
 from prefero.training.trainer_surface import require_surface
+from prefero.training.trial import given_of, loader_of, try_out
+from prefero.training.vocabulary import as_arguments, named_as_given
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +111,7 @@ class PreferenceTrainer(ResumingTrainer):
     _latest: tuple[int, Evaluated | None] = (0, None)
     """The step of the latest evaluation, and what it found."""
 
+    @named_as_given
     def __init__(
         self,
         model: str | ModelSource | nn.Module | None = None,
@@ -125,7 +133,11 @@ class PreferenceTrainer(ResumingTrainer):
         **settings: Any,
     ) -> None:
         require_surface(PreferenceTrainer)
+        self.recipe = recipe
         args = PreferenceArguments.given(args, settings)
+        if train_dataset is not None:
+            try_out(args, held_out=eval_dataset is not None)
+        _use(optimizers, args)
         if model is None and model_init is not None:
             set_seed(args.seed)
             model = model_init()
@@ -142,6 +154,7 @@ class PreferenceTrainer(ResumingTrainer):
             reference=reference,
             models=models,
             peft_config=peft_config,
+            same=checkpoints.comparison(args, recipe),
         )
         self.objective = prepared.objective
         self.plan = None if prepared.train is None else prepared.plan(prepared.train, shuffle=True)
@@ -154,13 +167,16 @@ class PreferenceTrainer(ResumingTrainer):
                 args=args,
                 train_dataset=prepared.train,
                 eval_dataset=held_out[""] if list(held_out) == [""] else held_out or None,
-                processing_class=prepared.kind.processor,
+                processing_class=prepared.kind.saved_processor(),
                 compute_metrics=compute_metrics,
                 callbacks=callbacks,
                 optimizers=optimizers,
             )
-        except (ValueError, TypeError, ImportError) as error:
-            raise PreferoError(f"training: {first_line(error)}") from error
+        except PreferoError:
+            raise
+        except Exception as error:  # trackers and the hub raise all kinds
+            given = given_of(args, "tracker")
+            raise PreferoError(f"training: {first_line(error)}{given and f' ({given})'}") from error
         sum_over_ranks = partial(self.accelerator.reduce, reduction="sum")
         self._ranks = Ranks(self.accelerator.num_processes, sum_over_ranks, gather_object, args.device)
         self._prepare_models()
@@ -177,6 +193,8 @@ class PreferenceTrainer(ResumingTrainer):
         sharded = args.parallel == "fsdp" or self.launcher_shards
         self.references = auxiliary_models(prepared, self.accelerator, sharded=sharded)
         self._references_ready = not self.references.cached
+        if self.plan is not None:
+            self.start = self._start()
         materialise(self.objective, self._state_sizes, seed=args.seed).to(args.device)
         self.objective_weights = [weight for weight in self.objective.parameters() if weight.requires_grad]
         if self.optimizer is not None:
@@ -194,6 +212,18 @@ class PreferenceTrainer(ResumingTrainer):
         )
         self.update = self._update_rule()
         self._monitored = frozenset(MONITORED[name] for name in prepared.kind.monitors)
+
+    def _start(self) -> dict[str, Any]:
+        """Hashes of the models that training starts from, and the optimizer that was given, if one was."""
+        specs = self.prepared.specs
+        others = [
+            name for name, kind in self.prepared.served.items() if kind == "checkpoint" and name in specs
+        ]
+        return {
+            **identity.of_start(self.prepared.policy),
+            "references": identity.of_references(self.references, others),
+            "optimizer": identity.of_optimizer(self.optimizer),
+        }
 
     def _state_sizes(self, name: str) -> Sizes:
         """How wide and how many the states of the model of that name are."""
@@ -248,10 +278,10 @@ class PreferenceTrainer(ResumingTrainer):
             self._batches = RankBatches(self.plan, args.process_index)
             callbacks.append(FollowPlan(self._batches))
         folder = Path(args.output_dir)
-        self.settings = args.to_dict() if recipe is None else recipe
-        description = described(self.prepared, self.settings)
+        description = described(self.prepared, args.to_dict() if recipe is None else recipe)
+        self.run_folder = RunFolder(folder, description)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
-        for callback in (*callbacks, RunFolder(folder, description), MonitorCallback(folder), self._stop):
+        for callback in (*callbacks, self.run_folder, MonitorCallback(folder), self._stop):
             self.add_callback(callback)
 
     # What is trained and measured on
@@ -260,17 +290,8 @@ class PreferenceTrainer(ResumingTrainer):
         """Micro-batches with the columns that are needed and the log-probabilities that are cached."""
         needs, args = self.prepared.needs, self.args
         cached = {name: model.logps for name, model in self.references.cached.items()}
-        return DataLoader(
-            DrawnItems(data),
-            batch_sampler=batches,
-            collate_fn=Collator(self.prepared.kind, needs.columns, needs.views, cached, batches.plan.seed),
-            num_workers=args.dataloader_num_workers,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=args.dataloader_multiprocessing_context
-            if args.dataloader_num_workers
-            else None,
-        )
+        collate = Collator(self.prepared.kind, needs.columns, needs.views, cached, batches.plan.seed)
+        return loader_of(DrawnItems(data), args, batch_sampler=batches, collate_fn=collate)
 
     def get_train_dataloader(self) -> DataLoader:
         if self.plan is None:
@@ -309,6 +330,7 @@ class PreferenceTrainer(ResumingTrainer):
 
     # Optimizer steps
 
+    @named_as_given
     def train(
         self, resume_from_checkpoint: bool | str | Path | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -328,9 +350,15 @@ class PreferenceTrainer(ResumingTrainer):
         with self._stop.listening():
             result = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
         if self._stop.stopped:
+            stopped = f"stopped after step {self.state.global_step} of {self.state.max_steps}"
+            if self.args.save_only_model:
+                raise KeyboardInterrupt(
+                    f"{stopped}; the model is in {self.args.output_dir}, and the run cannot be resumed, "
+                    "because training.save_only_model leaves the optimizer out"
+                )
             raise KeyboardInterrupt(
-                f"stopped after step {self.state.global_step} of {self.state.max_steps}; the checkpoint is "
-                f"in {self.args.output_dir}: resume with training.resume_from_checkpoint=true"
+                f"{stopped}; the checkpoint is in {self.args.output_dir}: resume with "
+                "training.resume_from_checkpoint=true"
             )
         return result
 
@@ -378,6 +406,14 @@ class PreferenceTrainer(ResumingTrainer):
         self._prepare_references()
         return super().evaluate(*args, **kwargs)
 
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with _known_metric():
+            return super()._evaluate(*args, **kwargs)
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        with _known_metric():
+            return super()._determine_best_metric(*args, **kwargs)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -412,6 +448,13 @@ class PreferenceTrainer(ResumingTrainer):
             else self.evaluate_examples()
         )
 
+    def create_model_card(self, **head: Any) -> None:  # type: ignore[override]  # by name only
+        """Write the card of the model to the output folder: :func:`prefero.training.card.card`, whose
+        ``head`` the options of :meth:`transformers.Trainer.create_model_card` are."""
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            write_card(folder, json.loads((folder / "run.json").read_text("utf-8")), **head)
+
     def _evaluated(self, dataloader: DataLoader) -> Evaluated:
         with self.accelerator.autocast():
             return evaluate(
@@ -440,3 +483,31 @@ class FollowPlan(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step == state.max_steps:
             control.should_log = True  # a run shorter than the logging interval is seen too
+
+
+@contextmanager
+def _known_metric() -> Iterator[None]:
+    """Raise :class:`PreferoError` where ``metric_for_best_model`` is none that evaluation gives."""
+    try:
+        yield
+    except KeyError as error:
+        found = re.search(r"metric_for_best_model.* set to '(\S+)'.*\[(.*)\]", str(error.args[0]))
+        if found is None:
+            raise
+        wanted, there = found[1], found[2].replace("'", "")
+        raise PreferoError(
+            f"training.metric_for_best_model is {wanted}, which evaluation does not give; it gives {there}"
+        ) from error
+
+
+def _use(optimizers: tuple[torch.optim.Optimizer | None, Any], args: PreferenceArguments) -> None:
+    """Say which settings are not used because an optimizer or a schedule is given, and take the learning rate
+    from the optimizer, for the record."""
+    optimizer, schedule = optimizers
+    unused = given_of(args, "optimizer") if optimizer is not None else ""
+    if schedule is not None:
+        unused = ", ".join(filter(None, [unused, given_of(args, "schedule")]))
+    if unused and args.process_index == 0:
+        logger.warning("not used, because optimizers are given: %s", as_arguments(unused))
+    if optimizer is not None:
+        args.learning_rate = float(optimizer.param_groups[0]["lr"])

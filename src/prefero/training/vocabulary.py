@@ -7,6 +7,8 @@ walks them, so that a new field is decided on before it is passed through.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -207,6 +209,43 @@ FORMER_NAMES: Mapping[str, str] = {
 """Names that earlier versions of transformers had."""
 
 OTHER_NAMES: Mapping[str, str] = {**TRL_NAMES, **ADAPTER_NAMES, **FORMER_NAMES}
+
+
+ARGUMENTS: Mapping[str, str] = {
+    **{place: name for name, place in RECIPE_PLACES.items()},
+    "model.name": "model",
+    "model.lora": "peft_config",
+    "data.train": "train_dataset",
+    "data.eval": "eval_dataset",
+}
+"""Arguments of the trainer by the places of a recipe that say the same."""
+
+
+_IN_PYTHON = {"true": "True", "false": "False", "null": "None"}
+
+
+def as_arguments(text: str) -> str:
+    """A message with the arguments of the trainer in the place of a recipe's keys."""
+    places = "|".join(re.escape(place) for place in ARGUMENTS if "." in place)
+    text = re.sub(rf"(?<![\w./])({places})(?![\w./])", lambda found: ARGUMENTS[found[1]], text)
+    text = re.sub(r"(?<![\w./])training\.(\w+)", r"\1", text)
+    return re.sub(r"(?<=\w=)(true|false|null)\b", lambda found: _IN_PYTHON[found[1]], text)
+
+
+def named_as_given(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the errors of a trainer's method name settings as they were given: by their places in its
+    ``recipe``, or without one as arguments."""
+
+    @functools.wraps(method)
+    def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(trainer, *args, **kwargs)
+        except (PreferoError, KeyboardInterrupt) as error:
+            if getattr(trainer, "recipe", None) is None and error.args:
+                error.args = (as_arguments(str(error.args[0])), *error.args[1:])
+            raise
+
+    return call
 
 
 def current_names(

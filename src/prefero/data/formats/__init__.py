@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import chain, islice
@@ -12,15 +12,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from prefero.data.examples import Example, Examples
+from prefero.data.examples import Content, Example, Examples
 from prefero.data.files import Row, Source, load_rows
 from prefero.data.formats.annotations import annotate
 from prefero.data.formats.comparisons import CHOSEN_OF_LIST, COMPARISONS
-from prefero.data.formats.fields import ContradictionError, Fields, Habits, Layout, look, spelled
+from prefero.data.formats.conversations import EMPTY_PROMPT
+from prefero.data.formats.fields import (
+    TOOLS,
+    ContradictionError,
+    Fields,
+    Habits,
+    Layout,
+    is_blank,
+    look,
+    spelled,
+)
 from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
 from prefero.data.formats.lists import NUMBERED_LISTS, RATED_ROWS, SCORED_LISTS, SOLUTIONS
-from prefero.data.formats.names import survey, without_nothing
+from prefero.data.formats.names import TEXTS, is_nothing, mostly, survey, without_nothing
 from prefero.data.formats.pairs import LABELLED, OUTPUT_PAIRS, PAIRS, STEPS, TRANSCRIPTS
+from prefero.data.formats.suggestions import OWN_FUNCTION, option, plain, suggested
 from prefero.data.formats.trees import TREES
 from prefero.data.schema import GIVEN
 from prefero.errors import PreferoError, nearest
@@ -45,8 +56,25 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 """The layouts in the order in which they are tried, the more particular ones first."""
 
+ALSO_CALLED: Mapping[str, Sequence[str]] = {
+    "unpaired": ("kto", "bco", "label", "labels", "labelled", "binary", "unpaired_preference"),
+    "pairs": ("dpo", "ipo", "orpo", "simpo", "cpo", "pair", "paired", "preference"),
+    "comparisons": ("arena", "pandalm", "shp", "votes"),
+    "lists": ("ultrafeedback", "list", "ranked", "ranking", "candidates", "scores"),
+    "ratings": ("helpsteer", "rating"),
+    "transcripts": ("hh", "hh-rlhf", "hh_rlhf", "anthropic"),
+    "steps": ("step-dpo", "step_dpo", "step"),
+    "trees": ("oasst", "openassistant", "tree"),
+}
+"""Names of methods and of data for whose rows people look, by layout."""
+
 LOOK_AT = 20
 """Rows of which a layout is recognised."""
+
+USUAL = {*TEXTS, *TOOLS, *(name for spec in GIVEN.values() for name in spec.fields)} | {
+    f"{side}_{name}" for side in ("chosen", "rejected") for spec in GIVEN.values() for name in spec.fields
+}
+"""The names of columns that rows of any layout may have."""
 
 
 def load_examples(
@@ -74,36 +102,53 @@ def load_examples(
 
     Raises:
         PreferoError: the source cannot be read, its layout is not known, or a row is not as it should be
-            (naming file, row, field, and what was expected).
+            (:class:`BadRowError`, naming file, row, field, and what was expected).
     """
+    if limit is not None and limit < 1:
+        raise PreferoError(f"limit is {limit}; expected at least 1 row, or none for all rows")
     rows = load_rows(source, split=split)
     iterator = iter(rows) if map is None else (_mapped(row, map) for row in rows)
-    first = list(islice(iterator, LOOK_AT))
-    _refuse_absent(rows.name, columns, first)
-    first = [renamed(row, columns) for row in first]
-    layout = _recognise(rows.name, first) if format == "auto" else _named(format)
+    found = list(islice(iterator, LOOK_AT))
+    columns = _as_found(rows.name, columns, found)
+    first = [renamed(row, columns) for row in found]
+    layout = _recognise(rows.name, found, columns) if format == "auto" else _named(format)
     habits = survey(first)
     examples: list[Example] = []
     skipped: list[str] = []
     for row in layout.gather(chain(first, (renamed(row, columns) for row in iterator))):
-        if limit is not None and len(examples) >= limit:
-            break
         try:
             examples.append(read_row(row, layout, habits))
         except ContradictionError:
             raise
         except PreferoError as error:
             if not skip_bad_rows:
-                raise PreferoError(
-                    f"{str(error).rstrip('.')}. Correct the row, or leave such rows out and have them "
-                    "listed: skip_bad_rows=True (data.skip_bad_rows=true in a recipe or behind a command)."
-                ) from error
+                advice = "" if examples else _advice(found, columns, format)
+                if advice:
+                    raise PreferoError(f"{str(error).rstrip('.')}. {advice}") from error
+                problem = str(error)
+                if not examples and "data.map" not in problem and _read_with(columns, found, format) is None:
+                    problem = f"{problem.rstrip('.')}. If all rows are like it, {OWN_FUNCTION}"
+                raise BadRowError(problem, "load_examples(…, skip_bad_rows=True)") from error
             skipped.append(str(error))
+        if len(examples) == limit:
+            break
     if not examples:
-        first_problem = f" The first: {skipped[0]}" if skipped else ""
-        raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem}")
+        first_problem = f" The first: {skipped[0]} {_advice(found, columns, format)}" if skipped else ""
+        raise PreferoError(f"{rows.name}: none of the rows could be read.{first_problem.rstrip()}")
     _refuse_idle(rows.name, columns, examples)
+    examples = _with_hints(examples, found, columns, format)
     return Examples(examples, rows.name, layout.name, tuple(skipped), skips_bad_rows=skip_bad_rows)
+
+
+class BadRowError(PreferoError):
+    """Raised for a row that cannot be read, where such rows are not left out. ``problem`` says which row and
+    why; ``remedy`` is how the caller leaves such rows out."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{problem.rstrip('.')}. Correct the row, or leave such rows out and have them listed: {remedy}."
+        )
 
 
 def row_function(name: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
@@ -144,20 +189,28 @@ def parse_columns(text: str) -> dict[str, str]:
 
     Raises :class:`PreferoError` for another form.
     """
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in re.split(r",(?=[^,=]*=)", text) if part.strip(", ")]
     if bad := next(("".join(pair) for pair in pairs if not (pair[0].strip() and pair[2].strip())), None):
         raise PreferoError(f"--columns has {bad!r}; expected name=column, such as prompt=context,chosen=good")
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _refuse_absent(name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+def _as_found(name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
+    """The columns as the rows have them, blanks around their names included. Refuses those that no
+    row has."""
     found = list(dict.fromkeys(str(field) for row in rows for field in row.fields))
+    named = dict(columns)
     for field, column in columns.items():
-        if column not in found and all(look(row.fields, column) is None for row in rows):
+        if column in found or any(look(row.fields, column) is not None for row in rows):
+            continue
+        same = [own for own in found if own.strip() == column.strip()]
+        if len(same) != 1:
             raise PreferoError(
                 f"{name}: columns.{field} is {column!r}, and no row has such a column"
                 f"{nearest(column, found)}. Columns found: {', '.join(found) or 'none'}."
             )
+        named[field] = same[0]
+    return named
 
 
 def _refuse_idle(name: str, columns: Mapping[str, str], examples: Sequence[Example]) -> None:
@@ -204,51 +257,135 @@ def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
     """
     fields = Fields(row, survey([row]) if habits is None else habits)
     example = annotate(layout.read(fields), fields)
+    _note_words(fields, example)
     return replace(example, joined=row.joined, notes=tuple(fields.notes))
 
 
-def _recognise(name: str, rows: Sequence[Row]) -> Layout:
+def _note_words(fields: Fields, example: Example) -> None:
+    """Have it said where a prompt says nothing, and where a prompt or a response is a word for nothing."""
+    if not has_prompt(example) and not any(note.startswith(EMPTY_PROMPT) for note in fields.notes):
+        fields.note(EMPTY_PROMPT)
+    told = [("the prompt", _last_text(example.prompt, "user"))]
+    told += [
+        (response.role or f"response {place}", _last_text(response.content, "assistant"))
+        for place, response in enumerate(example.responses, start=1)
+    ]
+    for name, text in told:
+        if is_nothing(text):
+            field = next((field for field in fields.columns_read if fields.look(field) == text), name)
+            fields.note(f"{field} is the word {text.strip()!r}")
+
+
+def _last_text(content: Content, role: str) -> str:
+    """The text of the last turn of a speaker, empty where there is none or it has parts."""
+    if isinstance(content, str):
+        return content
+    turns = content if isinstance(content, tuple) else ()
+    said = next((turn["content"] for turn in reversed(turns) if turn["role"] == role), "")
+    return said if isinstance(said, str) else ""
+
+
+def has_prompt(example: Example) -> bool:
+    """Whether the prompt of an example asks or shows anything."""
+    prompt = example.prompt
+    if isinstance(prompt, str):
+        return bool(prompt.strip()) or bool(example.images)
+    asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
+    others = [turn["content"] for turn in prompt if turn["role"] != "system"]
+    return not all(map(is_blank, asked or others))
+
+
+def _recognise(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> Layout:
+    """The layout of the first rows. Raises :class:`PreferoError` with what can be done if it is not known."""
     if rows and all(row.problem for row in rows):
         raise PreferoError(f"{name}: none of the first {len(rows)} rows can be read. {rows[0].problem}")
-    specimen: dict[str, Any] = {}
-    for row in rows:
-        if row.problem:
-            continue
-        for field, value in row.fields.items():
-            if value is not None:
-                specimen.setdefault(field, value)
-    for layout in LAYOUTS:
-        if layout.matches(specimen):
-            return layout
-    for other_names in _other_names(specimen):
-        if any(layout.matches({n: look(specimen, c) for n, c in other_names.items()}) for layout in LAYOUTS):
-            changed = ",".join(f"{new}={column}" for new, column in other_names.items() if new != column)
-            raise PreferoError(
-                f"{name}: the layout of the rows is not known, but would be with other names of columns: "
-                f"--columns {changed} (data.columns in a recipe)."
-            )
+    named = [renamed(row, columns) for row in rows]
+    layout = _recognised(named)
+    if layout is not None:
+        return layout
+    if advice := _advice(rows, columns, "auto"):
+        raise PreferoError(f"{name}: the layout of the rows is not known. {advice}")
     known = "\n".join(f"  {layout.name}: {layout.columns}" for layout in LAYOUTS)
-    found = ", ".join(map(str, specimen)) or "none"
+    found = ", ".join(map(str, _specimen(named))) or "none"
     raise PreferoError(
         f"{name}: the layout of the rows is not known. Columns found: {found}. Layouts known:\n{known}\n"
         "Say which columns hold what: columns={'prompt': …, 'chosen': …, 'rejected': …} (--columns "
-        "prompt=…,chosen=…,rejected=…), or rename them."
+        f"prompt=…,chosen=…,rejected=…). Where other names are not enough, {OWN_FUNCTION}"
     )
 
 
-def _other_names(specimen: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Columns by other names that they may have been meant to have: in small letters, or those that they have
-    within an object."""
-    yield {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(n).strip()).lower(): str(n) for n in specimen}
-    for outer, value in specimen.items():
-        held = spelled(value) if isinstance(value, str) else value
-        if isinstance(held, Mapping):
-            yield {str(inner): f"{outer}.{inner}" for inner in held}
+def _recognised(rows: Sequence[Row]) -> Layout | None:
+    """The layout of rows, None if it is not known."""
+    specimen = _specimen(rows)
+    return next((layout for layout in LAYOUTS if layout.matches(specimen)), None)
+
+
+def _specimen(rows: Sequence[Row]) -> dict[str, Any]:
+    """Every field of the rows that can be read, with its first value that is not null."""
+    specimen: dict[str, Any] = {}
+    for row in rows:
+        for field, value in row.fields.items():
+            if value is not None and not row.problem:
+                specimen.setdefault(field, value)
+    return specimen
+
+
+def _advice(rows: Sequence[Row], columns: Mapping[str, str], format: str) -> str:
+    """A sentence with other names of columns under which these rows can be read, empty where none are
+    known."""
+    if _read_with(columns, rows, format) is not None:
+        return ""
+    own = {name: value for name, value in _specimen(rows).items() if name not in columns.values()}
+    options = suggested(own, lambda others: _read_with({**columns, **others}, rows, format))
+    return f"The rows can be read with {options} (data.columns in a recipe)." if options else ""
+
+
+def _read_with(columns: Mapping[str, str], rows: Sequence[Row], format: str) -> dict[str, str] | None:
+    """The columns of which something is made where rows are read with them; None where most of the rows
+    cannot be read, or have no prompt."""
+    named = [renamed(row, columns) for row in rows if not row.problem]
+    layout = _recognised(named) if format == "auto" else _named(format)
+    if layout is None:
+        return None
+    habits, examples, failed = survey(named), list[Example](), 0
+    for row in layout.gather(iter(named)):
+        try:
+            examples.append(read_row(row, layout, habits))
+        except PreferoError:
+            failed += 1
+    if not mostly([*(has_prompt(example) for example in examples), *[False] * failed]):
+        return None
+    used = {name: at for name, at in columns.items() if any(name in example.read for example in examples)}
+    return used if len(used) == len(columns) else _read_with(used, rows, format)
+
+
+def _with_hints(
+    examples: list[Example], rows: Sequence[Row], columns: Mapping[str, str], format: str
+) -> list[Example]:
+    """The examples, with a note on columns that would be read if their names were written as usual."""
+    taken = {name for row in rows for name in row.fields} | set(columns)
+    unread = dict.fromkeys(name for example in examples[:LOOK_AT] for name in example.unread)
+    usual = {own: name for name in unread if (own := plain(name)) in USUAL and own not in taken}
+    used = _read_with({**columns, **usual}, rows, format) if usual else None
+    hints = {name: own for own, name in usual.items() if used and own in used}
+    if not hints:
+        return examples
+    hint = option({own: name for name, own in hints.items()})
+    note = f"columns would be read under their usual names: {hint}"
+    return [
+        replace(example, notes=(*example.notes, note)) if hints.keys() & set(example.unread) else example
+        for example in examples
+    ]
 
 
 def _named(format: str) -> Layout:
     by_name = {layout.name: layout for layout in LAYOUTS}
     if format not in by_name:
         known = ", ".join(by_name)
-        raise PreferoError(f"unknown format {format!r}{nearest(format, by_name)}. Formats: auto, {known}.")
+        also = (layout for layout, names in ALSO_CALLED.items() if format.lower() in names)
+        meant = next(also, None)
+        hint = f"; did you mean {meant!r}?" if meant else nearest(format.lower(), by_name)
+        raise PreferoError(
+            f"unknown format {format!r}{hint}. A format is the layout of the rows: auto, {known}."
+        )
     return by_name[format]

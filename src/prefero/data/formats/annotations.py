@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text, spoken
+from prefero.data.formats.candidates import CHOICES, listed, says_tie
 from prefero.data.formats.comparisons import ANNOTATOR, VOTES, read_vote
-from prefero.data.formats.fields import Fields, are_messages, is_blank, shows, spelled
+from prefero.data.formats.fields import Fields, are_messages, is_blank, shows
 from prefero.data.formats.images import with_images
-from prefero.data.formats.lists import LISTS
 from prefero.data.pictures import Picture
 from prefero.data.schema import GIVEN, OTHER_PROMPTS, OTHER_RESPONSES, ColumnSpec
 
@@ -37,6 +38,9 @@ WRITERS_IN_ORDER = (
 )
 """Fields with the writers of the first and the second of two compared responses."""
 
+STATES = ("status", "result", "outcome", "agreement")
+"""Fields besides those that choose from two which may call a pair a tie."""
+
 BOTH_WRITERS = "cmp_key"
 """PandaLM's field with both: ``bloom-7b_llama-7b``."""
 
@@ -48,12 +52,12 @@ def annotate(example: Example, fields: Fields) -> Example:
     if {"chosen", "rejected"} <= set(example.roles):
         example = _with_other_parts(example, fields)
     example = _with_people(with_images(example, fields), fields)
-    columns = dict(example.columns)
+    columns = {**_ties(example, fields), **example.columns}
     responses = list(example.responses)
     for name, spec in GIVEN.items():
         if spec.axes in ("example", "example hidden"):
             field = next((field for field in spec.fields if not is_blank(fields.look(field))), None)
-            if name not in columns and field is not None and _tells(fields, field, spec):
+            if name not in columns and field is not None and _tells(fields, field, spec, example):
                 columns[name] = convert(fields, field, fields.get(field), spec)
         elif spec.axes == "example response" and not any(name in r.columns for r in responses):
             values = _per_response(fields, spec, responses)
@@ -81,11 +85,31 @@ def annotate(example: Example, fields: Fields) -> Example:
     return replace(example, read=fields.columns_read, unread=fields.unread)
 
 
-def _tells(fields: Fields, field: str, spec: ColumnSpec) -> bool:
-    """Whether a column has what its name promises; one of words alone means something else and is not
-    read."""
+def _tells(fields: Fields, field: str, spec: ColumnSpec, example: Example) -> bool:
+    """Whether a column has what its name promises. One of words alone means something else and is not read,
+    nor is what is told of the chosen response where none is, nor a preference that counts places from 1."""
     words = isinstance(fields.look(field), str) or field in fields.habits.words
-    return spec.dtype == "bool" or field in fields.habits.numbers or not words
+    numbers = fields.habits.numbers.get(field, frozenset())
+    if spec in (GIVEN["preference"], GIVEN["strength"]) and "chosen" not in example.roles:
+        return False
+    if spec is GIVEN["preference"] and 2 in numbers and numbers <= {0, 1, 2}:
+        return False
+    return spec.dtype == "bool" or bool(numbers) or not words
+
+
+def _ties(example: Example, fields: Fields) -> dict[str, bool]:
+    """Whether the sides of a pair are equally good, where a field of the first rows calls any a tie."""
+    if "chosen" not in example.roles or "tie" in example.columns or "tie" in fields:
+        return {}
+    if "is_tie" in fields:
+        return {"tie": fields.truth("is_tie", fields.get("is_tie"))}
+    for name in (*CHOICES, *STATES):
+        told = fields.look(name)
+        said = (told, *fields.habits.words.get(name, ()))
+        if name not in fields.read and isinstance(told, str) and any(map(says_tie, said)):
+            fields.get(name)
+            return {"tie": says_tie(told)}
+    return {}
 
 
 def _with_other_parts(example: Example, fields: Fields) -> Example:
@@ -132,7 +156,7 @@ def _with_people(example: Example, fields: Fields) -> Example:
         named = [
             n for n, value in fields.values.items() if ANNOTATOR.fullmatch(str(n)) and not is_blank(value)
         ]
-        if all(_casts_votes(fields, name) for name in named):
+        if _cast_votes(fields, named):
             votes = {name: read_vote(fields, name) for name in named}
     writers = _writers(fields, example)
     if not votes and not writers:
@@ -142,9 +166,12 @@ def _with_people(example: Example, fields: Fields) -> Example:
     return replace(example, votes=votes, responses=(*responses, *example.responses[len(responses) :]))
 
 
-def _casts_votes(fields: Fields, name: str) -> bool:
-    """Whether the first rows have votes in a column, and nothing else that is a number."""
-    return name in fields.habits.numbers and fields.habits.numbers[name] <= set(VOTES)
+def _cast_votes(fields: Fields, names: Sequence[str]) -> bool:
+    """Whether the first rows have votes in each column, and no other number; where none is a 2, a 0 may be
+    the vote of one who does not agree."""
+    numbers = [fields.habits.numbers.get(name, frozenset()) for name in names]
+    found = {number for held in numbers for number in held}
+    return all(numbers) and found <= set(VOTES) and (2 in found or 0 not in found)
 
 
 def _writers(fields: Fields, example: Example) -> tuple[str, ...]:
@@ -210,20 +237,18 @@ def _places(fields: Fields, responses: Sequence[Response], name: str) -> list[in
     """
     if responses[0].role is None:
         return list(range(len(responses)))
-    values = fields.look(name)
-    listed = fields.first(LISTS)
-    if listed is None:
+    values, candidates = fields.look(name), listed(fields.values)
+    if not candidates:
         if isinstance(values, list | tuple) and len(values) != len(responses):
             return None
         return list(range(len(responses)))
-    candidates = fields.look(listed)
-    candidates = spelled(candidates) if isinstance(candidates, str) else candidates
-    told = [str(candidate).strip() for candidate in candidates] if isinstance(candidates, list) else []
     texts = ["".join(spoken(response.content)).strip() for response in responses]
-    if not all(text and text in told for text in texts):
-        return None
-    fields.get(listed)
-    return [told.index(text) for text in texts]
+    for field, items in candidates.items():
+        told = [str(item).strip() for item in items]
+        if all(text and text in told for text in texts):
+            fields.get(field)
+            return [told.index(text) for text in texts]
+    return None
 
 
 @lru_cache
@@ -246,6 +271,12 @@ def convert(fields: Fields, field: str, value: Any, spec: ColumnSpec) -> Any:
     if spec is GIVEN["label"]:
         return 1.0 if fields.truth(field, value) else -1.0
     number = fields.as_number(value, field, f"a number ({spec.meaning})")
+    lowest, highest = spec.bounds
+    if not lowest <= number <= highest:
+        upper = f" and at most {highest:g}" if highest < inf else ""
+        fields.fail(field, f"found {value!r}", f"a number of at least {lowest:g}{upper} ({spec.meaning})")
+    if spec is GIVEN["preference"] and number < 0.5:
+        fields.note(f"{field} is {number:g}: more annotators prefer the rejected response")
     if spec.dtype == "int":
         if number != int(number):
             fields.fail(field, f"found {value!r}", f"a whole number ({spec.meaning})")

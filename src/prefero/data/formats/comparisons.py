@@ -5,53 +5,51 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from prefero.data.examples import Example, Response
+from prefero.data.formats.candidates import (
+    CHOICES,
+    LISTS,
+    MARKS,
+    ONE_HOT,
+    SCORES,
+    Family,
+    families,
+    has_name,
+    is_tie,
+    list_of_responses,
+    place_of,
+    refuse_several,
+    rivals,
+    told_by,
+    writers_of,
+)
 from prefero.data.formats.conversations import read_sides, with_responses
-from prefero.data.formats.fields import Fields, Layout, number_of, spelled
-from prefero.data.formats.names import compared_names
+from prefero.data.formats.fields import Fields, Layout, is_blank, number_of, spelled
+from prefero.data.formats.names import SINGLE, is_nothing
 from prefero.data.formats.responses import as_response
 
 ANNOTATOR = re.compile(r"annotator_?\d+")
 VOTES = {0: 0.5, 1: 1.0, 2: 0.0}
 """The votes that annotators cast, as preferences for the first of two responses."""
 
-CHOICES = (
-    "better_response_id",
-    "better_id",
-    "preferred_id",
-    "winner_id",
-    "chosen_id",
-    "winner",
-    "preference",
-    "orig_preference",
-    "preferred",
-    "overall_preference",
-    "choice",
-    "better",
-    "better_response",
-    "preferred_response",
-    "verdict",
-    "chosen",
-    "label",
-    "labels",
-    "safer_response_id",
-)
-"""Fields that say which response is the better one, the first that does."""
+OPPOSITES = {"chosen": "rejected", "winner": "loser", "better": "worse", "preferred": "non_preferred"}
+"""Fields that say which response is the worse one, beside those that say which is the better."""
 
 STRENGTHS = ("preference_strength", "overall_preference", "strength")
-SCORES = ("score", "orig_score", "rating", "reward", "overall_score", "votes", "upvotes")
+SIGNED = {
+    "overall_preference": ("individual_preference", "domain"),
+    "preference_strength": ("preference_statement", "preference_elaboration", "all_preferences_unprocessed"),
+}
+"""Strengths whose signs are known by other fields of the row: those of HelpSteer 3 and 2."""
 BOTH_SCORES = ("scores", "score", "ratings", "rating", "rewards")
 """Fields that may hold the scores of both in a list."""
 
-ONE_HOT = ("winner_model", "winner", "wins")
 TIES = ("winner_tie", "tie", "is_tie")
 
-FIRST = ("first", "left", "one")
-SECOND = ("second", "right", "two")
 AUTO_J = ("response 1", "response 2")
 """Auto-J's fields, which count from 1 what its labels count from 0."""
 
@@ -63,10 +61,6 @@ FROM_0_WITH_TIES = {0.0: 1.0, 1.0: 0.0, 2.0: 0.5}
 FROM_1 = {1.0: 1.0, 2.0: 0.0, 0.0: 0.5}
 """Preferences for the first response, by the number of the better one."""
 
-TIE = re.compile(r"tie.*|both.*|equal.*|draw|neither|same|none|c")
-"""A tie in words, or as the third answer beside A and B."""
-
-SUMMARIES = ("summaries", "responses", "completions", "answers", "candidates", "outputs", "generations")
 CHOICE = ("choice", "choices_index", "best", "best_index", "preferred_index", "chosen_index")
 
 
@@ -81,38 +75,27 @@ class Verdict:
     tie: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """The fields of two responses, and the marks by which other fields name them."""
-
-    names: tuple[str, str]
-    marks: tuple[str, str]
-
-    def beside(self, stem: str) -> list[tuple[str, str]]:
-        """The ways to name a field of each: ``score_0``, ``score0``, ``0_score``, ``response_0_score``."""
-        first, second = self.marks
-        ways = ("{stem}_{mark}", "{stem}{mark}", "{stem} {mark}", "{stem}-{mark}", "{mark}_{stem}")
-        named = [(way.format(stem=stem, mark=first), way.format(stem=stem, mark=second)) for way in ways]
-        return [*named, (f"{self.names[0]}_{stem}", f"{self.names[1]}_{stem}")]
-
-
 def read_comparison(fields: Fields) -> Example:
     """Two responses and a verdict; the better response is the chosen one, the first of equals."""
-    compared = _compared(fields)
-    verdict = next(filter(None, (read(fields, compared) for read in VERDICTS)), None)
+    family = _compared(fields)
+    verdict = next(filter(None, (read(fields, family) for read in VERDICTS)), None)
     if verdict is None:
-        fields.fail(*_no_verdict(fields))
-    if any(isinstance(fields.look(name), bool | int | float) for name in compared.names):
+        _refuse_without_verdict(fields, family)
+    first, second = family.names
+    if any(isinstance(fields.look(name), bool | int | float) for name in family.names):
         # A bare truth value or number is what an export made of the answer that spelled it.
-        sides = [Response(str(fields.require(name, "text"))) for name in compared.names]
+        sides = [Response(str(fields.require(name, "text"))) for name in family.names]
     else:
-        sides = _judged_turns(fields, read_sides(fields, compared.names, (None, None)))
-    scores = _scores(fields, compared)
+        sides = _judged_turns(fields, read_sides(fields, family.names, (None, None)))
+    for name, side in zip(family.names, sides, strict=True):
+        if side.content == ():
+            fields.not_empty(side.content, name)
+    scores = _scores(fields, family)
     if scores is not None:
         sides = [
             replace(side, columns={**side.columns, "score": s}) for side, s in zip(sides, scores, strict=True)
         ]
-    return _ordered(fields, compared.names, sides, verdict)
+    return _ordered(fields, (first, second), sides, verdict)
 
 
 def _judged_turns(fields: Fields, sides: list[Response]) -> list[Response]:
@@ -151,42 +134,82 @@ def _ordered(fields: Fields, names: tuple[str, str], sides: list[Response], verd
     return replace(example, columns=columns, votes=votes, chosen_second=swapped)
 
 
-def _compared(fields: Fields) -> Compared:
-    named = compared_names(fields.values)
-    if named is not None:
-        return Compared(named[:2], named[2])
-    one = next(
-        (n for name in fields.values if (n := compared_names([str(name), *_partners(str(name))]))), None
-    )
-    if one is None:
+def _compared(fields: Fields) -> Family:
+    """The two responses that are compared, by the columns of all first rows: one may be missing here."""
+    found = rivals(fields.values, fields.habits)
+    if len(found) > 1:
+        refuse_several(fields, found)
+    family = found[0] if found else _half(fields.values)
+    if family is None:
         fields.fail("response1", "missing", "two responses, such as response1 and response2")
-    return Compared(one[:2], one[2])
+    if len(family.names) > 2:
+        held = [at for at, name in enumerate(family.names) if name in fields]
+        family = Family(tuple(family.names[at] for at in held), tuple(family.marks[at] for at in held))
+        if family.marks not in MARKS:
+            fields.fail(
+                family.names[-1] if held else "response1",
+                f"the row has the responses {', '.join(family.names) or 'none'}",
+                "two responses; of more, scores or ranks, or which is the best one, in all of the rows",
+            )
+    return family
 
 
-def _partners(name: str) -> list[str]:
-    """The name with its last number or letter replaced by any that may stand for the other response."""
-    return [f"{name[:-1]}{mark}" for mark in "012abAB"]
+def _half(names: Collection[Any]) -> Family | None:
+    """The family of which a row has one response alone."""
+    pairs = ([str(name), f"{str(name)[:-1]}{mark}"] for name in names for mark in "012abAB")
+    return next((found[0] for pair in pairs if (found := families(tuple(dict.fromkeys(pair))))), None)
 
 
-def _no_verdict(fields: Fields) -> tuple[str, str, str]:
-    expected = "1, 2 or 0 by one annotator at least, a winner, a preference, or scores of both responses"
+def _refuse_without_verdict(fields: Fields, family: Family) -> NoReturn:
+    """Raises :class:`PreferoError` for a row in which nothing says which response is the better one."""
     name = fields.first(CHOICES)
     if name is not None:
-        return name, f"found {fields.look(name)!r}, which names none of the two responses", expected
-    return "annotator1", "the row has no votes", expected
+        _refuse_mark(fields, name, family)
+    fields.fail(
+        "annotator1",
+        "the row has no votes",
+        "1, 2 or 0 by one annotator at least, a winner, a preference, or scores of both responses",
+    )
 
 
-def _votes(fields: Fields, compared: Compared) -> Verdict | None:
+def _votes(fields: Fields, family: Family) -> Verdict | None:
     """Single votes; it is a tie unless one response has more votes than the other, and more than there are
     for a tie."""
     names = [str(name) for name in fields.values if ANNOTATOR.fullmatch(str(name))]
-    if not names or (fields.first(CHOICES) and not any(name in fields.habits.numbers for name in names)):
+    counted = any(name in fields.habits.numbers for name in names)
+    cast_by = [name for name in names if not is_blank(fields.look(name))]
+    if fields.first(CHOICES) and not counted:
         return None
-    votes = {name: read_vote(fields, name) for name in names}
+    if not cast_by:
+        if counted:
+            _refuse_without_verdict(fields, family)
+        return None
+    if len(cast_by) < len(names):
+        fields.note(f"{', '.join(name for name in names if name not in cast_by)} cast no vote")
+    votes = {name: _vote(fields, name, family, names) for name in cast_by}
     cast = Counter(votes.values())
     preference = sum(votes.values()) / len(votes)
     better = cast[float(preference >= 0.5)]
     return Verdict(preference, votes, tie=better <= max(cast[0.5], cast[float(preference < 0.5)]))
+
+
+def _vote(fields: Fields, name: str, family: Family, names: Collection[str]) -> float:
+    """An annotator's preference for the first response, told by a word or a number."""
+    if number_of(fields.look(name)) is None:
+        preference = _meaning(fields, name, family)
+        if preference is None:
+            return read_vote(fields, name)
+        fields.get(name)
+        return preference
+    found = {number for own in names for number in fields.habits.numbers.get(own, ())}
+    first, second = family.names
+    if family.marks[0] == "0" or (family.marks[0] != "1" and 2 not in found):
+        fields.contradict(
+            name,
+            f"found {fields.look(name)!r}, which may count {first} and {second} from 0 or from 1",
+            f"{first}, {second} or tie",
+        )
+    return read_vote(fields, name)
 
 
 def read_vote(fields: Fields, name: str) -> float:
@@ -198,10 +221,10 @@ def read_vote(fields: Fields, name: str) -> float:
     return VOTES[int(vote)]
 
 
-def _one_hot(fields: Fields, compared: Compared) -> Verdict | None:
+def _one_hot(fields: Fields, family: Family) -> Verdict | None:
     """A mark for each response, and perhaps one for a tie."""
     for stem in ONE_HOT:
-        for names in compared.beside(stem):
+        for names in family.beside(stem):
             if any(_is_used(fields, name) for name in names):
                 first, second = (fields.truth(name, fields.require(name, "1 or 0")) for name in names)
                 tie = fields.first(TIES)
@@ -214,9 +237,9 @@ def _one_hot(fields: Fields, compared: Compared) -> Verdict | None:
     return None
 
 
-def _share(fields: Fields, compared: Compared) -> Verdict | None:
+def _share(fields: Fields, family: Family) -> Verdict | None:
     """SHP's labels: 1 where the first is preferred, 0 where the second is."""
-    if "labels" not in fields or not SHP.fullmatch(compared.names[0]):
+    if "labels" not in fields or not SHP.fullmatch(family.names[0]):
         return None
     expected = "1 (the first is better), 0 (the second) or 0.5 (a tie)"
     share = fields.number("labels", expected)
@@ -225,27 +248,25 @@ def _share(fields: Fields, compared: Compared) -> Verdict | None:
     return Verdict(share)
 
 
-def _strength(fields: Fields, compared: Compared) -> Verdict | None:
+def _strength(fields: Fields, family: Family) -> Verdict | None:
     """A number whose sign says which is better: below 0 the first."""
     name = next((name for name in STRENGTHS if _is_used(fields, name)), None)
     if name is None or name not in fields.habits.numbers:
         return None
-    value = fields.number(name)
-    before = fields.habits.numbers[name]
-    if _are_sizes(before | {value}):
-        say = fields.fail if _are_sizes(before) else fields.contradict
-        say(
+    known = any(companion in fields for companion in SIGNED.get(name, ()))
+    if not known and not any(number < 0 for number in fields.habits.numbers[name]):
+        if _scores(fields, family) is not None:
+            return None
+        first, second = family.names
+        fields.contradict(
             name,
-            "the rows have no number below 0, so that their sign does not say which is better",
-            "numbers below 0 where the first response is better, or a winner beside them",
+            "the first rows have no number below 0, so that its sign does not say which response is better",
+            f"numbers below 0 where {first} is better, one among the first rows at least; or a column winner "
+            f"beside it, with {first}, {second} or tie",
         )
+    value = fields.number(name)
     votes = _single_strengths(fields)
     return Verdict(0.5 if value == 0 else float(value < 0), votes, abs(value))
-
-
-def _are_sizes(numbers: Set[float]) -> bool:
-    """Whether strengths hardly have signs: there are several, and none below 0."""
-    return min(numbers) >= 0 and len(numbers) > 1 + 2 * (0 in numbers)
 
 
 def _single_strengths(fields: Fields) -> dict[str, float]:
@@ -261,7 +282,7 @@ def _single_strengths(fields: Fields) -> dict[str, float]:
     }
 
 
-def _choice(fields: Fields, compared: Compared) -> Verdict | None:
+def _choice(fields: Fields, family: Family) -> Verdict | None:
     """The better response by its name, its mark, its number or its text.
 
     A field of such a name that never says which response is meant is something else, such as the number of a
@@ -269,19 +290,35 @@ def _choice(fields: Fields, compared: Compared) -> Verdict | None:
     """
     signed = [name for name in STRENGTHS if number_of(fields.look(name)) is not None]
     held = (name for name in CHOICES if _is_used(fields, name) and name not in signed)
-    name = next((name for name in held if _tells(fields, name, compared)), None)
+    name = next((name for name in held if _tells(fields, name, family)), None)
     if name is None:
         return None
-    number = number_of(fields.get(name))
-    if number is None:
-        preference = _meaning(fields, fields.look(name), compared)
-    else:
-        preference = _of_number(fields, name, number, compared)
+    alone = fields.first(SINGLE)
+    if alone is not None and name in ("label", "labels"):
+        fields.contradict(
+            name,
+            f"it may be the label of {alone}, or say which of {' and '.join(family.names)} is better",
+            f"one of them alone: --columns winner={name} (data.columns in a recipe) compares the two; for a "
+            f"label of {alone}, leave the two out with map (data.map)",
+        )
+    preference = _told(fields, name, family)
     if preference is None:
-        _refuse_mark(fields, name, compared)
+        _refuse_mark(fields, name, family)
+    worse = OPPOSITES.get(name, "")
+    if worse in fields and _told(fields, worse, family) not in (1 - preference, None):
+        found = f"found {fields.look(worse)!r}, beside {fields.look(name)!r} in {name}"
+        fields.fail(worse, found, "the name of the other response")
     size = fields.first(signed)
     strength = None if size is None else abs(fields.number(size))
     return Verdict(preference, _single_strengths(fields), strength)
+
+
+def _told(fields: Fields, name: str, family: Family) -> float | None:
+    """The preference for the first response that a field tells, None where it tells none."""
+    number = number_of(fields.get(name))
+    if number is None or has_name(number, writers_of(fields.values, family)):
+        return _meaning(fields, name, family)
+    return _of_number(fields, name, number, family)
 
 
 def _is_used(fields: Fields, name: str) -> bool:
@@ -289,48 +326,55 @@ def _is_used(fields: Fields, name: str) -> bool:
     return name in fields or name in fields.habits.numbers or name in fields.habits.words
 
 
-def _tells(fields: Fields, name: str, compared: Compared) -> bool:
+def _tells(fields: Fields, name: str, family: Family) -> bool:
     """Whether a field says which response is the better one, in this row or another."""
     numbers, words = fields.habits.numbers.get(name, ()), fields.habits.words.get(name, ())
-    if numbers:
-        return 2 * sum(0 <= number <= 2 for number in numbers) > len(numbers)
-    return any(_meaning(fields, value, compared) is not None for value in (fields.look(name), *words))
+    if 2 * sum(0 <= number <= 2 for number in numbers) > len(numbers):
+        return True
+    if _meaning(fields, name, family) is not None:
+        return True
+    return any(place_of(word, family) is not None or is_tie(word, family, words) for word in words)
 
 
-def _refuse_mark(fields: Fields, name: str, compared: Compared) -> NoReturn:
-    first, second = compared.marks
+def _refuse_mark(fields: Fields, name: str, family: Family) -> NoReturn:
+    """Raises :class:`PreferoError` for a verdict that names none of the two responses."""
+    value, (first, second), (one, other) = fields.look(name), family.marks, family.names
+    why = "which names none of the two responses"
+    if isinstance(value, bool) or str(value).strip().lower() in ("true", "false"):
+        why = "which does not say whether the first response is meant or the second"
+    elif is_nothing(value):
+        why = "the word that tables write for nothing, which is no tie"
     fields.fail(
-        name, f"found {fields.look(name)!r}", f"one of {first}, {second}, or the name of a response, or tie"
+        name,
+        f"found {value!r}, {why}",
+        f"{first}, {second}, {one}, {other}, who wrote one of them, or tie; or scores of both. "
+        "Other words can be changed with map (data.map)",
     )
 
 
-def _meaning(fields: Fields, value: Any, compared: Compared) -> float | None:
-    """The preference for the first response that words say, None where they say none."""
-    if order := re.fullmatch(r"(\w)\s*([<>=])[<>=]*\s*(\w)", str(value).strip(" []")):
-        value = {">": order[1], "<": order[3], "=": "tie"}[order[2]]
-    said = _plain(value)
-    writers = [_plain(fields.look(f"model_{mark}")) for mark in compared.marks]
-    texts = [fields.look(name) for name in compared.names]
-    for place, words in enumerate((FIRST, SECOND)):
-        mark = compared.marks[place].lower()
-        named = {mark, _plain(compared.names[place]), f"model{mark}", f"response{mark}", f"assistant{mark}"}
-        wrote = said and said == writers[place] and writers[0] != writers[1]
-        is_text = isinstance(value, str) and value == texts[place] != texts[1 - place]
-        if said in {*words, *named, f"answer{mark}", f"output{mark}"} or wrote or is_text:
-            return 1.0 - place
-    return 0.5 if TIE.fullmatch(said) else None
+def _meaning(fields: Fields, name: str, family: Family) -> float | None:
+    """The preference for the first response that the words in a field say, None where they say none."""
+    value = fields.look(name)
+    aliases = writers_of(fields.values, family)
+    for own, response in zip(aliases, family.names, strict=True):
+        if isinstance(text := fields.look(response), str):
+            own.add(text)
+    place = place_of(value, family, aliases)
+    if place is not None:
+        return 1.0 - place
+    return 0.5 if is_tie(value, family, fields.habits.words.get(name, ())) else None
 
 
-def _of_number(fields: Fields, name: str, number: float, compared: Compared) -> float:
+def _of_number(fields: Fields, name: str, number: float, family: Family) -> float:
     """The preference for the first response where a field has the number of the better one.
 
     Fields may count from 1 and their numbers from 0: what the first rows have decides, or nothing does.
     """
     before = fields.habits.numbers.get(name, frozenset())
-    known = _numbering(name, compared, before | {number})
-    first, second = compared.names
+    known = _numbering(name, family, before | {number})
+    first, second = family.names
     if known is None:
-        say = fields.fail if _numbering(name, compared, before) is None else fields.contradict
+        say = fields.fail if _numbering(name, family, before) is None else fields.contradict
         found = ", ".join(f"{n:g}" for n in sorted(before | {number}))
         say(
             name,
@@ -340,16 +384,16 @@ def _of_number(fields: Fields, name: str, number: float, compared: Compared) -> 
     if known is FROM_1 and 1 < number < 2:
         return 2 - number
     if number not in known:
-        _refuse_mark(fields, name, compared)
+        _refuse_mark(fields, name, family)
     return known[number]
 
 
-def _numbering(name: str, compared: Compared, found: Set[float]) -> Mapping[float, float] | None:
+def _numbering(name: str, family: Family, found: Set[float]) -> Mapping[float, float] | None:
     """The meaning of the numbers of a field, None where those that are found do not tell."""
-    first = compared.marks[0]
+    first = family.marks[0]
     if name == "labels":
         return None
-    if name == "label" and compared.names == AUTO_J:
+    if name == "label" and family.names == AUTO_J:
         return None if {1, 2} <= found and 0 not in found else FROM_0_WITH_TIES
     if first == "0":
         return None if 2 in found else FROM_0
@@ -358,20 +402,16 @@ def _numbering(name: str, compared: Compared, found: Set[float]) -> Mapping[floa
     return {}
 
 
-def _plain(value: Any) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(value or "").lower())
-
-
-def _by_scores(fields: Fields, compared: Compared) -> Verdict | None:
-    scores = _scores(fields, compared)
+def _by_scores(fields: Fields, family: Family) -> Verdict | None:
+    scores = _scores(fields, family)
     if scores is None:
         return None
     return Verdict(0.5 if scores[0] == scores[1] else float(scores[0] > scores[1]))
 
 
-def _scores(fields: Fields, compared: Compared) -> tuple[float, float] | None:
+def _scores(fields: Fields, family: Family) -> tuple[float, float] | None:
     for stem in SCORES:
-        for names in compared.beside(stem):
+        for names in family.beside(stem):
             if all(name in fields for name in names):
                 first, second = (fields.number(name) for name in names)
                 return first, second
@@ -391,7 +431,7 @@ def _are_two(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2
 
 
-VERDICTS: tuple[Callable[[Fields, Compared], Verdict | None], ...] = (
+VERDICTS: tuple[Callable[[Fields, Family], Verdict | None], ...] = (
     _votes,
     _one_hot,
     _share,
@@ -403,35 +443,44 @@ VERDICTS: tuple[Callable[[Fields, Compared], Verdict | None], ...] = (
 
 
 def _holds_comparison(specimen: Mapping[str, Any]) -> bool:
-    named = compared_names(specimen)
-    if "rejected" in specimen and not (named and _are_marks(specimen, Compared(named[:2], named[2]))):
+    found = rivals(specimen, told_by(specimen))
+    alone = any(isinstance(specimen.get(name), str) for name in SINGLE)
+    two = [family for family in found if len(family.names) == 2 and (family.usual or not alone)]
+    if "rejected" in specimen and not any(_are_marks(specimen, family) for family in two):
         return False
-    if named is None:
-        return any(ANNOTATOR.fullmatch(str(name)) for name in specimen) and any(
-            compared_names([str(name), *_partners(str(name))]) for name in specimen
-        )
-    compared = Compared(named[:2], named[2])
+    voted = any(ANNOTATOR.fullmatch(str(name)) for name in specimen)
+    if not found:
+        return voted and _half(specimen) is not None
     known = {*CHOICES, *STRENGTHS}
-    known |= {name for stem in (*ONE_HOT, *SCORES) for names in compared.beside(stem) for name in names}
+    known |= {
+        n for family in two for stem in (*ONE_HOT, *SCORES) for names in family.beside(stem) for n in names
+    }
     known |= {name for name in BOTH_SCORES if _are_two(specimen.get(name))}
-    return any(name in known or ANNOTATOR.fullmatch(str(name)) for name in specimen)
+    return bool(two) and (voted or any(name in known for name in specimen))
 
 
-def _are_marks(specimen: Mapping[str, Any], compared: Compared) -> bool:
+def _are_marks(specimen: Mapping[str, Any], family: Family) -> bool:
     """Whether chosen and rejected name the two responses, instead of being them."""
-    marks = {*map(_plain, (*compared.marks, *compared.names))}
-    return all(_plain(specimen.get(name, "")) in marks for name in ("chosen", "rejected"))
+    writers = writers_of(specimen, family)
+    return {place_of(specimen.get(name), family, writers) for name in ("chosen", "rejected")} == {0, 1}
 
 
 def read_choice(fields: Fields) -> Example:
     """Several responses in a list, and the place of the best one, from 0. The others are as good as each
     other."""
-    name, choice = fields.first(SUMMARIES) or SUMMARIES[0], fields.first(CHOICE) or CHOICE[0]
+    name, choice = list_of_responses(fields), fields.first(CHOICE) or CHOICE[0]
     items = fields.list(name, "a list of responses")
     if len(items) < 2:
         fields.fail(name, f"{len(items)} response", "two responses or more")
     expected = f"the place of the best of {len(items)} responses in {name}, from 0"
     best = fields.number(choice, expected)
+    from_0 = name == "summaries" or "index" in choice or 0 in fields.habits.numbers.get(choice, ())
+    if not from_0:
+        fields.contradict(
+            choice,
+            f"found {best:g}; the first rows have no 0, so that they may count from 0 or from 1",
+            f"{expected}; --columns choices_index={choice} (data.columns in a recipe) says that it is",
+        )
     if best not in range(len(items)):
         say = fields.contradict if best == len(items) else fields.fail
         say(choice, f"found {best:g}", expected)
@@ -459,6 +508,6 @@ CHOSEN_OF_LIST = Layout(
     "choices",
     "prompt, post or info.post, summaries (or responses): [{text}, …], and choice, the place of the best",
     read_choice,
-    fields=("|".join(SUMMARIES), "|".join(CHOICE)),
+    fields=("|".join(LISTS), "|".join(CHOICE)),
     without="chosen|rejected",
 )

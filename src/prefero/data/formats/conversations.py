@@ -12,9 +12,18 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from prefero.data.examples import Example, Message, Response, Text, spoken
-from prefero.data.formats.fields import SAID, SPEAKER, Fields, first_of, is_blank, number_of, spelled
-from prefero.data.formats.names import (
+from prefero.data.formats.fields import (
     BOOKKEEPING,
+    SAID,
+    SPEAKER,
+    Fields,
+    are_messages,
+    first_of,
+    is_blank,
+    number_of,
+    spelled,
+)
+from prefero.data.formats.names import (
     HISTORY,
     OPTIONAL_INPUT,
     PROMPTS,
@@ -31,18 +40,36 @@ ROLES = {"Human": "user", "Assistant": "assistant"}
 MARKED = re.compile(r"\s*Human:.*\n\nAssistant:\s*", re.DOTALL)
 """A prompt with the marks of a transcript, up to the assistant's turn."""
 
+EMPTY_PROMPT = "the prompt is empty"
+KEPT_MARKS = "the prompt has marks of speakers in its text, which are kept"
+
 WORDS = 3
 """Words of an input that hardly stand in a prompt by chance."""
 
 LONG = 12
 """Words that two responses hardly begin with by chance."""
 
-SPEAKS = re.compile(r"(?:^\W*|\n[^\w\n]*)(?:human|user|assistant|question|q)\b\W*(?::|\n)|<\|", re.IGNORECASE)
+SPEAKS = re.compile(
+    r"(?:^\W*|\n[^\w\n]*)(?:human|user|assistant|question|q|instruction)\b\W*(?::|\n)"
+    r"|(?-i:\bUSER:)|<[|｜]|\[INST\]|<start_of_turn>",
+    re.IGNORECASE,
+)
 """The mark of a speaker, as transcripts and chat templates have it."""
 
+ANSWERS = re.compile(
+    r"(?:^\W*|\n[^\w\n]*)(?:assistant|bot|ai|(?:chat)?gpt|model|response|output|answer|a(?![^\n]*\n\W*b\b))"
+    r"\b[^\w\n]*:[*_]*|(?-i:\bASSISTANT:)|\[/INST\]|<\|(?:im_start|start_header_id)\|>assistant"
+    r"(?:<\|end_header_id\|>)?\n*|<[|｜]assistant[|｜]>\n*|<start_of_turn>model\n*",
+    re.IGNORECASE,
+)
+"""The mark of the assistant, behind which an answer begins."""
 
 WRITTEN_OUT = re.compile(
-    r"\W*(?:human|user)\b\W*:.*\n\W*(?:assistant|bot|ai|gpt)\b\W*:\s*|.*\[INST\].*\[/INST\]\s*",
+    r"\W*(?:human|user)\b\W*:.*\n\W*(?:assistant|bot|ai|gpt)\b\W*:\s*|.*\[INST\].*\[/INST\]\s*"
+    r"|(?:.*\n)?\W*instruction\b\W*:.*\n\W*response\b\W*:\s*|.*\bUSER:.*\bASSISTANT:\s*"
+    r"|.*<\|im_start\|>assistant\s*"
+    r"|.*<\|assistant\|>\s*|.*<\|start_header_id\|>assistant<\|end_header_id\|>\s*"
+    r"|.*<start_of_turn>model\s*",
     re.IGNORECASE | re.DOTALL,
 )
 """A prompt that is a transcript in marks other than those that become turns."""
@@ -53,16 +80,13 @@ def read_prompt(fields: Fields) -> Text | None:
     name = first_of_prompts(fields.values)
     if name is None:
         return None
+    _note_other_prompt(fields, name)
     prompt: Text
     if _is_turn_list(fields, name):
         prompt = _in_turns(fields, name, _turn_list(fields, name))
     else:
         prompt = fields.turns(name)
     if isinstance(prompt, str):
-        if is_nothing(prompt):
-            fields.note(f"{name} is the word {prompt.strip()!r}")
-        if are_texts(spelled(prompt)):
-            fields.note(f"{name} is a text that spells a list, and is kept as it is")
         for extra in OPTIONAL_INPUT.get(name, ()):
             text = fields.look(extra)
             if isinstance(text, str) and prompt.strip() and not is_nothing(text):
@@ -70,6 +94,26 @@ def read_prompt(fields: Fields) -> Text | None:
                 prompt = prompt if _stands_in(prompt, text.strip()) else f"{prompt}\n\n{text}"
     earlier = _history(fields) if name != HISTORY else ()
     return (*earlier, *as_user(prompt)) if earlier else prompt
+
+
+def _note_other_prompt(fields: Fields, name: str) -> None:
+    """Have it said where another field than in most rows is the prompt, such as the input below it. Raises
+    :class:`PreferoError` where that field is no part of the prompt in these rows."""
+    usual = fields.habits.prompt
+    if usual is None or usual.partition(".")[0] == name.partition(".")[0] or is_blank(fields.look(name)):
+        return
+    elsewhere = name in fields.habits.beside and name not in OPTIONAL_INPUT.get(usual, ())
+    if not is_blank(fields.look(usual)):
+        fields.note(f"the prompt is {name}, though there is {usual}, which is the prompt of other rows")
+    elif elsewhere and isinstance(fields.look(name), str):
+        found = "is null or missing" if fields.look(usual) is None else "is empty"
+        fields.fail(
+            usual,
+            f"{found}; {name}, which stands beside it in other rows, is not the prompt there",
+            "a prompt, as other rows have one",
+        )
+    else:
+        fields.note(f"the prompt is {name} alone: the row has no {usual}, which is the prompt of other rows")
 
 
 def _stands_in(prompt: str, text: str) -> bool:
@@ -92,12 +136,10 @@ def prompt_alone(fields: Fields) -> Text:
 def refuse_without_prompt(fields: Fields, found: str = "missing") -> NoReturn:
     """Raises :class:`PreferoError` that names the columns that may hold the prompt."""
     others = unknown_texts(fields)
-    column = others[0] if len(others) == 1 else "COLUMN"
     fields.fail(
         "prompt",
         f"{found}; columns that are not read: {', '.join(others) or 'none that holds a text'}",
-        f"a prompt in one of {', '.join(PROMPTS[:6])}, …; name its column with --columns prompt={column} "
-        "(data.columns in a recipe)",
+        f"a prompt in one of {', '.join(PROMPTS[:6])}, …, or in the column of --columns prompt=COLUMN",
     )
 
 
@@ -105,12 +147,12 @@ def unknown_texts(fields: Fields) -> list[str]:
     """The fields that are not read and may hold a prompt: texts and conversations, also in objects that have
     the name of a prompt."""
     inner = [
-        f"{name}.{key}"
+        part
         for name in PROMPTS
-        if isinstance(held := fields.look(name), Mapping) and name not in fields.read
-        for key, value in held.items()
-        if isinstance(value, str)
+        if "." not in name and isinstance(held := fields.look(name), Mapping) and name not in fields.read
+        for part in texts_within(name, held)
     ]
+    inner += [name for name in fields.unread if "." in name and name.rpartition(".")[2] in PROMPTS]
     return inner + [
         name
         for name in fields.unread
@@ -120,6 +162,17 @@ def unknown_texts(fields: Fields) -> list[str]:
         and (isinstance(value := fields.look(name), str) or (isinstance(value, list) and _speaks(value)))
         and number_of(value) is None
     ]
+
+
+def texts_within(name: str, held: Mapping[str, Any]) -> list[str]:
+    """The names of the texts and conversations in an object, also in the objects that it holds."""
+    names: list[str] = []
+    for key, value in held.items():
+        if isinstance(value, Mapping) and not are_messages(value):
+            names += texts_within(f"{name}.{key}", value)
+        elif isinstance(value, str) or are_messages(value):
+            names.append(f"{name}.{key}")
+    return names
 
 
 def _speaks(value: list[Any]) -> bool:
@@ -168,7 +221,7 @@ def with_responses(
     if conversational or fields.habits.talks or not texts:
         prompt = as_user(prompt or "")
     if any(WRITTEN_OUT.fullmatch(turn["content"]) for turn in as_user(prompt or "") if _is_user_text(turn)):
-        fields.note("the prompt has marks of speakers in its text, which are kept")
+        fields.note(KEPT_MARKS)
     if isinstance(prompt, tuple) and prompt and prompt[-1]["role"] == "assistant":
         fields.note("the prompt ends with a turn of the assistant, which the responses continue")
     for name, response, content in zip(names, responses, contents, strict=True):
@@ -290,18 +343,41 @@ def with_system(fields: Fields, prompt: Text) -> Text:
 
 
 def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
-    """The common beginning of two texts as their prompt, up to the last white space, so that no word is
-    split. Refused where it may be chance, and another column the prompt."""
+    """The common beginning of two texts as their prompt: up to the last mark of the assistant in it, else to
+    the last white space, so that no word is split. Refused where it may be chance, and another column the
+    prompt."""
     length = min(shared(texts[0], text) for text in texts[1:])
-    while length and not texts[0][length - 1].isspace():
-        length -= 1
-    prompt = texts[0][:length].rstrip()
+    marks = [mark for mark in ANSWERS.finditer(texts[0]) if SPEAKS.search(texts[0][: mark.end()])]
+    end = max((mark.end() for mark in marks if mark.end() <= length), default=0)
+    prompt = texts[0][:end]
+    if not prompt:
+        while length and not texts[0][length - 1].isspace():
+            length -= 1
+        prompt = texts[0][:length].rstrip()
     by_chance = len(prompt.split()) < LONG and not SPEAKS.search(prompt)
-    if (by_chance and unknown_texts(fields)) or (not prompt and fields.habits.prompted):
+    if (by_chance and (unknown_texts(fields) or _unread_prompts(fields))) or (
+        not prompt and fields.habits.prompted
+    ):
         refuse_without_prompt(fields, "missing, and the two sides share no beginning")
     if not prompt:
-        fields.note("the prompt is empty: the two sides share no beginning")
+        fields.note(f"{EMPTY_PROMPT}: the two sides share no beginning")
+    elif end:
+        fields.note(KEPT_MARKS)
+    else:
+        fields.note(
+            "the prompt is what the two sides begin with: no field holds it, and no mark of the assistant "
+            "tells where the answers begin"
+        )
     return _unmarked(prompt, [text[len(prompt) :] for text in texts])
+
+
+def _unread_prompts(fields: Fields) -> list[str]:
+    """The fields of prompts that hold objects of which none is known as a prompt."""
+    return [
+        name
+        for name in PROMPTS
+        if isinstance(held := fields.look(name), Mapping) and held and name not in fields.read
+    ]
 
 
 def _of_texts(fields: Fields, prompt: str, texts: Sequence[Any]) -> tuple[Text, list[Text]]:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -44,8 +44,21 @@ EXCHANGES = (("input", "output"), ("human", "assistant"))
 
 TURNS = "text, or a list of messages with role and content"
 
+OF_MESSAGES = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking", "images", "prefix")
+"""The keys of a message that chat templates read, besides the speaker, what is said, and calls of tools."""
+
 MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|from|sender|speaker|content|value)\1\s*:""")
 """The beginning of a list of messages, written as text."""
+
+BOOKKEEPING = re.compile(
+    r"(.*[_.])?(id|ids|idx|index|uid|uuid|hash|source|sources|dataset|subset|split|model|models|lang|language|"
+    r"category|categories|domain|type|date|url|author|subreddit|license|version|key|name|title)",
+    re.IGNORECASE,
+)
+"""Fields and keys that tell about a row or a message, and hold none of its texts."""
+
+PLACE = re.compile(r"\[\d+\]")
+"""The place in a list, in the name of what stands there."""
 
 TRUE = (True, 1, "true", "yes", "good", "desirable", "safe", "chosen", "accepted")
 FALSE = (False, 0, -1, "false", "no", "bad", "undesirable", "unsafe", "rejected")
@@ -61,20 +74,27 @@ class Habits:
     """How the rows of a source are written, as far as single rows do not tell.
 
     ``conversations`` are the columns whose texts spell conversations, ``turn_lists`` those whose texts spell
-    lists of turns. ``talks`` tells that rows have a system text or earlier turns: then the prompts of all
-    rows are conversations. ``repeats_prompt`` tells that responses begin with their prompt, ``prompted`` that
-    rows have a prompt, so that an empty one is a mistake. ``pair`` are the columns of the better and the
-    worse response. ``numbers`` are those that each column holds, ``words`` its short texts.
+    lists of turns, ``spelled`` those whose texts that spell a list or an object stand for it. ``talks`` tells
+    that rows have a system text or earlier turns: then the prompts of all rows are conversations.
+    ``repeats_prompt`` tells that responses begin with their prompt, ``prompted`` that rows have a prompt, so
+    that an empty one is a mistake. ``prompt`` is the column that holds it in most rows, ``beside`` are other
+    columns of prompts that say something in these rows too, and so something else. ``pair`` are the columns
+    of the better and the worse response. ``numbers`` are those that each column holds, ``words`` its short
+    texts. ``names`` are all the columns.
     """
 
     conversations: frozenset[str] = frozenset()
     turn_lists: frozenset[str] = frozenset()
+    spelled: frozenset[str] = frozenset()
     talks: bool = False
     repeats_prompt: bool = False
     prompted: bool = False
+    prompt: str | None = None
+    beside: frozenset[str] = frozenset()
     pair: tuple[str, str] | None = None
     numbers: Mapping[str, frozenset[float]] = field(default_factory=dict)
     words: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
 
 class ContradictionError(PreferoError):
@@ -114,15 +134,16 @@ class Fields:
     be read.
 
     ``values`` and :meth:`look` are for deciding how to read a row; what becomes part of an example is taken
-    with the other methods, which remember the field, and :meth:`take` of an object in it. ``notes`` are what
-    is to be said of the reading.
+    with the other methods, which remember the field, and :meth:`take` of an object in it. ``spelled`` are the
+    fields of which a text spells the value. ``notes`` are what is to be said of the reading.
     """
 
     def __init__(self, row: Row, habits: Habits = Habits()) -> None:
         if row.problem:
             raise PreferoError(row.problem)
         self.origin = row.origin
-        self.values = row.fields
+        self.values = _as_spelled(row.fields, habits.spelled)
+        self.spelled = {name for name in habits.spelled if self.values.get(name) is not row.fields.get(name)}
         self.folder = row.folder
         self.merged = row.merged
         self.habits = habits
@@ -143,7 +164,7 @@ class Fields:
 
     def take(self, name: str, item: Mapping[str, Any], key: str) -> Any:
         """The value of a key of an object that stands in a field, or in a list there: ``answers[1]``."""
-        self.read.add(f"{name.partition('[')[0]}.{key}")
+        self.read.add(f"{PLACE.sub('', name)}.{key}")
         return item.get(key)
 
     @property
@@ -157,21 +178,19 @@ class Fields:
     @property
     def unread(self) -> tuple[str, ...]:
         """The fields that hold something and have not been read; of objects of which some keys have been, the
-        others."""
-        names: list[str] = []
-        for name, value in self.values.items():
-            if is_blank(value):
-                continue
-            parts_read = (n.partition(".") for n in self.read)
-            read = {part for outer, _, part in parts_read if outer == name and part}
-            parts = spelled(value) if read and isinstance(value, str) else value
-            objects = [item for item in (parts if isinstance(parts, list) else [parts]) if read]
-            if objects and all(isinstance(item, Mapping) for item in objects):
-                held = dict.fromkeys(k for item in objects for k, v in item.items() if not is_blank(v))
-                names += [f"{name}.{key}" for key in held if key not in read]
-            elif name not in self.read:
-                names.append(str(name))
-        return tuple(names)
+        others, at any depth."""
+        return tuple(left for name, value in self.values.items() for left in self._left(str(name), [value]))
+
+    def _left(self, name: str, values: Iterable[Any]) -> Iterator[str]:
+        """What has not been read of the values that stand under a name in the objects of a list."""
+        held = [value for value in values if not is_blank(value)]
+        in_part = any(read.startswith(f"{name}.") for read in self.read)
+        objects = list(_objects(held)) if in_part else []
+        if objects and all(isinstance(item, Mapping) for item in objects):
+            for key in dict.fromkeys(key for item in objects for key in item):
+                yield from self._left(f"{name}.{key}", [item.get(key) for item in objects])
+        elif held and name not in self.read:
+            yield name
 
     def note(self, note: str) -> None:
         """Have something said of the row."""
@@ -200,6 +219,8 @@ class Fields:
         value = self.require(name, expected)
         if not isinstance(value, str):
             self.fail(name, f"found {_shown(value)}", expected)
+        if what := _spelling(value):
+            self.note(f"{name} is a text that spells {what}, and is kept as it is")
         return value
 
     def turns(self, name: str, expected: str = TURNS) -> Text:
@@ -214,8 +235,13 @@ class Fields:
                     "a list of messages, as in the rows before",
                 )
             value = turns
-        elif isinstance(value, str) and MESSAGES.match(value):
-            self.note(f"{name} is a text that spells messages, and is kept as it is")
+        elif isinstance(value, str) and name in self.habits.spelled:
+            if value.lstrip().startswith(("[", "{")):
+                found = f"found {_shown(value)}, which neither JSON nor Python reads"
+                self.fail(name, found, "a list or an object, as in other rows")
+            self.note(f"{name} is plain text, where other rows have a list or an object")
+        elif isinstance(value, str) and (what := _spelling(value)):
+            self.note(f"{name} is a text that spells {what}, and is kept as it is")
         return self.as_turns(value, name, expected)
 
     def as_turns(self, value: Any, name: str, expected: str = TURNS) -> Text:
@@ -223,16 +249,22 @@ class Fields:
         if isinstance(value, str):
             return value
         if isinstance(value, Mapping) and _is_message(value):
-            value = [value]
+            value = rows_of(value) or [dict(value)]
         if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
             self.fail(name, f"found {_shown(value)}", expected)
-        return tuple(self._message(turn, name) for turn in exchanged(value))
+        turns = exchanged(value)
+        if turns is not value:
+            for key in ("system", *(key for exchange in EXCHANGES for key in exchange)):
+                self.take(name, {}, key)
+        return tuple(self._message(turn, name) for turn in turns)
 
     def _message(self, turn: Mapping[str, Any], name: str) -> Message:
         speaker, said = first_of(turn, SPEAKER), first_of(turn, SAID) or "content"
         calls = turn.get("tool_calls")
         if speaker is None or not isinstance(turn[speaker], str) or not (said in turn or calls):
             self.fail(name, f"found the message {_shown(turn)}", "messages that have a role and a content")
+        for key in (speaker, said, "tool_calls", *OF_MESSAGES):
+            self.take(name, turn, key)
         role, content = turn[speaker], turn.get(said)
         if role == "function_call" and isinstance(content, str):
             role, calls, content = "assistant", self._calls(content, name), ""
@@ -242,7 +274,8 @@ class Fields:
             content = [self._part(part, name) for part in content]
         elif not isinstance(content, str):
             self.fail(name, f"a message's content is {_shown(content)}", "text as its content")
-        others = {key: value for key, value in turn.items() if key not in (speaker, said, "tool_calls")}
+        told = (key for key in turn if key in OF_MESSAGES or not BOOKKEEPING.fullmatch(str(key)))
+        others = {key: turn[key] for key in told if key not in (speaker, said, "tool_calls")}
         role = ROLES.get(role.lower(), role)
         message = {"role": role, "content": content, "tool_calls": calls, **others}
         return self._own({key: held for key, held in message.items() if held is not None})
@@ -293,13 +326,12 @@ class Fields:
         return number
 
     def list(self, name: str, expected: str) -> list[Any]:
-        """A list, or text that spells one."""
+        """A list, or text that spells one, or a table of its objects."""
         value = self.require(name, expected)
-        if isinstance(value, str):
-            value = spelled(value)
-        if not isinstance(value, list | tuple) or not value:
-            self.fail(name, f"found {_shown(self.look(name))}", expected)
-        return list(value)
+        held = as_list(value)
+        if not held:
+            self.fail(name, f"found {_shown(value)}", expected)
+        return held
 
     def tools(self) -> tuple[Mapping[str, Any], ...]:
         name = self.first(TOOLS)
@@ -376,14 +408,15 @@ def number_of(value: Any) -> float | None:
 
 
 def look(values: Mapping[str, Any], name: str) -> Any:
-    """The value of a field, or of a field of an object, as ``question.text``; None if there is none."""
+    """The value of a field, or of a field of an object at any depth, as ``question.text``; None if there is
+    none."""
     if name in values:
         return values[name]
     outer, _, inner = name.partition(".")
     held = values.get(outer)
     if isinstance(held, str) and inner:
         held = spelled(held)
-    return held.get(inner) if isinstance(held, Mapping) else None
+    return look(held, inner) if inner and isinstance(held, Mapping) else None
 
 
 def spelled(text: str) -> Any:
@@ -403,6 +436,56 @@ def spelled(text: str) -> Any:
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return value if isinstance(value, list | dict) else None
+
+
+def rows_of(table: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The objects that a table holds, an object of lists of one length, as Arrow writes lists of objects;
+    None for any other object."""
+    columns = list(table.values())
+    lists = bool(columns) and all(isinstance(column, list | tuple) for column in columns)
+    if not lists or not columns[0] or len({len(column) for column in columns}) > 1:
+        return None
+    return [dict(zip(table, items, strict=True)) for items in zip(*columns, strict=True)]
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """A list as it is, or the one that a text spells or a table holds; None for any other value."""
+    value = spelled(value) if isinstance(value, str) else value
+    value = rows_of(value) if isinstance(value, Mapping) else value
+    return list(value) if isinstance(value, list | tuple) else None
+
+
+def _as_spelled(values: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """The fields, with the list or the object for a text that spells one in a column of these names."""
+    held = {
+        name: inner
+        for name in names
+        if isinstance(text := values.get(name), str) and (inner := spelled(text)) is not None
+    }
+    return {**values, **held} if held else values
+
+
+def _objects(values: Iterable[Any]) -> Iterator[Any]:
+    """The items of the lists among the values, and the other values; text that spells one counts."""
+    for value in values:
+        held = spelled(value) if isinstance(value, str) else value
+        if isinstance(held, list | tuple):
+            yield from held
+        else:
+            yield held
+
+
+def _spelling(text: str) -> str:
+    """What a text spells that may have been meant as it, empty where it is but text."""
+    if MESSAGES.match(text):
+        return "messages"
+    value = spelled(text)
+    if value and are_messages(value):
+        return "messages"
+    if isinstance(value, Mapping):
+        return "an object" if value else ""
+    texts = isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    return "a list" if texts else ""
 
 
 def are_messages(value: Any) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Text
 from prefero.data.formats.fields import IMAGE, Fields, Layout, first_of, shows, spelled
-from prefero.data.formats.responses import RANKS, SCORES, judged, refuse_equal
+from prefero.data.formats.names import RANKS, SCORES
+from prefero.data.formats.responses import judged, refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
 

@@ -10,22 +10,26 @@ from typing import Any
 
 from prefero.data.examples import Example, Response
 from prefero.data.files import Row
-from prefero.data.formats.conversations import with_responses
-from prefero.data.formats.fields import Fields, Layout
-from prefero.data.formats.names import NUMBERED, first_of_prompts, numbered_names
-from prefero.data.formats.responses import ASPECTS, RANKS, SCORES, as_response, read_response, refuse_silence
-
-LISTS = (
-    "completions",
-    "responses",
-    "generations",
-    "answers",
-    "candidates",
-    "outputs",
-    "summaries",
-    "candidates_completions",
-    "all_generated_responses",
+from prefero.data.formats.candidates import (
+    CHOICES,
+    LISTS,
+    Family,
+    has_name,
+    list_of_responses,
+    listed,
+    place_of,
+    refuse_several,
+    rivals,
+    told_by,
+    writers_of,
 )
+from prefero.data.formats.conversations import with_responses
+from prefero.data.formats.fields import Fields, Layout, number_of
+from prefero.data.formats.names import RANKS, SCORES, SINGLE, first_of_prompts
+from prefero.data.formats.responses import ASPECTS, as_response, read_response, refuse_silence
+
+BEST = ("best", "best_response", "best_id", "best_index")
+"""Fields that say which of several responses is the best one, besides those that choose from two."""
 
 RATED = ("response", "completion", "answer", "output")
 """The fields of the response that a row rates."""
@@ -37,12 +41,26 @@ def read_list(fields: Fields) -> Example:
     An object's score is ``score``, ``overall_score``, ``rating`` or ``reward``, else the mean of the aspects
     in ``annotations``; these stay too, as ``score/helpfulness`` and so on.
     """
-    name = fields.first(LISTS) or LISTS[0]
+    name = list_of_responses(fields)
     items = fields.list(name, "a list of responses, texts or objects that hold one")
+    _refuse_steps(fields, name, items)
     example = _candidates(fields, name, items)
     if len(items) < 2 and "score" not in example.responses[0].columns:
         fields.fail(name, f"{len(items)} response", "two responses or more, or one that has a score")
     return example
+
+
+def _refuse_steps(fields: Fields, name: str, items: Sequence[Any]) -> None:
+    """Raises :class:`PreferoError` for steps of one answer, each with its label, as TRL has them."""
+    labels = fields.look("labels")
+    if name == "completions" and isinstance(labels, list | tuple) and len(labels) == len(items):
+        fields.contradict(
+            name,
+            "labels stand beside it, so that it holds the steps of one answer, each right or wrong, and no "
+            "rival responses",
+            "pairs of a right and a wrong step (prompt, initial_reason_steps, chosen, rejected), made with "
+            "map (data.map); where they are rival responses, --columns label=labels reads which are good",
+        )
 
 
 def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
@@ -59,32 +77,61 @@ def _candidates(fields: Fields, name: str, items: Sequence[Any]) -> Example:
 
 
 def read_numbered(fields: Fields) -> Example:
-    """Three or more responses in fields of their own, with their scores or ranks beside."""
-    names = numbered_names(fields.values)
-    if not names:
+    """Three or more responses in fields of their own, with their scores or ranks beside, or with a field that
+    names the best of them: then the others are as good as each other."""
+    found = rivals(fields.values, fields.habits)
+    if len(found) > 1:
+        refuse_several(fields, found)
+    if not found or len(found[0].names) < 3:
         fields.fail("response_1", "fewer than three responses", "response_1, response_2, response_3, …")
-    responses = [read_response(fields, name) for name in names]
-    refuse_silence(fields, names, responses)
+    family = found[0]
+    responses = [read_response(fields, name) for name in family.names]
+    refuse_silence(fields, family.names, responses)
+    columns: dict[str, Sequence[float]] = {}
     for column, stems in (("score", SCORES), ("rank", RANKS)):
-        for beside in (tuple(numbered_beside(stem, names)) for stem in stems):
-            if all(name in fields for name in beside):
-                numbers = [fields.number(name) for name in beside]
-                responses = [
-                    replace(response, columns={**response.columns, column: number})
-                    for response, number in zip(responses, numbers, strict=True)
-                ]
+        for beside in (names for stem in stems for names in family.beside(stem)):
+            if column not in columns and all(name in fields for name in beside):
+                columns[column] = [fields.number(name) for name in beside]
+    if not columns and (best := _best(fields, family)) is not None:
+        columns["rank"] = [int(place != best) for place in range(len(responses))]
+    for column, numbers in columns.items():
+        responses = [
+            replace(response, columns={**response.columns, column: number})
+            for response, number in zip(responses, numbers, strict=True)
+        ]
     return with_responses(
-        fields, names, responses, conversational=first_of_prompts(fields.values) != "prompt"
+        fields, family.names, responses, conversational=first_of_prompts(fields.values) != "prompt"
     )
 
 
-def numbered_beside(stem: str, names: Sequence[str]) -> Iterator[str]:
-    """The fields that tell something of each of the responses: ``score_1`` of ``response_1``."""
-    for name in names:
-        parts = NUMBERED.fullmatch(name)
-        assert parts is not None
-        separator = parts[1][len(parts[1].rstrip(" _-")) :]
-        yield f"{stem}{separator}{parts[2]}"
+def _best(fields: Fields, family: Family) -> int | None:
+    """The place of the response that a field calls the best, None where no field does in any of the first
+    rows."""
+    marks = {float(mark): place for place, mark in enumerate(family.marks) if mark.isdecimal()}
+    writers = writers_of(fields.values, family)
+
+    def place(value: Any) -> int | None:
+        number = number_of(value)
+        if number is None or has_name(value, writers):
+            return place_of(value, family, writers)
+        return marks.get(number)
+
+    for name in (*CHOICES, *BEST):
+        numbers, words = fields.habits.numbers.get(name, frozenset()), fields.habits.words.get(name, ())
+        if all(place(told) is None for told in (fields.look(name), *numbers, *words)):
+            continue
+        best = place(fields.get(name))
+        problem = (
+            name,
+            f"found {fields.look(name)!r}; the first rows have {', '.join(map(str, (*numbers, *words)))}",
+            f"one of {', '.join((*family.marks, *family.names))}",
+        )
+        if not numbers <= set(marks) and not has_name(fields.look(name), writers):
+            fields.contradict(*problem)
+        if best is None:
+            fields.fail(*problem)
+        return best
+    return None
 
 
 def gather(rows: Iterator[Row]) -> Iterator[Row]:
@@ -134,10 +181,13 @@ def _is_solution(value: Any) -> bool:
     return isinstance(value, Mapping) and "is_correct" in value
 
 
-def _holds_list(specimen: Mapping[str, Any]) -> bool:
-    values = [specimen.get(name) for name in LISTS]
-    spelled = any(isinstance(value, str) and value.lstrip().startswith("[") for value in values)
-    return spelled or any(isinstance(value, list | tuple) and value for value in values)
+def _holds_numbered(specimen: Mapping[str, Any]) -> bool:
+    """Whether a row has three or more responses; beside one that stands alone they need scores or ranks."""
+    found = [family for family in rivals(specimen, told_by(specimen)) if len(family.names) > 2]
+    if not any(isinstance(specimen.get(name), str) for name in SINGLE):
+        return bool(found)
+    beside = (names for family in found for stem in (*SCORES, *RANKS) for names in family.beside(stem))
+    return any(set(names) <= set(specimen) for names in beside)
 
 
 SCORED_LISTS = Layout(
@@ -146,14 +196,14 @@ SCORED_LISTS = Layout(
     "or responses with scores or ranks",
     read_list,
     fields=("|".join(LISTS),),
-    holds=_holds_list,
+    holds=lambda specimen: bool(listed(specimen)),
 )
 NUMBERED_LISTS = Layout(
     "numbered",
-    "prompt, response_1, response_2, response_3, … and score_1, score_2, … or rank_1, rank_2, …",
+    "prompt, response_1, response_2, response_3, … and score_1, score_2, … or rank_1, rank_2, … or winner",
     read_numbered,
     without="chosen|rejected",
-    holds=lambda specimen: bool(numbered_names(specimen)),
+    holds=_holds_numbered,
 )
 RATED_ROWS = Layout(
     "ratings",

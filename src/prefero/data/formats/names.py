@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefero.data.files import Row
+from prefero.data.formats.candidates import rivals
 from prefero.data.formats.fields import (
     MESSAGES,
     SAID,
@@ -45,10 +47,14 @@ PROMPTS = (
     "problem",
     "question_body",
     "context_messages",
+    "conversation_input",
     "dialogue",
     "dialog",
 )
 """The fields that hold a prompt, the first that says something before the others."""
+
+PARTS = ("messages", "conversations", "conversation", "full_text")
+"""What an object in the field of a prompt may hold the prompt under."""
 
 OPTIONAL_INPUT = {"instruction": ("input", "context"), "prompt": ("input",), "question": ("input",)}
 """Fields whose text stands below the prompt of a field, behind an empty line."""
@@ -64,6 +70,9 @@ NOTHING = ("nan", "none", "null", "n/a", "<na>", "<noinput>")
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Fields that may hold a response too, as the last turn."""
+
+SINGLE = ("orig_response", "completion", "response", "output", "answer", "generation")
+"""The fields of a response that stands alone."""
 
 _STEMS = (
     "response",
@@ -114,36 +123,47 @@ PAIR_NAMES = (
     ("conversation", "rejected_conversation"),
     ("response", "rejected_response"),
     ("edited_response", "original_response"),
+    ("bon_best", "loser_list"),
 )
 """The names of a better and a worse response, ``_`` for any mark between words. ``winner`` and ``chosen`` may
 be who wrote ``winner_response`` and ``chosen_response``."""
 
-_SIDE_STEMS = (
-    "(?:response|answer|output|completion|generation|reply|summary|text|candidate|conversation|human_ref)s?"
+RESPONSES = (
+    "response",
+    "completion",
+    "answer",
+    "text",
+    "content",
+    "output",
+    "generation",
+    "messages",
+    "message",
 )
-SIDES = (
-    re.compile(rf"((?:orig_)?{_SIDE_STEMS}[ _-]?(?:(?:model|assistant)_)?)([012abAB])((?:_body|_text)?)"),
-    re.compile(rf"((?:(?:model|assistant)_)?)([012abAB])([ _-]{_SIDE_STEMS})"),
-)
-"""The name of one of two responses that are compared, told apart by a letter or a number."""
+"""The keys of an object under which it holds a response."""
 
-NUMBERED = re.compile(rf"({_SIDE_STEMS}[ _-]?)([0-9]|[a-jA-J])()")
-"""The name of one of several responses."""
+SCORES = (
+    "score",
+    "overall_score",
+    "rating",
+    "reward",
+    "fine-grained_score",
+    "pm_score",
+    "helpfulness",
+    "overall_rating",
+    "average_rating",
+    "avg_rating",
+)
+LISTED = re.compile(r"json|\b(?:lists?|arrays?)\b", re.IGNORECASE)
+"""What a prompt says that asks for an answer which is a list."""
+
+RANKS = ("rank", "ranking")
+WRITERS = ("model", "policy", "model_name", "llm_name", "writer", "author")
 
 SHORT = 60
 """Characters of a text that may be a word or a name."""
 
 MOST = 0.7
 """The share of the first rows that makes a habit."""
-
-MARKS = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"))
-
-BOOKKEEPING = re.compile(
-    r"(.*_)?(id|ids|idx|index|uid|uuid|hash|source|sources|dataset|subset|split|model|models|lang|language|"
-    r"category|categories|domain|type|date|url|author|subreddit|license|version|key|name|title)",
-    re.IGNORECASE,
-)
-"""Fields that tell about a row, and hold none of its texts."""
 
 
 def pairs_named(values: Iterable[str]) -> list[tuple[str, str]]:
@@ -170,50 +190,124 @@ def pair_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     return max(named, key=length, default=None)
 
 
-def compared_names(values: Iterable[str]) -> tuple[str, str, tuple[str, str]] | None:
-    """The fields of two responses that are compared, and the marks that tell them apart; None where there are
-    three or more."""
-    names = list(map(str, values))
-    for first, second in MARKS:
-        for found in (pattern.fullmatch(name) for pattern in SIDES for name in names):
-            if found and found[2] == first and (other := f"{found[1]}{second}{found[3]}") in names:
-                third = f"{found[1]}{chr(ord(second) + 1)}{found[3]}"
-                return None if third in names else (found[0], other, (first, second))
-    return None
-
-
-def numbered_names(values: Iterable[str]) -> tuple[str, ...]:
-    """The fields of three or more responses that are told apart by a number or a letter, in their order."""
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for name in map(str, values):
-        if match := NUMBERED.fullmatch(name):
-            found.setdefault((match[1], match[3]), []).append((match[2], name))
-    return next((tuple(name for _, name in sorted(names)) for names in found.values() if len(names) > 2), ())
-
-
 def survey(rows: Sequence[Row]) -> Habits:
     """The habits of a source, as its first rows show them."""
     values = [row.fields for row in rows if not row.problem]
     names = list(dict.fromkeys(name for fields in values for name in fields))
     spells = {name for name in names if _mostly_texts(values, name, _spells_messages)}
     listed = {name for name in names if _mostly_texts(values, name, _spells_turns)}
-    compared = compared_names(names)
+    numbers = {name: found for name in names if (found := _numbers(fields.get(name) for fields in values))}
+    words = {name: said for name in names if (said := _words(fields.get(name) for fields in values))}
+    compared = rivals(names, Habits(numbers=numbers, words=words))
     pair = pair_names(values)
-    sides = pair or (compared and compared[:2]) or numbered_names(names)
+    sides = pair or (compared[0].names if compared else ())
     if not all(name in spells and _answers(values, name) for name in sides):
         spells -= set(sides)
     prompt = next((name for name in PROMPTS if name in names), None)
     if prompt not in listed or not all(name in listed for name in sides):
         listed = set()
+    single = next((name for name in SINGLE if name in names), None)
+    answers = sides or ([] if single is None else [single])
+    as_objects = {name for name in {*PROMPTS, *answers} & set(names) if _mostly_objects(values, name)}
+    if not _answers_in_objects(values, answers):
+        as_objects -= set(answers)
+    if pair and _spell_responses(values, pair):
+        as_objects |= set(pair)
+    main, beside = _prompts(values)
     return Habits(
-        frozenset(spells),
-        frozenset(listed & {prompt, *sides}),
-        any(_talks(fields) for fields in values),
-        bool(sides) and _mostly(_repeats(fields, sides) for fields in values),
-        any(not is_blank(look(fields, first_of_prompts(fields) or "")) for fields in values),
-        pair,
-        {name: numbers for name in names if (numbers := _numbers(fields.get(name) for fields in values))},
-        {name: words for name in names if (words := _words(fields.get(name) for fields in values))},
+        conversations=frozenset(spells),
+        turn_lists=frozenset(listed & {prompt, *sides}),
+        spelled=frozenset(as_objects | {name for name in names if _mostly_lists(values, name)}),
+        talks=any(_talks(fields) for fields in values),
+        repeats_prompt=bool(sides) and mostly(_repeats(fields, sides) for fields in values),
+        prompted=any(not is_blank(look(fields, first_of_prompts(fields) or "")) for fields in values),
+        prompt=main,
+        beside=beside,
+        pair=pair,
+        numbers=numbers,
+        words=words,
+        names=tuple(names),
+    )
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> tuple[str | None, frozenset[str]]:
+    """The field that is the prompt in half of the rows or more, and the other fields of prompts that say
+    something in these rows too."""
+    named = [(first_of_prompts(values), values) for values in rows]
+    said = [(name, values) for name, values in named if not is_blank(look(values, name or ""))]
+    counts = Counter(name for name, _ in said)
+    main, count = counts.most_common(1)[0] if counts else (None, 0)
+    if main is None or 2 * count < len(rows):
+        return None, frozenset()
+    beside = {
+        name
+        for own, values in said
+        if own == main
+        for name in PROMPTS
+        if name != main and not is_blank(look(values, name))
+    }
+    return main, frozenset(beside)
+
+
+def _mostly_objects(rows: Iterable[Mapping[str, Any]], name: str) -> bool:
+    """Whether the texts of a column spell objects that hold a prompt, or else a response."""
+    holds = _holds_prompt if name in PROMPTS else _holds_response
+    return _mostly_texts(rows, name, lambda text: holds(spelled(text)))
+
+
+def _holds_prompt(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(_is_prompt(part, value.get(part)) for part in PARTS)
+
+
+def _holds_response(value: Any) -> bool:
+    """Whether an object is a response with what is known of it: an answer in JSON may have such keys as
+    ``answer``, but hardly a score or a writer."""
+    if not isinstance(value, Mapping) or are_messages(value):
+        return False
+    known = first_of(value, (*SCORES, *RANKS, *WRITERS)) is not None
+    keys = RESPONSES if known else ("text", "content", "messages", "message")
+    return any(isinstance(value.get(key), str) or are_messages(value.get(key)) for key in keys)
+
+
+def _answers_in_objects(rows: Iterable[Mapping[str, Any]], sides: Sequence[str]) -> bool:
+    """Whether the objects that the responses spell are not themselves the answers: all of the responses spell
+    some, no prompt asks for JSON, and no response has its text from the prompt."""
+    for values in rows:
+        prompt = prompt_text(values) or ""
+        if "json" in prompt.lower():
+            return False
+        for text in (values.get(name) for name in sides):
+            value = spelled(text) if isinstance(text, str) else text
+            said = value.get(first_of(value, RESPONSES) or "") if isinstance(value, Mapping) else None
+            if isinstance(said, str) and said.strip() and said.strip() in prompt:
+                return False
+    return all(_mostly_objects(rows, name) for name in sides)
+
+
+def _spell_responses(rows: Iterable[Mapping[str, Any]], pair: tuple[str, str]) -> bool:
+    """Whether the sides spell lists of responses beside a plain prompt, and not answers that are lists: they
+    are sentences, no prompt asks for a list, and no side repeats one of the other's."""
+    for values in rows:
+        prompt = prompt_text(values)
+        sides = [values.get(name) for name in pair]
+        if prompt is None or LISTED.search(prompt) or spelled(prompt) is not None:
+            return False
+        lists = [spelled(side) if isinstance(side, str) else None for side in sides]
+        texts = [text for held in lists if isinstance(held, list) for text in held]
+        if not all(isinstance(text, str) and len(text.split()) > 1 for text in texts):
+            return False
+        if len(set(texts)) < len(texts):
+            return False
+    return all(_mostly_texts(rows, name, _spells_turns) for name in pair)
+
+
+def _mostly_lists(rows: Iterable[Mapping[str, Any]], name: str) -> bool:
+    """Whether a column holds lists, or objects, of which few are spelled by texts."""
+    held = [row[name] for row in rows if not is_blank(row.get(name))]
+    return any(
+        any(isinstance(value, kind) for value in held)
+        and mostly(isinstance(spelled(v) if isinstance(v, str) else v, kind) for v in held)
+        for kind in (list, Mapping)
     )
 
 
@@ -244,7 +338,7 @@ def without_nothing(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: None if name in absent else value for name, value in values.items()} if absent else values
 
 
-def _mostly(told: Iterable[bool]) -> bool:
+def mostly(told: Iterable[bool]) -> bool:
     """Whether a source's rows have a habit, a few of them left aside."""
     rows = list(told)
     return sum(rows) > MOST * len(rows)
@@ -258,19 +352,27 @@ def prompt_text(values: Mapping[str, Any]) -> str | None:
 
 
 def first_of_prompts(values: Mapping[str, Any]) -> str | None:
-    """The field that holds the prompt: the first that says something, else the first of all."""
-    held = {name: value for name in PROMPTS if (value := look(values, name)) is not None}
-    held = {
-        name: value
-        for name, value in held.items()
-        if (are_messages(value) if isinstance(value, Mapping) else name != HISTORY or isinstance(value, str))
-    }
-    return next((name for name, value in held.items() if not is_blank(value)), next(iter(held), None))
+    """The field that holds the prompt: the first that says something, else the first of all. An object may
+    hold it, such as ``input.messages``."""
+    held = [name for field in PROMPTS for name in _holding(values, field)]
+    return next((name for name in held if not is_blank(look(values, name))), next(iter(held), None))
+
+
+def _holding(values: Mapping[str, Any], field: str) -> list[str]:
+    """The field, or what it holds, as far as it may be a prompt."""
+    value = look(values, field)
+    if isinstance(value, Mapping) and not are_messages(value):
+        return [f"{field}.{part}" for part in PARTS if "." not in field and _is_prompt(part, value.get(part))]
+    return [field] if value is not None and (field != HISTORY or isinstance(value, str)) else []
+
+
+def _is_prompt(part: str, value: Any) -> bool:
+    return isinstance(value, str) if part == "full_text" else are_messages(value)
 
 
 def _mostly_texts(rows: Iterable[Mapping[str, Any]], name: str, holds: Any) -> bool:
     texts = [row[name] for row in rows if not is_blank(row.get(name))]
-    return all(isinstance(text, str) for text in texts) and _mostly(map(holds, texts))
+    return all(isinstance(text, str) for text in texts) and mostly(map(holds, texts))
 
 
 def _spells_messages(text: str) -> bool:

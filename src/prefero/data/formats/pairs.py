@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text
+from prefero.data.formats.candidates import named_elsewhere
 from prefero.data.formats.conversations import (
     TURN,
     Messages,
@@ -25,16 +26,19 @@ from prefero.data.formats.conversations import (
     with_responses,
     with_system,
 )
-from prefero.data.formats.fields import Fields, Layout, spelled
-from prefero.data.formats.lists import LISTS
-from prefero.data.formats.names import CONVERSATIONS, first_of_prompts, pair_names, pairs_named
-from prefero.data.formats.responses import refuse_equal, refuse_silence
+from prefero.data.formats.fields import Fields, Layout, are_messages, first_of, spelled
+from prefero.data.formats.names import (
+    CONVERSATIONS,
+    RESPONSES,
+    SINGLE,
+    first_of_prompts,
+    pair_names,
+    pairs_named,
+)
+from prefero.data.formats.responses import as_response, refuse_equal, refuse_silence
 from prefero.data.schema import SCHEMA
 
 PAIR = ("chosen", "rejected")
-
-SINGLE = ("orig_response", "completion", "response", "output", "answer", "generation")
-"""The fields of a response that stands alone."""
 
 LABELS = ("label", "kto_tag", "is_safe", "is_good", "desirable")
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
@@ -48,16 +52,17 @@ def read_pair(fields: Fields) -> Example:
     """A row with a better and a worse response.
 
     Without a prompt field, or where both sides repeat it, the prompt is what the two sides share: the common
-    messages, or for text the common beginning up to the last white space, so that no word is split. Where a
-    side is a list of texts and the prompt is not, all of these are labelled candidates. A whole conversation
-    beside a text is the better one: the text would stand in the place of its last turn.
+    messages, or for text the common beginning up to the last mark of the assistant, or else to the last white
+    space, so that no word is split. Where a side is a list of responses and the prompt is not, all of these
+    are labelled candidates. A whole conversation beside a text is the better one: the text would stand in the
+    place of its last turn.
     """
     names = fields.habits.pair
     if names is None or not any(name in fields.values for name in names):
         names = pair_names([fields.values]) or PAIR
     _refuse_marks(fields, names)
     prompt = first_of_prompts(fields.values)
-    if any(are_texts(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
+    if any(_are_responses(fields.look(n)) for n in names) and not are_texts(fields.look(prompt or "")):
         return _labelled_candidates(fields, names)
     chosen, rejected = read_sides(fields, names, PAIR)
     if names[0] in CONVERSATIONS and isinstance(chosen.content, tuple) and isinstance(rejected.content, str):
@@ -70,19 +75,13 @@ def read_pair(fields: Fields) -> Example:
 
 
 def _refuse_marks(fields: Fields, names: Sequence[str]) -> None:
-    """Raises :class:`PreferoError` where both sides name other fields, or places in a list, that hold the
-    responses."""
-    sides = [str(fields.look(name)).strip() for name in names]
-    listed = fields.first(LISTS)
-    held = fields.look(listed) if listed else None
-    held = spelled(held) if isinstance(held, str) else held
-    items = [str(item).strip() for item in held] if isinstance(held, list | tuple) else []
-    places = all(side.isdecimal() and int(side) <= len(items) and side not in items for side in sides)
-    if (items and places) or all(side in fields.values for side in sides):
-        where = listed if items and places else ", ".join(sides)
+    """Raises :class:`PreferoError` where both sides name responses that stand elsewhere in the row."""
+    sides = [fields.look(name) for name in names]
+    others = {name: value for name, value in fields.values.items() if name not in names}
+    if where := named_elsewhere(others, sides):
         fields.fail(
             names[0],
-            f"found {sides[0]!r}, which is no response but says where one stands, in {where}",
+            f"found {str(sides[0]).strip()!r}, which is no response but says where one stands, in {where}",
             "the response itself; make such rows with map (data.map)",
         )
 
@@ -90,24 +89,34 @@ def _refuse_marks(fields: Fields, names: Sequence[str]) -> None:
 def _labelled_candidates(fields: Fields, names: Sequence[str]) -> Example:
     responses, places = [], []
     for name, label in zip(names, (1.0, -1.0), strict=True):
-        texts = fields.require(name, "text, or a list of texts")
-        if not isinstance(texts, str) and not are_texts(texts):
-            fields.fail(name, f"found {type(texts).__name__}", "text, or a list of texts")
-        for place, text in enumerate(_texts_of(fields, name)):
-            responses.append(Response(text, columns={"label": label}))
+        held = fields.require(name, "a response, or a list of some")
+        items = held if isinstance(held, list | tuple) else [held]
+        if name in fields.spelled:
+            fields.note(f"{name} is a text that spells a list, whose texts are read as responses")
+        for place, item in enumerate(items):
             places.append(f"{name}[{place}]")
+            response = as_response(fields, item, places[-1])
+            responses.append(replace(response, columns={**response.columns, "label": label}))
     refuse_silence(fields, places, responses)
-    if len(responses) == 2:
-        responses = [replace(r, role=role, columns={}) for r, role in zip(responses, PAIR, strict=True)]
-    better, worse = (set(_texts_of(fields, name)) for name in names)
-    if better & worse:
+    better, worse = ([r.content for r in responses if r.columns["label"] == label] for label in (1.0, -1.0))
+    if any(content in worse for content in better):
         refuse_equal(fields, names)
+    if len(responses) == 2:
+        responses = [
+            replace(r, role=role, columns={n: v for n, v in r.columns.items() if n != "label"})
+            for r, role in zip(responses, PAIR, strict=True)
+        ]
     return with_responses(fields, places, responses)
 
 
-def _texts_of(fields: Fields, name: str) -> Sequence[str]:
-    texts = fields.look(name)
-    return [texts] if isinstance(texts, str) else texts
+def _are_responses(value: Any) -> bool:
+    """Whether a value is a list of responses, texts or objects that hold one; ``content`` alone is a message
+    without its role."""
+    keys = [key for key in RESPONSES if key != "content"]
+    objects = isinstance(value, list | tuple) and all(
+        isinstance(item, Mapping) and not are_messages(item) and first_of(item, keys) for item in value
+    )
+    return are_texts(value) or (objects and bool(value))
 
 
 def read_output_pair(fields: Fields) -> Example:

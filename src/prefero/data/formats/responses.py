@@ -6,27 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from prefero.data.examples import Response
-from prefero.data.formats.fields import TURNS, Fields, are_messages, first_of
-from prefero.data.formats.names import is_nothing
-
-TEXTS = ("response", "completion", "answer", "text", "content", "output", "generation", "messages")
-SCORES = (
-    "score",
-    "overall_score",
-    "rating",
-    "reward",
-    "fine-grained_score",
-    "pm_score",
-    "helpfulness",
-    "overall_rating",
-    "average_rating",
-    "avg_rating",
-)
-RANKS = ("rank", "ranking")
-WRITERS = ("model", "policy", "model_name", "writer", "author")
+from prefero.data.formats.fields import PLACE, TURNS, Fields, are_messages, first_of, rows_of
+from prefero.data.formats.names import RANKS, RESPONSES, SCORES, WRITERS
 
 ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity", "honesty", "truthfulness")
 """Aspects of a response that annotators score, in fields of their own."""
+
+OF_RESPONSES = (*SCORES, *RANKS, *ASPECTS, *WRITERS, "annotations")
+"""What may be known of a response beside what a message says."""
 
 
 def read_response(fields: Fields, name: str, role: str | None = None) -> Response:
@@ -34,24 +21,35 @@ def read_response(fields: Fields, name: str, role: str | None = None) -> Respons
     value = fields.require(name, TURNS)
     if isinstance(value, Mapping) and not are_messages(value):
         return as_response(fields, value, name, role)
-    if is_nothing(value):
-        fields.note(f"{name} is the word {value.strip()!r}")
+    if (message := _single(value)) is not None:
+        return as_response(fields, message, name, role)
     return Response(fields.turns(name), role)
+
+
+def _single(value: Any) -> Mapping[str, Any] | None:
+    """The message that a value is, or the only one of a list."""
+    alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    return alone if isinstance(alone, Mapping) and are_messages(alone) and rows_of(alone) is None else None
 
 
 def as_response(fields: Fields, item: Any, name: str, role: str | None = None) -> Response:
     """A response as text, as messages, or as an object that holds one with its scores and its writer."""
-    if not isinstance(item, Mapping) or are_messages(item):
-        if item is None:
-            fields.fail(name, "missing", "a response")
+    if item is None:
+        fields.fail(name, "missing", "a response")
+    if not isinstance(item, Mapping):
         return Response(fields.as_turns(item, name), role)
-    key = first_of(item, TEXTS) or TEXTS[0]
-    held = fields.take(name, item, key)
-    if held is None:
-        fields.fail(f"{name}.{key}", "missing", "a response")
+    if are_messages(item):
+        fields.get(PLACE.sub("", name))
+        content = fields.as_turns({key: item[key] for key in item if key not in OF_RESPONSES}, name)
+    else:
+        key = first_of(item, RESPONSES) or RESPONSES[0]
+        held = fields.take(name, item, key)
+        if held is None:
+            fields.fail(f"{name}.{key}", "missing", f"a response in one of {', '.join(RESPONSES)}")
+        content = fields.as_turns(held, f"{name}.{key}")
     writer = first_of(item, WRITERS)
     return Response(
-        fields.as_turns(held, f"{name}.{key}"),
+        content,
         role,
         columns=_annotations(fields, item, name),
         writer=str(fields.take(name, item, writer)) if writer else "",
@@ -74,7 +72,10 @@ def _annotations(fields: Fields, item: Mapping[str, Any], name: str) -> dict[str
     columns: dict[str, float] = {}
     aspects = {aspect: fields.take(name, item, aspect) for aspect in ASPECTS if item.get(aspect) is not None}
     for aspect, value in {**aspects, **(fields.take(name, item, "annotations") or {})}.items():
-        rating = value.get("Rating", value.get("rating")) if isinstance(value, Mapping) else value
+        rating = value
+        if isinstance(value, Mapping):
+            key = "Rating" if "Rating" in value else "rating"
+            rating = fields.take(f"{name}.annotations.{aspect}", value, key)
         if rating not in (None, "N/A"):
             columns[f"score/{aspect}"] = fields.as_number(rating, f"{name}.annotations.{aspect}")
     if columns:

@@ -73,8 +73,12 @@ def _examples(node: Node, before: tuple[Mapping[str, Any], ...], tree: Row) -> I
     turns = (*before, {"role": ROLES.get(role.lower(), role), "content": node.message.get("text")})
     ranked = node.ranked
     if turns[-1]["role"] == "user" and len(ranked) > 1:
-        first = ranked[0].message
-        others = {name: value for name, value in first.items() if name not in USED and not is_blank(value)}
+        others = {
+            name: value
+            for held in (*(own.message for own in reversed(ranked)), tree.fields)
+            for name, value in held.items()
+            if name not in USED and name != "prompt" and not is_blank(value)
+        }
         answers = [{"response": own.message.get("text"), "rank": own.message["rank"]} for own in ranked]
         joined = tuple(own.origin for own in ranked[1:])
         if unranked := len(node.replies) - len(ranked):

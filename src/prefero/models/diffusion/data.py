@@ -20,6 +20,7 @@ from prefero.data.arrange import arrange, asker_of, one_cycle, prompt_of
 from prefero.data.examples import Example, Examples
 from prefero.data.pictures import Picture
 from prefero.data.schema import OTHER_PROMPTS, SCHEMA
+from prefero.data.summary import one_label
 from prefero.data.tokenize import columns_of
 from prefero.errors import PreferoError, nearest
 from prefero.models.diffusion.conditions import Scene, family_of
@@ -183,6 +184,7 @@ class PictureDataset:
     items: tuple[PictureItem, ...]
     roles: tuple[str, ...]
     summary: PictureSummary
+    source: Examples
 
     def __len__(self) -> int:
         return len(self.items)
@@ -237,7 +239,7 @@ def prepare(
         )
         for place, (example, by) in enumerate(zip(arranged, prompts, strict=True))
     )
-    return PictureDataset(items, needs.roles, _summary(arranged, items, encoding, len(told), sizes))
+    return PictureDataset(items, needs.roles, _summary(arranged, items, encoding, len(told), sizes), arranged)
 
 
 def _prompts(example: Example, views: Mapping[str, Any], method: str) -> dict[str, str]:
@@ -282,6 +284,7 @@ def _summary(
     side, shape = encoding.scene.resolution, tuple(items[0].values.shape[1:])
     latent = "" if encoding.autoencoder is None else f", as latents of {' × '.join(map(str, shape))}"
     notes = [f"{reason} left out: {count}." for reason, count in arranged.dropped.items()]
+    notes += filter(None, [one_label(arranged)])
     if arranged.skipped:
         notes.append(f"rows that could not be read: {len(arranged.skipped)}, first {arranged.skipped[0]}.")
     notes += [f"images {what} to {side} × {side} pixels: {count}." for what, count in sorted(sizes.items())]

@@ -14,6 +14,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from prefero.errors import PreferoError, nearest
+from prefero.hub import hub_access, without_hub
 from prefero.models.loading import PEFT_PREFIX, ModelSource, first_line, unwrapped
 
 
@@ -83,21 +84,25 @@ class DenoiserSource:
         name, revision = self._pipeline_name, self.source.revision
         index = _config("DiffusionPipeline", name, revision if name == self.name else None)
         if index is None:
-            raise PreferoError(f"{name!r} is no pipeline: it has no model_index.json")
+            reason = without_hub(name, "pipeline") or "it has no model_index.json"
+            raise PreferoError(f"{name!r} is no pipeline: {reason}")
         left_out: dict[str, Any] = {part: None for part in PARTS if part in index}
         if "safety_checker" in index:
             left_out |= {"safety_checker": None, "requires_safety_checker": False}
         dtype = torch.float32 if self.source.dtype == "auto" else getattr(torch, self.source.dtype)
         try:
-            pipeline = library().DiffusionPipeline.from_pretrained(
-                name,
-                dtype=dtype,
-                revision=revision if name == self.name else None,
-                variant=self.variant,
-                **left_out,
-            )
+            with hub_access(name):
+                pipeline = library().DiffusionPipeline.from_pretrained(
+                    name,
+                    dtype=dtype,
+                    revision=revision if name == self.name else None,
+                    variant=self.variant,
+                    **left_out,
+                )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise PreferoError(f"no pipeline can be loaded from {name!r}: {first_line(error)}") from None
+            raise PreferoError(
+                f"no pipeline can be loaded from {name!r}: {_reason(error, name, 'pipeline')}"
+            ) from None
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -154,15 +159,23 @@ def loaded(source: ModelSource, variant: str | None = None) -> nn.Module:
     subfolder, config = place_of(source)
     family = str(config["_class_name"])
     try:
-        return getattr(library(), family).from_pretrained(
-            source.name,
-            subfolder=subfolder,
-            dtype=None if source.dtype == "auto" else getattr(torch, source.dtype),
-            revision=source.revision,
-            variant=variant,
-        )
+        with hub_access(source.name):
+            return getattr(library(), family).from_pretrained(
+                source.name,
+                subfolder=subfolder,
+                dtype=None if source.dtype == "auto" else getattr(torch, source.dtype),
+                revision=source.revision,
+                variant=variant,
+            )
     except (OSError, ValueError, KeyError) as error:
-        raise PreferoError(f"no {family} can be loaded from {source.name!r}: {first_line(error)}") from None
+        reason = _reason(error, source.name, "denoiser")
+        raise PreferoError(f"no {family} can be loaded from {source.name!r}: {reason}") from None
+
+
+def _reason(error: Exception, name: str, what: str) -> str:
+    """Why something cannot be loaded, in words."""
+    away = without_hub(name, what) if isinstance(error, OSError) else ""
+    return away or first_line(error)
 
 
 def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
@@ -174,10 +187,11 @@ def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
             if not hasattr(library(), family):
                 raise PreferoError(f"{source.name!r} is a {family}, which diffusers does not have")
             return subfolder, config
-    raise PreferoError(
-        f"no denoiser can be loaded from {source.name!r}: it is neither a folder nor a hub name of a "
-        "pipeline (model_index.json) or a model (config.json with _class_name) of diffusers"
+    reason = without_hub(source.name, "denoiser") or (
+        "it is neither a folder nor a hub name of a pipeline (model_index.json) or a model (config.json with "
+        "_class_name) of diffusers"
     )
+    raise PreferoError(f"no denoiser can be loaded from {source.name!r}: {reason}")
 
 
 def denoiser_of(pipeline: Any) -> str:
@@ -199,9 +213,10 @@ def made_scheduler(given: str | Mapping[str, Any]) -> Any:
             config = _config("DDPMScheduler", name, None, subfolder)
             if config is not None:
                 return made_scheduler({"name": config["_class_name"], **config, **arguments})
+        away = without_hub(name, "scheduler") if "/" in name else ""
         raise PreferoError(
             f"model.options.scheduler {name!r} is neither a scheduler of diffusers{nearest(name, known)} nor "
-            "a folder or hub name with one"
+            f"a folder or hub name with one{away and f': {away}'}"
         )
     try:
         return getattr(library(), name).from_config(arguments)
@@ -214,6 +229,7 @@ def _config(
 ) -> Mapping[str, Any] | None:
     """The configuration that a class of diffusers finds there, or None."""
     try:
-        return getattr(library(), family).load_config(name, revision=revision, subfolder=subfolder)
+        with hub_access(name):
+            return getattr(library(), family).load_config(name, revision=revision, subfolder=subfolder)
     except (OSError, ValueError):
         return None

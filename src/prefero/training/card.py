@@ -1,0 +1,123 @@
+"""The model card of a run: ``README.md`` beside the trained weights, for the hub and for whoever finds the
+folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from prefero.storage import write_text
+
+SETTINGS = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "examples_per_step",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "precision",
+    "seed",
+    "max_length",
+    "too_long",
+)
+"""Settings that a card lists; all others stand in ``run.json``."""
+
+
+def write_card(
+    folder: Path, record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = (), **head: Any
+) -> None:
+    """Write the card of a model to ``folder``, in place of the draft that libraries leave there."""
+    write_text(folder / "README.md", card(record, evaluation, **head))
+
+
+def card(record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = (), **head: Any) -> str:
+    """The card of the model that a run trained, in Markdown.
+
+    ``record`` is the run's ``run.json``, and ``evaluation`` the rows of its ``evaluation.json``. ``head``
+    goes into the part that the hub reads, such as ``license``, ``language`` and more ``tags``.
+    """
+    method, model = record["method"], record["model"]
+    tags = head.pop("tags", None) or []
+    adapters = ["lora"] if model["adapters"] else []
+    told = ModelCardData(
+        base_model=model["name"] or None,
+        library_name="peft" if model["adapters"] else "transformers",
+        tags=["prefero", method["key"], *adapters, *([tags] if isinstance(tags, str) else tags)],
+        **{name: value for name, value in head.items() if value is not None},
+    )
+    base = model["name"] or model["class"]
+    weights = f"{model['trained']:,} of {model['parameters']:,} weights"
+    parts = [
+        f"---\n{told.to_yaml()}\n---",
+        f"# {Path(base).name}, trained with {method['title'] or method['key']}",
+        f"prefero {record['prefero']} trained {weights} of `{base}` on preferences.",
+        "## Method",
+        *_method(method),
+        "## Data",
+        *_data(record),
+        "## Settings",
+        _table(("setting", "value"), _settings(record)),
+        "## Evaluation",
+        *_evaluation(evaluation, record["data"]["eval"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _method(method: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{method['title'] or 'A method of the user'} (`{method['key']}`)."
+    if method["equation"]:
+        yield f"    {method['equation']}"
+    if method["arguments"]:
+        yield _table(("argument", "value"), ((name, value) for name, value in method["arguments"].items()))
+    if method["citation"]:
+        yield f"Cite {method['citation']}, and prefero."
+
+
+def _data(record: Mapping[str, Any]) -> Iterator[str]:
+    data = record["data"]["train"]
+    if not data:
+        return
+    told = f"{data['examples']:,} examples of `{data['name']}`, read as {data['format']}"
+    if record["template"] is not None:
+        told += f", of at most {data['max_length']} tokens. Chat template: {record['template']}"
+    yield f"{told}."
+    left_out = {**data.get("dropped", {}), "rows that could not be read": data.get("skipped", 0)}
+    if any(left_out.values()):
+        counted = (f"{what} ({count:,})" for what, count in left_out.items() if count)
+        yield f"Left out: {', '.join(counted)}."
+    if record["notes_on_prompts"]:
+        yield "\n".join(f"- {note}" for note in record["notes_on_prompts"])
+
+
+def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    config = record["config"]
+    given = {**config, **config.get("data", {}), **config.get("training", {})}
+    given["learning_rate"] = record["learning_rate"]
+    for name in SETTINGS:
+        if given.get(name) not in (None, -1):
+            yield name, given[name]
+
+
+def _evaluation(rows: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | None) -> Iterator[str]:
+    if held_out is None:
+        yield "Nothing was held out: how the model does on other data was not measured."
+    elif not rows:
+        yield "What was measured on held-out data while it was trained stands in `metrics.jsonl` of the run."
+    for row in rows:
+        told = [("loss", f"{row['loss']:.4g}")]
+        if "accuracy" in row:
+            low, high = row["interval"]["accuracy"]
+            share = f"{row['accuracy']:.1%}, with Wilson's 95 % interval [{low:.1%}, {high:.1%}]"
+            told.append(("reward accuracy", share))
+        yield f"On {held_out['examples']:,} held-out examples of `{held_out['name']}`:" if held_out else ""
+        yield _table(("measure", "value"), told)
+
+
+def _table(header: tuple[str, str], rows: Any) -> str:
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([f"| {header[0]} | {header[1]} |", "| --- | --- |", *lines])
