@@ -24,6 +24,10 @@ MANY = 30
 """Keys of a section that are too many for a message."""
 
 
+LONGEST = 200
+"""Characters of a value in a message."""
+
+
 class Section(BaseModel):
     """A part of a recipe that has no use outside of one."""
 
@@ -90,8 +94,13 @@ def problems(
             message = problem["msg"].removeprefix("Value error, ")
             choices = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
             told = message[:1].lower() + message[1:] + nearest(str(given), choices)
-            others.setdefault(f"{where} is {given!r}" if place else whole, []).append(told)
+            others.setdefault(f"{where} is {_shown(given)}" if place else whole, []).append(told)
     yield from unknown or (f"{where}: {' or '.join(told)}" for where, told in others.items())
+
+
+def _shown(given: Any) -> str:
+    written = repr(given)
+    return written if len(written) <= LONGEST else f"{written[:LONGEST]}…"
 
 
 def _place(location: tuple[int | str, ...], root: type) -> tuple[list[str], Mapping[str, FieldInfo]]:

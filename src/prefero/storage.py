@@ -11,23 +11,61 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 from prefero.errors import PreferoError
+
+
+class NotWrittenError(PreferoError, OSError):
+    """A file or a folder that cannot be written: the disk is full, read-only or broken, or it is gone."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn every error of the disk inside into a :class:`NotWrittenError` that names ``path``; those of files
+    elsewhere, which are read meanwhile, stay what they are."""
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and (error.errno is None or _is_elsewhere(error.filename, path)):
+            raise  # no errno: of the hub, whose errors are of this class too
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise NotWrittenError(f"{path} cannot be written: {reason}") from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        reason = "the disk took only a part of it"  # torch.save gives places in a file
+        raise NotWrittenError(f"{path} cannot be written: {reason}") from error
+
+
+def _is_elsewhere(named: Any, path: Path) -> bool:
+    """Whether the file that an error names is neither beside or in ``path`` nor a folder above it."""
+    if not isinstance(named, str | bytes | os.PathLike):  # none, or the number of an open file
+        return False
+    file, path = Path(os.fsdecode(named)).absolute(), path.absolute()
+    return not file.is_relative_to(path.parent) and not path.is_relative_to(file)
 
 
 @contextmanager
 def replacing(file: Path, *, sync: bool = False) -> Iterator[Path]:
     """A draft beside ``file`` to write to, which takes its place in one step if the block ends without an
-    error. ``sync`` waits until the draft is on the disk, which a file that vouches for others needs."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    error. ``sync`` waits until the draft is on the disk, which a file that vouches for others needs.
+
+    Raises :class:`NotWrittenError` where the disk does not take it.
+    """
     draft = file.with_name(f".{file.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        yield draft
-        if sync:
-            with draft.open("rb") as handle:
-                os.fsync(handle.fileno())
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            if sync:
+                with draft.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def check_output(path: Path, kind: Literal["file", "folder"] = "file") -> None:
@@ -62,6 +100,12 @@ def write_lines(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, all of them or none."""
     with replacing(file) as draft, draft.open("w", encoding="utf-8") as lines:
         lines.writelines(map(line, records))
+
+
+def append_line(file: Path, record: Mapping[str, Any]) -> None:
+    """Add one JSON object to a file of JSON lines."""
+    with writing(file), file.open("a", encoding="utf-8") as lines:
+        lines.write(line(record))
 
 
 def line(record: Mapping[str, Any]) -> str:

@@ -172,13 +172,30 @@ class TestNamesUnderChosenAndRejected:
             {"response_a": GOOD, "response_b": BAD, "winner_response": "b", "loser_response": "a"},
             {"response_a": GOOD, "response_b": BAD, "chosen": 1, "rejected": 0},
             {"response_1": GOOD, "response_2": BAD, "response_3": OTHER, "chosen": "3", "rejected": "1"},
+            {
+                "responses": [{"name": "m", "text": GOOD}, {"name": "n", "text": BAD}],
+                "chosen": "n",
+                "rejected": "m",
+            },
+            {"responses": {"gpt-4": GOOD, "llama": BAD}, "chosen": "llama", "rejected": "gpt-4"},
+            {"answers": {"A": {"text": GOOD}, "B": {"text": BAD}}, "chosen": "b", "rejected": "a"},
+            {"assistant_a": GOOD, "assistant_b": BAD, "chosen": "B", "rejected": "A"},
+            {"candidates": ["It is 2.", "It is 1."], "chosen": "2", "rejected": "1"},
         ],
     )
     def test_where_they_name_what_is_not_read_they_are_no_responses(self, row: dict[str, Any]) -> None:
         refuses("is no response but says where one stands", {"prompt": ASKED, **row})
 
     @pytest.mark.parametrize(
-        "more", [{}, {"responses": ["Yes", "No"]}, {"answers": ["1"]}, {"option_a": "x", "option_b": "y"}]
+        "more",
+        [
+            {},
+            {"responses": ["Yes", "No"]},
+            {"answers": ["1"]},
+            {"option_a": "x", "option_b": "y"},
+            {"A": None, "B": None, "1": 0.9, "0": 0.1, "Yes": 0.9, "No": 0.1},
+            {"answer_scores": {"A": 1, "B": 0, "1": 0.9, "0": 0.1, "Yes": 1, "No": 0}},
+        ],
     )
     def test_short_answers_stay_answers(self, more: dict[str, Any]) -> None:
         answers = [("1", "0"), ("A", "B"), ("Yes", "No")]
@@ -186,6 +203,18 @@ class TestNamesUnderChosenAndRejected:
             assert read({"prompt": ASKED, "chosen": chosen, "rejected": rejected, **more}) == [
                 [chosen, rejected]
             ]
+
+    @pytest.mark.parametrize(
+        "candidates",
+        [
+            {"completions": [{"response": "A", "model": "x"}, {"response": "B", "model": "y"}]},
+            {"responses": [{"text": "A", "score": 1}, {"text": "B", "score": 2}]},
+            {"generations": [[{"role": "assistant", "content": text}] for text in "AB"]},
+            {"generations": ["A.", "B."]},
+        ],
+    )
+    def test_the_texts_of_candidates_are_responses(self, candidates: dict[str, Any]) -> None:
+        assert read({"prompt": ASKED, "chosen": "A", "rejected": "B", **candidates}) == [["A", "B"]]
 
 
 class TestWords:
@@ -211,10 +240,63 @@ class TestWords:
         assert read(sides(mark, verdict=verdict)) == [[BAD, GOOD]]
 
     @pytest.mark.parametrize(
-        "word", ["tie", "A=B", "both are bad", "About the same", "equally good", "no winner"]
+        "word",
+        [
+            "tie",
+            "A=B",
+            "both are bad",
+            "About the same",
+            "equally good",
+            "no winner",
+            "tie (bothbad)",
+            "Neither",
+            "both responses are equally good",
+            "It's a tie.",
+            "both_bad",
+            "similar quality",
+            "neither is better",
+        ],
     )
     def test_ties(self, word: str) -> None:
         assert load_examples([sides(winner=word)])[0].columns["tie"] is True
+
+    @pytest.mark.parametrize(
+        "word",
+        [
+            "Both are good, but A is better.",
+            "Neither is great, but B is better",
+            "Tie-breaker: A",
+            "Both A",
+            "Equal in tone, but A wins",
+            "Similar, slightly prefer A",
+            "the same, except B is shorter",
+            "both agree",
+            "similarity",
+            "equality",
+            "tier 1",
+            "A!=B",
+        ],
+    )
+    def test_words_of_a_tie_that_say_more_are_none(self, word: str) -> None:
+        refuses("names none of the two", sides(winner=word))
+
+    @pytest.mark.parametrize(
+        ("mark", "words"),
+        [
+            ("ab", ["A更差", "A 差", "不是A", "A أسوأ", "A 👎", "!A", "A?", "A->B", "A<-B", "A≈B", "b хуже"]),
+            ("12", ["回答1较差", "ответ 2 хуже", "不是2", "1 ❌", "¬1", "2 ÷ 1"]),
+        ],
+    )
+    def test_words_and_signs_of_any_script_have_to_be_known(self, mark: str, words: list[str]) -> None:
+        for word in words:
+            for name in ("winner", "annotator1"):
+                refuses(f"row 1, field '{name}': found ", sides(mark, **{name: word}))
+
+    @pytest.mark.parametrize("names", [("文心", "通义"), ("Лама", "Яндекс"), ("gpt-4", "gpt-4+")])
+    def test_writers_have_names_of_any_script(self, names: tuple[str, str]) -> None:
+        row = sides(model_a=names[0], model_b=names[1])
+        for verdict in ({"winner": names[1]}, {"chosen": names[1], "rejected": names[0]}):
+            assert read(row | verdict) == [[BAD, GOOD]]
 
     @pytest.mark.parametrize(
         ("value", "message"),
@@ -265,7 +347,34 @@ class TestVotes:
             "field 'annotator1': found .*from 0 or from 1", *(sides(mark, annotator1=vote) for vote in votes)
         )
 
+    @pytest.mark.parametrize("names", [{"annotator1": "B"}, {"annotator1": "Ann"}, {"annotator1": 17}])
+    @pytest.mark.parametrize(
+        "verdict", [{"score_a": 2, "score_b": 1}, {"preference_strength": -2}, {"winner": "a"}]
+    )
+    def test_beside_another_verdict_names_and_numbers_of_people_are_none(
+        self, names: dict[str, Any], verdict: dict[str, Any]
+    ) -> None:
+        example = load_examples([sides(**names, **verdict)])[0]
+        assert said(example) == [GOOD, BAD]
+        assert (example.votes, example.unread) == ({}, ("annotator1",))
+
+    def test_columns_are_votes_where_all_rows_have_some(self) -> None:
+        rows = [sides("12", annotator1=1, winner="1"), sides("12", annotator1=17, winner="2")]
+        examples = load_examples(rows)
+        assert [said(example)[0] for example in examples] == [GOOD, BAD]
+        assert examples[0].unread == ("annotator1",)
+        assert load_examples(rows[:1])[0].votes == {"annotator1": 1.0}
+
+    @pytest.mark.parametrize("winner", ["response_2", 2, "tie"])
+    def test_votes_against_a_verdict_are_refused(self, winner: Any) -> None:
+        refuses("row 1, field 'winner': found .*beside other votes", sides("12", annotator1=1, winner=winner))
+
+    def test_a_row_without_the_votes_of_the_others_is_refused(self) -> None:
+        scored = {"score_1": 1, "score_2": 2}
+        refuses("row 2, .*no votes", sides("12", annotator1=1, **scored), sides("12", **scored))
+
     def test_of_a_pair(self) -> None:
+        assert load_examples([pair(annotator1=1), pair(annotator1="Ann")])[0].votes == {}
         assert load_examples([pair(annotator1=0, annotator2=1)])[0].unread == ("annotator1", "annotator2")
         assert load_examples([pair(annotator1=2, annotator2=1)])[0].votes == {
             "annotator1": 0,
@@ -288,6 +397,25 @@ class TestColumnsOfPairs:
         examples = load_examples([pair(status=status) for status in ("tie", "unchanged")])
         assert [example.columns["tie"] for example in examples] == [True, False]
         assert load_examples([pair(status="unchanged")])[0].unread == ("status",)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"agreement": "both agree"},
+            {"label": "similarity"},
+            {"labels": "ties"},
+            {"status": "same"},
+            {"outcome": "Equal to gold"},
+            {"result": "tier 1"},
+            {"agreement": "both good"},
+        ],
+    )
+    def test_other_words_in_columns_that_are_not_named_for_verdicts_are_none(
+        self, more: dict[str, Any]
+    ) -> None:
+        (example,) = load_examples([pair(**more)])
+        assert "tie" not in example.columns
+        assert example.unread == tuple(more)
 
     def test_a_response_is_no_tie(self) -> None:
         row = {"prompt": ASKED, "preferred": "Same here.", "non_preferred": BAD}

@@ -549,6 +549,62 @@ class TestRatedRows:
             "equally good responses": 1,
         }
 
+    @pytest.mark.parametrize(
+        "differing",
+        [
+            {"instruction": "p", "input": ("a", "b")},
+            {"prompt": "p", "system": ("a", "b")},
+            {"prompt": "p", "history": ([["a", "b"]], [["c", "d"]])},
+            {"prompt": "p", "tools": ([{"name": "f"}], [{"name": "g"}])},
+            {"question": "p", "context": ("a", "b")},
+            {"prompt": tuple({"messages": [user(text)]} for text in "ab")},
+            {"input": tuple({"messages": [user(text)]} for text in "ab")},
+            {"question": tuple({"full_text": text} for text in "ab")},
+            {"info": tuple({"post": text} for text in "ab")},
+        ],
+    )
+    def test_rows_that_ask_something_else_are_not_joined(self, differing: dict[str, Any]) -> None:
+        rows = [
+            {name: held[place] if isinstance(held, tuple) else held for name, held in differing.items()}
+            | {"response": text, "helpfulness": 3 - place}
+            for place, text in enumerate("xy")
+        ]
+        assert said(load_examples(rows)) == [["x"], ["y"]]
+        assert said(load_examples([rows[0], rows[0] | {"response": "y"}])) == [["x", "y"]]
+
+    def test_what_differs_in_joined_rows_is_told(self) -> None:
+        rows = [
+            {**row, "weight": place, "model": f"m{place}", "split": "train"}
+            for place, row in enumerate(self.ROWS[:2])
+        ]
+        (example,) = load_examples([rows[0], rows[1] | {"label": 1}])
+        assert example.unread == (
+            "weight (not the same in all rows of the question)",
+            "split",
+            "label (not the same in all rows of the question)",
+        )
+        assert [response.writer for response in example.responses] == ["m0", "m1"]
+        assert example.columns == {}
+        (example,) = load_examples([{**row, "weight": 2} for row in rows])
+        assert example.columns == {"weight": 2}
+
+    @pytest.mark.parametrize(
+        ("bad", "field"),
+        [
+            ({"helpfulness": float("nan")}, "helpfulness"),
+            ({"helpfulness": None}, "helpfulness"),
+            ({"correctness": "good"}, "correctness"),
+            ({"response": " "}, "response"),
+        ],
+    )
+    def test_a_bad_row_is_told_as_its_own_and_left_out_alone(self, bad: dict[str, Any], field: str) -> None:
+        rows = [self.ROWS[0], self.ROWS[0] | bad, self.ROWS[1]]
+        with pytest.raises(PreferoError, match=f"row 2, field '{field}'"):
+            load_examples(rows)
+        examples = load_examples(rows, skip_bad_rows=True)
+        assert said(examples) == [["a", "b"]]
+        assert len(examples.skipped) == 1
+
     def test_rows_that_are_all_alone_are_refused_for_pairs(self) -> None:
         with pytest.raises(PreferoError, match="one response alone"):
             arrange(load_examples([self.ROWS[2]]), PAIR)

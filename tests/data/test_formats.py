@@ -302,6 +302,12 @@ class TestOthers:
         row = {**LAYOUT_ROWS["unpaired"][0], "label": label}
         assert only(row).responses[0].columns["label"] == 1.0
 
+    @pytest.mark.parametrize("labels", [(1, 2), (0, 1, 2), (1, 0.5), ("1", "2")])
+    def test_other_numbers_put_all_labels_in_doubt(self, labels: tuple[Any, ...]) -> None:
+        rows = [{**LAYOUT_ROWS["unpaired"][0], "label": label} for label in labels]
+        with pytest.raises(PreferoError, match=rf"row {len(rows)}, field 'label'.*a 1 may not mean true"):
+            load_examples(rows, skip_bad_rows=True)
+
     def test_steps_go_on_in_the_assistants_turn(self) -> None:
         example = only(LAYOUT_ROWS["steps"][0])
         assert example.prompt == (user("2+2+2="), assistant("Step 1: 2+2=4.\nStep 2: "))
@@ -405,7 +411,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "empty": ({**PAIR, "chosen": " \n"}, "field 'chosen': the response is empty"),
     "empty message": ({**PAIR, "chosen": [assistant("")]}, "field 'chosen': the response is empty"),
-    "number as text": ({**PAIR, "chosen": 4}, "field 'chosen': found int 4. Expected text, or a list"),
+    "truth as text": ({**PAIR, "chosen": True}, "field 'chosen': found bool True. Expected text, or a list"),
     "mixed": ({**PAIR, "chosen": [assistant("4")]}, "one side is text, the other messages"),
     "role missing": ({**PAIR, "chosen": [{"content": "4"}]}, "field 'chosen': found the message"),
     "content": ({**PAIR, "chosen": [{"role": "assistant", "content": 3}]}, "a message's content is int 3"),

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pandas as pd
 import pytest
 
 from prefero.data.arrange import PAIR, arrange
 from prefero.data.convert import row_of
 from prefero.data.examples import Example
+from prefero.data.files import load_rows
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
 
@@ -149,6 +152,19 @@ class TestNamesAndMarks:
             [{"prompt": ASKED, "responses": [BAD, GOOD], "chosen": chosen, "rejected": rejected}], "stands"
         )
 
+    def test_numbers_are_read_as_their_texts(self) -> None:
+        example = load_examples([pair(prompt="1+1?", chosen=2, rejected=1.5)])[0]
+        assert said(example) == ["2", "1.5"]
+        assert example.notes == tuple(
+            f"{name} is a number, which is read as its text" for name in ("chosen", "rejected")
+        )
+        assert said(load_examples([{"prompt": "1+1?", "completion": 2, "label": True}])[0]) == ["2"]
+        refuses([pair(chosen=math.nan)], "field 'chosen': found float nan")
+        refuses([pair(chosen=True, rejected=False)], "field 'chosen': found bool True")
+
+    def test_numbers_that_may_be_places_of_other_texts_are_refused(self) -> None:
+        refuses([pair(chosen=1, rejected=0, this=GOOD, that=BAD)], "chosen': found 1, which may be the place")
+
     def test_numbers_may_be_responses(self) -> None:
         row = {"prompt": "1+1?", "chosen": "2", "rejected": "1", "responses": ["1", "2", "3"]}
         assert said(load_examples([row])[0]) == ["2", "1"]
@@ -263,7 +279,36 @@ class TestPrompts:
 
     def test_a_prompt_that_the_responses_continue_is_noted(self) -> None:
         row = {"messages": [user(ASKED), assistant("It is")], "chosen": GOOD, "rejected": BAD}
-        assert "ends with a turn of the assistant" in load_examples([row])[0].notes[0]
+        told = "the prompt ends with a turn of the assistant, "
+        assert load_examples([row])[0].notes == (f"{told}which the responses continue",)
+        row |= {"chosen": [assistant(GOOD)], "rejected": [assistant(BAD)]}
+        assert load_examples([row])[0].notes == (f"{told}behind which the responses are other turns",)
+
+    @pytest.mark.parametrize(
+        ("begun", "prompt"),
+        [
+            ("Question: What does f do?\nInput: 3\nOutput: 5\nExplain f.\n", None),
+            ("Instruction: What does f do?\nInput: 3\nOutput: 5\nExplain f.\n", None),
+            ("Instruction: Compare cars.\nModel: Tesla\nYear: 2020\n", None),
+            ("User: Hi\nAssistant: Hello.\nUser: Name a lake\n", None),
+            ("Instruction: Name a lake.\nOutput: ", "Instruction: Name a lake.\nOutput:"),
+            ("User: Name a lake.\nModel: ", "User: Name a lake.\nModel:"),
+            ("User: Hi\nAssistant: Hello.\nUser: Name a lake.\nAssistant: Well,\n", None),
+        ],
+    )
+    def test_answers_begin_behind_the_last_mark_of_the_assistant(
+        self, begun: str, prompt: str | None
+    ) -> None:
+        if prompt is None:
+            prompt = begun.partition(" Well")[0].rstrip()
+        example = load_examples([{"chosen": f"{begun}Como.", "rejected": f"{begun}A spoon."}])[0]
+        assert example.prompt == prompt
+        assert [f"{prompt}{text}" for text in said(example)] == [f"{begun}Como.", f"{begun}A spoon."]
+
+    def test_a_transcript_beside_a_prompt_is_noted(self) -> None:
+        transcripts = {side: f"\n\nHuman: Hi\n\nAssistant: {text}" for side, text in answers().items()}
+        examples = load_examples([pair(**transcripts), *[pair()] * 3])
+        assert examples[0].notes == ("a response is a whole transcript, and keeps it",)
 
     def test_a_response_ends_with_the_assistant(self) -> None:
         row = {"chosen": [user(ASKED), assistant(GOOD)]}
@@ -323,6 +368,57 @@ class TestEqualSides:
 
     def test_an_order_beside_scores_says_nothing(self) -> None:
         refuses([{"instruction": ASKED, "output": [BAD, GOOD], "score": [1, 5]}], "score stands beside it")
+
+
+class TestContradictions:
+    @pytest.mark.parametrize(
+        ("row", "told"),
+        [
+            (pair(chosen_score=1, rejected_score=9), "the rejected response has the higher score"),
+            (pair(score_chosen=1, score_rejected=9), "the rejected response has the higher score"),
+            (pair(chosen_rank=1, rejected_rank=0), "the rejected response has the better rank"),
+            (sides("ab", winner="a", score_a=1, score_b=9), "the rejected response has the higher score"),
+            ({"prompt": ASKED, "responses": [GOOD, BAD], "scores": [9, 1], "ranks": [1, 0]}, "the ranks"),
+            (pair(winner="rejected"), "winner is 'rejected'"),
+            (pair(preference="Rejected"), "preference is 'rejected'"),
+        ],
+    )
+    def test_they_are_noted(self, row: dict[str, Any], told: str) -> None:
+        (note,) = load_examples([row])[0].notes
+        assert note.startswith(told)
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            pair(chosen_score=9, rejected_score=1, winner="chosen"),
+            pair(chosen_rank=1, rejected_rank=2, chosen_score=2, rejected_score=2),
+            sides("ab", winner="tie", score_a=1, score_b=9),
+            {"prompt": ASKED, "responses": [GOOD, BAD, "Hm."], "scores": [9, 5, 5], "ranks": [1, 2, 2]},
+        ],
+    )
+    def test_what_agrees_is_not(self, row: dict[str, Any]) -> None:
+        assert load_examples([row])[0].notes == ()
+
+
+class TestOddFirstRows:
+    """Most of the first rows tell what rows are, not the first of them."""
+
+    def test_file_names_among_texts_are_texts(self) -> None:
+        odd = pair(prompt="Which file?", chosen="cat.png", rejected="dog.png")
+        for rows in ([odd, pair(), pair()], [pair(), odd, pair()]):
+            examples = load_examples(rows)
+            assert examples.format == "pairs"
+            assert [said(example) for example in examples] == [[r["chosen"], r["rejected"]] for r in rows]
+        alone = {"prompt": ASKED, "completion": "cat.png", "label": True}
+        examples = load_examples([alone, {**alone, "completion": GOOD}, {**alone, "completion": BAD}])
+        assert said(examples[0]) == ["cat.png"]
+
+    def test_the_odd_row_is_the_one_that_is_refused(self) -> None:
+        beside = {"response_a": GOOD, "response_b": BAD}
+        rows = [pair(chosen="A", rejected="B", **beside), pair(**beside), pair(**beside)]
+        refuses(rows, "row 1, field 'chosen'")
+        examples = load_examples(rows, skip_bad_rows=True)
+        assert (len(examples), len(examples.skipped)) == (2, 1)
 
 
 class TestSpelledColumns:
@@ -428,13 +524,16 @@ class TestFiles:
         with pytest.raises(PreferoError, match="more than one column has the name 'chosen'"):
             load_examples(path)
 
-    def test_two_fields_of_one_name_are_told(self, tmp_path: Path) -> None:
-        for ending, text in ((".jsonl", "{}"), (".json", "[{}]")):
+    def test_two_fields_of_one_name_are_the_mistake_of_their_row(self, tmp_path: Path) -> None:
+        twice, inner = '{"prompt":"q","chosen":"a","rejected":"b","chosen":"c"}', '{"prompt":{"a":1,"a":2}}'
+        for ending, text in ((".jsonl", "{0}\n{1}\n{2}"), (".json", "[{0},{1},{2}]")):
             path = tmp_path / f"train{ending}"
-            path.write_text(text.replace("{}", '{"prompt":"q","chosen":"a","rejected":"b","chosen":"c"}'))
-            example = load_examples(path)[0]
-            assert said(example) == ["c", "b"]
-            assert example.unread == ("chosen (given again later)",)
+            path.write_text(text.format(json.dumps(pair()), twice, inner))
+            with pytest.raises(PreferoError, match=r"row 2: the field 'chosen' stands twice"):
+                load_examples(path)
+            assert len(load_examples(path, skip_bad_rows=True)) == 1
+            problems = [row.problem for row in load_rows(path)]
+            assert "the field 'a' stands twice in one object (field prompt)" in str(problems[2])
 
     def test_half_a_character_is_the_mistake_of_its_row(self, tmp_path: Path) -> None:
         path = tmp_path / "train.jsonl"
@@ -474,6 +573,17 @@ class TestFiles:
         path = tmp_path / name
         path.write_text("\n".join(mark.join(row) for row in (pair().keys(), pair().values())))
         assert said(load_examples(path)[0]) == [GOOD, BAD]
+
+    def test_arrays_are_lists_and_what_pandas_has_for_nothing_is_null(self) -> None:
+        earlier = np.empty(1, dtype=object)
+        earlier[0] = np.array(["Hi", "Hello"], dtype=object)
+        turns = (user("Hi"), assistant("Hello"), user(ASKED))
+        example = load_examples([pair(history=earlier, system=pd.NA, note=pd.NA)])[0]
+        assert (example.prompt, example.unread) == (turns, ())
+        row = {"prompt": np.array(turns, dtype=object), "responses": np.array([GOOD, BAD], dtype=object)}
+        example = load_examples([{**row, "scores": np.array([2, 1])}])[0]
+        assert (example.prompt, said(example)) == (turns, [GOOD, BAD])
+        assert [response.columns["score"] for response in example.responses] == [2, 1]
 
     def test_tables_of_pandas(self, tmp_path: Path) -> None:
         table = datasets.Dataset.from_list([pair(), pair(prompt="Two?")]).to_pandas()

@@ -109,6 +109,38 @@ def test_a_prompt_that_the_template_has_written_is_not_written_again(prompt: str
     assert any("header of an answer is added" in note for note in notes) == (prompt != OPENED)
 
 
+@pytest.mark.parametrize(
+    "prompt", ["What does <|im_start|> mean?", "Write <|im_end|>", "<b> or <|im_start|>?"]
+)
+def test_a_question_that_speaks_of_a_mark_is_a_turn_of_the_user(prompt: str) -> None:
+    context, response, notes, _ = read(prompt, "A mark.")
+    assert (context, response) == (OPENED.replace("Hi", prompt), "A mark.<|im_end|>")
+    assert not any("taken as it is" in note and "marks" in note for note in notes)
+
+
+def test_what_a_template_has_written_may_end_with_another_mark() -> None:
+    made = TEMPLATES["another end, and one of the text"]
+    reader = tokenizer(made.source, made.marks, made.eos)
+    written = reader.apply_chat_template([user("Hi")], tokenize=False, add_generation_prompt=True)
+    context, response, _, _ = read(written, "Yes", reader=reader)
+    assert (context, response) == (written, "Yes<|end|>")
+
+
+@pytest.mark.parametrize("mark", ["</s>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end|>"])
+@pytest.mark.parametrize("template", ["auto", "none"])
+def test_the_end_mark_of_another_family_is_said(mark: str, template: str) -> None:
+    for prompt, chosen, rejected in (
+        ((user("Hi"),), f"Yes{mark}", "Bad."),
+        ((user("Hi"),), (said(f"Yes{mark}"),), (said("Bad."),)),
+        (OPENED, f"Yes{mark}", "Bad."),
+    ):
+        _, response, notes, _ = read(prompt, chosen, rejected, template=template)
+        assert f"Yes{mark}" in response
+        assert f"a response holds {mark}, which does not end turns of this model and is kept" in notes
+    _, _, notes, _ = read((user("Hi"),), "Yes<|im_end|>")
+    assert not any("a response holds" in note for note in notes)
+
+
 def test_a_written_prompt_with_responses_that_are_no_text_is_refused() -> None:
     with pytest.raises(PreferoError, match=r"row 1: the prompt holds marks .* more than one text"):
         read(OPENED, (said("Yes"), user("And?"), said("No")), (said("Bad."),))

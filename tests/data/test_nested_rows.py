@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prefero.data.convert import row_of
 from prefero.data.examples import Example
 from prefero.data.formats import load_examples
 from prefero.errors import PreferoError
@@ -88,6 +89,59 @@ class TestTextsThatSpellObjects:
         assert said(example) == [row["chosen"], row["rejected"]]
         assert example.notes == (f"chosen {KEPT}", f"rejected {KEPT}")
 
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {"prompt": [user("Greet me. Answer in JSON.")]},
+            {"prompt": "Greet me.", "system": "Reply in JSON."},
+            {"instruction": "Greet me.", "input": "Format: JSON"},
+            {"prompt": "Greet me.", "history": [["Speak JSON from now on.", "Yes."]]},
+            {"prompt": "Greet me in an object with text."},
+            {"prompt": [user("Give its text."), assistant("Which?"), user("That of the greeting.")]},
+        ],
+    )
+    def test_answers_that_something_before_asks_for_stay_texts(self, asked: dict[str, Any]) -> None:
+        texts = [json.dumps({"text": text, "score": 3}) for text in (GOOD, BAD)]
+        sides = [("chosen", "rejected"), ("response_a", "response_b"), ("response1", "response2")]
+        for names, more in zip(sides, ({}, {"winner": "a"}, {"annotator1": 1}), strict=True):
+            (example,) = load_examples([{**asked, **dict(zip(names, texts, strict=True)), **more}])
+            assert said(example) == texts
+            assert set(example.notes) >= {f"{name} {KEPT}" for name in names}
+            (again,) = load_examples([row_of(example)])
+            assert said(again) == texts
+        (example,) = load_examples([{**asked, "completion": texts[0], "label": True}])
+        assert said(example) == texts[:1]
+
+    @pytest.mark.parametrize(
+        "more", [{"tone": "warm"}, {"model": "m", "messages": [user("Hi")]}, {"model": "m", "title": "t"}]
+    )
+    def test_answers_with_other_keys_stay_texts(self, more: dict[str, Any]) -> None:
+        known = {} if "messages" in more else {"text": GOOD}
+        row = pair(chosen=json.dumps({**known, **more}), rejected=json.dumps({**known, **more, "id": 1}))
+        (example,) = load_examples([row])
+        assert said(example) == [row["chosen"], row["rejected"]]
+        with pytest.raises(PreferoError) as refused:
+            load_examples([{**row, "rejected": row["chosen"]}])
+        assert "--columns" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "prompt", ["Say it in JSON.", [user("An object with role and content, please.")]]
+    )
+    def test_answers_that_look_like_messages_stay_texts(self, prompt: Any) -> None:
+        texts = [json.dumps(assistant(text)) for text in (GOOD, BAD)]
+        (example,) = load_examples([pair(prompt=prompt, chosen=texts[0], rejected=texts[1])])
+        assert said(example) == texts
+        kept = "is a text that spells messages, and is kept as it is"
+        assert example.notes == (f"chosen {kept}", f"rejected {kept}")
+        (example,) = load_examples([pair(chosen=texts[0], rejected=texts[1])])
+        assert said(example) == [(assistant(GOOD),), (assistant(BAD),)]
+
+    def test_responses_in_objects_are_noted(self) -> None:
+        row = pair(chosen=json.dumps({"text": GOOD}), rejected=json.dumps({"text": BAD}))
+        (example,) = load_examples([row])
+        read = "is a text that spells an object, whose text is read as the response"
+        assert (said(example), example.notes) == ([GOOD, BAD], (f"chosen {read}", f"rejected {read}"))
+
     def test_one_among_plain_texts_stays_text(self) -> None:
         spelled = json.dumps({"text": GOOD, "score": 3})
         examples = load_examples([pair()] * 4 + [pair(prompt=json.dumps({"messages": [user(ASKED)]}))])
@@ -99,7 +153,10 @@ class TestTextsThatSpellObjects:
         rows = [pair(chosen=json.dumps({"text": GOOD}), rejected=json.dumps({"text": BAD}))] * 4
         (*_, example) = load_examples([*rows, pair(rejected=rows[0]["rejected"])])
         assert said(example) == [GOOD, BAD]
-        assert example.notes == ("chosen is plain text, where other rows have a list or an object",)
+        assert example.notes == (
+            "chosen is plain text, where other rows have a list or an object",
+            "rejected is a text that spells an object, whose text is read as the response",
+        )
         refuses([*rows, pair(chosen='{"text": "Lake')], "row 5, field 'chosen'.*neither JSON nor Python")
 
     def test_one_text_among_lists_and_objects_is_read_as_they_are(self) -> None:
@@ -111,19 +168,28 @@ class TestTextsThatSpellObjects:
             examples = load_examples([*rows, pair(chosen=json.dumps(good), rejected=json.dumps(bad))])
             assert examples[4].responses == examples[0].responses
 
-    def test_lists_of_sentences_are_responses_and_other_lists_are_answers(self) -> None:
-        row = pair(chosen=json.dumps([GOOD, "Lake Garda."]), rejected=json.dumps([BAD]))
+    @pytest.mark.parametrize("name", ["responses", "list"])
+    def test_a_text_that_spells_a_list_is_one_where_its_column_is_named_for_several(self, name: str) -> None:
+        better, worse = (
+            ("bon_best", "loser_list") if name == "list" else (f"chosen_{name}", f"rejected_{name}")
+        )
+        good = GOOD if name == "list" else json.dumps([GOOD])
+        row = {"prompt": ASKED, better: good, worse: json.dumps([BAD, "A cup."])}
         (example,) = load_examples([row])
-        assert said(example) == [GOOD, "Lake Garda.", BAD]
-        assert "whose texts are read as responses" in example.notes[0]
-        for other in (
-            {"prompt": "List two lakes."},
-            {"rejected": json.dumps([GOOD])},
-            {"chosen": '["a", "b"]'},
-        ):
-            (example,) = load_examples([{**row, **other}])
-            assert said(example) == [{**row, **other}[side] for side in ("chosen", "rejected")]
-            assert "spells a list, and is kept as it is" in example.notes[0]
+        assert said(example) == [GOOD, BAD, "A cup."]
+        assert f"{worse} is a text that spells a list, whose texts are read as responses" in example.notes
+
+    @pytest.mark.parametrize(
+        "prompt", [ASKED, "Name three reasons.", "Name things in Python.", "List lakes."]
+    )
+    @pytest.mark.parametrize("spell", [json.dumps, str])
+    def test_other_texts_that_spell_lists_are_answers(self, prompt: str, spell: Any) -> None:
+        row = pair(prompt=prompt, chosen=spell([GOOD, "It is big."]), rejected=spell([BAD, "No, it is."]))
+        (example,) = load_examples([row])
+        assert said(example) == [row["chosen"], row["rejected"]]
+        assert example.notes == tuple(
+            f"{side} is a text that spells a list, and is kept as it is" for side in ("chosen", "rejected")
+        )
 
 
 class TestObjects:

@@ -54,6 +54,13 @@ KEPT = {
 }
 
 
+@pytest.mark.parametrize("beside", [{"score": 4}, {"rating": 4}])
+def test_images_beside_a_response_are_those_of_the_prompt(beside: dict[str, Any]) -> None:
+    example = only([{"images": [painted(9)], "prompt": "What is it?", "response": "A cat.", **beside}])
+    assert [response.content for response in example.responses] == ["A cat."]
+    assert example.responses[0].columns["score"] == 4 and len(example.images[""]) == 1
+
+
 @pytest.mark.parametrize("kept", KEPT)
 def test_a_pair_of_images_whatever_they_are_kept_as(kept: str) -> None:
     example = only([{"caption": "a cat", "chosen": KEPT[kept](200), "rejected": KEPT[kept](50)}])

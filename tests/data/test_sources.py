@@ -150,7 +150,7 @@ BAD_ROWS = {
     "train.jsonl": (b'{"a": 1}\n{"a": }\n{"a": 3}\n', r"train\.jsonl, row 2: broken JSON: .* column 7"),
     "bytes.jsonl": (b'{"a": 1}\n{"a": "\xff"}\n{"a": 3}', r"bytes\.jsonl, row 2: not UTF-8 \(byte 0xff"),
     "list.jsonl": (b'{"a": 1}\n[2]\n{"a": 3}', r"list\.jsonl, row 2: expected an object.*found list"),
-    "cells.csv": (b"a\n1\n2,2\n3\n", r"cells\.csv, row 2 \(line 3\): 1 more cells"),
+    "cells.csv": (b"a\n1\n2,2\n3\n", r"cells\.csv, row 2 \(line 3\): 1 more cell"),
 }
 
 

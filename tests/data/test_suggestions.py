@@ -134,6 +134,19 @@ def test_where_no_names_help_a_function_is_advised(row: dict[str, Any]) -> None:
     assert "data.map=module:function" in message_of([row])
 
 
+@pytest.mark.parametrize(
+    ("responses", "told"),
+    [
+        ({"response_a": "Yes.", "response_b": "No."}, "response_a and response_b are responses.* winner=…"),
+        ({"response": "Yes.", "stars": 4}, "response is one response.* label=….* score=…"),
+    ],
+)
+def test_what_says_how_good_responses_are_is_asked_for(responses: dict[str, Any], told: str) -> None:
+    with pytest.raises(PreferoError, match=told) as refused:
+        load_examples([{"prompt": "May I?", **responses}])
+    assert "rejected" not in str(refused.value)
+
+
 def test_a_row_with_a_mistake_gives_no_advice_on_names() -> None:
     good = {"prompt": ASKED, "chosen": GOOD, "rejected": BAD, "remark": "any text at all"}
     for rows in ([{**good, "chosen": ""}, good, good, good], [good, {**good, "chosen": ""}]):

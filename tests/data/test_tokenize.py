@@ -301,7 +301,28 @@ class TestChatTemplates:
         (context, response), _ = decoded(tokenizer, dataset)
         assert context == "[user]Hi<|eot|>[assistant]<think>"
         assert response == "</think>a<|eot|>"
-        assert r"the generation prompt opens with '\n'" in dataset.summary.notes[0]
+        assert r"the generation prompt opens with '<think>'" in dataset.summary.notes[0]
+
+    @pytest.mark.parametrize(
+        ("chosen", "written"),
+        [
+            ("Hm.\n</think>\n\na", "[assistant]<think>\nHm.\n</think>\n\na<|eot|>"),
+            ("Use <think> here.", "[assistant]Use <think> here.<|eot|>"),
+        ],
+    )
+    def test_an_answer_may_close_the_thought_that_the_prompt_opens_or_speak_of_its_mark(
+        self, make_tokenizer: MakeTokenizer, chosen: str, written: str
+    ) -> None:
+        opens_a_thought = (
+            "{% for m in messages %}[{{ m.role }}]"
+            "{{ '<think></think>' if m.role == 'assistant' and 'think>' not in m.content }}"
+            "{{ m.content }}<|eot|>{% endfor %}{% if add_generation_prompt %}[assistant]<think>\n{% endif %}"
+        )
+        tokenizer = make_tokenizer(opens_a_thought, eos_token="<|eot|>")
+        dataset = run(tokenizer, pair([user("Hi")], chosen, "b"))
+        (context, response), (_, other) = decoded(tokenizer, dataset)
+        assert context + response == f"[user]Hi<|eot|>{written}"
+        assert other.endswith("</think>b<|eot|>")
 
     def test_a_template_without_an_end_gets_the_tokenizers(self, make_tokenizer: MakeTokenizer) -> None:
         tokenizer = make_tokenizer("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")

@@ -166,10 +166,20 @@ def test_scores_against_labels_and_ties():
         against += wrong
         row |= {"chosen_score": 1.0 if wrong else 3.0, "rejected_score": 2.0}
     found = prefero.inspect(rows)["scores"]
+    assert found.remedies[0].what == "Remove these pairs."
     assert found.measures[0].count == against and inside(0.1, found) and found.level == "act"
     tied = [{**row, "tie": i < 80} for i, row in enumerate(faults.clean(COUNT))]
     found = prefero.inspect(tied)
     assert inside(0.1, found["ties"]) and found.pairs == COUNT - 80
+
+
+def test_exchanged_columns_are_no_rows_to_remove(tmp_path):
+    rows = [{**row, "chosen_score": 1.0, "rejected_score": 9.0} for row in faults.clean(40)]
+    inspection = prefero.inspect(rows)
+    assert "exchanged in the columns" in inspection["scores"].remedies[0].what
+    with pytest.raises(prefero.PreferoError, match="no row is left"):
+        inspection.save(tmp_path / "kept.jsonl", without=["scores"])
+    assert not (tmp_path / "kept.jsonl").exists()
 
 
 def test_writers_and_style():

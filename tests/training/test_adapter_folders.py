@@ -12,10 +12,12 @@ from typing import Any
 import peft
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from prefero.errors import PreferoError
 from prefero.models.loading import ModelSource
+from prefero.training.identity import of_start
 from prefero.training.run import train
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.test_steps import dpo_by_hand, losses
@@ -99,12 +101,23 @@ def test_runs_go_on_from_runs(tmp_path: Path) -> None:
     second = train(recipe(tmp_path, str(first), "second")) / "model"
     config = json.loads((second / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == start and config["r"] == 2
+    for one in (first, second):
+        card = ModelCard.load(one / "README.md")
+        assert (card.data.base_model, card.data.library_name) == (start, "peft") and "lora" in card.data.tags
     third = train(recipe(tmp_path, {"name": str(second), "adapter": "merge"}, "third")) / "model"
     assert not (third / "adapter_config.json").exists()
     weights = [merged(in_peft(one)) for one in (first, second)]
     weights.append(AutoModelForCausalLM.from_pretrained(third).state_dict())
     for one, other in itertools.pairwise(weights):
         assert max(float((one[name] - other[name]).abs().max()) for name in one) > 1e-4
+
+
+def test_the_identity_of_adapters_has_one_order(folder: Path) -> None:
+    """PEFT keeps names of modules in sets, whose order is another one in each process."""
+    model = in_peft(folder)
+    model.peft_config["default"].target_modules = {"up_proj", "v_proj", "q_proj", "down_proj"}
+    modules = of_start(model)["adapters"]["default.target_modules"]
+    assert modules == ["down_proj", "q_proj", "up_proj", "v_proj"]
 
 
 def test_merging_is_what_peft_does(folder: Path) -> None:

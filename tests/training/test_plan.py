@@ -70,6 +70,22 @@ def test_micro_batches_fit_and_are_as_few_as_can_be(
         assert not (fits(count - 1, 0) and fits(count - 1, 1))
 
 
+@given(LENGTHS, st.integers(1, 12), st.booleans(), st.data())
+def test_no_micro_batch_costs_more_than_the_most(
+    lengths: list[int], count: int, padded: bool, data: st.DataObject
+) -> None:
+    responses = [1 + length % 3 for length in lengths]
+    batching = PaddedBatching(responses, lengths) if padded else PackedBatching(lengths)
+    places = st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=count, unique=True)
+    assert batching.cost(data.draw(places)) <= batching.most(count)
+
+
+def test_a_million_epochs_that_fit_are_planned_at_once() -> None:
+    plan = StepPlan(10, PackedBatching([5] * 10), examples_per_step=4, tokens_per_row=64, epochs=10**6)
+    assert plan.micro_batches == 1
+    assert [plan.examples_until(step) for step in (0, 1, 3, 4, 3 * 10**6)] == [0, 4, 10, 14, 10**7]
+
+
 def test_epochs_have_orders_of_their_own_and_seeds_repeat_them() -> None:
     batching = PackedBatching([3] * 20)
     plan, same, other = (

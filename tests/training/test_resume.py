@@ -180,7 +180,8 @@ def test_sharded_models_beside_the_policy(run: Processes, tmp_path: Path, option
 
 @pytest.mark.parametrize("parallel", ["auto", "fsdp"])
 def test_killed_on_two_processes(run: Processes, tmp_path: Path, parallel: str) -> None:
-    options = {"processes": 2, "parallel": parallel, "reference": {"kind": "moving", "every": 3}}
+    options: dict[str, Any] = {"processes": 2, "parallel": parallel, "logging_steps": 4}  # none at step 6
+    options["reference"] = {"kind": "moving", "every": 3}
     run(tmp_path / "whole", **options)
     run(tmp_path / "killed", **options, kill=8, expect=-signal.SIGKILL)
     run(tmp_path / "killed", **options, resume=True)

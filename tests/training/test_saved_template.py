@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from prefero.cli.preview import token_reader
 from prefero.data.chat import Writing
 from prefero.data.formats import load_examples
 from prefero.evaluate.reading import RunReading
@@ -196,3 +197,32 @@ def test_processors_have_the_template_of_training(family: str, tmp_path: Path) -
     ):
         text = saved.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         assert text.startswith("a ") and processor.tokenizer.encode(text) == context
+
+
+def test_the_template_is_that_of_the_training_data(start: str) -> None:
+    """Held-out data are written as those before them were."""
+    kind = kind_of("auto", ModelSource(start))
+    kind.read(load_examples([ONE]), NEEDS, Reading())
+    held_out = kind.read(load_examples([LATER, ONE]), NEEDS, Reading())
+    assert not any("template:" in note for note in held_out.summary.notes)
+    assert kind.writing.template == "auto" and kind.saved_template is None
+    going_on = kind.read(load_examples([GOES_ON]), NEEDS, Reading())
+    assert going_on.writing.template == "own" and kind.writing.template == "auto"
+    assert any("the chat template leaves out" in note for note in going_on.summary.notes)
+    kind = kind_of("auto", ModelSource(start))
+    kind.read(load_examples([GOES_ON]), NEEDS, Reading())
+    held_out = kind.read(load_examples([ONE]), NEEDS, Reading())
+    assert held_out.writing.template == kind.writing.template == "qwen3"
+
+
+def test_a_preview_has_the_template_that_later_rows_need(start: str) -> None:
+    rows = [ONE, ONE, ONE, GOES_ON]
+    read = token_reader(start, "dpo", 2, Writing(), lambda: load_examples(rows), None, "cut_response")
+    preview = read(load_examples(rows[:2]))
+    assert preview.template.startswith("qwen3, a training template") and len(preview.rows) == 2
+    assert (
+        preview.rows
+        == token_reader(start, "dpo", 2, Writing("qwen3"), lambda: load_examples([]), None, "cut_response")(
+            load_examples(rows[:2])
+        ).rows
+    )

@@ -93,6 +93,21 @@ def overview(
     return sorted(entries, key=lambda entry: not set(data) <= {*entry["feedback"], *entry["annotations"]})
 
 
+def why_none(given: Mapping[str, tuple[str, Any]]) -> str:
+    """How many methods each option leaves out where all together leave none. ``given`` are the arguments of
+    :func:`overview` that differ from their defaults, each with the option that stands for it and its value.
+    """
+    arguments = {name: value for name, (_, value) in given.items()}
+    told = []
+    for name, (option, _) in given.items():
+        others = overview(**{other: value for other, value in arguments.items() if other != name})
+        if others:
+            keys = ", ".join(entry["key"] for entry in others[:3]) + (", …" if len(others) > 3 else "")
+            told.append(f"{len(others)} without {option} ({keys})")
+    options = " ".join(option for option, _ in given.values())
+    return f"no method fits {options}; there are {', '.join(told) or 'none without either'}"
+
+
 def extra_parts(method: Method, needs: Needs) -> frozenset[str]:
     """The parts of rows besides the feedback itself: columns, further responses, other prompts."""
     every = (needs, *needs.views.values())

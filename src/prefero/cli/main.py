@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from prefero.cli.console import Json, complain, console, show, work
+from prefero.cli.console import Json, complain, console, in_one_line, show, work
 from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
@@ -73,12 +73,22 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods; with NAME, show the equation, paper, arguments and data of one."""
-    from prefero.cli.catalogue import describe, overview, page, table
+    from prefero.cli.catalogue import describe, overview, page, table, why_none
 
     if name is None:
-        entries = overview(
-            data=data or (), paper=paper, reference=not no_reference, generation=not no_generation
-        )
+        given: dict[str, tuple[str, Any]] = {
+            argument: (option, value)
+            for argument, option, value, asked in (
+                ("data", f"--data {' --data '.join(data or ())}", data, data),
+                ("paper", f"--paper {paper!r}", paper, paper),
+                ("reference", "--no-reference", False, no_reference),
+                ("generation", "--no-generation", False, no_generation),
+            )
+            if asked
+        }
+        entries = overview(**{name: value for name, (_, value) in given.items()})
+        if not entries:
+            complain(why_none(given))
         show(entries, lambda: table(entries, console().width), as_json=as_json)
     else:
         entry = describe(name)
@@ -145,5 +155,11 @@ def run() -> None:
         if os.environ.get("PREFERO_TRACEBACK") == "1":
             raise
         complain(_unknown(error) if isinstance(error, typer.TyperException) else str(error))
+        sys.exit(USER_MISTAKE)
+    except Exception as error:
+        message = in_one_line(error)
+        if message is None or os.environ.get("PREFERO_TRACEBACK") == "1":
+            raise
+        complain(f"{' '.join(message.split())} (PREFERO_TRACEBACK=1 shows where it was raised)")
         sys.exit(USER_MISTAKE)
     sys.exit(code if isinstance(code, int) else 0)

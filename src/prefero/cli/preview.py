@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,23 +90,21 @@ def preview(
     with work(), advising("--skip-bad-rows"):
         source = load_rows(data, split=split, streaming=True)
 
-        def load(limit: int) -> Examples:
-            return load_examples(
-                source,
-                format=format or "auto",
-                columns=columns_of(columns),
-                map=None if map is None else row_function(map),
-                skip_bad_rows=skip_bad_rows,
-                limit=limit,
-            )
+        load = partial(
+            load_examples,
+            source,
+            format=format or "auto",
+            columns=columns_of(columns),
+            map=None if map is None else row_function(map),
+        )
 
         if model is None:
             read = reader(method, rows)
         else:
-            read = token_reader(
-                model, method, rows, Writing(template or "auto"), max_length, too_long or "cut_response"
-            )
-        preview = remaining_rows(load, read, row, rows)
+            writing, ahead = Writing(template or "auto"), partial(load, limit=MOST, skip_bad_rows=True)
+            read = token_reader(model, method, rows, writing, ahead, max_length, too_long or "cut_response")
+        shown = partial(load, skip_bad_rows=skip_bad_rows)
+        preview = remaining_rows(lambda limit: shown(limit=limit), read, row, rows)
         for note in (*preview.notes, *listed(preview.skipped)):
             complain(note)
     show(preview.as_dict(), lambda: in_words(preview, full=full), as_json=as_json)
@@ -248,15 +248,26 @@ def reader(method: str | None, count: int) -> Reader:
 
 
 def token_reader(
-    model: str, method: str | None, count: int, writing: Any, max_length: int | None, too_long: Any
+    model: str,
+    method: str | None,
+    count: int,
+    writing: Any,
+    ahead: Callable[[], Examples],
+    max_length: int | None,
+    too_long: Any,
 ) -> Reader:
-    """The first ``count`` of some examples as the model is trained on them. Raises :class:`PreferoError` for
-    a model whose rows are no tokens."""
+    """The first ``count`` of some examples as the model is trained on them, with the chat template that those
+    ``ahead`` need too. Raises :class:`PreferoError` for a model whose rows are no tokens."""
     from prefero.data.arrange import VIEWS
+    from prefero.data.render import Renderers
     from prefero.models.kind import Reading
     from prefero.models.loading import ModelSource, kind_of
+    from prefero.models.text import TextKind
 
     kind = kind_of("auto", ModelSource(model))
+    if writing.template == "auto" and isinstance(kind, TextKind):
+        with suppress(PreferoError):  # what is wrong with rows that are not shown is not told here
+            writing = Renderers(kind.tokenizer, kind.images, writing, ahead()).writing
 
     def read(examples: Examples) -> Preview:
         name, needs = needs_of(method, examples)

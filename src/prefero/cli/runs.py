@@ -140,7 +140,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "finished": run.finished,
         "steps": run.last_step,
         "seconds": run.record.get("seconds"),
-        "metrics": {name: values[-1][1] for name, values in run.history.series.items() if name != "progress"},
+        "metrics": {name: values[-1][1] for name, values in run.kept.series.items() if name != "progress"},
         "monitors": [dict(finding) for finding in run.findings],
         "model": str(model) if model.is_dir() else None,
         "notes": notes_on_prompts([run]),

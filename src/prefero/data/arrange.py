@@ -82,12 +82,6 @@ def arrange(
             verb = "is" if others == 1 else "are"
             note = f"{number_of(others, 'response')} between the best and the worst {verb} not used"
             example = replace(example, notes=(*example.notes, note))
-        if from_list and _disagree(*responses):
-            note = "the ranks of its responses contradict their scores, which count"
-            example = replace(example, notes=(*example.notes, note))
-        if roles == PAIR and not from_list and _scored_against(*responses):
-            note = "the rejected response has the higher score, and is rejected all the same"
-            example = replace(example, notes=(*example.notes, note))
         if (
             not roles
             and len(responses) > 1
@@ -128,19 +122,6 @@ def worth(response: Response) -> float | None:
     if "rank" in columns:
         return -columns["rank"]
     return columns.get("label")
-
-
-def _disagree(best: Response, worst: Response) -> bool:
-    """Whether the better of two responses by their scores is the worse one by their ranks."""
-    columns = best.columns, worst.columns
-    both = all("score" in held and "rank" in held for held in columns)
-    return both and columns[0]["rank"] > columns[1]["rank"]
-
-
-def _scored_against(chosen: Response, rejected: Response) -> bool:
-    """Whether the scores of two responses say the opposite of their roles."""
-    both = all("score" in response.columns for response in (chosen, rejected))
-    return both and chosen.columns["score"] < rejected.columns["score"]
 
 
 def _responses(example: Example, roles: tuple[str, ...], method: str) -> tuple[Response, ...]:

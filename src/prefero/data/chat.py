@@ -38,10 +38,11 @@ class Writing:
     """How conversations are written as text.
 
     ``template`` is ``"auto"`` for the tokenizer's own chat template, or the training template of its family
-    where the data need one; ``"none"`` for none; the name of a training template; or a file with a template
-    (Jinja). ``options`` are arguments for it; those of a row come on top. ``date`` is today for templates
-    that write it. ``score`` says which turns of the assistant are scored: ``"last"`` the response's,
-    ``"all_assistant"`` those in the prompt too. ``reason`` says why a template was chosen automatically.
+    where the data need one; ``"own"`` for its own whatever the data need; ``"none"`` for none; the name of a
+    training template; or a file with a template (Jinja). ``options`` are arguments for it; those of a row
+    come on top. ``date`` is today for templates that write it. ``score`` says which turns of the assistant
+    are scored: ``"last"`` the response's, ``"all_assistant"`` those in the prompt too. ``reason`` says why a
+    template was chosen automatically.
     """
 
     template: str = "auto"
@@ -157,7 +158,9 @@ class ChatTemplate:
             given = {"chat_template": source, **self.writing.options, **options}
             return self.writer.apply_chat_template(list(turns), tokenize=False, **given)
         except TemplateSyntaxError as error:
-            name = "the tokenizer's own" if self.writing.template == "auto" else self.writing.template
+            name = (
+                "the tokenizer's own" if self.writing.template in ("auto", "own") else self.writing.template
+            )
             raise PreferoError(
                 f"the chat template ({name}), line {error.lineno}: {error.message}. Expected a template in "
                 "Jinja's language; correct it, or name another one (data.template)"
@@ -240,9 +243,11 @@ class ChatTemplate:
         return text.rstrip().removesuffix(mark) + behind + self.header
 
     def wrote(self, text: str) -> bool:
-        """Whether a text has been through the template: it holds its marks around a question, or ends with
-        the header of an answer."""
-        return any(mark in text for mark in self.marks) or self.opens_answer(text)
+        """Whether a text has been through the template: it begins with a mark, and has those around a
+        question, or it ends with the header of an answer. A question may speak of marks too."""
+        behind = "" if self._sample is None else self._sample[0].partition("Question")[2]
+        begun = re.match(r"\s*[<\[]", text) and any(mark in text for mark in self.marks)
+        return bool(begun and "".join(behind.split()[:1]) in text) or self.opens_answer(text)
 
     @cached_property
     def marks(self) -> tuple[str, ...]:

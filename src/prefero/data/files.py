@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import sys
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from prefero.errors import PreferoError, nearest
+from prefero.errors import PreferoError, nearest, number_of
 from prefero.hub import hub_access, without_hub
 
 TEXT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -36,6 +37,15 @@ SUBFOLDER = "data"
 
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a character that JSON writes as two."""
+
+DEEPEST = 100
+"""Lists and objects inside one another that a row may have; Python's own limit depends on the caller."""
+
+OTHER_ENCODINGS = {
+    b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+"""Marks at the beginning of a file that is no UTF-8, the longer ones first."""
 
 csv.field_size_limit(1 << 30)
 
@@ -317,35 +327,70 @@ def read_file(path: Path) -> Iterator[Row]:
 
 
 def _whole(row: Row) -> Row:
-    """The row, or its problem where a text in it cannot be written as UTF-8."""
-    if (text := _broken(row.fields)) is None:
+    """The row, or its problem where its values are nothing that can be read and written again: a text that
+    is no Unicode, a field that an object has twice, values nested too deeply."""
+    if (fault := _fault(row.fields)) is None:
         return row
-    place = HALF.search(text)
-    shown = ascii(text[max(place.start() - 20, 0) : place.end()]) if place else ascii(text)
-    problem = f"{row.origin}: a text holds half a character, as in {shown}. Write the whole character"
-    return replace(row, fields={}, problem=problem)
+    place, told, remedy = fault
+    where = f" (field {ascii('.'.join(place[:4]))[1:-1]})" if place else ""
+    return replace(row, fields={}, problem=f"{row.origin}: {told}{where}. {remedy}")
 
 
-def _broken(value: Any) -> str | None:
-    """A text within the value that holds half of a pair of surrogates."""
+Fault = tuple[list[str], str, str]
+"""The keys that lead to a value, what is wrong with it, and the remedy."""
+
+
+def _fault(value: Any, depth: int = 0) -> Fault | None:
+    """The first fault within a value."""
     if isinstance(value, str):
-        return None if value.isascii() or not HALF.search(value) else value
+        return None if value.isascii() or not (half := HALF.search(value)) else _half(value, half)
     if isinstance(value, dict):
-        return next((t for part in value.items() for t in map(_broken, part) if t is not None), None)
-    if isinstance(value, list | tuple):
-        return next((text for item in value if (text := _broken(item)) is not None), None)
+        if isinstance(value, _Repeated):
+            return [], f"the field {value.name!r} stands twice in one object", "Leave one of the two out"
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return None
+    if depth == DEEPEST:
+        return [], f"lists and objects are nested more than {DEEPEST} deep", "Write the row without them"
+    for key, inner in items:
+        fault = _fault(inner, depth + 1) or (_fault(key) if isinstance(key, str) else None)
+        if fault is not None:
+            return [str(key), *fault[0]], *fault[1:]
     return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of fields of one name the last counts, and the earlier keep a name of their own."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
+def _half(text: str, half: re.Match[str]) -> Fault:
+    shown = ascii(text[max(half.start() - 20, 0) : half.end()])
+    return [], f"a text holds half a character, as in {shown}", "Write the whole character"
+
+
+class _Repeated(dict[str, Any]):
+    """A JSON object that has a field twice; ``name`` is that of the first such field."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
         names = [name for name, _ in pairs]
-        for place, (name, value) in enumerate(pairs):
-            if name in names[place + 1 :]:
-                fields[f"{name} (given again later)"] = value
-    return fields
+        self.name = next(name for name in names if names.count(name) > 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, with a type of its own where a field stands twice: which one counts is not known."""
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else _Repeated(pairs)
+
+
+IN_FILE = "line {0.lineno}, column {0.colno}"
+
+
+def _unreadable(error: ValueError | RecursionError, place: str = "column {0.colno}") -> str:
+    """The reason why a text is not read as JSON; ``place`` tells where a syntax error is."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"broken JSON: {error.msg.removesuffix(' at')} at {place.format(error)}"
+    if isinstance(error, RecursionError):
+        return f"lists and objects are nested more than {DEEPEST} deep"
+    return f"a whole number has more than {sys.get_int_max_str_digits():,} digits"
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -355,6 +400,8 @@ def _lines(path: Path) -> Iterator[bytes]:
         try:
             for line in file:
                 number += 1
+                if number == 1:
+                    _refuse_other_encoding(path, line)
                 yield line
         except EOFError as error:
             raise PreferoError(
@@ -366,6 +413,18 @@ def _lines(path: Path) -> Iterator[bytes]:
                 f"{path}: cannot be decompressed after line {number}: {error}. Fetch it again, or correct "
                 "its ending if it is not a gzip file."
             ) from error
+
+
+def _refuse_other_encoding(path: Path, first_line: bytes) -> None:
+    """Raise :class:`PreferoError` for a file that is UTF-16 or UTF-32, by its mark, or by the zero bytes
+    that every second character of Latin script has there."""
+    found = next((name for mark, name in OTHER_ENCODINGS.items() if first_line.startswith(mark)), None)
+    if found is None and b"\x00" in first_line[:2]:
+        found = "UTF-16"
+    if found is not None:
+        raise PreferoError(
+            f"{path}: the file is {found}, not UTF-8. Save it as UTF-8 (iconv -f {found} -t UTF-8)."
+        )
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -396,15 +455,13 @@ def _json_lines(path: Path) -> Iterator[Row]:
             )
         except UnicodeDecodeError as error:
             yield Row(origin, {}, f"{origin}: {_not_utf8(error)}")
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == 1 and line.strip() == b"[":
                 raise PreferoError(
                     f"{path}: the file is one JSON array, where one row per line is expected. Rename the "
                     "file to .json."
                 ) from error
-            yield Row(
-                origin, {}, f"{origin}: broken JSON: {error.msg} at column {error.colno}. Repair the line"
-            )
+            yield Row(origin, {}, f"{origin}: {_unreadable(error)}. Repair the line")
         else:
             if number == 1 and isinstance(fields, list) and fields and isinstance(fields[0], dict):
                 raise PreferoError(
@@ -426,12 +483,17 @@ def _json(path: Path) -> Iterator[Row]:
         return
     try:
         value, stop = json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise PreferoError(f"{path.name}, row 1: broken JSON: {error.msg} at {place}.") from error
+    except (ValueError, RecursionError) as error:
+        raise PreferoError(f"{path.name}, row 1: {_unreadable(error, IN_FILE)}. Repair the file.") from error
     if _skip_space(text, stop) < len(text):
         yield from _json_lines(path)
         return
+    columns = list(value.values()) if isinstance(value, dict) else []
+    for held in (value, *columns):
+        if isinstance(held, _Repeated):
+            raise PreferoError(
+                f"{path.name}: the field {held.name!r} stands twice in one object. Leave one of the two out."
+            )
     fields = _unnumbered(value) if isinstance(value, dict) else {}
     lists = {name: held for name, held in fields.items() if isinstance(held, list)}
     of_rows = [name for name, held in lists.items() if held and all(isinstance(row, dict) for row in held)]
@@ -490,9 +552,8 @@ def _json_array(path: Path, text: str, position: int) -> Iterator[Row]:
         origin = f"{path.name}, row {number}"
         try:
             fields, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            place = f"line {error.lineno}, column {error.colno}"
-            raise PreferoError(f"{origin}: broken JSON: {error.msg} at {place}.") from error
+        except (ValueError, RecursionError) as error:
+            raise PreferoError(f"{origin}: {_unreadable(error, IN_FILE)}. Repair the file.") from error
         yield Row(origin, fields)
         position = _skip_space(text, position)
         closing = text[position : position + 1]
@@ -516,24 +577,31 @@ def _delimiter(path: Path, text: str) -> str:
 
 def _csv(path: Path) -> Iterator[Row]:
     text = _text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    mark = _delimiter(path, text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     number = 0
     try:
-        header = list(reader.fieldnames or ())
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise PreferoError(
-                f"{path.name}: more than one column has the name {', '.join(map(repr, twice))}. Name every "
-                "column differently."
-            )
+        _refuse_repeated(path, list(reader.fieldnames or ()))
         for number, fields in enumerate(reader, start=1):
             origin = f"{path.name}, row {number} (line {reader.line_num})"
             if None in fields:
-                extra = len(fields[None])
-                yield Row(origin, {}, f"{origin}: {extra} more cells than the header has columns")
+                extra = number_of(len(fields[None]), "more cell")
+                yield Row(
+                    origin, {}, f"{origin}: {extra} than the header has columns. Quote texts with {mark!r}"
+                )
             else:
                 yield Row(origin, fields)
     except csv.Error as error:
         raise PreferoError(f"{path.name}, row {number + 1}: broken CSV: {error}.") from error
+
+
+def _refuse_repeated(path: Path, names: list[str]) -> None:
+    """Raise :class:`PreferoError` for columns of one name."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PreferoError(
+            f"{path.name}: more than one column has the name {', '.join(map(repr, twice))}: it stands twice. "
+            "Name every column differently."
+        )
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -541,18 +609,57 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             number = 0
             schema = file.schema_arrow
-            classes = {}
-            if b"huggingface" in (schema.metadata or {}):
-                import datasets
-
-                classes = _classes(datasets.Features.from_arrow_schema(schema))
+            _refuse_repeated(path, schema.names)
+            classes = _classes_of_schema(path, schema)
             for batch in file.iter_batches(batch_size=1024):
-                for fields in batch.to_pylist():
+                for fields in _records(batch):
                     number += 1
-                    named = _named_classes(fields, classes)
-                    yield Row(f"{path.name}, row {number}", named, merged=True)
+                    origin = f"{path.name}, row {number}"
+                    if isinstance(fields, str):
+                        yield Row(origin, {}, f"{origin}: {fields}")
+                    else:
+                        yield Row(origin, _named_classes(fields, classes), merged=True)
     except (pyarrow.ArrowException, OSError) as error:
-        raise PreferoError(f"{path}: cannot be read as Parquet: {error}. Fetch it again.") from error
+        raise PreferoError(
+            f"{path}: cannot be read as Parquet: {_first_line(error)}. Fetch it again."
+        ) from error
+
+
+def _classes_of_schema(path: Path, schema: Any) -> dict[str, list[str]]:
+    """The names of the classes of each column, which ``datasets`` keeps beside the schema."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    import datasets
+
+    try:
+        return _classes(datasets.Features.from_arrow_schema(schema))
+    except Exception as error:  # of any kind: it is text that anybody may have written
+        raise PreferoError(
+            f"{path}: the description of its columns ('huggingface' in its metadata) cannot be read: "
+            f"{_first_line(error)}. Write the file again."
+        ) from error
+
+
+def _records(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The records of a batch as Python has them, and in place of one that Python cannot hold, the reason."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):  # texts that are no UTF-8, dates that Python does not know
+        pass
+    for place in range(len(batch)):
+        record: dict[str, Any] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                record[name] = column[place].as_py()
+            except UnicodeDecodeError as error:
+                yield f"the field {name} holds a text that is {_not_utf8(error)}"
+                break
+            except (ValueError, OverflowError) as error:
+                yield f"the field {name} cannot be read: {_first_line(error)}"
+                break
+        else:
+            yield record

@@ -214,8 +214,8 @@ def origin_of_template(writing: Writing, own: Any) -> str:
         return writing.shown if writing.reason else f"{template} (a training template of prefero)"
     if template == "none":
         return "none (turned off)"
-    if template == "auto":
-        return "auto (the tokenizer's own)" if own else "none (the tokenizer has no chat template)"
+    if template in ("auto", "own"):
+        return f"{template} (the tokenizer's own)" if own else "none (the tokenizer has no chat template)"
     return f"{template} (a file)"
 
 

@@ -7,6 +7,7 @@ gives other tokens to two texts apart than to both at once.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
@@ -49,6 +50,13 @@ class Rendered:
     scored: tuple[Range, ...]
     end: bool
     notes: tuple[str, ...] = ()
+
+
+def arguments_of(turn: Message) -> Iterator[Any]:
+    """The arguments of the calls that a message holds."""
+    for call in turn.get("tool_calls") or ():
+        function = call.get("function", call) if isinstance(call, Mapping) else {}
+        yield function.get("arguments") if isinstance(function, Mapping) else None
 
 
 Ending = Literal["open", "continued", "closed"]
@@ -141,7 +149,7 @@ class Renderers:
 
 def template_of(name: str, own: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
     """The template that ``name`` chooses beside a tokenizer's ``own``, which may be several by name."""
-    if name == "auto":
+    if name in ("auto", "own"):
         return own
     return own[name] if isinstance(own, Mapping) and name in own else template_text(name)
 
@@ -170,9 +178,32 @@ def ending_of(prompt: Text, responses: Sequence[Response]) -> Ending:
 GOES_ON = "the response goes on behind an end mark, where a model that generates stops"
 
 
+END_MARKS = (
+    "<|im_end|>",
+    "</s>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|return|>",
+    "<|eom_id|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<｜end▁of▁sentence｜>",
+)
+"""The marks with which common families of models end turns and texts."""
+
 OTHER_TEMPLATE = "which writes conversations in another way than the tokenizer's default template"
 
 WITHOUT_TEMPLATE = "no chat template: the conversation is written as Human: and Assistant: turns"
+
+
+def other_ends(response: Response, ends: Sequence[str]) -> Iterator[str]:
+    """A note on the end marks of other families than the model's in what a response says."""
+    said = "".join(spoken(response.content))
+    found = [mark for mark in END_MARKS if mark in said and mark not in ends]
+    if found:
+        yield f"a response holds {', '.join(found)}, which does not end turns of this model and is kept"
 
 
 class PlainText:
@@ -199,6 +230,7 @@ class PlainText:
         ended = bare != content
         if any(mark in bare for mark in self.ends):
             notes.append(GOES_ON)
+        notes += other_ends(response, self.ends)
         if ended:
             content = bare + next(mark for mark in self.ends if content.rstrip().endswith(mark))
             notes.append("the response ends with an end mark of its own")
@@ -254,10 +286,11 @@ class Transcript:
 
     def response(self, prompt: Text, response: Response, example: Example, ending: Ending) -> Rendered:
         text = self.prompt(prompt, example, ending)
+        notes = (WITHOUT_TEMPLATE, *other_ends(response, self.ends))
         start, scored = len(text), []
         if isinstance(response.content, str) and ending == "continued":
             text += response.content
-            return Rendered(text, start, ((start, len(text)),), response.ended, (WITHOUT_TEMPLATE,))
+            return Rendered(text, start, ((start, len(text)),), response.ended, notes)
         in_turn = ending == "open"
         for turn in as_messages(response.content, "assistant"):
             if turn["role"] == "assistant":
@@ -268,7 +301,7 @@ class Transcript:
             else:
                 text += self._turn(turn, example)
             in_turn = False
-        return Rendered(text, start, tuple(scored), response.ended, (WITHOUT_TEMPLATE,))
+        return Rendered(text, start, tuple(scored), response.ended, notes)
 
     def _turn(self, turn: Message, example: Example) -> str:
         label = LABELS.get(turn["role"], turn["role"].capitalize())
@@ -354,9 +387,11 @@ class Chat:
 
     def _lost(self, turns: Sequence[Message], added: Sequence[Message], rendered: Rendered) -> Iterator[str]:
         """Notes on what turns say and the text does not."""
-        for said in (*spoken(tuple(added)), *thoughts_in(tuple(added))):
+        texts = Counter(said.strip() for said in (*spoken(tuple(added)), *thoughts_in(tuple(added))))
+        for said, times in texts.items():
             # what a response begins with may stand in the prompt: the mark of a thought
-            if said.strip() not in rendered.text[max(rendered.start - len(said), 0) :]:
+            text = rendered.text[max(rendered.start - len(said) - 1, 0) :]
+            if said and text.count(said) < times:
                 yield "the chat template leaves out or changes part of what the response says"
                 break
         for turn in (*turns, *added):
@@ -399,13 +434,14 @@ class Chat:
         if text.startswith(before):
             return Rendered(text, len(before), _from(len(before), text, said), end, notes)
         start, opening = self._opening(turns, before, example)
+        start = min(start, len(beginning(text, before)))
         rest = _behind_opening(answer["content"], opening)
         if rest is not None and not answer.get("tool_calls"):
             # the response brings the thought that the generation prompt opens, and the template drops it
             text = before + rest + (self.template.end if response.ended else "")
             end = response.ended and not self.template.end
             return Rendered(text, len(before), ((len(before), len(text)),), end, notes)
-        if not text.startswith(before[:start]):
+        if start < len(before) - len(opening):
             self._refuse_changes(example)
         note = (
             f"the generation prompt opens with {opening.strip() or opening!r}, which the response does not: "
@@ -414,8 +450,8 @@ class Chat:
         return Rendered(text, start, _from(start, text, said), end, (*notes, note))
 
     def _opening(self, turns: tuple[Message, ...], before: str, example: Example) -> tuple[int, str]:
-        """Where an answer begins in a conversation, and what the prompt alone has there, such as the
-        beginning of a thought.
+        """Where an answer begins in a conversation, and what the prompt alone opens it with, such as the mark
+        of a thought, also where the conversation has that mark and closes it at once.
 
         Raises :class:`PreferoError` where the template changes earlier turns when an answer follows.
         """
@@ -427,7 +463,9 @@ class Chat:
         # what it writes of the answer's own turn, such as an empty thought, belongs to the response
         if own[start:].strip() and start < len(self._render(turns, example)):
             self._refuse_changes(example)
-        return start, before[start:]
+        mark = re.search(r"<([^<>/]+)>\s*$", before[:start])
+        closed = mark is not None and own[start:].lstrip().startswith(f"</{mark[1]}>")
+        return start, before[mark.start() if mark and closed else start :]
 
     def _refuse_changes(self, example: Example) -> NoReturn:
         raise PreferoError(
@@ -509,6 +547,7 @@ class Chat:
             yield "the row brings marks of the chat template, which stand once"
         if any(mark in said for said in spoken(tuple(turns)) for mark in self.template.ends):
             yield GOES_ON
+        yield from other_ends(response, self.template.ends)
         source = self.template.source(bool(example.tools))
         for name in {**self.template.writing.options, **example.template_options}:
             if not re.search(rf"\b{re.escape(name)}\b", source):
@@ -554,10 +593,12 @@ class Chat:
                 written, tokenize=False, **{**self._arguments(example), **options}
             )
         except Exception as error:
+            spelled = any(isinstance(given, str) for turn in turns for given in arguments_of(turn))
+            calls = " The arguments of its calls are texts; templates may want objects." if spelled else ""
             raise PreferoError(
                 f"{example.origin}: the chat template refuses this conversation "
-                f"({', '.join(turn['role'] for turn in turns)}): {error}. Correct the row's messages, or use "
-                "another template (data.template)."
+                f"({', '.join(turn['role'] for turn in turns)}): {error}.{calls} Correct the row's messages, "
+                "or use another template (data.template)."
             ) from error
 
     def _arguments(self, example: Example) -> dict[str, Any]:

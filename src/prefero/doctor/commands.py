@@ -78,6 +78,8 @@ def save_rows(source: Source, file: str | Path, kept: Collection[str], *, split:
                 if row.origin in kept:
                     lines.write(json.dumps(dict(row.fields), ensure_ascii=False, default=_plain) + "\n")
                     count += 1
+            if not count:
+                raise PreferoError(f"no row is left without those of the findings: {target} is not written")
     except OSError as error:
         raise PreferoError(f"{target}: the rows cannot be written: {error}") from error
     return count

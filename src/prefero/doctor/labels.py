@@ -291,6 +291,13 @@ def check_scores(look: Look) -> Iterator[Finding]:
     against = tuple(row for row, margin in scored if margin < 0)
     equal = sum(margin == 0 for _, margin in scored)
     share = Measure.share("pairs whose rejected response has the higher score", len(against), len(scored))
+    first = Remedy("Remove these pairs.", look.commands.without("scores"))
+    if len(against) > len(scored) / 2:
+        first = Remedy(
+            "Most pairs are so: the two responses, or their scores, are probably exchanged in the columns. "
+            "Look at the rows, and name the columns as they are meant (--columns, data.columns in a recipe).",
+            look.commands.preview(),
+        )
     yield look.finding(
         "scores",
         "Scores that contradict labels",
@@ -305,7 +312,7 @@ def check_scores(look: Look) -> Iterator[Finding]:
         "and methods that read the label then learn opposite things from the same pair.",
         papers=("Amini et al., 2024, arXiv 2402.10571", "Deng et al., 2025, arXiv 2502.14560"),
         remedies=(
-            Remedy("Remove these pairs.", look.commands.without("scores")),
+            first,
             Remedy(
                 "On the other pairs, ask for a margin that grows with the scores' difference.",
                 look.commands.train("odpo"),

@@ -119,6 +119,9 @@ class Batching(Protocol):
     def deal(self, members: Sequence[int], count: int) -> list[list[int]]:
         """The examples of one step in at most ``count`` micro-batches, the largest cost the least."""
 
+    def most(self, count: int) -> int:
+        """No micro-batch of ``count`` examples costs more."""
+
 
 @dataclass(frozen=True)
 class PackedBatching:
@@ -138,6 +141,9 @@ class PackedBatching:
             dealt[place].append(member)
             heapq.heapreplace(emptiest, (load + self.sizes[member], place))
         return [batch for batch in dealt if batch]
+
+    def most(self, count: int) -> int:
+        return sum(heapq.nlargest(count, self.sizes))
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,9 @@ class PaddedBatching:
             else:
                 low = middle + 1
         return self._cut(ordered, low)
+
+    def most(self, count: int) -> int:
+        return sum(heapq.nlargest(count, self.responses)) * max(self.longest, default=0)
 
     def _cut(self, ordered: Sequence[int], budget: int) -> list[list[int]]:
         batches: list[list[int]] = []

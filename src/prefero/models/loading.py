@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from dataclasses import field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -24,9 +24,8 @@ import transformers
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -51,9 +50,6 @@ KINDS: Mapping[str, str] = {
 """Where the class of each kind is; it is imported when it is asked for."""
 
 
-UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError, UnpicklingError)
-"""Errors of transformers and PEFT for files that are not there, or not what they should be."""
-
 MERGED = "base"
 """The folder of a run with the model that earlier adapters were merged into, where new ones are trained."""
 
@@ -63,6 +59,17 @@ PEFT_ASKS_BY_OLD_NAME = ".*is_gradient_checkpointing. is deprecated"
 # From a name to a model
 
 
+def _pattern(targets: str | list[str] | None) -> str | list[str] | None:
+    """The layers to train; a text is a pattern for their whole names. Raises :class:`ValueError`."""
+    try:
+        re.compile(targets if isinstance(targets, str) else "")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"it is no regular expression: {error}; names of layers are given as a list"
+        ) from None
+    return targets
+
+
 @dataclass(frozen=True, config=STRICT)
 class Lora(Spec):
     """Low-rank adapters (Hu et al., 2021) in place of full fine-tuning."""
@@ -70,7 +77,7 @@ class Lora(Spec):
     r: Annotated[int, Field(ge=1)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: str | list[str] | None = None
+    target_modules: Annotated[str | list[str] | None, AfterValidator(_pattern)] = None
     modules_to_save: list[str] | None = None
 
     def config(self, kind: Kind, rows: Mapping[str, Any] = MappingProxyType({})) -> LoraConfig:
@@ -216,12 +223,9 @@ class ModelSource(Spec):
             return None  # loading it gives a better message
         if file is None:
             return None
-        try:
-            config = json.loads(Path(file).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise PreferoError(f"{file} cannot be read: {first_line(error)}. Copy it again") from None
+        config = _read_object(Path(file))
         name = config.get("base_model_name_or_path")
-        if not name:
+        if not name or not isinstance(name, str):
             raise PreferoError(
                 f"{file} does not say which model its adapters belong to: write the model's folder or hub "
                 "name there, as base_model_name_or_path"
@@ -235,7 +239,13 @@ class ModelSource(Spec):
         below = replace(
             self, name=name, revision=config.get("revision"), lora=None, adapter=None, add_tokens=[]
         )
-        return below if below.base is None else replace(below, adapter="merge")
+        try:
+            return below if below.base is None else replace(below, adapter="merge")
+        except RecursionError:
+            raise PreferoError(
+                f"{file} names a model (base_model_name_or_path) that is the adapters themselves, or belongs "
+                "to them: write the folder or hub name of a whole model there"
+            ) from None
 
     @cached_property
     def _adapter_tokens(self) -> Sequence[int]:
@@ -244,7 +254,7 @@ class ModelSource(Spec):
             return []
         with hub_access(self.name):
             file = find_adapter_config_file(self.name, revision=self.revision)
-        rows = json.loads(Path(str(file)).read_text(encoding="utf-8")).get("trainable_token_indices") or []
+        rows = _read_object(Path(str(file))).get("trainable_token_indices") or []
         return sorted({i for ids in rows.values() for i in ids} if isinstance(rows, dict) else rows)
 
     @property
@@ -274,7 +284,7 @@ class ModelSource(Spec):
                 adapted = PeftModel.from_pretrained(
                     model, self.name, is_trainable=self.continues, revision=self.revision
                 )
-        except (*UNLOADABLE, UserWarning) as error:
+        except Exception as error:  # PEFT and safetensors have one for every kind of damage
             folder = Path(self.name)
             told = " ".join(str(error).split())[:300]
             if away := without_hub(self.name, "adapters"):
@@ -294,7 +304,7 @@ class ModelSource(Spec):
         try:
             with hub_access(name):
                 return getattr(transformers, loader).from_pretrained(name, **options)
-        except UNLOADABLE as error:
+        except Exception as error:  # of every kind: transformers checks little, and tokenizers names none
             if file := unreadable_file(name, self.revision):
                 raise PreferoError(
                     f"the file {file} cannot be read: it ends early or is damaged ({first_line(error)}). "
@@ -303,6 +313,17 @@ class ModelSource(Spec):
             away = without_hub(name, what) if isinstance(error, OSError) else ""
             reason = _no_model_here(name) or away or f"{first_line(error).rstrip('.')}{hint}"
             raise PreferoError(f"no {what} can be loaded from {name!r}: {reason}") from None
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model. Raises :class:`PreferoError` where it is something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PreferoError(f"{file} cannot be read: {first_line(error)}. Copy it again") from None
+    if not isinstance(content, dict):
+        raise PreferoError(f"{file} holds no JSON object. Copy it again")
+    return content
 
 
 def _no_model_here(name: str) -> str:
@@ -446,7 +467,7 @@ def _is_diffusers(source: ModelSource) -> bool:
     folder = Path(source.name)
     if folder.is_dir():
         config = folder / "config.json"
-        written = config.read_text(encoding="utf-8") if config.is_file() else ""
+        written = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
         return (folder / "model_index.json").is_file() or '"_diffusers_version"' in written
     from huggingface_hub import file_exists
 

@@ -60,7 +60,9 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     images: ImagePrompts | None = None
     canvas: int | None = None
     writing: Writing = Writing()
-    """How prompts are written, as the data were read."""
+    """How prompts are written, as the first data were read."""
+    _asked: Writing | None = None
+    """How they were to be written, before a template was chosen for them."""
 
     def __init__(self, config: Any, processor: Any, source: ModelSource, options: Any = None) -> None:
         self.config, self.source, self.options = config, source, options
@@ -83,9 +85,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     def read(self, source: Any, needs: Needs, reading: Reading) -> TokenDataset:
         limit = length_limit(reading.max_length, self.config)
-        writing = reading.writing
-        if self.writing.reason and replace(self.writing, template="auto", reason="") == writing:
-            writing = self.writing  # the training template that data before these have chosen
+        writing = reading.writing if self._asked != reading.writing else self._decided
         if isinstance(source, TokenDataset):
             _refuse_other_reading(source, needs, reading.method)
             data = source
@@ -105,7 +105,8 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 canvas=self.canvas,
                 apart=self.reads_apart,
             )
-        self.writing = data.writing
+        if self._asked != reading.writing:
+            self._asked, self.writing = reading.writing, data.writing
         vocabulary = getattr(self.config.get_text_config(), "vocab_size", None)
         largest = max(int(max(c.context.max(), c.response.max())) for example in data for c in example.cells)
         if vocabulary is not None and largest >= vocabulary:
@@ -114,6 +115,12 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 "belong together; name the model's own tokenizer"
             )
         return data
+
+    @property
+    def _decided(self) -> Writing:
+        """How data are written that are read behind others: one template writes all of them."""
+        own = self.writing.template == "auto"
+        return replace(self.writing, template="own") if own else self.writing
 
     def budget(self, packing: str, device: torch.device) -> int:
         return 4096 if device.type == "cpu" else 16384
@@ -131,7 +138,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
 
     @property
     def saved_template(self) -> str | None:
-        if self.writing.template in ("auto", "none"):
+        if self.writing.template in ("auto", "own", "none"):
             return None
         template = template_of(self.writing.template, self._own_template)
         assert template is None or isinstance(template, str)

@@ -125,7 +125,7 @@ def unreadable_file(name: str, revision: str | None) -> Path | None:
         if file.suffix == ".json":
             try:
                 json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return file
         if file.suffix == ".bin" and "model" in file.name and not zipfile.is_zipfile(file):
             return file

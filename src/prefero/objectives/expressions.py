@@ -116,6 +116,11 @@ class Expression:
         return bool(self.names & {"z", "chosen_ratio", "rejected_ratio"})
 
     @property
+    def trains(self) -> bool:
+        """Whether a gradient reaches the policy through it."""
+        return _trains(self.tree)
+
+    @property
     def reads_step(self) -> bool:
         """Whether the loss of a pair depends on the other pairs of the step."""
         return bool(self.names & {"mean", "std"})
@@ -156,6 +161,19 @@ def operands(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.Compare):
         return [node.left, *node.comparators]
     return list(node.args) if isinstance(node, ast.Call) else []
+
+
+def _trains(node: ast.expr) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == "z" or node.id.endswith(("_ratio", "_logp"))
+    if isinstance(node, ast.Compare):
+        return False
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id == "detach":
+            return False
+        if node.func.id == "where":
+            return any(map(_trains, node.args[1:]))
+    return any(map(_trains, operands(node)))
 
 
 def check(node: ast.expr) -> None:

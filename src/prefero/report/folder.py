@@ -27,6 +27,20 @@ class Run:
     history: History = field(compare=False)
 
     @property
+    def best(self) -> Mapping[str, Any]:
+        """The step of the model that is kept, where that is not the last one, and what it is the best by."""
+        return section(self.record, "best")
+
+    @property
+    def kept(self) -> History:
+        """The log up to the step of the model that is kept."""
+        history, last = History(), self.best.get("step")
+        for line in self.metrics:
+            if not isinstance(last, int) or line["step"] <= last:
+                history.record(line)
+        return history
+
+    @property
     def method(self) -> str:
         return str(section(self.record, "method").get("key") or self.folder.name)
 

@@ -31,9 +31,9 @@ class Tile:
 
 
 def latest(run: Run, name: str) -> float | None:
-    """The last held-out value, or the mean of the last few training values over the steps that they are
-    of."""
-    held_out, train = run.history.values(EVAL + name), run.history.values(name)
+    """The held-out value of the model that is kept, or the mean of the last few training values over the
+    steps that they are of."""
+    held_out, train = run.kept.values(EVAL + name), run.history.values(name)
     if held_out:
         return held_out[-1]
     steps = _steps(run.series(name))
@@ -58,7 +58,7 @@ def of_run(run: Run) -> tuple[str, list[Tile]]:
 
 def state_of(run: Run) -> str:
     """Whether the run finished, and how the held-out accuracy changed."""
-    held_out = run.history.values(f"{EVAL}rewards/accuracies")
+    held_out = run.kept.values(f"{EVAL}rewards/accuracies")
     if run.finished:
         state = "Finished."
     elif run.metrics:
@@ -67,6 +67,10 @@ def state_of(run: Run) -> str:
         state = "Not finished: nothing was logged yet."
     if len(held_out) > 1:
         state += f" Held-out reward accuracy went from {percent(held_out[0])} to {percent(held_out[-1])}."
+    if run.best:
+        state += (
+            f" The model that is kept is that of step {run.best['step']}, the best by {run.best['metric']}."
+        )
     return state
 
 
@@ -89,12 +93,13 @@ def likelihood_tile(run: Run) -> Tile | None:
     """The change of the likelihood of the better responses, per token."""
     better, _ = groups_of([run])
     for prefix in (EVAL, ""):
-        ratios = run.history.quotient(f"{prefix}log_ratios/{better}", f"{prefix}lengths/{better}")
+        history = run.kept if prefix else run.history
+        ratios = history.quotient(f"{prefix}log_ratios/{better}", f"{prefix}lengths/{better}")
         if ratios:
             since = "than under the reference"
             change = ratios[-1] if prefix else fmean(ratios[-window(len(ratios)) :])
             break
-        logps = run.history.quotient(f"{prefix}logps/{better}", f"{prefix}lengths/{better}")
+        logps = history.quotient(f"{prefix}logps/{better}", f"{prefix}lengths/{better}")
         if len(logps) > 1:
             since = "than at the first log"
             change = logps[-1] - logps[0] if prefix else fmean(logps[-window(len(logps)) :]) - logps[0]
@@ -110,7 +115,7 @@ def loss_tile(run: Run) -> Tile | None:
     last = latest(run, "loss")
     if last is None:
         return None
-    held_out, train = run.history.values(f"{EVAL}loss"), run.history.values("loss")
+    held_out, train = run.kept.values(f"{EVAL}loss"), run.history.values("loss")
     if held_out:
         return Tile("Loss, held out", number(last), f"{number(held_out[0])} when first measured")
     return Tile("Loss, training", number(last), f"{number(train[0])} at the first log")

@@ -66,6 +66,8 @@ class StepPlan:
         self.steps_per_epoch = math.ceil(self.count / self.examples_per_step)
         cost, deal = self.batching.cost, self.batching.deal
         budget = max(self.tokens_per_row, *(cost([index]) for index in range(self.count)))
+        if self.batching.most(min(self.examples_per_step, self.count)) <= budget:
+            return  # one is enough, whatever the order, and a plan of many epochs takes long
         for epoch in range(self.epochs if self.shuffle else 1):
             for step in self.steps(epoch):
                 while any(cost(batch) > budget for batch in deal(step, self.micro_batches * self.world)):
@@ -78,6 +80,11 @@ class StepPlan:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         size = self.examples_per_step
         return [order[start : start + size].tolist() for start in range(0, self.count, size)]
+
+    def examples_until(self, step: int) -> int:
+        """Examples that the steps up to this one take."""
+        epochs, rest = divmod(step, self.steps_per_epoch)
+        return epochs * self.count + rest * self.examples_per_step
 
     def deal(self, step: Sequence[int], epoch: int) -> list[list[Draw]]:
         """The micro-batches of one step, ``micro_batches × world`` of them, the largest first; neighbours run

@@ -3,6 +3,7 @@ folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,31 +32,41 @@ SETTINGS = (
 def write_card(
     folder: Path, record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = (), **head: Any
 ) -> None:
-    """Write the card of a model to ``folder``, in place of the draft that libraries leave there."""
-    write_text(folder / "README.md", card(record, evaluation, **head))
+    """Write the card of the model in ``folder``, in place of the draft that libraries leave there."""
+    adapter = folder / "adapter_config.json"
+    fits = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    write_text(folder / "README.md", card(record, evaluation, adapters_of=fits, **head))
 
 
-def card(record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = (), **head: Any) -> str:
+def card(
+    record: Mapping[str, Any],
+    evaluation: Sequence[Mapping[str, Any]] = (),
+    *,
+    adapters_of: str | None = None,
+    **head: Any,
+) -> str:
     """The card of the model that a run trained, in Markdown.
 
-    ``record`` is the run's ``run.json``, and ``evaluation`` the rows of its ``evaluation.json``. ``head``
-    goes into the part that the hub reads, such as ``license``, ``language`` and more ``tags``.
+    ``record`` is the run's ``run.json``, and ``evaluation`` the rows of its ``evaluation.json``. Where the
+    weights are adapters, ``adapters_of`` is the model that they fit. ``head`` goes into the part that the hub
+    reads, such as ``license``, ``language`` and more ``tags``.
     """
     method, model = record["method"], record["model"]
     tags = head.pop("tags", None) or []
-    adapters = ["lora"] if model["adapters"] else []
+    base = adapters_of or model["name"] or model["class"]
+    adapters = ["lora"] if adapters_of else []
     told = ModelCardData(
-        base_model=model["name"] or None,
-        library_name="peft" if model["adapters"] else "transformers",
+        base_model=adapters_of or model["name"] or None,
+        library_name="peft" if adapters_of else "transformers",
         tags=["prefero", method["key"], *adapters, *([tags] if isinstance(tags, str) else tags)],
         **{name: value for name, value in head.items() if value is not None},
     )
-    base = model["name"] or model["class"]
     weights = f"{model['trained']:,} of {model['parameters']:,} weights"
     parts = [
         f"---\n{told.to_yaml()}\n---",
         f"# {Path(base).name}, trained with {method['title'] or method['key']}",
-        f"prefero {record['prefero']} trained {weights} of `{base}` on preferences.",
+        f"prefero {record['prefero']} trained {weights} of `{base}` on preferences{_best(record)}.",
+        *_adapters(model, adapters_of),
         "## Method",
         *_method(method),
         "## Data",
@@ -66,6 +77,17 @@ def card(record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = ()
         *_evaluation(evaluation, record["data"]["eval"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _adapters(model: Mapping[str, Any], fits: str | None) -> Iterator[str]:
+    if fits:
+        began = "" if model["name"] in ("", fits) else f" The run began with `{model['name']}`."
+        yield f"This folder holds adapters, which PEFT loads on top of `{fits}`.{began}"
+
+
+def _best(record: Mapping[str, Any]) -> str:
+    best = record.get("best")
+    return f"; these are the weights of step {best['step']}, the best by {best['metric']}" if best else ""
 
 
 def _method(method: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import nn
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
-from prefero.storage import finite, write_json
+from prefero.storage import finite, write_json, write_text
 from prefero.training.config import PreferenceArguments
 from prefero.training.identity import UNRECORDED, differences, must_stay, settings_of
 
@@ -77,6 +77,14 @@ def to_resume_from(folder: Path, resume: bool | str | Path | None) -> Path | Non
     return checkpoint
 
 
+def last_whole(folder: Path, then: str) -> str:
+    """The last whole checkpoint in words, and what to do with it."""
+    complete = complete_checkpoints(folder)
+    if not complete:
+        return f"{folder} has no whole checkpoint"
+    return f"The last whole checkpoint is {complete[-1]}: {then.format(checkpoint=complete[-1])}"
+
+
 def mark_complete(
     checkpoint: Path, step: int, identity: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
@@ -101,7 +109,7 @@ def _on_disk(checkpoint: Path, name: str) -> tuple[str, str]:
 
 
 def read_marker(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself. Raises :class:`PreferoError` for a marker that is damaged."""
+    """Read what a checkpoint says of itself. Raises :class:`PreferoError` for a damaged marker."""
     try:
         marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
         return {"step": int(marker["step"]), "identity": dict(marker["identity"]), **marker}
@@ -264,6 +272,22 @@ def load_kept(checkpoint: Path, kept: Mapping[str, Kept]) -> None:
                 "the settings, or start a new run with the checkpoint as its model"
             )
         one.restore(load_file(file))
+
+
+_UNLOGGED = "unlogged.json"
+"""The sums of each process over the steps since the last log."""
+
+
+def save_unlogged(checkpoint: Path, states: Sequence[Mapping[str, Any]]) -> None:
+    """Write what each process has counted since the last log, so that the next one covers it."""
+    write_text(checkpoint / _UNLOGGED, json.dumps(states) + "\n")  # NaN and infinities, too
+
+
+def unlogged(checkpoint: Path, process: int) -> Mapping[str, Any]:
+    """Read what a process had counted since the last log; empty in checkpoints of earlier versions."""
+    file = checkpoint / _UNLOGGED
+    state: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))[process] if file.is_file() else {}
+    return state
 
 
 STATE = "objective.safetensors"

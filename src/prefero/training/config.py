@@ -153,7 +153,9 @@ class PreferenceArguments(TrainingArguments):
     weight_decay: NotNegative = _setting(0.0, "Of the policy's weights, except biases and norms.")
     max_grad_norm: NotNegative = _setting(1.0, "Gradients are clipped to this norm; 0 is not at all.")
     logging_steps: float = _setting(10, "Steps between two logs; below 1, a share of all steps.")
-    logging_nan_inf_filter: bool = _setting(False, "Leave losses out of the log that are no numbers.")
+    logging_nan_inf_filter: bool = _setting(
+        False, "Train on past losses and gradients that are no numbers, and leave them out of the log."
+    )
     eval_steps: float | None = _setting(None, "Steps between two evaluations; below 1, a share of all steps.")
     save_steps: float = _setting(500, "Steps between two checkpoints; below 1, a share of all steps.")
     save_total_limit: Count | None = _setting(2, "Checkpoints to keep; null is all.")

@@ -129,7 +129,7 @@ def of_start(policy: nn.Module) -> dict[str, Any]:
     return {
         "model": model_fingerprint(policy)[:32],
         "adapters": {
-            f"{name}.{key}": value
+            f"{name}.{key}": sorted(value) if isinstance(value, set) else value  # in any order otherwise
             for name, config in adapters.items()
             for key, value in config.to_dict().items()
             if key not in incidental

@@ -191,6 +191,20 @@ class StepLog:
         self.tokens += len(batch.inputs)
         self.examples += int(batch.weight) * len(batch)
 
+    def state(self) -> dict[str, Any]:
+        """The counts of this rank since the last log, as JSON has them."""
+        totals = {name: total.tolist() for name, total in self.totals.items()}
+        seconds = time.monotonic() - self.since
+        return {"totals": totals, "tokens": self.tokens, "examples": self.examples, "seconds": seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a :meth:`state`."""
+        self.totals = {
+            name: torch.tensor(total, device=self.device) for name, total in state["totals"].items()
+        }
+        self.tokens, self.examples = state["tokens"], state["examples"]
+        self.since = time.monotonic() - state["seconds"]
+
     def drain(self) -> dict[str, float]:
         """The averages and rates, and a fresh start."""
         counted = torch.tensor([[self.tokens, self.examples]], dtype=torch.float32, device=self.device)

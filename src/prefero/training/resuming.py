@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,12 +32,16 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import HubStrategy
 
 from prefero.errors import PreferoError
 from prefero.objectives.compare import Objective
 from prefero.reference.providers import References
+from prefero.storage import NotWrittenError, writing
 from prefero.training import auxiliary, checkpoints, identity, sharding
 from prefero.training.batches import StepPlan
+from prefero.training.card import write_card
+from prefero.training.metrics import Evaluated, StepLog
 from prefero.training.preparation import Prepared
 from prefero.training.run_folder import (
     RunFolder,
@@ -96,6 +104,22 @@ class StopInOrder(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+class NotFiniteError(PreferoError):
+    """A step whose loss or gradient is no finite number, which would make the weights none either."""
+
+
+@dataclass(eq=False)
+class AtStart(TrainerCallback):
+    """Calls ``do`` when training begins, after transformers has set its own counts to zero."""
+
+    do: Callable[[], None]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.do()
+
+
 _SHARDED_ADAPTERS = "sharded-adapters.safetensors"
 
 
@@ -127,6 +151,14 @@ class ResumingTrainer(Trainer):
     run_folder: RunFolder
     start: Mapping[str, Any]
 
+    _steps: StepLog
+    _tr_loss: Tensor
+    _unlogged: Mapping[str, Any] = {}
+    """What the checkpoint's run had counted since its last log."""
+    _latest: tuple[int, Evaluated | None] = (0, None)
+    """The step of the latest evaluation, and what it found."""
+    _running = False
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that two runs have in common if one can resume from a checkpoint of the other."""
@@ -142,6 +174,35 @@ class ResumingTrainer(Trainer):
     def places(self) -> dict[str, Any]:
         """The settings of this run by their places in a recipe."""
         return identity.settings_of(self.args, self.recipe)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around all that writes to the run's folder: keeps other runs out of it, and says of what ends this
+        one which checkpoint is the last that is whole. It may stand inside itself."""
+        if self._running:
+            yield
+            return
+        lock, folder, refused = self.run_folder.lock, Path(self.args.output_dir), ""
+        if self.args.should_save:
+            try:
+                lock.take()
+            except PreferoError as error:
+                refused = str(error)
+        if said := next(filter(None, gather_object([refused])), ""):
+            lock.release()
+            raise PreferoError(said)
+        self._running = True
+        try:
+            yield
+        except NotWrittenError as error:
+            then = "with training.resume_from_checkpoint=true the run continues from it"
+            raise NotWrittenError(f"{error}. {checkpoints.last_whole(folder, then)}") from error
+        except NotFiniteError as error:
+            then = "a new run in another folder may start from model.name={checkpoint}"
+            raise NotFiniteError(f"{error}. {checkpoints.last_whole(folder, then)}") from error
+        finally:
+            self._running = False
+            lock.release()
 
     def _starting_point(self, wanted: bool | str | Path | None) -> Path | None:
         """The checkpoint to resume from, or None with an output folder that is free for a new run."""
@@ -217,6 +278,15 @@ class ResumingTrainer(Trainer):
     def _prepare_references(self) -> None:
         raise NotImplementedError
 
+    def _restore_unlogged(self) -> None:
+        """Take up what was counted since the last log before the checkpoint."""
+        if state := self._unlogged:
+            self._steps.restore(state)
+            self._tr_loss += state["loss"]
+            self._total_loss_scalar = -state["loss"]  # which is of the steps of this call alone
+            self._globalstep_last_logged = state["logged"]
+        self._unlogged = {}
+
     def _init_training_state(
         self,
         max_steps: int,
@@ -230,6 +300,7 @@ class ResumingTrainer(Trainer):
         )
         if resume_from_checkpoint is None:
             return begin
+        self._unlogged = checkpoints.unlogged(Path(resume_from_checkpoint), self.args.process_index)
         self.state.compute_steps(self.args, max_steps)  # in the place of the checkpoint's
         step = self.state.global_step
         checkpoints.refuse_shorter_run(Path(resume_from_checkpoint), step, max_steps)
@@ -266,6 +337,15 @@ class ResumingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            with writing(checkpoint):
+                self._write_checkpoint(checkpoint, model, trial)
+        except NotWrittenError:
+            if self.args.should_save:
+                shutil.rmtree(checkpoint, ignore_errors=True)  # a part, which takes up the disk
+            raise
+
+    def _write_checkpoint(self, checkpoint: Path, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:
             (checkpoint / checkpoints.MARKER).unlink(missing_ok=True)
         # An older checkpoint goes only when this one is whole.
@@ -281,7 +361,12 @@ class ResumingTrainer(Trainer):
         }
         if isinstance(self.model, PeftModel) and sharding.is_sharded(self.model):
             files[_SHARDED_ADAPTERS] = sharding.whole_trained(self.model)  # under their own names
+        unlogged = {
+            **self._steps.state(), "loss": self._tr_loss.item(), "logged": self._globalstep_last_logged,
+        }  # fmt: skip
+        everyone = gather_object([unlogged])
         if self.args.should_save:
+            checkpoints.save_unlogged(checkpoint, everyone)
             for name, tensors in files.items():
                 whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
                 save_file(whole, checkpoint / name)
@@ -312,6 +397,7 @@ class ResumingTrainer(Trainer):
         else:
             self._load_weights(best)
         checkpoints.load_state(self.objective, best)
+        self._latest = (0, None)  # of another model
 
     def _load_weights(self, checkpoint: Path) -> None:
         adapters = checkpoint / _SHARDED_ADAPTERS
@@ -348,20 +434,46 @@ class ResumingTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder, sharded = Path(output_dir or self.args.output_dir), sharding.is_sharded(self.model)
-        if isinstance(self.model, PreTrainedModel | PeftModel) and not sharded:
-            super().save_model(output_dir, _internal_call)
-        else:
-            state = {"state_dict": sharding.whole_state(self.model)} if sharded else {}
+        with writing(folder):
+            if isinstance(self.model, PreTrainedModel | PeftModel) and not sharded:
+                super().save_model(output_dir, _internal_call=True)
+            else:
+                state = {"state_dict": sharding.whole_state(self.model)} if sharded else {}
+                if self.args.should_save:
+                    self.model.save_pretrained(folder, **state)
+                    if self.processing_class is not None:
+                        self.processing_class.save_pretrained(folder)
             if self.args.should_save:
-                self.model.save_pretrained(folder, **state)
-                if self.processing_class is not None:
-                    self.processing_class.save_pretrained(folder)
-        if self.args.should_save:
-            checkpoints.save_objective(self.objective, folder)
-            if not _internal_call:
-                self.prepared.kind.save_beside(self.model, folder)
+                checkpoints.save_objective(self.objective, folder)
+                if not _internal_call or output_dir is None:  # the user's call, or to be pushed
+                    self.prepared.kind.save_beside(self.model, folder)
+                    self.write_card(folder)
         if sharded:
             self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def write_card(self, folder: Path, **head: Any) -> None:
+        """Write the card of the model that is saved in ``folder``; none before training has begun."""
+        record, measured = (
+            Path(str(self.args.output_dir)) / name for name in ("run.json", "evaluation.json")
+        )
+        if record.is_file():
+            rows = json.loads(measured.read_text("utf-8"))["rows"] if measured.is_file() else ()
+            write_card(folder, json.loads(record.read_text("utf-8")), rows, **head)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            # transformers takes the weights and the processor alone
+            folder = Path(self.args.output_dir)
+            checkpoints.save_objective(self.objective, folder)
+            self.prepared.kind.save_beside(self.model, folder)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
+        if self.plan is not None:  # transformers counts micro-batches
+            num_train_samples = self.plan.examples_until(self.state.max_steps)
+        return super()._finalize_training(trial, num_train_samples, start_time)
 
     @contextlib.contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
@@ -370,4 +482,22 @@ class ResumingTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        return sharding.whole(norm) if isinstance(norm, Tensor) else norm
+        norm = sharding.whole(norm) if isinstance(norm, Tensor) else norm
+        self._refuse_what_is_not_finite(norm)
+        return norm
+
+    def _refuse_what_is_not_finite(self, norm: Any) -> None:
+        """Raise :class:`NotFiniteError` before a step makes the weights NaN. Scaled gradients of float16 may
+        overflow: such a step is left out, and the scale is made smaller."""
+        if self.args.logging_nan_inf_filter:
+            return
+        scaled = self.accelerator.scaler is not None
+        loss, size = float(self._tr_loss), 0.0 if norm is None or scaled else float(norm)
+        if math.isfinite(loss) and math.isfinite(size):
+            return
+        what = f"gradient is {size}" if math.isfinite(loss) else f"loss is {loss}"
+        raise NotFiniteError(
+            f"stopped at step {self.state.global_step + 1}: its {what}, and the step would have made the "
+            "weights NaN. A smaller training.learning_rate, more warm-up or training.precision=float32 may "
+            "help; training.logging_nan_inf_filter=true trains on"
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +25,9 @@ from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
 from prefero.storage import check_output, read_lines, write_json, write_lines
 from prefero.training import checkpoints
-from prefero.training.card import write_card
 from prefero.training.config import DataSection, DataSource, PreferenceArguments, TrainConfig
 from prefero.training.identity import of_objective
+from prefero.training.lock import refuse_running
 from prefero.training.metrics import Evaluated
 from prefero.training.run_folder import refuse_files_of_others, refuse_other_run
 from prefero.training.trainer import PreferenceTrainer
@@ -114,6 +113,7 @@ def _checked(config: TrainConfig) -> tuple[Objective, Kind]:
     wrong before data and weights are looked at."""
     objective = from_config(config.objective)
     check_output(config.output, "folder")
+    refuse_running(config.output)
     args = arguments(config)
     try_out(args, held_out=config.data.eval is not None)
     wanted = config.training.resume_from_checkpoint
@@ -164,15 +164,16 @@ def _train(
     max_length = trainer.args.max_length
     prompts = kind.prompts(training if held_out is None else held_out, config.training.samples, max_length)
     trainer.add_callback(Samples(config.output / "samples.jsonl", kind, prompts, max_length, config.seed))
-    trainer.train(config.training.resume_from_checkpoint)
-    trainer.save_model(str(config.output / "model"))
-    rows = []
-    if held_out is not None:
-        rows.append(held_out_row(name or trainer.prepared.method, trainer.final_evaluation()))
-        if trainer.is_world_process_zero():
-            write_json(config.output / "evaluation.json", {"rows": rows})
-    if trainer.is_world_process_zero():
-        write_card(config.output / "model", json.loads((config.output / "run.json").read_text("utf-8")), rows)
+    rows: list[dict[str, Any]] = []
+    with trainer.running():
+        trainer.train(config.training.resume_from_checkpoint)
+        try:
+            if held_out is not None:  # before the model is saved, and pushed with a card that says it
+                rows.append(held_out_row(name or trainer.prepared.method, trainer.final_evaluation()))
+                if trainer.is_world_process_zero():
+                    write_json(config.output / "evaluation.json", {"rows": rows})
+        finally:
+            trainer.save_model(str(config.output / "model"))
     del trainer
     gc.collect()  # a trainer holds itself in cycles, and the next run of a comparison needs its memory
     return rows

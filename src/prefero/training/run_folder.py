@@ -20,7 +20,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from prefero.errors import PreferoError
 from prefero.objectives.registry import methods
-from prefero.storage import line, read_lines, write_json, write_lines
+from prefero.storage import append_line, read_lines, write_json, write_lines
+from prefero.training.lock import FolderLock
 from prefero.training.monitors import Monitors
 from prefero.training.preparation import Prepared
 from prefero.training.series import metric_names
@@ -149,6 +150,10 @@ class RunFolder(TrainerCallback):
     began: float = 0.0
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are other ones than before the checkpoint that is resumed from."""
+    lock: FolderLock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock = FolderLock(self.folder)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -180,6 +185,16 @@ class RunFolder(TrainerCallback):
     ) -> None:
         self.began = self.began or time.monotonic()
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.lock.lost:
+            gone = self.lock.file if self.folder.is_dir() else self.folder
+            raise PreferoError(
+                f"stopped at step {state.global_step} of {state.max_steps}: {gone} was removed while the run "
+                "was going, and what it writes would be lost. Start it again"
+            )
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -192,8 +207,7 @@ class RunFolder(TrainerCallback):
             return
         progress = state.global_step / max(state.max_steps, 1)
         record = {"step": state.global_step, "epoch": state.epoch, "progress": progress, **metric_names(logs)}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line(record))
+        append_line(self.folder / "metrics.jsonl", record)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -205,7 +219,15 @@ class RunFolder(TrainerCallback):
             self.began = now
             write_json(self.folder / "run.json", self.content)
 
-    on_train_end = on_save
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            named = str(args.metric_for_best_model).removeprefix("eval_")
+            self.content["best"] = {
+                "step": state.best_global_step, "metric": named, "value": state.best_metric,
+            }  # fmt: skip
+        self.on_save(args, state, control)
 
 
 @dataclass(eq=False)
@@ -247,7 +269,6 @@ class MonitorCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         for finding in self.monitors.observe({"step": state.global_step, **metric_names(logs)}):
-            with (self.folder / "monitors.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line(finding.as_dict()))
+            append_line(self.folder / "monitors.jsonl", finding.as_dict())
             helps = f" Methods that address it: {', '.join(finding.remedies)}." if finding.remedies else ""
             print(f"step {finding.step}: {finding.title}. {finding.message}{helps}", file=sys.stderr)

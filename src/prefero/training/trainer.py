@@ -3,7 +3,6 @@ rule."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -48,12 +47,11 @@ from prefero.training.auxiliary import (
     auxiliary_models,
 )
 from prefero.training.batches import Collator, DrawnItems, RankBatches
-from prefero.training.card import write_card
 from prefero.training.config import PreferenceArguments as PreferenceArguments
 from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate
 from prefero.training.oracle import ComparisonOracleStep
 from prefero.training.preparation import Reference, prepare
-from prefero.training.resuming import ResumingTrainer, StopInOrder
+from prefero.training.resuming import AtStart, ResumingTrainer, StopInOrder
 from prefero.training.run_folder import MonitorCallback, RunFolder, described
 from prefero.training.step import BackwardAndStep, Ranks, Scorer, UpdateRule, WholeStep
 from prefero.training.trainer_surface import require_surface
@@ -107,9 +105,6 @@ class PreferenceTrainer(ResumingTrainer):
 
     # The loss is divided by what the whole step counts, not once more by the number of micro-batches.
     loss_is_scaled_for_ga = True
-
-    _latest: tuple[int, Evaluated | None] = (0, None)
-    """The step of the latest evaluation, and what it found."""
 
     @named_as_given
     def __init__(
@@ -281,7 +276,8 @@ class PreferenceTrainer(ResumingTrainer):
         description = described(self.prepared, args.to_dict() if recipe is None else recipe)
         self.run_folder = RunFolder(folder, description)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
-        for callback in (*callbacks, self.run_folder, MonitorCallback(folder), self._stop):
+        begin = AtStart(self._restore_unlogged)
+        for callback in (*callbacks, begin, self.run_folder, MonitorCallback(folder), self._stop):
             self.add_callback(callback)
 
     # What is trained and measured on
@@ -341,14 +337,17 @@ class PreferenceTrainer(ResumingTrainer):
         writes a checkpoint and raises :class:`KeyboardInterrupt` saying how to resume.
 
         Raises:
-            PreferoError: where the output folder holds another run, or the checkpoint is another run's.
+            PreferoError: where the output folder holds another run or is in use, or the checkpoint is another
+                run's; and where the run cannot go on: a step has no finite loss or gradient, a file cannot be
+                written, or the folder is gone.
         """
-        checkpoint = self._starting_point(resume_from_checkpoint or self.args.resume_from_checkpoint)
-        self._prepare_references()
-        # transformers would look at these by itself, and take a checkpoint that was cut off.
-        self.args.resume_from_checkpoint = None
-        with self._stop.listening():
-            result = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+        with self.running():
+            checkpoint = self._starting_point(resume_from_checkpoint or self.args.resume_from_checkpoint)
+            self._prepare_references()
+            # transformers would look at these by itself, and take a checkpoint that was cut off.
+            self.args.resume_from_checkpoint = None
+            with self._stop.listening():
+                result = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
         if self._stop.stopped:
             stopped = f"stopped after step {self.state.global_step} of {self.state.max_steps}"
             if self.args.save_only_model:
@@ -452,8 +451,7 @@ class PreferenceTrainer(ResumingTrainer):
         """Write the card of the model to the output folder: :func:`prefero.training.card.card`, whose
         ``head`` the options of :meth:`transformers.Trainer.create_model_card` are."""
         if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir))
-            write_card(folder, json.loads((folder / "run.json").read_text("utf-8")), **head)
+            self.write_card(Path(str(self.args.output_dir)), **head)
 
     def _evaluated(self, dataloader: DataLoader) -> Evaluated:
         with self.accelerator.autocast():

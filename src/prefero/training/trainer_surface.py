@@ -37,17 +37,22 @@ OVERRIDDEN = {
     "_init_training_state": "end at the last step, and log, evaluate and save at the steps set now",
     "_prepare_inputs": "move packed micro-batches to the device",
     "_prepare_for_training": "fill the reference cache once the launcher has placed the policy",
+    "_finalize_training": "count examples, not micro-batches",
+    "_push_from_checkpoint": "push what the objective learns and what other libraries read, too",
     "_save_checkpoint": "mark a checkpoint as whole last, and remove an older one only then",
     "_load_from_checkpoint": "resume the objective, auxiliary models and a sharded policy too",
     "_load_best_model": "load the objective, and a model whose files have other names than its weights",
     "_save_optimizer_and_scheduler": "save the optimizer of a sharded policy in whole tensors",
     "_load_optimizer_and_scheduler": "load the optimizer of a sharded policy from whole tensors",
-    "_get_grad_norm": "turn the gradient norm of a sharded policy into a whole number",
+    "_get_grad_norm": "stop at a loss or gradient that is not finite; make a sharded norm a whole number",
     "_defer_fsdp_gradient_reduction": "reduce sharded gradients after each micro-batch, not all at the end",
 }
 """Methods that prefero's trainer overrides, and what for."""
 
 ATTRIBUTES = {
+    "_globalstep_last_logged": "resume with a log that covers the steps before the checkpoint, too",
+    "_total_loss_scalar": "do so, without counting these steps in the loss of the call",
+    "_tr_loss": "do so; stop at a loss that is not finite",
     "accelerator": "run under its autocast and reduce over its processes",
     "is_deepspeed_enabled": "know that the launcher places the policy",
     "is_distributed_loading_by_transformers": "keep a policy that is sharded from being wrapped again",

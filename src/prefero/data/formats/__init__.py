@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from prefero.data.examples import Content, Example, Examples
 from prefero.data.files import Row, Source, load_rows
 from prefero.data.formats.annotations import annotate
+from prefero.data.formats.candidates import CHOICES, rivals
 from prefero.data.formats.comparisons import CHOSEN_OF_LIST, COMPARISONS
 from prefero.data.formats.conversations import EMPTY_PROMPT
 from prefero.data.formats.fields import (
@@ -29,7 +31,7 @@ from prefero.data.formats.fields import (
 )
 from prefero.data.formats.images import LABELLED_PICTURES, PICKS, PICTURE_LISTS, PICTURE_PAIRS
 from prefero.data.formats.lists import NUMBERED_LISTS, RATED_ROWS, SCORED_LISTS, SOLUTIONS
-from prefero.data.formats.names import TEXTS, is_nothing, mostly, survey, without_nothing
+from prefero.data.formats.names import SINGLE, TEXTS, is_nothing, mostly, survey, without_nothing
 from prefero.data.formats.pairs import LABELLED, OUTPUT_PAIRS, PAIRS, STEPS, TRANSCRIPTS
 from prefero.data.formats.suggestions import OWN_FUNCTION, option, plain, suggested
 from prefero.data.formats.trees import TREES
@@ -258,6 +260,7 @@ def read_row(row: Row, layout: Layout, habits: Habits | None = None) -> Example:
     fields = Fields(row, survey([row]) if habits is None else habits)
     example = annotate(layout.read(fields), fields)
     _note_words(fields, example)
+    _note_contradictions(fields, example)
     return replace(example, joined=row.joined, notes=tuple(fields.notes))
 
 
@@ -274,6 +277,25 @@ def _note_words(fields: Fields, example: Example) -> None:
         if is_nothing(text):
             field = next((field for field in fields.columns_read if fields.look(field) == text), name)
             fields.note(f"{field} is the word {text.strip()!r}")
+
+
+def _note_contradictions(fields: Fields, example: Example) -> None:
+    """Have it said where scores, ranks or a verdict say the opposite of the order of a pair, or ranks the
+    opposite of scores."""
+    by_role = {response.role: response.columns for response in example.responses}
+    chosen, rejected = by_role.get("chosen", {}), by_role.get("rejected", {})
+    tie = example.columns.get("tie") or example.columns.get("preference") == 0.5
+    for column, better, sign in (("score", "the higher score", 1), ("rank", "the better rank", -1)):
+        both = column in chosen and column in rejected and not tie
+        if both and sign * chosen[column] < sign * rejected[column]:
+            fields.note(f"the rejected response has {better}, and is rejected all the same")
+    ranked = [r.columns for r in example.responses if "score" in r.columns and "rank" in r.columns]
+    ranked.sort(key=lambda columns: (-columns["score"], columns["rank"]))
+    if any(one["score"] > two["score"] and one["rank"] > two["rank"] for one, two in pairwise(ranked)):
+        fields.note("the ranks of its responses contradict their scores, which count")
+    for name in CHOICES if "rejected" in by_role else ():
+        if name not in fields.read and str(fields.look(name)).strip().lower() == "rejected":
+            fields.note(f"{name} is 'rejected', which the order of the pair contradicts: it is not read")
 
 
 def _last_text(content: Content, role: str) -> str:
@@ -305,6 +327,7 @@ def _recognise(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> La
         return layout
     if advice := _advice(rows, columns, "auto"):
         raise PreferoError(f"{name}: the layout of the rows is not known. {advice}")
+    _refuse_without_judgement(name, _specimen(named), survey(named))
     known = "\n".join(f"  {layout.name}: {layout.columns}" for layout in LAYOUTS)
     found = ", ".join(map(str, _specimen(named))) or "none"
     raise PreferoError(
@@ -314,9 +337,43 @@ def _recognise(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> La
     )
 
 
+def _refuse_without_judgement(name: str, specimen: Mapping[str, Any], habits: Habits) -> None:
+    """Raises :class:`PreferoError` for rows with responses of which no column says how good they are."""
+    family = next(iter(rivals(specimen, habits)), None)
+    single = next((own for own in SINGLE if own in specimen), None)
+    if family is not None:
+        marks = family.marks
+        scores = ",".join(f"score_{mark}=…" for mark in marks)
+        lacks = (
+            f"{' and '.join(family.names)} are responses, and no column that is known says which is better"
+        )
+        expected = f"--columns winner=… names the column that does, --columns {scores} those of their scores"
+    elif single is not None:
+        lacks = f"{single} is one response, and no column that is known says how good it is"
+        expected = "--columns label=… names the column of true and false, --columns score=… that of scores"
+    else:
+        return
+    found = ", ".join(map(str, specimen))
+    raise PreferoError(
+        f"{name}: the layout of the rows is not known. {lacks}. {expected} (data.columns in a recipe). "
+        f"Columns found: {found}. Where other names are not enough, {OWN_FUNCTION}"
+    )
+
+
 def _recognised(rows: Sequence[Row]) -> Layout | None:
-    """The layout of rows, None if it is not known."""
+    """The layout of most of the rows, the earlier one of as many, None if it is not known. What a row lacks
+    is as in the others."""
     specimen = _specimen(rows)
+    found = Counter(
+        layout
+        for row in rows
+        if not row.problem
+        if (layout := _layout_of({**specimen, **_specimen([row])})) is not None
+    )
+    return found.most_common(1)[0][0] if found else None
+
+
+def _layout_of(specimen: Mapping[str, Any]) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.matches(specimen)), None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Response, Span, Text, spoken
 from prefero.data.formats.candidates import CHOICES, listed, says_tie
-from prefero.data.formats.comparisons import ANNOTATOR, VOTES, read_vote
+from prefero.data.formats.comparisons import ANNOTATOR, are_votes, read_vote
 from prefero.data.formats.fields import Fields, are_messages, is_blank, shows
 from prefero.data.formats.images import with_images
 from prefero.data.pictures import Picture
@@ -38,8 +38,8 @@ WRITERS_IN_ORDER = (
 )
 """Fields with the writers of the first and the second of two compared responses."""
 
-STATES = ("status", "result", "outcome", "agreement")
-"""Fields besides those that choose from two which may call a pair a tie."""
+STATES = ("label", "labels", "status", "result", "outcome", "agreement")
+"""Fields that may call a pair a tie, in this one word, and may hold anything else."""
 
 BOTH_WRITERS = "cmp_key"
 """PandaLM's field with both: ``bloom-7b_llama-7b``."""
@@ -105,11 +105,16 @@ def _ties(example: Example, fields: Fields) -> dict[str, bool]:
         return {"tie": fields.truth("is_tie", fields.get("is_tie"))}
     for name in (*CHOICES, *STATES):
         told = fields.look(name)
+        says = _is_tie if name in STATES else says_tie
         said = (told, *fields.habits.words.get(name, ()))
-        if name not in fields.read and isinstance(told, str) and any(map(says_tie, said)):
+        if name not in fields.read and isinstance(told, str) and any(map(says, said)):
             fields.get(name)
-            return {"tie": says_tie(told)}
+            return {"tie": says(told)}
     return {}
+
+
+def _is_tie(text: str) -> bool:
+    return text.strip().lower() == "tie"
 
 
 def _with_other_parts(example: Example, fields: Fields) -> Example:
@@ -167,11 +172,11 @@ def _with_people(example: Example, fields: Fields) -> Example:
 
 
 def _cast_votes(fields: Fields, names: Sequence[str]) -> bool:
-    """Whether the first rows have votes in each column, and no other number; where none is a 2, a 0 may be
-    the vote of one who does not agree."""
+    """Whether the first rows have votes in each column, and nothing else; where none is a 2, a 0 may be the
+    vote of one who does not agree."""
     numbers = [fields.habits.numbers.get(name, frozenset()) for name in names]
     found = {number for held in numbers for number in held}
-    return all(numbers) and found <= set(VOTES) and (2 in found or 0 not in found)
+    return all(numbers) and are_votes(fields, names) and (2 in found or 0 not in found)
 
 
 def _writers(fields: Fields, example: Example) -> tuple[str, ...]:

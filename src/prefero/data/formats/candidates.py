@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from prefero.data.formats.fields import Fields, Habits, as_list, is_blank, number_of, spelled
+from prefero.data.formats.fields import SAID, Fields, Habits, as_list, is_blank, number_of, spelled
 from prefero.data.schema import GIVEN
 
 CHOICES = (
@@ -74,6 +74,9 @@ NAMES = (
 )
 """The name of one of several responses, told apart by a letter or a number."""
 
+SPEAKERS = (re.compile(rf"((?:assistant|chatbot|bot|ai)[ _-]?){_MARK}()"),)
+"""The same where only another column shows that a response is meant: it may hold who wrote one."""
+
 USUAL = re.compile("response|answer|output|completion|generation|reply|candidate|conversation|human_ref")
 
 LONGEST = 80
@@ -95,11 +98,29 @@ _DEGREE = (
 _LEAD = "(?:(?:prefers?|preferred|winner|wins?|choose|chose|chosen|better|best|selected|verdict)(?: is)?)"
 _BETTER = "(?:better|best|preferred|superior|winner|wins?|won|chosen|favou?red)"
 
-TIE = re.compile(
-    r"(?:(?:it ?s )?a )?tie.*|both.*|draw|neither.*|"
-    r"(?:are |about |roughly )?(?:the )?(?:equal|same|similar).*|no (?:preference|difference|winner)"
+_QUALITY = (
+    "(?:good|great|fine|ok|okay|bad|poor|terrible|right|correct|wrong|incorrect|helpful|unhelpful|"
+    "acceptable|unacceptable|safe|unsafe)"
 )
-"""A tie, in words between single spaces."""
+_ALIKE = (
+    rf"(?:(?:about|roughly|nearly|almost|exactly) )*(?:the )?(?:equal|same|similar|tied|"
+    rf"(?:equally|similarly) {_QUALITY})(?: quality)?"
+)
+TIE = re.compile(
+    rf"(?:(?:it s|it is) )?(?:a )?(?:tie|tied|draw)(?: (?:both ?)?(?:are )?(?:equally )?{_QUALITY})?|"
+    rf"both{_QUALITY}|"
+    rf"(?:both|neither)(?: (?:of them|{_NOUN}s?))?(?: (?:is|are))?(?: (?:{_QUALITY}|{_ALIKE}))?|"
+    rf"neither(?: (?:one|{_NOUN}))? is {_BETTER}|"
+    rf"(?:they )?(?:are )?{_ALIKE}|no (?:preference|difference|winner)"
+)
+"""A tie, in words between single spaces: a statement of nothing else."""
+
+HARMLESS = r"\s.,:;()\[\]{}*#_`\"'“”‘’\-"
+"""The characters between words that do not change what they say."""
+
+ORDER = re.compile(rf"([{HARMLESS}\w]+?)(?<!-)(>+|<+)(?!-)([{HARMLESS}\w]+)")
+EQUAL = re.compile(rf"([{HARMLESS}\w]+?)=+([{HARMLESS}\w]+)")
+"""Signs between two responses that say which of them is better, or that none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +148,11 @@ def _beside(family: Family, stem: str) -> tuple[tuple[str, ...], ...]:
 
 
 @lru_cache
-def families(names: tuple[str, ...]) -> tuple[Family, ...]:
+def families(names: tuple[str, ...], patterns: tuple[re.Pattern[str], ...] = NAMES) -> tuple[Family, ...]:
     """The families among the fields: of two responses with the marks of :data:`MARKS`, or of more."""
     found: dict[tuple[int, str, str, bool, bool], list[tuple[str, str]]] = {}
     for name in names:
-        for number, pattern in enumerate(NAMES):
+        for number, pattern in enumerate(patterns):
             if match := pattern.fullmatch(name):
                 before, mark, behind = match.groups()
                 kind = (number, before, behind, mark.isdecimal(), mark.isupper())
@@ -200,8 +221,8 @@ def place_of(value: Any, family: Family, aliases: Sequence[Collection[Any]] = ()
     text = str(value)
     named = {place for place, own in enumerate(aliases) if text in own}
     if len(text) <= LONGEST:
-        if order := re.fullmatch(r"\W*([\w .-]+?)\s*([<>])[<>=]*\s*([\w .-]+?)\W*", text):
-            better, worse = (order[1], order[3]) if order[2] == ">" else (order[3], order[1])
+        if order := ORDER.fullmatch(text):
+            better, worse = (order[1], order[3]) if order[2][0] == ">" else (order[3], order[1])
             places = [place_of(side, family, aliases) for side in (better, worse)]
             return places[0] if None not in places and places[0] != places[1] else None
         said = _spaced(text)
@@ -223,8 +244,8 @@ def is_tie(value: Any, family: Family, words: Iterable[str]) -> bool:
     text = str(value)
     if len(text) > LONGEST:
         return False
-    if order := re.fullmatch(r"\W*([\w -]+?)\s*=+\s*([\w -]+?)\W*", text):
-        return {place_of(side, family) for side in order.groups()} == {0, 1}
+    if equal := EQUAL.fullmatch(text):
+        return {place_of(side, family) for side in equal.groups()} == {0, 1}
     return says_tie(text) or (_spaced(text) == "c" and bool({"a", "b"} & set(map(_spaced, words))))
 
 
@@ -291,18 +312,25 @@ def list_of_responses(fields: Fields) -> str:
 
 
 def named_elsewhere(values: Mapping[str, Any], sides: Sequence[Any]) -> str:
-    """Where the responses stand of which each side names one, by field, mark, place, number or writer; empty
-    where the sides are responses themselves."""
+    """Where the responses stand of which each side names one, by field, key, mark, place, number or writer;
+    empty where the sides are responses themselves, such as those that stand there again."""
     words = [str(side).strip() for side in sides]
     if any(len(word) > LONGEST for word in words) or words[0] == words[1]:
         return ""
-    if all(word in values for word in words):
+    said = set(map(_spaced, words))
+    if all(_may_be_response(values.get(word)) for word in words):
         return ", ".join(words)
-    for family in families(tuple(map(str, values))):
-        if _name_each(words, family, writers_of(values, family)):
+    for name, held in values.items():
+        held = held if isinstance(held, Mapping) and USUAL.search(str(name)) else {}
+        if {_spaced(key) for key, value in held.items() if _may_be_response(value)}.issuperset(said):
+            return str(name)
+    names = tuple(map(str, values))
+    for family in (*families(names), *families(names, SPEAKERS)):
+        items = [values.get(name) for name in family.names]
+        if not _say(items, words) and _name_each(words, family, writers_of(values, family)):
             return ", ".join(family.names)
     for name, items in listed(values).items():
-        if len(items) < 2 or any(word in (str(item).strip() for item in items) for word in words):
+        if len(items) < 2 or _say(items, words):
             continue
         names = tuple(f"{name}[{place}]" for place in range(len(items)))
         counted = [
@@ -311,10 +339,37 @@ def named_elsewhere(values: Mapping[str, Any], sides: Sequence[Any]) -> str:
         own = writers_of(values, counted[0])
         for place, item in enumerate(items):
             if isinstance(item, Mapping):
-                own[place] |= {_spaced(item[key]) for key in WRITERS if not is_blank(item.get(key))}
+                told = (value for key, value in item.items() if not _is_said_under(key))
+                own[place] |= {_spaced(value) for value in told if isinstance(value, str | int)}
         if any(_name_each(words, family, own) for family in counted):
             return name
     return ""
+
+
+def _may_be_response(value: Any) -> bool:
+    """Whether a value says something, as a response does and a score does not."""
+    return (
+        isinstance(value, str | list | tuple | Mapping) and not is_blank(value) and number_of(value) is None
+    )
+
+
+def _say(items: Sequence[Any], words: Sequence[str]) -> bool:
+    """Whether one of several responses is one of the words."""
+    return any(_spaced(word) in {_spaced(text) for item in items for text in _texts(item)} for word in words)
+
+
+def _is_said_under(key: Any) -> bool:
+    """Whether an object holds under a key what a response says."""
+    return key in (*SAID, "message", "messages") or bool(USUAL.search(str(key)))
+
+
+def _texts(item: Any) -> list[str]:
+    """The texts of a response, also of its messages and in an object, and nothing else that stands there."""
+    if isinstance(item, Mapping):
+        return [text for key, held in item.items() if _is_said_under(key) for text in _texts(held)]
+    if isinstance(item, list | tuple):
+        return [text for part in item for text in _texts(part)]
+    return [item] if isinstance(item, str) else []
 
 
 def _name_each(words: Sequence[str], family: Family, aliases: Sequence[Collection[str]]) -> bool:
@@ -351,8 +406,9 @@ def _sentences(marks: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 
 def _spaced(value: Any) -> str:
-    """The words of a text in small letters, single spaces between them; a whole number as such."""
+    """The words of a text in small letters, of any script, and every sign that may mean something, single
+    spaces between them; a whole number as such."""
     number = number_of(value)
     if number is not None and number == int(number):
         return str(int(number))
-    return " ".join(re.findall(r"[a-z0-9]+", str(value).lower()))
+    return " ".join(re.findall(rf"[^\W_]+|[^\w{HARMLESS}]", str(value).lower()))

@@ -48,6 +48,9 @@ SIGNED = {
 BOTH_SCORES = ("scores", "score", "ratings", "rating", "rewards")
 """Fields that may hold the scores of both in a list."""
 
+LABELS = ("label", "labels")
+"""Fields that choose a response, or tell something else."""
+
 TIES = ("winner_tie", "tie", "is_tie")
 
 AUTO_J = ("response 1", "response 2")
@@ -173,24 +176,77 @@ def _refuse_without_verdict(fields: Fields, family: Family) -> NoReturn:
 
 
 def _votes(fields: Fields, family: Family) -> Verdict | None:
-    """Single votes; it is a tie unless one response has more votes than the other, and more than there are
+    """Single votes, where the annotators' columns have the numbers of votes and nothing else in the first
+    rows: other numbers may be those of the annotators, and words their names. Refused where a field calls
+    another response the better one."""
+    names = _annotators(fields)
+    numbers = _numbers(fields, names)
+    if not numbers or not are_votes(fields, names) or _may_count_from_0(family, numbers):
+        return None
+    verdict = _cast(fields, names, family)
+    voted = 0.5 if verdict.tie else float(verdict.preference > 0.5)
+    for name in (name for name in CHOICES if name in fields and name not in LABELS):
+        said = _said(fields, name, family)
+        if said == voted:
+            fields.get(name)
+        elif said is not None:
+            fields.contradict(
+                name,
+                f"found {fields.look(name)!r}, beside other votes in {', '.join(verdict.votes)}",
+                "one verdict: if these are the numbers of annotators, or votes that do not count, leave them "
+                "out with map (data.map)",
+            )
+    return verdict
+
+
+def _other_votes(fields: Fields, family: Family) -> Verdict | None:
+    """Whatever stands in the annotators' columns, as votes: nothing else says which response is better."""
+    names = _annotators(fields)
+    return _cast(fields, names, family) if names else None
+
+
+def _annotators(fields: Fields) -> list[str]:
+    """The annotators' columns of all first rows: a row may lack some."""
+    names = dict.fromkeys((*fields.habits.names, *map(str, fields.values)))
+    return [name for name in names if ANNOTATOR.fullmatch(name)]
+
+
+def _numbers(fields: Fields, names: Collection[str]) -> Set[float]:
+    return {number for name in names for number in fields.habits.numbers.get(name, ())}
+
+
+def are_votes(fields: Fields, names: Collection[str]) -> bool:
+    """Whether all that the first rows have in these columns are numbers of votes."""
+    return _numbers(fields, names) <= set(VOTES) and not any(name in fields.habits.words for name in names)
+
+
+def _may_count_from_0(family: Family, numbers: Set[float]) -> bool:
+    """Whether the numbers of votes may count the responses otherwise than from 1."""
+    return family.marks[0] == "0" or (family.marks[0] != "1" and 2 not in numbers)
+
+
+def _said(fields: Fields, name: str, family: Family) -> float | None:
+    """The preference for the first response that a field certainly tells, None where it may be another."""
+    number = number_of(fields.look(name))
+    if number is None:
+        return _meaning(fields, name, family)
+    known = _numbering(name, family, fields.habits.numbers.get(name, frozenset()) | {number})
+    return None if known is None or name in STRENGTHS else known.get(number)
+
+
+def _cast(fields: Fields, names: Collection[str], family: Family) -> Verdict:
+    """The votes of a row: a tie unless one response has more votes than the other, and more than there are
     for a tie."""
-    names = [str(name) for name in fields.values if ANNOTATOR.fullmatch(str(name))]
-    counted = any(name in fields.habits.numbers for name in names)
     cast_by = [name for name in names if not is_blank(fields.look(name))]
-    if fields.first(CHOICES) and not counted:
-        return None
     if not cast_by:
-        if counted:
-            _refuse_without_verdict(fields, family)
-        return None
-    if len(cast_by) < len(names):
-        fields.note(f"{', '.join(name for name in names if name not in cast_by)} cast no vote")
+        _refuse_without_verdict(fields, family)
+    if silent := [name for name in names if name in fields.values and name not in cast_by]:
+        fields.note(f"{', '.join(silent)} cast no vote")
     votes = {name: _vote(fields, name, family, names) for name in cast_by}
-    cast = Counter(votes.values())
+    counts = Counter(votes.values())
     preference = sum(votes.values()) / len(votes)
-    better = cast[float(preference >= 0.5)]
-    return Verdict(preference, votes, tie=better <= max(cast[0.5], cast[float(preference < 0.5)]))
+    better = counts[float(preference >= 0.5)]
+    return Verdict(preference, votes, tie=better <= max(counts[0.5], counts[float(preference < 0.5)]))
 
 
 def _vote(fields: Fields, name: str, family: Family, names: Collection[str]) -> float:
@@ -201,9 +257,8 @@ def _vote(fields: Fields, name: str, family: Family, names: Collection[str]) -> 
             return read_vote(fields, name)
         fields.get(name)
         return preference
-    found = {number for own in names for number in fields.habits.numbers.get(own, ())}
     first, second = family.names
-    if family.marks[0] == "0" or (family.marks[0] != "1" and 2 not in found):
+    if _may_count_from_0(family, _numbers(fields, names)):
         fields.contradict(
             name,
             f"found {fields.look(name)!r}, which may count {first} and {second} from 0 or from 1",
@@ -294,7 +349,7 @@ def _choice(fields: Fields, family: Family) -> Verdict | None:
     if name is None:
         return None
     alone = fields.first(SINGLE)
-    if alone is not None and name in ("label", "labels"):
+    if alone is not None and name in LABELS:
         fields.contradict(
             name,
             f"it may be the label of {alone}, or say which of {' and '.join(family.names)} is better",
@@ -438,6 +493,7 @@ VERDICTS: tuple[Callable[[Fields, Family], Verdict | None], ...] = (
     _choice,
     _strength,
     _by_scores,
+    _other_votes,
 )
 """The ways to say which response is better, the more particular ones first."""
 

@@ -64,6 +64,12 @@ ANSWERS = re.compile(
 )
 """The mark of the assistant, behind which an answer begins."""
 
+ASKS = {
+    "output": re.compile(r"\W*(?:instruction|input)\b", re.IGNORECASE),
+    "model": re.compile(r"\W*(?:user|human)\b", re.IGNORECASE),
+}
+"""The marks of the assistant that are words of questions too, and the user's mark of such a text."""
+
 WRITTEN_OUT = re.compile(
     r"\W*(?:human|user)\b\W*:.*\n\W*(?:assistant|bot|ai|gpt)\b\W*:\s*|.*\[INST\].*\[/INST\]\s*"
     r"|(?:.*\n)?\W*instruction\b\W*:.*\n\W*response\b\W*:\s*|.*\bUSER:.*\bASSISTANT:\s*"
@@ -223,7 +229,8 @@ def with_responses(
     if any(WRITTEN_OUT.fullmatch(turn["content"]) for turn in as_user(prompt or "") if _is_user_text(turn)):
         fields.note(KEPT_MARKS)
     if isinstance(prompt, tuple) and prompt and prompt[-1]["role"] == "assistant":
-        fields.note("the prompt ends with a turn of the assistant, which the responses continue")
+        turns = "which the responses continue" if texts else "behind which the responses are other turns"
+        fields.note(f"the prompt ends with a turn of the assistant, {turns}")
     for name, response, content in zip(names, responses, contents, strict=True):
         if content != response.content or isinstance(content, tuple):
             fields.not_empty(content, name)
@@ -347,8 +354,7 @@ def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
     the last white space, so that no word is split. Refused where it may be chance, and another column the
     prompt."""
     length = min(shared(texts[0], text) for text in texts[1:])
-    marks = [mark for mark in ANSWERS.finditer(texts[0]) if SPEAKS.search(texts[0][: mark.end()])]
-    end = max((mark.end() for mark in marks if mark.end() <= length), default=0)
+    end = _answer_begins(texts[0], length)
     prompt = texts[0][:end]
     if not prompt:
         while length and not texts[0][length - 1].isspace():
@@ -371,6 +377,22 @@ def _implied(fields: Fields, texts: Sequence[Any]) -> tuple[Text, list[Text]]:
     return _unmarked(prompt, [text[len(prompt) :] for text in texts])
 
 
+def _answer_begins(text: str, length: int) -> int:
+    """The place behind the last mark of the assistant in the first ``length`` characters of a text, which
+    others share; 0 where there is none or a user speaks behind it. A word that questions have too, such as
+    ``Output:``, is a mark where the text begins with the user's mark that belongs to it and the others
+    differ in the same line."""
+    for mark in reversed(list(ANSWERS.finditer(text))):
+        word, behind = re.sub(r"\W", "", mark[0]).lower(), text[mark.end() : length]
+        if len(text[: mark.end()].rstrip()) > length:
+            continue
+        if word in ASKS and (not ASKS[word].match(text) or "\n" in behind.strip()):
+            continue
+        answered = SPEAKS.search(text[: mark.end()]) and not SPEAKS.search(f"x{behind}")
+        return min(mark.end(), length) if answered else 0
+    return 0
+
+
 def _unread_prompts(fields: Fields) -> list[str]:
     """The fields of prompts that hold objects of which none is known as a prompt."""
     return [
@@ -389,6 +411,8 @@ def _of_texts(fields: Fields, prompt: str, texts: Sequence[Any]) -> tuple[Text, 
         texts = [text.lstrip().removeprefix(said) for text in texts]
     elif len(said.split()) >= WORDS and any(text.lstrip().startswith(said) for text in texts):
         fields.note("a response begins with the prompt, and keeps it")
+    if any(text.lstrip().startswith("Human:") and "\n\nAssistant:" in text for text in texts):
+        fields.note("a response is a whole transcript, and keeps it")
     return _unmarked(prompt, texts)
 
 

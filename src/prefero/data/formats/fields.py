@@ -182,7 +182,7 @@ class Fields:
         return tuple(left for name, value in self.values.items() for left in self._left(str(name), [value]))
 
     def _left(self, name: str, values: Iterable[Any]) -> Iterator[str]:
-        """What has not been read of the values that stand under a name in the objects of a list."""
+        """The keys that have not been read of the values under a name in the objects of a list."""
         held = [value for value in values if not is_blank(value)]
         in_part = any(read.startswith(f"{name}.") for read in self.read)
         objects = list(_objects(held)) if in_part else []
@@ -364,7 +364,11 @@ class Fields:
             return True
         if said in FALSE:
             return False
-        self.fail(name, f"found {value!r}", "true or false (1 or 0)")
+        expected = "true or false (1 or 0)"
+        if number_of(value) is None:
+            self.fail(name, f"found {value!r}", expected)
+        expected += "; other numbers can be changed with map (data.map)"
+        self.contradict(name, f"found {value!r}, so that a 1 may not mean true either", expected)
 
     def picture(self, name: str) -> Picture:
         return self.as_picture(self.require(name, IMAGE), name)
@@ -476,7 +480,7 @@ def _objects(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _spelling(text: str) -> str:
-    """What a text spells that may have been meant as it, empty where it is but text."""
+    """The value that a text spells and may have been meant as, in words; empty where it is but text."""
     if MESSAGES.match(text):
         return "messages"
     value = spelled(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefero.data.examples import Example, Message, Response, Text
 from prefero.data.formats.fields import IMAGE, Fields, Layout, first_of, shows, spelled
-from prefero.data.formats.names import RANKS, SCORES
+from prefero.data.formats.names import RANKS, SCORES, SINGLE
 from prefero.data.formats.responses import judged, refuse_equal
 from prefero.data.pictures import Picture, is_picture, picture
 from prefero.data.schema import OTHER_PROMPTS
@@ -293,7 +293,7 @@ PICTURE_LISTS = Layout(
     "images (or responses) with scores, ranks or win_rates, or [{image, score}, …]; prompt, caption or class",
     read_picture_list,
     fields=("|".join(CANDIDATES),),
-    without="chosen|rejected|completion|messages",
+    without="|".join(("chosen", "rejected", "messages", *SINGLE)),
     holds=_holds_picture_list,
 )
 LABELLED_PICTURES = Layout(

@@ -3,6 +3,7 @@ neighbouring rows that rate responses to one prompt, and solutions marked right 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -24,15 +25,30 @@ from prefero.data.formats.candidates import (
     writers_of,
 )
 from prefero.data.formats.conversations import with_responses
-from prefero.data.formats.fields import Fields, Layout, number_of
-from prefero.data.formats.names import RANKS, SCORES, SINGLE, first_of_prompts
+from prefero.data.formats.fields import TOOLS, Fields, Layout, is_blank, look, number_of
+from prefero.data.formats.images import IMAGE_FIELDS
+from prefero.data.formats.names import RANKS, SCORES, SINGLE, TEXTS, WRITERS, first_of_prompts
 from prefero.data.formats.responses import ASPECTS, as_response, read_response, refuse_silence
+from prefero.data.schema import OTHER_PROMPTS
+from prefero.errors import PreferoError
 
 BEST = ("best", "best_response", "best_id", "best_index")
 """Fields that say which of several responses is the best one, besides those that choose from two."""
 
 RATED = ("response", "completion", "answer", "output")
 """The fields of the response that a row rates."""
+
+HELPFULNESS = "helpfulness"
+"""The rating that is the score."""
+
+QUESTION = (
+    *sorted(TEXTS),
+    *TOOLS,
+    *IMAGE_FIELDS,
+    *(part.field for part in OTHER_PROMPTS.values()),
+    "chat_template_kwargs",
+)
+"""The fields that belong to what is asked."""
 
 
 def read_list(fields: Fields) -> Example:
@@ -135,25 +151,67 @@ def _best(fields: Fields, family: Family) -> int | None:
 
 
 def gather(rows: Iterator[Row]) -> Iterator[Row]:
-    """Neighbouring rows of one prompt as one row with the list of their responses.
+    """Neighbouring rows of one question as one row with the list of their responses.
 
-    It stands where the first of them does, and has the other fields of the first.
+    It stands where the first of them does, and has their other fields: those in which they differ under
+    names that say so, as nothing can be made of them. Rows whose response or ratings cannot be read stay
+    alone, with their problem.
     """
+    for _, group in groupby(rows, key=_question):
+        good = []
+        for row in group:
+            if problem := row.problem or _problem(row):
+                yield replace(row, problem=problem)
+            else:
+                good.append(row)
+        if good:
+            yield _joined(good)
 
-    def prompt(row: Row) -> str:
-        name = first_of_prompts(row.fields)
-        return row.problem or f"{name}: {row.fields.get(name) if name else row.origin!r}"
 
-    for _, group in groupby(rows, key=prompt):
-        first, *others = group
-        if first.problem:
-            yield first
-            continue
-        names = [name for name in first.fields if name in (*RATED, *ASPECTS)]
-        items = [{name: row.fields.get(name) for name in names} for row in (first, *others)]
-        shared = {name: value for name, value in first.fields.items() if name not in names}
-        joined = tuple(row.origin for row in others)
-        yield replace(first, fields={**shared, "responses": items}, joined=joined)
+def _question(row: Row) -> str:
+    """All that belongs to the question of a row, whichever of it is read: rows with another context ask
+    something else. A row without any is one of its own."""
+    if first_of_prompts(row.fields) is None:
+        return row.origin
+    asked = {name: held for name in QUESTION if not is_blank(held := look(row.fields, name))}
+    return _written(asked)
+
+
+def _written(value: Any) -> str:
+    """A value of a row as text, the same for equal values; arrays and images by their numbers."""
+    return json.dumps(
+        value, default=lambda held: held.tobytes().hex() if hasattr(held, "tobytes") else repr(held)
+    )
+
+
+def _problem(row: Row) -> str:
+    """Why the response of a row or its ratings cannot be read, empty where they can."""
+    fields = Fields(row)
+    name = fields.first(RATED) or RATED[0]
+    try:
+        refuse_silence(fields, [name], [read_response(fields, name)])
+        for aspect in ASPECTS:
+            if aspect == HELPFULNESS or (aspect in fields and fields.look(aspect) != "N/A"):
+                fields.number(aspect)
+    except PreferoError as error:
+        return str(error)
+    return ""
+
+
+def _joined(rows: Sequence[Row]) -> Row:
+    """Rows of one question as one."""
+    names = dict.fromkeys(name for row in rows for name in row.fields)
+    own = [name for name in names if name in (*RATED, *ASPECTS, *WRITERS)]
+    asked = {name.partition(".")[0] for name in QUESTION}
+    fields: dict[str, Any] = {}
+    for name in (name for name in names if name not in own):
+        held = [row.fields.get(name) for row in rows]
+        if name in asked or len(set(map(_written, held))) == 1:
+            fields[name] = held[0]
+        else:
+            fields[f"{name} (not the same in all rows of the question)"] = held
+    fields["responses"] = [{name: row.fields.get(name) for name in own} for row in rows]
+    return replace(rows[0], fields=fields, joined=tuple(row.origin for row in rows[1:]))
 
 
 def read_rated(fields: Fields) -> Example:
@@ -209,7 +267,7 @@ RATED_ROWS = Layout(
     "ratings",
     "prompt, response, helpfulness, correctness, …; neighbouring rows of one prompt are compared",
     read_rated,
-    fields=("|".join(RATED), "helpfulness"),
+    fields=("|".join(RATED), HELPFULNESS),
     without="chosen|rejected",
     gather=gather,
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from prefero.data.files import Row
 from prefero.data.formats.candidates import rivals
 from prefero.data.formats.fields import (
     MESSAGES,
+    ROLES,
     SAID,
     SPEAKER,
     Habits,
@@ -153,11 +156,18 @@ SCORES = (
     "average_rating",
     "avg_rating",
 )
-LISTED = re.compile(r"json|\b(?:lists?|arrays?)\b", re.IGNORECASE)
-"""What a prompt says that asks for an answer which is a list."""
+SEVERAL = ("list", "responses")
+"""The endings of the names of columns with several responses: what their texts spell is a list of some, where
+elsewhere it may be an answer."""
 
 RANKS = ("rank", "ranking")
 WRITERS = ("model", "policy", "model_name", "llm_name", "writer", "author")
+
+IDS = re.compile(r"(.*_)?(id|ids|idx|index|uid|uuid)", re.IGNORECASE)
+"""The keys of an object that tell which response it is."""
+
+ASSISTANTS = {name for name, role in ROLES.items() if role == "assistant"}
+"""The assistant, as conversations name it."""
 
 SHORT = 60
 """Characters of a text that may be a word or a name."""
@@ -211,8 +221,8 @@ def survey(rows: Sequence[Row]) -> Habits:
     as_objects = {name for name in {*PROMPTS, *answers} & set(names) if _mostly_objects(values, name)}
     if not _answers_in_objects(values, answers):
         as_objects -= set(answers)
-    if pair and _spell_responses(values, pair):
-        as_objects |= set(pair)
+    several = (name for name in pair or () if name.endswith(SEVERAL))
+    as_objects |= {name for name in several if _mostly_texts(values, name, _spells_turns)}
     main, beside = _prompts(values)
     return Habits(
         conversations=frozenset(spells),
@@ -260,45 +270,67 @@ def _holds_prompt(value: Any) -> bool:
 
 
 def _holds_response(value: Any) -> bool:
-    """Whether an object is a response with what is known of it: an answer in JSON may have such keys as
-    ``answer``, but hardly a score or a writer."""
-    if not isinstance(value, Mapping) or are_messages(value):
+    """Whether an object is a response with what is known of it, and holds nothing else: an answer in JSON may
+    have such keys as ``answer``, but hardly a score or a writer."""
+    if not isinstance(value, Mapping) or are_messages(value) or not all(map(_of_response, value)):
         return False
     known = first_of(value, (*SCORES, *RANKS, *WRITERS)) is not None
     keys = RESPONSES if known else ("text", "content", "messages", "message")
-    return any(isinstance(value.get(key), str) or are_messages(value.get(key)) for key in keys)
+    said = value.get(first_of(value, keys) or "")
+    return isinstance(said, str) or (are_messages(said) and _answered(said))
+
+
+def _of_response(key: Any) -> bool:
+    """Whether a key of an object tells what a response says, how good it is, who wrote it, or which it is."""
+    return key in (*RESPONSES, *SCORES, *RANKS, *WRITERS, "annotations") or bool(IDS.fullmatch(str(key)))
+
+
+def _answered(said: Any) -> bool:
+    """Whether the assistant has the last of these messages."""
+    last = said[-1] if isinstance(said, list | tuple) else said
+    return str(last[first_of(last, SPEAKER) or ""]).lower() in ASSISTANTS
 
 
 def _answers_in_objects(rows: Iterable[Mapping[str, Any]], sides: Sequence[str]) -> bool:
     """Whether the objects that the responses spell are not themselves the answers: all of the responses spell
-    some, no prompt asks for JSON, and no response has its text from the prompt."""
+    some, nothing that is said before them speaks of JSON or of the keys, and none has its text from there."""
     for values in rows:
-        prompt = prompt_text(values) or ""
-        if "json" in prompt.lower():
-            return False
-        for text in (values.get(name) for name in sides):
-            value = spelled(text) if isinstance(text, str) else text
-            said = value.get(first_of(value, RESPONSES) or "") if isinstance(value, Mapping) else None
-            if isinstance(said, str) and said.strip() and said.strip() in prompt:
+        asked = "\n".join(_said_before(values, sides))
+        held = (spelled(text) if isinstance(text := values.get(name), str) else text for name in sides)
+        for value in (value for value in held if isinstance(value, Mapping)):
+            said = value.get(first_of(value, RESPONSES) or "")
+            if isinstance(said, str) and said.strip() and said.strip() in asked:
+                return False
+            if _speaks_of(value, asked):
                 return False
     return all(_mostly_objects(rows, name) for name in sides)
 
 
-def _spell_responses(rows: Iterable[Mapping[str, Any]], pair: tuple[str, str]) -> bool:
-    """Whether the sides spell lists of responses beside a plain prompt, and not answers that are lists: they
-    are sentences, no prompt asks for a list, and no side repeats one of the other's."""
-    for values in rows:
-        prompt = prompt_text(values)
-        sides = [values.get(name) for name in pair]
-        if prompt is None or LISTED.search(prompt) or spelled(prompt) is not None:
-            return False
-        lists = [spelled(side) if isinstance(side, str) else None for side in sides]
-        texts = [text for held in lists if isinstance(held, list) for text in held]
-        if not all(isinstance(text, str) and len(text.split()) > 1 for text in texts):
-            return False
-        if len(set(texts)) < len(texts):
-            return False
-    return all(_mostly_texts(rows, name, _spells_turns) for name in pair)
+def _speaks_of(value: Mapping[str, Any], asked: str) -> bool:
+    """Whether a text speaks of JSON or of the keys of an object."""
+    words = "|".join(("[^ ]*json[^ ]*", *(re.escape(str(key)) for key in value)))
+    return bool(re.search(rf"\b(?:{words})\b", asked, re.IGNORECASE))
+
+
+def _said_before(values: Mapping[str, Any], sides: Sequence[str]) -> Iterator[str]:
+    """The texts of the prompt of a row, its system text, its input and its earlier turns."""
+    for name in sorted(TEXTS - set(sides)):
+        yield from _texts_in(look(values, name))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts that a value holds, without the keys and the speakers beside them."""
+    if isinstance(value, str):
+        held = spelled(value)
+        if are_messages(held):
+            yield from _texts_in(held)
+        else:
+            yield value
+    elif isinstance(value, Mapping):
+        speaker = first_of(value, SPEAKER)
+        yield from (text for key, inner in value.items() if key != speaker for text in _texts_in(inner))
+    elif isinstance(value, list | tuple):
+        yield from (text for item in value for text in _texts_in(item))
 
 
 def _mostly_lists(rows: Iterable[Mapping[str, Any]], name: str) -> bool:
@@ -331,11 +363,25 @@ def is_nothing(value: Any) -> bool:
 
 
 def without_nothing(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields with null for what tables write into a cell that has no text."""
+    """The fields with null for what tables write into a cell that has no text, and with lists for the arrays
+    that they hold for them."""
     absent = {
-        name for name in TEXTS & set(values) if isinstance(value := values[name], float) and math.isnan(value)
+        name
+        for name, value in values.items()
+        if type(value).__name__ == "NAType"  # of pandas, which is not needed here
+        or (name in TEXTS and isinstance(value, float) and math.isnan(value))
     }
-    return {name: None if name in absent else value for name, value in values.items()} if absent else values
+    arrays = {name: _as_lists(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+    changed = dict.fromkeys(absent) | arrays
+    return {**values, **changed} if changed else values
+
+
+def _as_lists(value: Any) -> Any:
+    """An array of one axis as the list that it stands for, also in the objects of a list; an image has more
+    axes."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return [_as_lists(item) for item in value.tolist()]
+    return {key: _as_lists(held) for key, held in value.items()} if isinstance(value, dict) else value
 
 
 def mostly(told: Iterable[bool]) -> bool:
@@ -388,9 +434,13 @@ def _spells_turns(text: str) -> bool:
 
 def _answers(rows: Iterable[Mapping[str, Any]], name: str) -> bool:
     """Whether the conversations that a column spells are those of its rows, and not answers that happen to be
-    JSON: beside a plain prompt they contain it, or only the assistant speaks."""
+    JSON: beside a plain prompt they contain it, or only the assistant speaks; a single message is no answer
+    to what speaks of JSON or of its keys."""
     for row in rows:
         prompt, spelling = prompt_text(row), row.get(name)
+        message = spelled(spelling) if isinstance(spelling, str) else None
+        if isinstance(message, Mapping) and _speaks_of(message, "\n".join(_said_before(row, [name]))):
+            return False
         if prompt is None or _spells_messages(prompt) or not isinstance(spelling, str):
             continue
         value = spelled(spelling)

@@ -23,6 +23,7 @@ from prefero.data.formats.conversations import (
     read_sides,
     says_all,
     split_transcript,
+    unknown_texts,
     with_responses,
     with_system,
 )
@@ -44,6 +45,9 @@ LABELS = ("label", "kto_tag", "is_safe", "is_good", "desirable")
 SCORES = tuple(name for name in SCHEMA["score"].fields if "/" not in name)
 SCORED = (*SCORES, *SCHEMA["rank"].fields)
 """Fields that say more than the order of responses."""
+
+PLACES = ([0, 1], [1, 0], [1, 2], [2, 1])
+"""Sides that may be the places of two responses."""
 
 STEP = re.compile(r"(?:^\s*|\n[^\S\n]*)step\s*\d+\s*[:.]", re.IGNORECASE)
 
@@ -71,7 +75,22 @@ def read_pair(fields: Fields) -> Example:
     refuse_silence(fields, names, (chosen, rejected))
     if chosen.content == rejected.content:
         refuse_equal(fields, names)
-    return with_responses(fields, names, (chosen, rejected), implied=True)
+    example = with_responses(fields, names, (chosen, rejected), implied=True)
+    _refuse_places(fields, names)
+    return example
+
+
+def _refuse_places(fields: Fields, names: Sequence[str]) -> None:
+    """Raises :class:`PreferoError` where the sides are numbers of places, and texts that nothing is made of
+    may be what stands there."""
+    sides, texts = [fields.look(name) for name in names], unknown_texts(fields)
+    if texts and not any(isinstance(side, str) for side in sides) and sides in PLACES:
+        fields.fail(
+            names[0],
+            f"found {sides[0]}, which may be the place of a response; texts that are not read: "
+            f"{', '.join(texts)}",
+            "the response itself; make such rows with map (data.map)",
+        )
 
 
 def _refuse_marks(fields: Fields, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from prefero.data.examples import Response
-from prefero.data.formats.fields import PLACE, TURNS, Fields, are_messages, first_of, rows_of
+from prefero.data.formats.fields import PLACE, TURNS, Fields, are_messages, first_of, number_of, rows_of
 from prefero.data.formats.names import RANKS, RESPONSES, SCORES, WRITERS
 
 ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity", "honesty", "truthfulness")
@@ -20,7 +20,13 @@ def read_response(fields: Fields, name: str, role: str | None = None) -> Respons
     """The response in a field."""
     value = fields.require(name, TURNS)
     if isinstance(value, Mapping) and not are_messages(value):
+        if name in fields.spelled:
+            key = first_of(value, RESPONSES) or RESPONSES[0]
+            fields.note(f"{name} is a text that spells an object, whose {key} is read as the response")
         return as_response(fields, value, name, role)
+    if number_of(value) is not None and not isinstance(value, str):
+        fields.note(f"{name} is a number, which is read as its text")
+        return Response(str(value), role)
     if (message := _single(value)) is not None:
         return as_response(fields, message, name, role)
     return Response(fields.turns(name), role)

@@ -104,9 +104,11 @@ def _proposals(values: Mapping[str, Any]) -> Iterator[Sequence[dict[str, str]]]:
     objects = {name: value for name, value in held.items() if isinstance(value, Mapping)}
     for outer, value in objects.items():
         yield [{str(inner): f"{outer}.{inner}" for inner in value}]
-    keys = dict.fromkeys(str(key) for value in objects.values() for key in value)
+    # an object that a text spells may be an answer, of which one key is not all
+    given = {name: value for name, value in objects.items() if value is values.get(name)}
+    keys = dict.fromkeys(str(key) for value in given.values() for key in value)
     yield [
-        {outer: f"{outer}.{key}" for outer, value in objects.items() if key in value}
+        {outer: f"{outer}.{key}" for outer, value in given.items() if key in value}
         for key in keys
         if not BOOKKEEPING.fullmatch(key)
     ]

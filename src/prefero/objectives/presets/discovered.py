@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prefero.errors import PreferoError
 from prefero.objectives.compare import Compare, Objective
 from prefero.objectives.contrasts import Comparisons
 from prefero.objectives.expressions import Written, parse
@@ -210,5 +211,10 @@ def pfl(beta: Positive = 0.05) -> Objective:
 def expression(loss: str = "softplus(-z)", beta: Positive = 0.1) -> Objective:
     """The loss of a pair as you write it; it is read, never run as code."""
     written = parse(loss)
+    if not written.trains:
+        raise PreferoError(
+            f"the loss {written.text!r} does not depend on the policy, so that it trains nothing. Write it "
+            "with z, a ratio or a log-probability, outside of detach and of comparisons"
+        )
     reward = log_ratio().sum() if written.reads_reference else Logp().mean()
     return Compare(beta * reward, link=Written(written, beta))
