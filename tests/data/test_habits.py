@@ -9,7 +9,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
 import pytest
 
 from prefero.data.arrange import PAIR, arrange
@@ -578,7 +577,8 @@ class TestFiles:
         earlier = np.empty(1, dtype=object)
         earlier[0] = np.array(["Hi", "Hello"], dtype=object)
         turns = (user("Hi"), assistant("Hello"), user(ASKED))
-        example = load_examples([pair(history=earlier, system=pd.NA, note=pd.NA)])[0]
+        missing = pytest.importorskip("pandas").NA
+        example = load_examples([pair(history=earlier, system=missing, note=missing)])[0]
         assert (example.prompt, example.unread) == (turns, ())
         row = {"prompt": np.array(turns, dtype=object), "responses": np.array([GOOD, BAD], dtype=object)}
         example = load_examples([{**row, "scores": np.array([2, 1])}])[0]

@@ -77,8 +77,11 @@ def test_simpo_orders_pairs_by_what_it_trains(outcomes: Mapping[str, Outcome]) -
     assert row["accuracy"] == pytest.approx(outcome.trained.accuracy, abs=0.02)
 
 
-def test_right_solutions_gain_more_than_wrong_ones_with_kto(outcomes: Mapping[str, Outcome]) -> None:
-    assert outcomes["kto"].reward.interval.low > 0.5
+def test_kto_is_measured_on_right_and_wrong_solutions(outcomes: Mapping[str, Outcome]) -> None:
+    """One epoch of these few does not tell them apart: the table says so."""
+    outcome = outcomes["kto"]
+    assert outcome.reward.pairs >= 100
+    assert outcome.reward.interval.low < outcome.reward.accuracy < outcome.reward.interval.high
 
 
 @pytest.mark.parametrize(("study", "run"), RUNS)

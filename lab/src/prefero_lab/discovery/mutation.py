@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefero.errors import PreferoError
+from prefero.objectives.configurations import from_config
 from prefero.objectives.expressions import Expression, operands, parse, walk
 from prefero.objectives.registry import find
 from prefero_lab.discovery.archive import Entry, Proposal, canonical, ranked, signature
@@ -55,6 +56,7 @@ class Mutation:
             try:
                 objective, thought, count = change(parents[0].objective, parents[1].objective, numbers)
                 objective = canonical(objective)
+                from_config(objective)  # what cannot be made, or trains nothing, is no proposal
             except (PreferoError, LookupError):
                 continue
             if signature(objective) not in tried:
