@@ -200,24 +200,21 @@ def test_a_run_says_what_it_resumes_and_what_has_changed(recipe: dict[str, Any],
     assert "how they become tokens" in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("steps", "told"),
-    [
-        (
-            1,
-            "this run has one step, and warm-up begins with the learning rate 0, so that no weight moves",
-        ),
-        (2, "this run has 2 steps, and warm-up begins with the learning rate 0, so that the first moves no"),
-    ],
-)
-def test_a_step_that_warm_up_wastes_is_told(
-    recipe: dict[str, Any], capsys: Any, steps: int, told: str
-) -> None:
-    short = {**recipe["training"], "max_steps": steps, "warmup_steps": 0.1}
+def test_a_step_that_warm_up_wastes_is_told(recipe: dict[str, Any], capsys: Any) -> None:
+    short = {**recipe["training"], "max_steps": 2, "warmup_steps": 0.1}
     train({**recipe, "training": short})
+    told = (
+        "this run has 2 steps, and warm-up begins with the learning rate 0, so that the first moves no weight"
+    )
     assert told in capsys.readouterr().err
     train({**recipe, "training": {**short, "warmup_steps": 0, "overwrite": True}})
     assert "warm-up" not in capsys.readouterr().err
+
+
+def test_warm_up_by_a_share_leaves_a_step_behind_it(tmp_path: Path) -> None:
+    args = PreferenceArguments(output_dir=str(tmp_path), warmup_steps=0.1)
+    assert [args.get_warmup_steps(steps) for steps in (1, 2, 10, 11)] == [0, 1, 1, 2]
+    assert PreferenceArguments(output_dir=str(tmp_path), warmup_steps=3).get_warmup_steps(2) == 3
 
 
 @pytest.mark.parametrize("written", ["none", "None", "NONE"])

@@ -217,6 +217,11 @@ class PreferenceArguments(TrainingArguments):
                 "save_strategy='best' needs metric_for_best_model, such as 'rewards/accuracies'"
             )
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """The steps of warm-up; where they are a share of the run, one step at least comes behind them."""
+        steps = int(super().get_warmup_steps(num_training_steps))
+        return steps if self.warmup_steps >= 1 else min(steps, num_training_steps - 1)
+
     def _foreign(self) -> dict[str, Any]:
         """The fields that cannot be set here and were. What :class:`transformers.TrainingArguments` makes of
         them by itself is in a copy of arguments too, and does not count."""

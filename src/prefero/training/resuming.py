@@ -34,7 +34,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import HubStrategy
 
-from prefero.errors import PreferoError
+from prefero.errors import PreferoError, number_of
 from prefero.objectives.compare import Objective
 from prefero.reference.providers import References
 from prefero.storage import NotWrittenError, writing
@@ -265,12 +265,9 @@ class ResumingTrainer(Trainer):
         with explaining(self.args, "schedule"):
             scheduler = super().create_scheduler(num_training_steps, *args, **kwargs)
         if num_training_steps <= FEW_STEPS and self.args.should_save and not any(scheduler.get_last_lr()):
-            steps, still = "one step", "no weight moves"
-            if num_training_steps > 1:
-                steps, still = f"{num_training_steps} steps", "the first moves no weight"
             print(
-                f"this run has {steps}, and warm-up begins with the learning rate 0, so that {still}: set "
-                "training.warmup_steps=0",
+                f"this run has {number_of(num_training_steps, 'step')}, and warm-up begins with the learning "
+                "rate 0, so that the first moves no weight: set training.warmup_steps=0",
                 file=sys.stderr,
             )
         return scheduler
