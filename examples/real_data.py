@@ -2,7 +2,7 @@
 
     python -m examples.real_data hh --data ../shared/data --output runs/real
 
-Three studies, half an hour together on two cores, each in a process of its own:
+Three studies, each in a process of its own:
 
 - ``hh``: Anthropic's human preferences over dialogues (``hh_rlhf_harmless_test.jsonl.gz``), DPO of all
   weights and with adapters;

@@ -92,6 +92,14 @@ def test_lists_and_labelled_responses_have_their_own_names(tmp_path):
     assert "undesirable" in text and "Likelihood of held-out desirable responses" in text
 
 
+def test_a_loss_that_is_measured_once_is_not_set_against_itself(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    for steps, said in ((40, "measured once"), (80, "when first measured")):
+        folders.write_lines(folder / "metrics.jsonl", folders.metrics(steps, seed=0))
+        text = text_of(render(folder).read_text(encoding="utf-8"))
+        assert [said in text, text.count("measured once")] == [True, int(steps == 40)]
+
+
 def test_a_loss_that_became_no_number_does_not_break_the_page(tmp_path):
     folder = folders.write_run(tmp_path / "run")
     lines = [line | ({"loss": None} if line["step"] > 100 else {}) for line in folders.metrics(200, seed=0)]

@@ -31,7 +31,7 @@ def _template(text: str | None) -> str | None:
 Template = Annotated[
     str | None,
     typer.Option(
-        help="The chat template: auto (the tokenizer's own), none, a training template's name, or a file.",
+        help="The chat template: auto, own (the tokenizer's), none, a training template's name, or a file.",
         show_default="auto",
         callback=_template,
     ),

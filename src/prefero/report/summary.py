@@ -117,7 +117,8 @@ def loss_tile(run: Run) -> Tile | None:
         return None
     held_out, train = run.kept.values(f"{EVAL}loss"), run.history.values("loss")
     if held_out:
-        return Tile("Loss, held out", number(last), f"{number(held_out[0])} when first measured")
+        note = f"{number(held_out[0])} when first measured" if len(held_out) > 1 else "measured once"
+        return Tile("Loss, held out", number(last), note)
     return Tile("Loss, training", number(last), f"{number(train[0])} at the first log")
 
 

@@ -119,7 +119,7 @@ class PreferenceArguments(TrainingArguments):
         "cut_response", "Past max_length: cut_response (old turns go first), keep_recent_prompt, drop, error."
     )
     template: TemplateName = _setting(
-        "auto", "The chat template: auto (the tokenizer's own), none, a training template's name, or a file."
+        "auto", "The chat template: auto, own (the tokenizer's), none, a training template's name, or a file."
     )
     score: Score = _setting(
         "last",
