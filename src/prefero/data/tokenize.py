@@ -33,7 +33,7 @@ DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 TooLong = Literal["cut_response", "keep_recent_prompt", "drop", "error"]
 """Ways to fit an example into ``max_length``; see :func:`tokenize`."""
 
-TOKENIZING = 1
+TOKENIZING = 2
 """The version of how rows become tokens, which stands in the key of the reference cache. Raise it with any
 change by which some row gives other token ids, or other tokens that are scored."""
 

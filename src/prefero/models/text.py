@@ -200,8 +200,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         for example in examples:
             if len(prompts) == count:
                 break
-            images = example.images.get("", ())
-            identity = repr((example.prompt, [image.identity for image in images]))
+            identity = example.prompt_identity
             if identity in prompts:
                 continue
             try:
