@@ -116,6 +116,14 @@ def test_a_question_that_speaks_of_a_mark_is_a_turn_of_the_user(prompt: str) -> 
     context, response, notes, _ = read(prompt, "A mark.")
     assert (context, response) == (OPENED.replace("Hi", prompt), "A mark.<|im_end|>")
     assert not any("taken as it is" in note and "marks" in note for note in notes)
+    assert any("but not those around a turn" in note for note in notes)
+
+
+def test_a_text_before_the_first_mark_does_not_hide_what_the_template_has_written() -> None:
+    before = "Be brief.\n"
+    context, response, notes, _ = read(f"{before}<|im_start|>user\nHi<|im_end|>\n", "Yes")
+    assert (context, response) == (before + OPENED, "Yes<|im_end|>")
+    assert any("taken as it is" in note for note in notes)
 
 
 def test_what_a_template_has_written_may_end_with_another_mark() -> None:

@@ -243,11 +243,12 @@ class ChatTemplate:
         return text.rstrip().removesuffix(mark) + behind + self.header
 
     def wrote(self, text: str) -> bool:
-        """Whether a text has been through the template: it begins with a mark, and has those around a
-        question, or it ends with the header of an answer. A question may speak of marks too."""
+        """Whether a text has been through the template: it has the marks around a question, one before the
+        other, or it ends with the header of an answer. A question may speak of a mark too."""
         behind = "" if self._sample is None else self._sample[0].partition("Question")[2]
-        begun = re.match(r"\s*[<\[]", text) and any(mark in text for mark in self.marks)
-        return bool(begun and "".join(behind.split()[:1]) in text) or self.opens_answer(text)
+        closing = "".join(behind.split()[:1])
+        before = text[: text.rindex(closing)] if closing in text else ""
+        return any(mark in before for mark in self.marks if mark != closing) or self.opens_answer(text)
 
     @cached_property
     def marks(self) -> tuple[str, ...]:

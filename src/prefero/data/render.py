@@ -542,6 +542,8 @@ class Chat:
                 "plain text: the chat template writes the prompt as one user turn (template none takes it as "
                 "it is)"
             )
+            if any(mark in prompt for mark in self.template.marks):
+                yield "the prompt holds a mark of the chat template, but not those around a turn: it is kept"
         brought = (*as_messages(prompt, "user"), *as_messages(response.content, "assistant"))
         if list(brought) != list(turns):
             yield "the row brings marks of the chat template, which stand once"
