@@ -542,7 +542,7 @@ class Chat:
                 "plain text: the chat template writes the prompt as one user turn (template none takes it as "
                 "it is)"
             )
-            if any(mark in prompt for mark in self.template.marks):
+            if any(mark in prompt for mark in (*self.template.marks, *self.template.ends)):
                 yield "the prompt holds a mark of the chat template, but not those around a turn: it is kept"
         brought = (*as_messages(prompt, "user"), *as_messages(response.content, "assistant"))
         if list(brought) != list(turns):
