@@ -32,9 +32,10 @@ test-real: $(READY)
 	rm -rf runs/real
 	$(BIN)/python -m pytest -m real -s
 
-# Tests with programs of the system (Debian's bubblewrap and chromium); STRICT=1 fails if one of them is skipped.
+# Tests with programs of the system (Debian's bubblewrap and chromium), and commands killed at random moments;
+# STRICT=1 fails if one of them is skipped.
 test-system: $(READY)
-	STRICT=$(STRICT) $(BIN)/python -m pytest -p tests.system -m system -rs $$(grep -rlE --include="test_*.py" "tests\.(system|sandbox\.means)" tests)
+	STRICT=$(STRICT) $(BIN)/python -m pytest -p tests.system -m "system or kills" -rs $$(grep -rlE --include="test_*.py" "tests\.(system|sandbox\.means)|mark\.kills" tests)
 
 # A short training subset on the oldest versions that pyproject.toml promises, in an environment of its own.
 test-oldest: $(OLDEST)/.ready

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
-import traceback
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from prefero.objectives.compare import Compare
 from prefero.objectives.quantities import Quantity, log_ratio
 from prefero.reference.providers import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
+from tests.forks import serve
 from tests.training.tiny import pairs, tiny_experts, tiny_model, tiny_tokenizer
 
 
@@ -91,53 +90,8 @@ def train(folder: str, options: dict[str, Any]) -> None:
         )
 
 
-def serve() -> None:
-    for line in sys.stdin:
-        job = json.loads(line)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        running = {fork(job, rank, port): rank for rank in range(job["processes"])}
-        status = {}
-        while running:
-            pid, code = os.wait()
-            status[running.pop(pid)] = os.waitstatus_to_exitcode(code)
-            if code:
-                for other in running:  # waits for the one that died
-                    os.kill(other, signal.SIGKILL)
-        print(json.dumps(status[0]), flush=True)
-
-
-def fork(job: dict[str, Any], rank: int, port: int) -> int:
-    if pid := os.fork():
-        return pid
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1), os.dup2(log, 2)
-    os.environ |= job["environment"]
-    if job["processes"] > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(job["processes"]),
-            "LOCAL_WORLD_SIZE": str(job["processes"]),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    code = 1
-    try:
-        train(job["folder"], job["options"])
-        code = 0
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {interrupt}")
-        code = 130
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         train(sys.argv[1], json.loads(sys.argv[2]))
     else:
-        serve()
+        serve(lambda job: train(job["folder"], job["options"]))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +20,33 @@ from safetensors.torch import load_file
 
 from prefero.errors import PreferoError
 from prefero.training.checkpoints import MARKER, complete_checkpoints, to_resume_from
+from tests.forks import ROOT, Forks
 
-ROOT = Path(__file__).parents[2]
 
-
-class Processes:
+@dataclass(frozen=True)
+class Trainings:
     """Runs trainings outside of this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.processes"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    forks: Forks
 
     def __call__(self, folder: Path, *, processes: int = 1, expect: int = 0, **options: Any) -> str:
-        log = self.folder / f"{folder.name}.log"
-        log.unlink(missing_ok=True)
-        job = {
-            "folder": str(folder),
-            "processes": processes,
-            "options": options,
-            "log": str(log),
-            "environment": {"PREFERO_CACHE": str(folder.parent / "references")},
-        }
-        assert self.server.stdin is not None and self.server.stdout is not None
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        status = json.loads(self.server.stdout.readline())
-        text = log.read_text()
+        ended = self.forks(
+            folder.name,
+            {"folder": str(folder), "options": options},
+            processes=processes,
+            environment={"PREFERO_CACHE": str(folder.parent / "references")},
+        )
         # Of several processes, the first to fail may take the others down before they fail themselves.
-        failed = expect == 1 and processes > 1 and status != 0
-        assert status == expect or failed, text[-4000:]
-        return text
-
-    def close(self) -> None:
-        assert self.server.stdin is not None
-        self.server.stdin.close()
-        self.server.wait(timeout=30)
+        failed = expect == 1 and processes > 1 and ended.status != 0
+        assert ended.status == expect or failed, ended.text[-4000:]
+        return ended.text
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    processes = Processes(tmp_path_factory.mktemp("logs"))
-    yield processes
-    processes.close()
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    forks = Forks("tests.training.processes", tmp_path_factory.mktemp("logs"))
+    yield Trainings(forks)
+    forks.close()
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -117,7 +96,7 @@ def assert_close(first: Path, second: Path, tolerance: float = 1e-5) -> None:
     ],
     ids=["full", "objective with state", "moving reference", "adapters", "experts", "head", "learned"],
 )
-def test_killed_and_resumed_is_uninterrupted(run: Processes, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_killed_and_resumed_is_uninterrupted(run: Trainings, tmp_path: Path, options: dict[str, Any]) -> None:
     run(tmp_path / "whole", **options)
     assert finished(tmp_path / "whole")
     for kill in (3, 8):  # in the first and in the second epoch of five steps
@@ -143,7 +122,7 @@ def test_killed_and_resumed_is_uninterrupted(run: Processes, tmp_path: Path, opt
     ],
     ids=["data parallel", "sharded", "whole step", "learned", "whole step, heads", "adapters", "experts"],
 )
-def test_two_processes_are_one(run: Processes, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_two_processes_are_one(run: Trainings, tmp_path: Path, options: dict[str, Any]) -> None:
     alone = {name: value for name, value in options.items() if name != "parallel"}
     run(tmp_path / "one", **alone)
     two = tmp_path / "two"
@@ -172,14 +151,14 @@ def test_two_processes_are_one(run: Processes, tmp_path: Path, options: dict[str
     ],
     ids=["two-model signals, tied weights", "moving reference", "two-model signals, adapters"],
 )
-def test_sharded_models_beside_the_policy(run: Processes, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_sharded_models_beside_the_policy(run: Trainings, tmp_path: Path, options: dict[str, Any]) -> None:
     run(tmp_path / "one", **options)
     run(tmp_path / "two", processes=2, parallel="fsdp", **options)
     assert_close(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize("parallel", ["auto", "fsdp"])
-def test_killed_on_two_processes(run: Processes, tmp_path: Path, parallel: str) -> None:
+def test_killed_on_two_processes(run: Trainings, tmp_path: Path, parallel: str) -> None:
     options: dict[str, Any] = {"processes": 2, "parallel": parallel, "logging_steps": 4}  # none at step 6
     options["reference"] = {"kind": "moving", "every": 3}
     run(tmp_path / "whole", **options)
@@ -188,7 +167,7 @@ def test_killed_on_two_processes(run: Processes, tmp_path: Path, parallel: str) 
     assert_identical(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(run: Processes, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(run: Trainings, tmp_path: Path) -> None:
     run(tmp_path / "whole", save_strategy="no")
     for processes in (1, 2):
         folder = tmp_path / f"stopped-{processes}"
@@ -200,7 +179,7 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(run: Processes, tmp_path: 
         assert_close(tmp_path / "whole", folder)
 
 
-def test_a_checkpoint_that_was_cut_off_does_not_count(run: Processes, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_cut_off_does_not_count(run: Trainings, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder, max_steps=5)
     latest = complete_checkpoints(folder)[-1]
@@ -214,7 +193,7 @@ def test_a_checkpoint_that_was_cut_off_does_not_count(run: Processes, tmp_path: 
         to_resume_from(folder, True)
 
 
-def test_another_run_cannot_go_on(run: Processes, tmp_path: Path) -> None:
+def test_another_run_cannot_go_on(run: Trainings, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder, max_steps=2)
     changes: list[tuple[dict[str, Any], str]] = [
