@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from docs.habits import rows
 from docs.method_pages import table
 from prefero.training.vocabulary import TRL_NAMES
 
@@ -158,6 +159,9 @@ def page() -> str:
         "Every preference loss of TRL 1.16 by its name here. Each line is tested: both libraries give the "
         "same loss and the same gradients on the same batch.",
         "\n".join(f"- {note}" for note in NOTES),
+        "## Habits",
+        "What one does with TRL's trainers, and what it does here; each line is tested.",
+        table(("in TRL", "here"), rows()),
     ]
     for trainer, entries in PARITY.items():
         rows = [(f"`{spelled(theirs)}`", f"`{{{spelled(ours)}}}`") for theirs, ours in entries]

@@ -237,5 +237,7 @@ def test_arguments_of_transformers_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_refused_in_one_line(trainer: Trainer) -> None:
-    with pytest.raises(PreferoError, match=r"training: nonsense is not supported"):
+    with pytest.raises(PreferoError, match=r"cannot be made with report_to=.*: nonsense is not supported"):
         trainer(report_to="nonsense")
+    with pytest.raises(PreferoError, match=r"report_to=\['comet_ml'\]: comet_ml is not installed"):
+        trainer(report_to="comet_ml", data="/no/such/rows.jsonl")

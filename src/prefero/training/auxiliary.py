@@ -64,10 +64,13 @@ def auxiliary_models(prepared: Prepared, accelerator: Accelerator, *, sharded: b
 
 
 def _loaded(name: str, prepared: Prepared) -> nn.Module:
-    """The model of that name in the policy's precision, on its device, ready to score."""
-    model = prepared.kind.other(name, next(prepared.policy.parameters()).dtype)
+    """The model of that name, on the policy's device and ready to score; one that is loaded here, in the
+    policy's precision."""
+    model = prepared.loaded.get(name)
+    if model is None:
+        model = prepared.kind.other(name, next(prepared.policy.parameters()).dtype)
     prepared.kind.adapt(model, prepared.args.layout)
-    return model.to(prepared.args.device)
+    return model.to(prepared.args.device).eval()
 
 
 # One optimizer for the policy and the auxiliary models that train

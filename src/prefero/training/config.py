@@ -177,7 +177,11 @@ class PreferenceArguments(TrainingArguments):
             raise PreferoError(f"{', '.join(settings)}: give either args or single settings, not both")
         if args is not None:
             if not isinstance(args, cls):
-                raise PreferoError(f"args is {type(args).__name__}: give prefero.PreferenceArguments")
+                raise PreferoError(
+                    f"args is {type(args).__name__}: give prefero.PreferenceArguments, which takes what "
+                    "transformers.TrainingArguments does where it means the same here, and the arguments of "
+                    "the method in objective={'method': 'dpo', 'beta': 0.1} (docs/trl.md has the names)"
+                )
             return copy.copy(args)  # a trainer fills in what is left open, such as the learning rate
         known = [argument.name for argument in fields(cls)]
         for name in settings:

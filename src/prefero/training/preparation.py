@@ -60,7 +60,7 @@ _ROUNDS = (
     "starts from: train on them for a little, and draw again"
 )
 
-Reference = str | Mapping[str, Any] | ReferenceSpec | None
+Reference = str | Mapping[str, Any] | ReferenceSpec | nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Prepared:
     ``needs`` are the objective's, found by its one dry run. ``held_out`` maps names to data sets; a single
     one has the name ``""``. ``packing`` is how the policy's examples share a micro-batch. ``demands`` and
     ``specs`` say of the other models that the objective reads what is asked of them, and who they are.
+    ``loaded`` are those of them that were given as models, by the name that their spec has for the model.
     ``balance`` is the coefficient of the loss that balances the policy's experts. ``served`` are the kinds of
     reference that serve these models, and ``adapters`` says what became of adapters that the model had.
     """
@@ -87,6 +88,7 @@ class Prepared:
     writing: Writing
     demands: Mapping[str, Demand]
     specs: Mapping[str, ReferenceSpec]
+    loaded: Mapping[str, nn.Module]
     balance: float
     served: Mapping[str, ReferenceKind]
     adapters: str
@@ -141,7 +143,9 @@ def prepare(
     kind.check(needs)
     if train_dataset is not None and args.process_index == 0 and drawn_in_rounds(objective):
         logger.warning(_ROUNDS, objective.key)
-    specs = _specs({**(models or {}), "reference": reference}, objective)
+    others = {**(models or {}), "reference": reference}
+    loaded = {_given(name, other): other for name, other in others.items() if isinstance(other, nn.Module)}
+    specs = _specs(others, objective)
     demands = {
         name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
         for name in sorted(model_names(needs))
@@ -171,6 +175,7 @@ def prepare(
         if leak := _leak(train, data, name):
             logger.warning(leak)
     policy = kind.load() if isinstance(given, ModelSource) else given
+    _refuse_policy(policy, others)
     if peft_config is None and isinstance(given, ModelSource) and given.lora is not None:
         rows = rows_of_tokens(policy, list(given.new_tokens.values()))
         peft_config = given.lora.config(kind, rows)
@@ -234,6 +239,7 @@ def prepare(
         writing,
         demands,
         specs,
+        loaded,
         balance,
         served,
         earlier,
@@ -251,12 +257,33 @@ def _first_date(folder: Path) -> dt.date | None:
 def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, ReferenceSpec]:
     """Who the models besides the policy are; one that the objective trains is a trained copy of the policy
     unless it is said to be another model."""
-    specs = {name: ReferenceSpec.named(given) for name, given in models.items()}
+    specs = {
+        name: ReferenceSpec(model=_given(name, given))
+        if isinstance(given, nn.Module)
+        else ReferenceSpec.named(given)
+        for name, given in models.items()
+    }
     for name in objective.trains:
         spec = specs.get(name, ReferenceSpec())
         if spec.kind == "auto" and spec.model is None:
             specs[name] = replace(spec, kind="trained")
     return specs
+
+
+def _given(name: str, model: nn.Module) -> str:
+    """What stands for the checkpoint of a model that was given itself."""
+    return f"the {type(model).__name__} that was given as {name}"
+
+
+def _refuse_policy(policy: nn.Module, others: Mapping[str, Reference]) -> None:
+    """Raise :class:`PreferoError` for a model beside the policy that is the policy, and would train with it."""
+    for name, other in others.items():
+        if other is policy:
+            place = "reference" if name == "reference" else f"models[{name!r}]"
+            raise PreferoError(
+                f"{place} is the model that is trained, and would change with it: leave it out to measure "
+                "against the model as it starts, or give another model"
+            )
 
 
 def _continued(source: ModelSource, reference: str | None, adapters: Adapters) -> str:

@@ -85,8 +85,8 @@ class PreferenceTrainer(ResumingTrainer):
         kind: which kind of model it is, by name or with options (:mod:`prefero.models`); by default what its
             configuration tells.
         processing_class: the tokenizer, processor or scheduler; by default the one that belongs to ``model``.
-        reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, or a
-            :class:`~prefero.reference.providers.ReferenceSpec`.
+        reference: who ``"reference"`` is: a kind or a checkpoint as in a recipe, a
+            :class:`~prefero.reference.providers.ReferenceSpec`, or a loaded model.
         models: other models that the objective reads, by name.
         peft_config: a configuration of PEFT adapters, to train them alone.
         model_init: a function that makes the model, in place of ``model``; it is called once, after the seed
@@ -130,6 +130,11 @@ class PreferenceTrainer(ResumingTrainer):
         require_surface(PreferenceTrainer)
         self.recipe = recipe
         args = PreferenceArguments.given(args, settings)
+        if isinstance(train_dataset, nn.Module):
+            raise PreferoError(
+                "the second argument is the training data, and is a model: give it as reference=, if it is "
+                "what the policy is measured against"
+            )
         if train_dataset is not None:
             try_out(args, held_out=eval_dataset is not None)
         _use(optimizers, args)
@@ -432,6 +437,13 @@ class PreferenceTrainer(ResumingTrainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         nothing: Any = None
         return EvalLoopOutput(nothing, nothing, metrics, evaluated.examples)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: no logits are kept."""
+        raise PreferoError(
+            "predict cannot be called, because no logits are kept: evaluate_examples() measures held-out "
+            "examples one by one, and prefero.evaluate.rewards scores the responses of any others"
+        )
 
     def evaluate_examples(self, eval_dataset: Any = None) -> Evaluated:
         """Every metric of every held-out example, in the order of the data; all processes have to ask."""

@@ -29,6 +29,7 @@ OVERRIDDEN = {
     "create_scheduler": "say where warm-up leaves a run of one step nothing to learn",
     "create_model_card": "say what was trained, on what and how",
     "evaluate": "fill the reference cache before held-out examples are scored",
+    "predict": "say that no logits are kept",
     "evaluation_loop": "measure the objective and its metrics, not the model's own loss",
     "log": "add the metrics of the steps since the last line",
     "save_model": "save the objective with the model, and a sharded model in whole tensors",

@@ -16,6 +16,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from transformers import Trainer, get_scheduler
+from transformers.integrations import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_liger_kernel_available
@@ -45,6 +49,9 @@ _OF_THE_MODEL = ("galore", "apollo", "lomo", "adalomo")
 """Optimizers that are made for the layers of a model, so that one weight cannot stand for it."""
 
 _UNKNOWN_RATE = 1e-5
+
+_UNLISTED_TRACKERS = ("azure_ml", "flyte")
+"""Trackers that transformers knows, and leaves out of its list of those that are installed."""
 
 
 @contextmanager
@@ -109,6 +116,7 @@ def try_out(args: PreferenceArguments, *, held_out: bool) -> None:
         warnings.simplefilter("ignore")
         _try_optimizer(args)
         _try_schedule(args)
+        _try_trackers(args)
         _try_the_rest(args)
 
 
@@ -145,6 +153,16 @@ def _try_schedule(args: PreferenceArguments) -> None:
         measured = isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau | GreedyLR)
         for _ in range(4):
             schedule.step(*([0.0] if measured else []))
+
+
+def _try_trackers(args: PreferenceArguments) -> None:
+    """Look whether the trackers are installed; transformers would do so once data and model are loaded."""
+    with explaining(args, "tracker"):
+        get_reporting_integration_callbacks(args.report_to)
+        there = {*get_available_reporting_integrations(), *_UNLISTED_TRACKERS}
+        missing = [name for name in args.report_to if name not in there]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is not installed: install it, or leave report_to out")
 
 
 def _try_the_rest(args: PreferenceArguments) -> None:

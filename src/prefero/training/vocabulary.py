@@ -165,6 +165,7 @@ TRL_NAMES: Mapping[str, str] = {
     "desirable_weight": "objective.desirable of kto",
     "undesirable_weight": "objective.undesirable of kto",
     "ref_model": "reference",
+    "quantization_config": "model.quantization",
     "precompute_ref_log_probs": "reference=cached, which is the default where it can be",
     "precompute_ref_batch_size": "training.tokens_per_row",
     "sync_ref_model": "reference={kind: moving}",
@@ -199,6 +200,7 @@ ADAPTER_NAMES: Mapping[str, str] = {
 """Names of the rank and the like of low-rank adapters in other libraries."""
 
 FORMER_NAMES: Mapping[str, str] = {
+    "tokenizer": "model.tokenizer",
     "warmup_ratio": "training.warmup_steps, which is a share of all steps if it is below 1",
     "evaluation_strategy": "training.eval_strategy",
     "overwrite_output_dir": "training.overwrite",
@@ -215,6 +217,8 @@ ARGUMENTS: Mapping[str, str] = {
     **{place: name for name, place in RECIPE_PLACES.items()},
     "model.name": "model",
     "model.lora": "peft_config",
+    "model.tokenizer": "processing_class",
+    "model.quantization": "quantization of prefero.models.ModelSource, given as model",
     "data.train": "train_dataset",
     "data.eval": "eval_dataset",
 }
