@@ -173,7 +173,3 @@ HABITS: dict[str, Habit] = {
         "The same, once; where neither is there, one line says so.",
     ),
 }
-
-
-def rows() -> list[tuple[str, str]]:
-    return [(habit.habit, habit.here) for habit in HABITS.values()]

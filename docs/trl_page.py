@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from docs.habits import rows
+from docs.habits import HABITS
 from docs.method_pages import table
 from prefero.training.vocabulary import TRL_NAMES
 
@@ -161,7 +161,7 @@ def page() -> str:
         "\n".join(f"- {note}" for note in NOTES),
         "## Habits",
         "What one does with TRL's trainers, and what it does here; each line is tested.",
-        table(("in TRL", "here"), rows()),
+        table(("in TRL", "here"), HABITS.values()),
     ]
     for trainer, entries in PARITY.items():
         rows = [(f"`{spelled(theirs)}`", f"`{{{spelled(ours)}}}`") for theirs, ours in entries]

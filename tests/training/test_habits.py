@@ -452,6 +452,8 @@ def test_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network here")
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
-    with pytest.raises(PreferoError, match="no model can be loaded from 'nobody/nothing'.*cannot be reached"):
+    with pytest.raises(
+        PreferoError, match=r"no model can be loaded from 'nobody/nothing'.*cannot be reached"
+    ):
         PreferenceTrainer("nobody/nothing", pairs(4), output_dir=str(tmp_path / "run"))
     assert len(asked) <= 2

@@ -51,6 +51,7 @@ from prefero.training.config import (
     MOST_EPOCHS,
     PreferenceArguments,
 )
+from prefero.training.rounding import rounding_warning
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +210,10 @@ def prepare(
         if published is not None and args.process_index == 0:
             logger.warning("learning_rate is %g, as published with the settings of the method", published)
         args.learning_rate = published or (ADAPTER_LEARNING_RATE if adapters.there else FULL_LEARNING_RATE)
+    if train is not None and args.process_index == 0:
+        told = rounding_warning(policy, args.learning_rate, str(getattr(args.optim, "value", args.optim)))
+        if told:
+            logger.warning(told)
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = kind.leaves_out(policy)
     balance, left_out = kind.balance(policy)
@@ -276,7 +281,7 @@ def _given(name: str, model: nn.Module) -> str:
 
 
 def _refuse_policy(policy: nn.Module, others: Mapping[str, Reference]) -> None:
-    """Raise :class:`PreferoError` for a model beside the policy that is the policy, and would train with it."""
+    """Raise :class:`PreferoError` for a model beside the policy that is the policy itself."""
     for name, other in others.items():
         if other is policy:
             place = "reference" if name == "reference" else f"models[{name!r}]"
