@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import against_trl, inspection, lists, sharing, step_cost
+from benchmarks import against_trl, checkpoints, inspection, lists, sharing, step_cost
 from benchmarks.rounds import SideFailed
 from benchmarks.settings import Settings
 from benchmarks.workload import Workload, prepare
@@ -122,12 +122,26 @@ def inspect_command(
     inspection.measure(rows, seed=seed, save=save)
 
 
+@app.command("checkpoints")
+def checkpoints_command(
+    mebibytes: Annotated[int, typer.Option("--mebibytes", min=3, help="Size of the checkpoint.")] = 1536,
+    rounds: Rounds = 3,
+    quick: Quick = False,
+    save: Save = False,
+    seed: Seed = 0,
+) -> None:
+    """What the digests of a checkpoint cost, beside writing it."""
+    small = (12, 1) if quick else (mebibytes, rounds)
+    checkpoints.measure(small[0], rounds=small[1], seed=seed, save=save)
+
+
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context, quick: Quick = False, save: Save = False) -> None:
     """What prefero costs, measured. Without a command: all of it, with each command's defaults."""
     if context.invoked_subcommand is None:
         sharing_command(save=save)
         inspect_command(rows=2000 if quick else 100_000, save=save)
+        checkpoints_command(quick=quick, save=save)
         lists_command(quick=quick, save=save)
         step_command(quick=quick, save=save)
         against_trl_command(quick=quick, save=save)

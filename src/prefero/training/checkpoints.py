@@ -89,7 +89,7 @@ def mark_complete(
     checkpoint: Path, step: int, identity: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
     """Write the marker, once everything else of the checkpoint is on the disk: what a run that resumes from
-    it has to share, and the SHA-256 of every file. Hashing takes about a second per gigabyte and file."""
+    it has to share, and the SHA-256 of every file, which are hashed side by side."""
     with ThreadPoolExecutor() as pool:
         files = dict(pool.map(partial(_on_disk, checkpoint), _files(checkpoint)))
     marker = {"step": step, "identity": identity, "settings": settings, "files": files}
