@@ -23,6 +23,10 @@ def number_of(count: int, noun: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A clause that offers the known word closest to ``word``: ``"; did you mean 'simpo'?"``, or nothing."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """A clause that offers the known word closest to ``word``, or the first that begins with it:
+    ``"; did you mean 'simpo'?"``, or nothing."""
+    known = list(known)
+    begin = [other for other in known if len(word) > 2 and other.startswith(word)]
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    match = close or begin[:1] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""

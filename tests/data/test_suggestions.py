@@ -195,3 +195,19 @@ def test_names_with_commas() -> None:
     assert parse_columns("prompt=what, and why,chosen=good") == {"prompt": "what, and why", "chosen": "good"}
     with pytest.raises(PreferoError, match="expected name=column"):
         parse_columns("prompt,chosen=good")
+
+
+@pytest.mark.parametrize(
+    ("row", "lacks"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+            "messages is one conversation",
+        ),
+        ({"instruction": "Say hi", "input": "", "output": "Hi."}, "output is one response"),
+    ],
+)
+def test_rows_for_supervised_training_are_told_what_a_preference_needs(row: Any, lacks: str) -> None:
+    with pytest.raises(PreferoError, match=f"{lacks}, and no column .* says how good it is") as refused:
+        load_examples([row] * 3)
+    assert "Layouts known" not in str(refused.value) and "--columns label=" in str(refused.value)

@@ -102,6 +102,9 @@ class Lora(Spec):
 
 
 def _lora(given: Any) -> Any:
+    """Adapters by default for true, none for false; a number alone is refused with the key that it is for."""
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        raise ValueError(f"a number says nothing here: the rank is {{r: {given}}}, and true is the default")
     return ({} if given else None) if isinstance(given, bool) else given
 
 

@@ -201,6 +201,10 @@ ADAPTER_NAMES: Mapping[str, str] = {
 
 FORMER_NAMES: Mapping[str, str] = {
     "tokenizer": "model.tokenizer",
+    "lr": "training.learning_rate",
+    "batch_size": "training.examples_per_step",
+    "eval_data": "data.eval",
+    "train_data": "data.train",
     "warmup_ratio": "training.warmup_steps, which is a share of all steps if it is below 1",
     "evaluation_strategy": "training.eval_strategy",
     "overwrite_output_dir": "training.overwrite",

@@ -341,6 +341,7 @@ def _refuse_without_judgement(name: str, specimen: Mapping[str, Any], habits: Ha
     """Raises :class:`PreferoError` for rows with responses of which no column says how good they are."""
     family = next(iter(rivals(specimen, habits)), None)
     single = next((own for own in SINGLE if own in specimen), None)
+    talk = next((own for own in ("messages", "conversations", "conversation") if own in specimen), None)
     if family is not None:
         marks = family.marks
         scores = ",".join(f"score_{mark}=…" for mark in marks)
@@ -348,8 +349,12 @@ def _refuse_without_judgement(name: str, specimen: Mapping[str, Any], habits: Ha
             f"{' and '.join(family.names)} are responses, and no column that is known says which is better"
         )
         expected = f"--columns winner=… names the column that does, --columns {scores} those of their scores"
-    elif single is not None:
-        lacks = f"{single} is one response, and no column that is known says how good it is"
+    elif single is not None or talk is not None:
+        one = f"{single} is one response" if single else f"{talk} is one conversation"
+        lacks = (
+            f"{one}, and no column that is known says how good it is: a preference is between two responses, "
+            "or of one with a label or a score"
+        )
         expected = "--columns label=… names the column of true and false, --columns score=… that of scores"
     else:
         return
