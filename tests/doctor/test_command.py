@@ -53,6 +53,24 @@ def test_the_first_rows_are_shown(run, data, tmp_path):
     assert found["first_rows"][0]["unread"] == ["source"]
 
 
+def test_rows_are_read_through_a_function(run, tmp_path):
+    rows = [{"q": row["prompt"], "ab": [row["chosen"], row["rejected"]]} for row in faults.clean(40)]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:4]]))
+    (tmp_path / "sides_of.py").write_text(
+        "def pair(row):\n    return {'prompt': row['q'], 'chosen': row['ab'][0], 'rejected': row['ab'][1]}\n"
+    )
+    code, out, _ = run("odd.jsonl", "--map", "sides_of:pair", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["pairs"] == 44
+    (repeated,) = (one for one in found["findings"] if one["key"] == "duplicates")
+    assert "--map=sides_of:pair" in json.dumps(repeated)
+    code, out, _ = run(
+        "odd.jsonl", "--map", "sides_of:pair", "--without", "duplicates", "--save", "kept.jsonl"
+    )
+    kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
+    assert code == 0 and kept == rows  # as they are in the file
+
+
 def test_json_and_what_is_saved(run, data, tmp_path):
     """Saved rows are as they stood, fields that nobody reads too; unreadable rows are left out always."""
     code, out, _ = run(data, "--json", "--without", "duplicates", "--save", "kept.jsonl", "-o", "p.html")

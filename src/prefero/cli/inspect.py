@@ -11,6 +11,7 @@ from prefero.cli.console import Json, show, work
 from prefero.cli.options import (
     Columns,
     Format,
+    Map,
     MaxLength,
     Template,
     TooLong,
@@ -46,6 +47,7 @@ def inspect(
     eval_split: Annotated[str, typer.Option(help="The split of the held-out data.")] = "test",
     format: Format = None,
     columns: Columns = None,
+    map: Map = None,
     template: Template = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of rows to read.")] = None,
     without: Annotated[
@@ -106,6 +108,7 @@ def inspect(
             eval_split=eval_split,
             format=format or "auto",
             columns=columns_of(columns),
+            map=map,
             template=template or "auto",
             limit=limit,
             seed=seed,

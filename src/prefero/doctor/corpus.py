@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -111,6 +111,7 @@ def read(
     split: str = "train",
     format: str = "auto",
     columns: Mapping[str, str] = MappingProxyType({}),
+    map: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     limit: int | None = None,
 ) -> tuple[Corpus, Source]:
     """The corpus of a source (rows that cannot be read are in ``examples.skipped``), and the source in a form
@@ -118,7 +119,7 @@ def read(
     if not isinstance(source, str | Path | list | tuple | Rows) and not hasattr(source, "column_names"):
         source = source if hasattr(source, "keys") else list(source)
     rows = load_rows(source, split=split, streaming=limit is not None)
-    examples = load_examples(rows, format=format, columns=columns, skip_bad_rows=True, limit=limit)
+    examples = load_examples(rows, format=format, columns=columns, map=map, skip_bad_rows=True, limit=limit)
     return of_examples(examples), source
 
 

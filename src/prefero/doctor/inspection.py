@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from prefero.data.examples import Example, Examples
 from prefero.data.files import Source
+from prefero.data.formats import row_function
 from prefero.data.preview import Preview, preview_rows
 from prefero.doctor.checks import Check, Finding, Look, Remedy, Unasked, in_order
 from prefero.doctor.commands import Commands, save_rows
@@ -194,6 +196,7 @@ def inspect(
     eval_split: str = "test",
     format: str = "auto",
     columns: Mapping[str, str] = MappingProxyType({}),
+    map: str | Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     template: str = "auto",
     too_long: TooLong = "cut_response",
     limit: int | None = None,
@@ -215,6 +218,7 @@ def inspect(
         split: the split of the data, where there are several; ``eval_split`` likewise.
         format: the layout of the rows, or ``"auto"``.
         columns: fields under other names in the source, such as ``{"prompt": "context"}``.
+        map: a function that makes a row of each row, or its name, ``"module:function"``.
         template: ``"none"`` turns the model's chat template off.
         too_long: what becomes of rows of more tokens than ``max_length``, as in training. The model scores
             none that are left out.
@@ -242,13 +246,16 @@ def inspect(
             seed=seed,
         )
     progress("rows")
-    corpus, data = read(data, split=split, format=format, columns=columns, limit=limit)
-    corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, format, columns, seed)
+    function = row_function(map) if isinstance(map, str) else map
+    reading = partial(read, format=format, columns=columns, map=function)
+    corpus, data = reading(data, split=split, limit=limit)
+    corpus, held_out, set_aside = _held_out(corpus, eval_data, eval_split, reading, seed)
     options = {
         "split": split,
         "eval_split": eval_split,
         "format": format,
         "columns": ",".join(f"{name}={column}" for name, column in columns.items()),
+        "map": map if isinstance(map, str) else None,
         "template": template,
         "max_length": max_length,
         "too_long": too_long,
@@ -278,15 +285,14 @@ def _held_out(
     corpus: Corpus,
     eval_data: Source | float | None,
     split: str,
-    format: str,
-    columns: Mapping[str, str],
+    reading: Callable[..., tuple[Corpus, Source]],
     seed: int,
 ) -> tuple[Corpus, Corpus | None, Sequence[Example]]:
     """The corpus to check, the held-out one, and the rows of the source that were set aside for it."""
     if not isinstance(eval_data, int | float):
         if eval_data is None:
             return corpus, None, ()
-        held_out = read(eval_data, split=split, format=format, columns=columns)[0]
+        held_out = reading(eval_data, split=split)[0]
         return corpus, held_out, ()
     kept, set_aside = corpus.examples.hold_out(eval_data, seed)
     if not len(set_aside):
@@ -355,6 +361,7 @@ DEFAULTS = {
     "eval_split": "test",
     "format": "auto",
     "columns": "",
+    "map": None,
     "template": "auto",
     "max_length": None,
     "too_long": "cut_response",
