@@ -15,8 +15,9 @@ ROOT = Path(prefero.__file__).parent
 TYPES = {"prefero.objectives.batch", "prefero.objectives.signals", "prefero.objectives.needs"}
 """What a scoring pass is told and gives back: no method is among them."""
 
-BASE = {"errors", "hub", "lazy", "sections", "storage"}
-"""Modules that every package builds on: errors, the hub, lazy names, checked settings, files."""
+BASE = {"bounded_json", "errors", "hub", "lazy", "sections", "storage"}
+"""Modules that every package builds on: JSON from outside, errors, the hub, lazy names, checked settings,
+files."""
 
 MAY_IMPORT = {
     "data": {"data"} | BASE,

@@ -70,7 +70,7 @@ def server() -> Iterator[Server]:
 
 
 def ask(server: Server, entries: list[Entry] | None = None) -> Any:
-    return Endpoint(server.url, "a-model")(entries or [], random.Random(0))
+    return Endpoint(server.url, "a-model", waits=())(entries or [], random.Random(0))
 
 
 def test_a_search_asks_scores_and_tells_what_was_wrong(server: Server, tmp_path: Path) -> None:
@@ -155,13 +155,19 @@ def test_a_server_that_fails_stops_the_search_with_the_reason(
         ask(server)
 
 
-def test_a_search_goes_on_once_the_server_is_back(server: Server, tmp_path: Path) -> None:
+def test_a_search_goes_on_once_the_server_is_back(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server.says('{"loss": "softplus(0.3 - z)"}')
-    server.replies.append(503)
+    server.replies += [503, 503]
     output = tmp_path / "search"
-    proposer = Endpoint(server.url, "a-model")
-    with pytest.raises(PreferoError, match="refused with 503"):
+    proposer = Endpoint(server.url, "a-model", waits=[0.01])
+    kept = (
+        r"after 2 attempts, .* refused with 503: 'the reason'\. .*archive.jsonl keeps 2 attempts: .*--resume"
+    )
+    with pytest.raises(PreferoError, match=kept):
         discover(output, proposer, BANDIT, rounds=2, known=KNOWN[:1])
+    assert "refused with 503: 'the reason'; next attempt in 0.01 seconds" in caplog.text
     server.says('{"loss": "relu(0.3 - z)"}')
     archive = discover(output, proposer, BANDIT, rounds=2, known=KNOWN[:1], resume=True)
     assert [entry.objective["loss"] for entry in archive.entries] == [
@@ -173,7 +179,7 @@ def test_a_search_goes_on_once_the_server_is_back(server: Server, tmp_path: Path
 
 def test_nobody_there_and_no_address_are_told_apart(server: Server) -> None:
     with pytest.raises(PreferoError, match="is its server running"):
-        Endpoint("http://127.0.0.1:9", "a-model", timeout=5)([], random.Random(0))
+        Endpoint("http://127.0.0.1:9", "a-model", waits=())([], random.Random(0))
     for address in ("localhost:8000", "file:///etc/passwd", "http://"):
         with pytest.raises(PreferoError, match=r"is no http\(s\) address"):
             Endpoint(address, "a-model")

@@ -6,6 +6,8 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,3 +225,78 @@ def test_a_registered_method_is_mutated_in_its_numbers() -> None:
     assert any("tau" in one for one in made)
     low = methods()["ipo"].parameters["tau"].range
     assert all(one.get("tau", 0.1) in low for one in made)
+
+
+def test_a_damaged_archive_is_repaired_with_a_word_or_refused_with_the_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output, fitness = tmp_path / "search", BanditFitness(**BANDIT)
+    file = discover(output, Mutation(), fitness, rounds=1).file
+    content = file.read_bytes()
+    *_, last = content.rstrip(b"\n").split(b"\n")
+
+    for cut in (1, len(last) // 2, len(last)):  # the last line lacks its end, a half, or all but a character
+        file.write_bytes(content[:-cut])
+        caplog.clear()
+        resumed = discover(output, Mutation(), fitness, rounds=1, resume=True)
+        assert file.read_bytes() == content
+        assert resumed.entries == Archive(file).entries
+        assert "ends in the middle of a line, where the search was killed; 4 attempts kept" in caplog.text
+
+    lines = content.split(b"\n")
+    damages = {
+        "is broken JSON": lines[1][:-9],
+        "is not UTF-8 .byte 0xff": lines[1].replace(b"hinge", b"\xff"),
+        "broken JSON: Expecting value": b"",
+        "nested more than 100 deep": lines[1][:-1] + b', "more": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        "more than 4,300 digits": lines[1].replace(b'"number": 1', b'"number": ' + b"9" * 5000),
+        "has number 3, not 1": lines[3],
+        "'number' stands twice": lines[1].replace(b"{", b'{"number": 0, ', 1),
+        "half a character": lines[1].replace(b"hinge", rb"\ud800"),
+        "fitness is nan": re.sub(rb'"fitness": [^,]*', b'"fitness": NaN', lines[1]),
+        "is scored with fitness None": re.sub(rb'"fitness": [^,]*', b'"fitness": null', lines[1]),
+        "objective is 5": re.sub(rb'"objective": {[^}]*}', b'"objective": 5', lines[1]),
+        "has no key 'numbr'": lines[1].replace(b'"number"', b'"numbr"'),
+    }
+    for words, damaged in damages.items():
+        file.write_bytes(b"\n".join([lines[0], damaged, *lines[2:]]))
+        with pytest.raises(PreferoError, match=rf"archive\.jsonl, line 2.*{words}"):
+            discover(output, Mutation(), fitness, rounds=2, resume=True)
+    file.write_bytes(content)
+
+    settings = output / "search.json"
+    for damaged in (settings.read_bytes()[:-9], b"", b"[]", b"\xff", b"{" * 5000):
+        settings.write_bytes(damaged)
+        with pytest.raises(PreferoError, match=r"search\.json.*: the settings of the search are lost"):
+            discover(output, Mutation(), fitness, rounds=2, resume=True)
+    assert file.read_bytes() == content
+
+
+def test_a_folder_takes_one_search_at_a_time(tmp_path: Path) -> None:
+    output, fitness = tmp_path / "search", BanditFitness(**BANDIT)
+
+    def another(entry: Entry, archive: Archive) -> None:
+        program = "from prefero_lab.discovery import *; from pathlib import Path; import sys\n"
+        program += "discover(Path(sys.argv[1]), Mutation(), BanditFitness(), rounds=1, resume=True)"
+        done = subprocess.run([sys.executable, "-c", program, output], capture_output=True, text=True)
+        assert "is in use: another run writes to it" in done.stderr
+
+    discover(output, Mutation(), fitness, rounds=0, known=KNOWN[:1], report=another)
+    assert sorted(entry.name for entry in output.iterdir()) == ["archive.jsonl", "search.json"]
+
+
+def test_what_the_training_refuses_is_the_reason_of_a_rejection(tmp_path: Path) -> None:
+    fitness = TextFitness(
+        tmp_path / "search",
+        world=BRIEF,
+        pairs=24,
+        epochs=1,
+        prompts=8,
+        learning_rate=1e9,
+        cache=tmp_path / "cache",
+    )
+    steep = loss("1e6 * square(1e6 * square(z - 1))", beta=1000.0)
+    with pytest.raises(Unfit, match=r"is (nan|inf)|not finite"):
+        fitness(steep)
+    with pytest.raises(Unfit, match="error_step"):
+        fitness({"method": "step_dpo"})

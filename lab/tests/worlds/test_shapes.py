@@ -359,7 +359,8 @@ def test_what_is_written_is_what_the_recipe_trains_on(
     monkeypatch.setenv("PREFERO_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "runs" / "shapes", small, pairs=8, held_out_pairs=4, seed=0)
     assert len((tmp_path / "runs/shapes/train.jsonl").read_text().splitlines()) == 8
-    recipe["training"] |= {"num_train_epochs": 1, "examples_per_step": 4, "samples": 2, "use_cpu": True}
+    recipe["training"] |= {"num_train_epochs": 1, "examples_per_step": 4, "use_cpu": True}
+    recipe["samples"] = 2
     folder = train(recipe)
     assert (folder / "model").is_dir()
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

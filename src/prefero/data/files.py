@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
-import sys
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +17,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from prefero.bounded_json import (
+    DECODER,
+    IN_FILE,
+    Repeated,
+    fault_in,
+    not_utf8,
+    place_of,
+    repeated_in,
+    unreadable,
+)
 from prefero.errors import PreferoError, nearest, number_of
 from prefero.hub import hub_access, without_hub
 
@@ -34,12 +42,6 @@ PART = re.compile(r"(.+)-(\d+)-of-(\d+)(?:-[0-9a-f]+)?(\..+)")
 
 SUBFOLDER = "data"
 """Where data sets of the hub have their files."""
-
-HALF = re.compile("[\ud800-\udfff]")
-"""Half of a character that JSON writes as two."""
-
-DEEPEST = 100
-"""Lists and objects inside one another that a row may have; Python's own limit depends on the caller."""
 
 OTHER_ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32",
@@ -329,68 +331,10 @@ def read_file(path: Path) -> Iterator[Row]:
 def _whole(row: Row) -> Row:
     """The row, or its problem where its values are nothing that can be read and written again: a text that
     is no Unicode, a field that an object has twice, values nested too deeply."""
-    if (fault := _fault(row.fields)) is None:
+    if (fault := fault_in(row.fields)) is None:
         return row
-    place, told, remedy = fault
-    where = f" (field {ascii('.'.join(place[:4]))[1:-1]})" if place else ""
-    return replace(row, fields={}, problem=f"{row.origin}: {told}{where}. {remedy}")
-
-
-Fault = tuple[list[str], str, str]
-"""The keys that lead to a value, what is wrong with it, and the remedy."""
-
-
-def _fault(value: Any, depth: int = 0) -> Fault | None:
-    """The first fault within a value."""
-    if isinstance(value, str):
-        return None if value.isascii() or not (half := HALF.search(value)) else _half(value, half)
-    if isinstance(value, dict):
-        if isinstance(value, _Repeated):
-            return [], f"the field {value.name!r} stands twice in one object", "Leave one of the two out"
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        return None
-    if depth == DEEPEST:
-        return [], f"lists and objects are nested more than {DEEPEST} deep", "Write the row without them"
-    for key, inner in items:
-        fault = _fault(inner, depth + 1) or (_fault(key) if isinstance(key, str) else None)
-        if fault is not None:
-            return [str(key), *fault[0]], *fault[1:]
-    return None
-
-
-def _half(text: str, half: re.Match[str]) -> Fault:
-    shown = ascii(text[max(half.start() - 20, 0) : half.end()])
-    return [], f"a text holds half a character, as in {shown}", "Write the whole character"
-
-
-class _Repeated(dict[str, Any]):
-    """A JSON object that has a field twice; ``name`` is that of the first such field."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.name = next(name for name in names if names.count(name) > 1)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, with a type of its own where a field stands twice: which one counts is not known."""
-    fields = dict(pairs)
-    return fields if len(fields) == len(pairs) else _Repeated(pairs)
-
-
-IN_FILE = "line {0.lineno}, column {0.colno}"
-
-
-def _unreadable(error: ValueError | RecursionError, place: str = "column {0.colno}") -> str:
-    """The reason why a text is not read as JSON; ``place`` tells where a syntax error is."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"broken JSON: {error.msg.removesuffix(' at')} at {place.format(error)}"
-    if isinstance(error, RecursionError):
-        return f"lists and objects are nested more than {DEEPEST} deep"
-    return f"a whole number has more than {sys.get_int_max_str_digits():,} digits"
+    _, told, remedy = fault
+    return replace(row, fields={}, problem=f"{row.origin}: {told}{place_of(fault)}. {remedy}")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -428,10 +372,7 @@ def _refuse_other_encoding(path: Path, first_line: bytes) -> None:
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
-    return (
-        f"not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start}). "
-        "Save the file as UTF-8 (iconv -f latin1 -t utf-8)"
-    )
+    return f"{not_utf8(error)}. Save the file as UTF-8 (iconv -f latin1 -t utf-8)"
 
 
 def _text(path: Path) -> str:
@@ -450,9 +391,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
             continue
         origin = f"{path.name}, row {number}"
         try:
-            fields = json.loads(
-                line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=_object
-            )
+            fields = DECODER.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield Row(origin, {}, f"{origin}: {_not_utf8(error)}")
         except (ValueError, RecursionError) as error:
@@ -461,7 +400,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
                     f"{path}: the file is one JSON array, where one row per line is expected. Rename the "
                     "file to .json."
                 ) from error
-            yield Row(origin, {}, f"{origin}: {_unreadable(error)}. Repair the line")
+            yield Row(origin, {}, f"{origin}: {unreadable(error)}. Repair the line")
         else:
             if number == 1 and isinstance(fields, list) and fields and isinstance(fields[0], dict):
                 raise PreferoError(
@@ -482,15 +421,15 @@ def _json(path: Path) -> Iterator[Row]:
         yield from _json_array(path, text, start + 1)
         return
     try:
-        value, stop = json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, start)
+        value, stop = DECODER.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        raise PreferoError(f"{path.name}, row 1: {_unreadable(error, IN_FILE)}. Repair the file.") from error
+        raise PreferoError(f"{path.name}, row 1: {unreadable(error, IN_FILE)}. Repair the file.") from error
     if _skip_space(text, stop) < len(text):
         yield from _json_lines(path)
         return
     columns = list(value.values()) if isinstance(value, dict) else []
     for held in (value, *columns):
-        if isinstance(held, _Repeated):
+        if isinstance(held, Repeated):
             raise PreferoError(
                 f"{path.name}: the field {held.name!r} stands twice in one object. Leave one of the two out."
             )
@@ -542,7 +481,6 @@ def _skip_space(text: str, position: int) -> int:
 
 def _json_array(path: Path, text: str, position: int) -> Iterator[Row]:
     """The elements of a JSON array one by one, so that a broken one can be named."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
     number = 0
     while True:
         position = _skip_space(text, position)
@@ -551,9 +489,9 @@ def _json_array(path: Path, text: str, position: int) -> Iterator[Row]:
         number += 1
         origin = f"{path.name}, row {number}"
         try:
-            fields, position = decoder.raw_decode(text, position)
+            fields, position = DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            raise PreferoError(f"{origin}: {_unreadable(error, IN_FILE)}. Repair the file.") from error
+            raise PreferoError(f"{origin}: {unreadable(error, IN_FILE)}. Repair the file.") from error
         yield Row(origin, fields)
         position = _skip_space(text, position)
         closing = text[position : position + 1]
@@ -578,17 +516,20 @@ def _delimiter(path: Path, text: str) -> str:
 def _csv(path: Path) -> Iterator[Row]:
     text = _text(path)
     mark = _delimiter(path, text)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    absent = object()
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), restval=cast(str, absent), delimiter=mark, strict=True
+    )
     number = 0
     try:
         _refuse_repeated(path, list(reader.fieldnames or ()))
         for number, fields in enumerate(reader, start=1):
             origin = f"{path.name}, row {number} (line {reader.line_num})"
-            if None in fields:
-                extra = number_of(len(fields[None]), "more cell")
-                yield Row(
-                    origin, {}, f"{origin}: {extra} than the header has columns. Quote texts with {mark!r}"
-                )
+            missing = sum(value is absent for value in fields.values())
+            if None in fields or missing:
+                count = number_of(missing or len(fields[None]), "fewer cell" if missing else "more cell")
+                remedy = "Write every cell, empty ones too" if missing else f"Quote texts with {mark!r}"
+                yield Row(origin, {}, f"{origin}: {count} than the header has columns. {remedy}")
             else:
                 yield Row(origin, fields)
     except csv.Error as error:
@@ -597,7 +538,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _refuse_repeated(path: Path, names: list[str]) -> None:
     """Raise :class:`PreferoError` for columns of one name."""
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := repeated_in(names):
         raise PreferoError(
             f"{path.name}: more than one column has the name {', '.join(map(repr, twice))}: it stands twice. "
             "Name every column differently."

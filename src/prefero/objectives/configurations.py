@@ -66,7 +66,7 @@ def published_settings(config: Any) -> Mapping[str, Any]:
     if name is None:
         return {}
     entry = find(config["method"])
-    if name not in entry.settings:
+    if not isinstance(name, str) or name not in entry.settings:
         offered = f"it has {', '.join(entry.settings)}" if entry.settings else "it has none"
         hint = nearest(str(name), entry.settings)
         raise PreferoError(f"{entry.key} has no published settings for {name!r}{hint} ({offered})")

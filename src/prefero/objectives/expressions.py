@@ -36,8 +36,8 @@ class Function(NamedTuple):
     of: Callable[..., Tensor] | None = None
 
 
-LONGEST, MOST_PARTS, STEEPEST = 600, 120, 4.0
-"""Of an expression: characters, parts, and the largest exponent."""
+LONGEST, MOST_PARTS, DEEPEST, STEEPEST = 600, 120, 60, 4.0
+"""Of an expression: characters, parts, parts inside one another, and the largest exponent."""
 
 MEASURES: Mapping[str, Quantity] = {
     "logp": Logp().sum(),
@@ -138,12 +138,24 @@ def parse(text: str) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
         raise PreferoError(f"{text!r} is no expression: {reason}") from None
+    if depth(tree) > DEEPEST:
+        raise PreferoError(f"the expression has more than {DEEPEST} parts inside one another")
     parts = sum(1 for _ in walk(tree))
     if parts > MOST_PARTS:
         raise PreferoError(f"the expression has {parts} parts; at most {MOST_PARTS} are read")
     for node in walk(tree):
         check(node)
     return Expression(ast.unparse(tree), tree)
+
+
+def depth(tree: ast.expr) -> int:
+    """The most parts that stand inside one another, those that are no part of the language included."""
+    level: list[ast.AST] = [tree]
+    levels = 0
+    while level:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        levels += 1
+    return levels
 
 
 def walk(node: ast.expr) -> Iterator[ast.expr]:
@@ -177,10 +189,11 @@ def _trains(node: ast.expr) -> bool:
 
 
 def check(node: ast.expr) -> None:
+    """Raise :class:`~prefero.errors.PreferoError` for a part that no loss is made of."""
     match node:
         case ast.Constant(value=bool()):
             pass
-        case ast.Constant(value=int() | float() as value) if math.isfinite(value) and abs(value) <= 1e6:
+        case ast.Constant(value=int() | float() as value) if abs(value) <= 1e6:  # neither is a NaN
             return
         case ast.Name(id=name):
             if name in VARIABLES:
@@ -215,7 +228,7 @@ def exponent(node: ast.expr) -> float:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -exponent(operand)
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return float(value)
+            return float(value) if abs(value) <= STEEPEST else math.inf  # float fails on 400 digits
     return math.inf
 
 

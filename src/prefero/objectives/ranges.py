@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +20,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value >= self.low if self.low_included else value > self.low
         below = value <= self.high if self.high_included else value < self.high
-        return above and below and math.isfinite(value)
+        return above and below and abs(value) <= sys.float_info.max  # which no NaN is
 
     def __str__(self) -> str:
         ends = "[" if self.low_included else "(", "]" if self.high_included else ")"
@@ -30,7 +31,8 @@ class Range:
 Positive = Annotated[float, Range(0)]
 NonNegative = Annotated[float, Range(0, low_included=True)]
 AtLeastOne = Annotated[float, Range(1, low_included=True)]
-Count = Annotated[int, Range(1, low_included=True)]
+Count = Annotated[int, Range(1, 1000, low_included=True, high_included=True)]
+"""Of what weights are made for, so that a slip of the hand does not fill the memory."""
 Share = Annotated[float, Range(0, 1, low_included=True, high_included=True)]
 NonZeroShare = Annotated[float, Range(0, 1, high_included=True)]
 OpenShare = Annotated[float, Range(0, 1)]

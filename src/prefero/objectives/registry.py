@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -49,10 +51,10 @@ class Parameter:
             return None
         choices = get_args(self.kind) if get_origin(self.kind) is Literal else ()
         if choices:
-            if value not in choices:
+            if isinstance(value, bool) or value not in choices:
                 offered = ", ".join(map(repr, choices))
                 raise PreferoError(
-                    f"{place} is one of {offered}, not {value!r}{nearest(str(value), choices)}"
+                    f"{place} is one of {offered}, not {value!r}{nearest(str(value), map(str, choices))}"
                 )
             return value
         if self.kind in (str, bool):
@@ -77,6 +79,8 @@ class Parameter:
             raise PreferoError(f"{place} is a number, not {value!r}")
         if self.range is not None and value not in self.range:
             raise PreferoError(f"{place} lies in {self.range}, and {value!r} does not")
+        if (isinstance(value, int) and abs(value) > sys.float_info.max) or not math.isfinite(value):
+            raise PreferoError(f"{place} is a number of ordinary size, not {value!r}")
         if self.kind is int and value != int(value):
             raise PreferoError(f"{place} is a whole number, not {value!r}")
         return int(value) if self.kind is int else value
@@ -208,7 +212,7 @@ def find(key: str) -> Method:
     if key not in _methods:
         known = [*_methods, *_aliases]
         raise PreferoError(
-            f"no method is called {key!r}{nearest(key, known)} (`prefero methods` lists all of them)"
+            f"no method is called {key!r}{nearest(str(key), known)} (`prefero methods` lists all of them)"
         )
     return _methods[key]
 

@@ -10,6 +10,7 @@ import typer
 
 from prefero.cli.console import Json, show, work
 from prefero.errors import PreferoError
+from prefero.storage import check_output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,6 +62,7 @@ def discover(
     """
     if (endpoint is None) != (model is None):
         raise PreferoError("give --endpoint and --model together: an address, and the model to ask there")
+    check_output(output, "folder")
     with work(resume="--resume continues from the last attempt") as console:
         from prefero_lab.discovery import (
             BanditFitness,
@@ -93,13 +95,16 @@ def discover(
 def attempt(entry: Entry, archive: Archive) -> str:
     from rich.markup import escape
 
+    from prefero_lab.discovery.archive import printable
+
     best = archive.ranked()[:1]
     if entry.fitness is None:
-        said = f"rejected: {entry.reason}"
+        said = f"rejected: {printable(entry.reason)}"
     else:
         low, high = entry.measures["interval"]
         said = f"gains {entry.fitness:+.3f} ± {(high - low) / 2:.3f}"
         said += ", the best so far" if best and best[0].number == entry.number else ""
+        said += f" ({entry.reason})" if entry.reason else ""
     return escape(f"{entry.number:>3}  {said}: {entry.wording}")
 
 

@@ -16,6 +16,7 @@ from prefero.demo.start import Report, StartModel, one_thread, quiet
 from prefero.demo.text import HeldOut, TextWorld
 from prefero.errors import PreferoError
 from prefero.reference.providers import ReferenceSpec
+from prefero.storage import NotWrittenError
 from prefero.training.trainer import PreferenceTrainer
 
 MEASURES = ("gold_reward", "win_rate", "kl", "length", "valid")
@@ -133,11 +134,12 @@ class TextFitness:
                 seed=self.seed + draw,
             )
             trainer.train()
+        except NotWrittenError:
+            raise
+        except PreferoError as error:  # the objective does not go with the world, or its loss diverged
+            raise Unfit(str(error)) from error
         finally:
             shutil.rmtree(run, ignore_errors=True)
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        if not all(map(math.isfinite, losses)):
-            raise Unfit("the loss diverged in training")
         if not all(weight.isfinite().all() for weight in trainer.model.parameters()):
             raise Unfit("training left weights that are not finite")
         policy: torch.nn.Module = trainer.model.eval()

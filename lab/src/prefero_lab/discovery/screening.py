@@ -34,9 +34,12 @@ def screened(config: Mapping[str, Any]) -> str | None:
     try:
         objective = materialise(from_config(config))
         needs = dry_run(objective)
+        return wrong_data(needs) or wrong_numbers(objective, needs) or wrong_sign(objective, needs)
     except PreferoError as error:
         return str(error)
-    return wrong_data(needs) or wrong_numbers(objective, needs) or wrong_sign(objective, needs)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Arguments of any kind and size come here, and torch has an error for each.
+        return f"it cannot be computed on pairs: {str(error).partition(chr(10))[0] or type(error).__name__}"
 
 
 def wrong_data(needs: Needs) -> str | None:

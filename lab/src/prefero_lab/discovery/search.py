@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefero.errors import PreferoError
+from prefero.bounded_json import read_as
+from prefero.errors import PreferoError, number_of
+from prefero.storage import write_json
+from prefero.training.lock import NAME, FolderLock
 from prefero_lab.discovery.archive import Archive, Entry, Proposal, Unreadable, signature
 from prefero_lab.discovery.fitness import Score, Unfit
 from prefero_lab.discovery.screening import screened
@@ -68,42 +71,55 @@ def discover(
     proposal takes up a round, and its reason stands in the archive.
 
     Raises:
-        PreferoError: ``output`` holds a search and ``resume`` is not asked for, or one with other settings;
-            the proposer has no answer.
+        PreferoError: ``output`` holds a search and ``resume`` is not asked for, or one with other settings,
+            or another process searches there; the proposer has no answer.
     """
-    archive = opened(output, {"seed": seed, "fitness": dict(fitness.settings)}, resume=resume)
-    while len(archive) < len(known) + rounds:
-        number = len(archive)
-        if number < len(known):
-            entry = judged(archive, "known", known[number], fitness)
-        else:
-            try:
-                made = proposer(archive.entries, random.Random(f"{seed} {number}"))
-            except Unreadable as error:
-                entry = Entry(number, proposer.origin, "unreadable", {}, reason=str(error))
+    lock = FolderLock(output)
+    lock.take()
+    try:
+        archive = opened(output, {"seed": seed, "fitness": dict(fitness.settings)}, resume=resume)
+        while len(archive) < len(known) + rounds:
+            number = len(archive)
+            if number < len(known):
+                entry = judged(archive, "known", known[number], fitness)
             else:
-                entry = judged(archive, proposer.origin, made, fitness)
-        archive.append(entry)
-        report(entry, archive)
+                entry = proposed(archive, proposer, random.Random(f"{seed} {number}"), fitness)
+            archive.append(entry)
+            report(entry, archive)
+    finally:
+        lock.release()
     return archive
+
+
+def proposed(archive: Archive, proposer: Proposer, numbers: random.Random, fitness: Fitness) -> Entry:
+    """The entry of the next proposal, or of an answer that is none."""
+    try:
+        made = proposer(archive.entries, numbers)
+    except Unreadable as error:
+        return Entry(len(archive), proposer.origin, "unreadable", {}, reason=str(error))
+    except PreferoError as error:
+        raise PreferoError(
+            f"{error}. {archive.file} keeps {number_of(len(archive), 'attempt')}: continue with --resume"
+        ) from error
+    return judged(archive, proposer.origin, made, fitness)
 
 
 def judged(archive: Archive, origin: str, made: Proposal, fitness: Fitness) -> Entry:
     """The entry of a proposal, screened and, if it passes, scored."""
-    proposed = (len(archive), origin, made.name, dict(made.objective), made.thought, list(made.parents))
-    twin = next(
-        (one for one in archive.entries if signature(one.objective) == signature(made.objective)), None
-    )
+    about = (len(archive), origin, made.name, dict(made.objective), made.thought, list(made.parents))
+    own = signature(made.objective)
+    read = (entry for entry in archive.entries if entry.objective)  # of an unreadable one there is none
+    twin = next((entry for entry in read if signature(entry.objective) == own), None)
     if twin is not None:
-        return Entry(*proposed, reason=f"it is number {twin.number} again")
+        return Entry(*about, reason=f"it is number {twin.number} again")
     reason = screened(made.objective)
     if reason is not None:
-        return Entry(*proposed, reason=reason)
+        return Entry(*about, reason=reason)
     try:
         score = fitness(made.objective)
     except Unfit as error:
-        return Entry(*proposed, reason=str(error))
-    return Entry(*proposed, status="scored", fitness=score.fitness, measures=score.as_dict())
+        return Entry(*about, reason=str(error))
+    return Entry(*about, "scored", made.note, score.fitness, score.as_dict())
 
 
 def opened(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Archive:
@@ -111,17 +127,22 @@ def opened(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Archiv
     if record.is_file():
         if not resume:
             raise PreferoError(f"{output} holds a search; continue it with --resume, or name another folder")
-        before = json.loads(record.read_text(encoding="utf-8"))
+        try:
+            before = read_as(dict[str, Any], record.read_bytes(), str(record))
+        except PreferoError as error:
+            raise PreferoError(
+                f"{error}: the settings of the search are lost, so that it cannot be continued; name another "
+                "folder"
+            ) from None
         if before != json.loads(json.dumps(settings)):
             raise PreferoError(
                 f"{output} holds a search with other settings, {json.dumps(before)}, whose scores cannot be "
                 f"compared with those of {json.dumps(settings)}; name another folder"
             )
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and any(entry.name != NAME for entry in output.iterdir()):
         raise PreferoError(f"{output} holds something other than a search; name another folder")
     else:
-        output.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(record, settings)
     return Archive(output / ARCHIVE)
 
 

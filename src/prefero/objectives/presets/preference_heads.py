@@ -263,7 +263,7 @@ def with_degrees(objective: Objective, logits: tuple[Quantity, Quantity], gamma:
 def spo_self_supervised(
     beta: Positive = 0.1,
     gamma: NonNegative = 0.5,
-    degrees: Annotated[int, Range(2, low_included=True)] = 3,
+    degrees: Annotated[int, Range(2, 1000, low_included=True, high_included=True)] = 3,
     heads: Literal["shared", "separate"] = "shared",
 ) -> Objective:
     """DPO with a head that has to tell how much content was taken out of a response.
