@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import against_trl, checkpoints, inspection, lists, sharing, step_cost
+from benchmarks import against_trl, checkpoints, inspection, length_control, lists, sharing, step_cost
 from benchmarks.rounds import SideFailed
 from benchmarks.settings import Settings
 from benchmarks.workload import Workload, prepare
@@ -133,6 +133,17 @@ def checkpoints_command(
     """What the digests of a checkpoint cost, beside writing it."""
     small = (12, 1) if quick else (mebibytes, rounds)
     checkpoints.measure(small[0], rounds=small[1], seed=seed, save=save)
+
+
+@app.command("length-control")
+def length_control_command(
+    checkout: Annotated[Path, typer.Argument(help="A folder of tatsu-lab/alpaca_eval.")],
+    save: Save = False,
+    seed: Seed = 0,
+) -> None:
+    """Length-controlled win rates beside the published ones. It needs AlpacaEval's annotations, and is no
+    part of a run without a command."""
+    length_control.measure(checkout, seed=seed, save=save)
 
 
 @app.callback(invoke_without_command=True)

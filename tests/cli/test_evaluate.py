@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from tests.cli.conftest import Command
+from tests.models.diffusion.pipelines import diffusion, pixel_unet
 from tests.training.tiny import saved_model, tiny_tokenizer
 
 JUDGE = """
@@ -132,7 +134,7 @@ def test_rows_are_read_as_the_run_read_its_own(prefero: Command, ingredients: Pa
     columns = ",".join(f"{name}={column}" for name, column in names.items())
     trained = prefero(
         "train", "--model", ingredients / "model", "--data", data, "--columns", columns, "--max-length", 40,
-        "-o", folder / "run", "training.max_steps=1", "training.samples=0",
+        "-o", folder / "run", "training.max_steps=1", "samples=0",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     command = (
@@ -225,3 +227,105 @@ def test_the_table_says_what_the_win_rates_are_against(
     )
     told = prefero(*command, "--reference", folder / "other", "--json")
     assert json.loads(told.stdout)["baseline"] == str(folder / "other")
+
+
+def annotated(folder: Path, name: str, shift: int, **more: object) -> Path:
+    """Judgements of AlpacaEval's form of one model, against one baseline."""
+    judged = [
+        {
+            "instruction": f"task {i}",
+            "output_1": "x" * (20 + i % 7), "output_2": "x" * (25 + (i + shift) % 5),
+            "generator_1": "base", "generator_2": name, "annotator": "gpt",
+            "preference": [1.0, 2.0, 1.4, 0.0, 1.1][(i + i // 7 + shift) % 5], **more,
+        }
+        for i in range(60)
+    ]  # fmt: skip
+    file = folder / name / "annotations.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(judged), encoding="utf-8")
+    return file
+
+
+def test_difficulties_are_fitted_kept_and_read(prefero: Command, tmp_path: Path) -> None:
+    a, b, c = (annotated(tmp_path, name, shift) for shift, name in enumerate("abc"))
+    file = tmp_path / "difficulties.json"
+    done = prefero("evaluate", "--judge", a, "--judge", b, "--difficulties", file, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "are fitted for each model from the judgements of 1 other model, which is rough" in done.stderr
+    assert f"wrote the difficulties of 60 prompts, by 2 models, to {file}" in done.stderr
+    measured = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [row["difficulties"] for row in measured["rows"]] == [
+        {"source": "fitted", "models": 1, "missing": 0}
+    ] * 2
+    assert any("which is rough" in note for note in measured["notes"])
+    assert not (tmp_path / "out" / "judgements.jsonl").exists()
+
+    written = file.read_bytes()
+    known = prefero("evaluate", "--judge", c, "--difficulties", file, "--json")
+    assert known.returncode == 0, known.stderr
+    (row,) = rows(known.stdout)
+    assert row["difficulties"] == {"source": "known", "models": 2, "missing": 0}
+    assert file.read_bytes() == written
+    (folder,) = rows(prefero("evaluate", "--judge", c.parent, "--difficulties", file, "--json").stdout)
+    assert folder == row
+
+    absent = prefero("evaluate", "--judge", c, "--json")
+    (without,) = rows(absent.stdout)
+    assert without["difficulties"] == {"source": "absent"}
+    assert without["length_controlled_win_rate"] != row["length_controlled_win_rate"]
+    assert "the length-controlled win rate of c is without difficulties of prompts" in absent.stderr
+    together = rows(prefero("evaluate", "--judge", tmp_path, "--json").stdout)
+    assert [one["method"] for one in together] == ["a", "b", "c"]
+
+
+def test_judgements_that_do_not_belong_together_are_refused(prefero: Command, tmp_path: Path) -> None:
+    a, b = annotated(tmp_path, "a", 0), annotated(tmp_path, "b", 1, annotator="claude")
+    for arguments, message in (
+        (("--judge", a, "--judge", b), "the judgements are of 2 judges: claude, gpt"),
+        (("--judge", a, "--judge", a.parent.parent), "both have judgements of 'a'"),
+        (("--judge", a, "--judge", "m:f"), "--judge m:f is no file of judgements, and there are 2 judges"),
+        (("--judge", a, "--difficulties", a), "annotations.json"),
+        (("--judge", a, "--difficulties", "d", "--anchors", "x.csv"), "leave --difficulties out"),
+        (("--judge", a, "--difficulties", tmp_path), "is a folder"),
+    ):
+        done = prefero("evaluate", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+IMAGES = """
+import numpy
+
+def bright(prompt, image):
+    return float(numpy.asarray(image).mean())
+
+def text(prompt, response):
+    return len(response.strip())
+"""
+
+
+def test_models_that_draw_images(prefero: Command, folder: Path) -> None:
+    (folder / "image_judges.py").write_text(IMAGES, encoding="utf-8")
+    model = folder / "denoiser"
+    pixel_unet().save_pretrained(model)
+    diffusion().save_pretrained(model)
+    lines = []
+    for n in range(3):
+        for name, value in (("chosen", 80 * n), ("rejected", 200)):
+            Image.new("L", (8, 8), value).save(folder / f"{n}-{name}.png")
+        named = {name: f"{n}-{name}.png" for name in ("chosen", "rejected")}
+        lines.append(json.dumps({"class": n, **named}) + "\n")
+    (folder / "images.jsonl").write_text("".join(lines), encoding="utf-8")
+    command = ("evaluate", f"a={model}", f"b={model}", "--data", folder / "images.jsonl")
+    done = prefero(*command, "--judge", "image_judges:bright", "-o", folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert "win rate" in done.stdout and "length" not in done.stdout
+    judged = [json.loads(line) for line in (folder / "out" / "judgements.jsonl").read_text().splitlines()]
+    assert len(judged) == 6 and all((folder / "out" / one["image"]).is_file() for one in judged)
+    again = prefero("evaluate", "--judge", folder / "out", "--json")
+    stored = json.loads((folder / "out" / "evaluation.json").read_text())["rows"]
+    assert [one["win_rate"] for one in rows(again.stdout)] == [one["win_rate"] for one in stored]
+    refused = prefero(*command, "--judge", "image_judges:text")
+    assert refused.returncode == 2 and "has no attribute 'strip'" in refused.stderr
+    settings = prefero(*command, "--judge", "image_judges:bright", "--max-new-tokens", 4)
+    assert settings.returncode == 2 and "leave --max-new-tokens" in settings.stderr

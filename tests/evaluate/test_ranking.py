@@ -16,7 +16,9 @@ from prefero.evaluate.ranking import (
     ordered,
     pair_logps,
     policy_ranking,
+    ranking_accuracy,
 )
+from prefero.evaluate.win_rate import win_rate_of
 from prefero.theory.optima import reward_optimum
 from tests.models.causal.families import VOCABULARY, build
 from tests.objectives.batches import build as build_method, pair_batch
@@ -63,11 +65,23 @@ def test_undecided_annotators_leave_the_references_ranking_and_agreed_ones_decid
     assert ideal_margin(margin, certain, 10.0).isfinite().all()
 
 
+def test_ties_count_half_in_every_accuracy() -> None:
+    lengths = torch.tensor([2, 2, 2])
+    policy = PairLogps(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-2.0, -2.0, -2.0]), lengths, lengths)
+    reference = PairLogps(torch.full((3,), -2.0), torch.full((3,), -2.0), lengths, lengths)
+    found = policy_ranking(policy, reference, 0.5, quantiles=1)
+    assert (found.accuracy, found.per_token, found.implicit) == (0.5, 0.5, 0.5)
+    assert found.reference == 0.5 and set(found.ideal.values()) == {0.5}
+    assert found.by_difficulty[0].accuracy == 0.5
+    assert ranking_accuracy([1.0, 0.0, -1.0, 2.0]).accuracy == 0.625
+    assert win_rate_of([1.0, 0.5, 0.0, 1.0]).rate == 0.625
+
+
 def test_the_reference_itself_ranks_as_it_does_and_has_no_implicit_accuracy() -> None:
     reference = random_logps(200, 1)
     found = policy_ranking(reference, reference)
     assert found.accuracy == found.reference
-    assert found.implicit == 0
+    assert found.implicit == 0.5
     assert found.accuracy in found.interval
     assert found.alignment_gap == max(found.ideal.values()) - found.accuracy
     assert found.ideal[0.01] > found.ideal[10.0]

@@ -17,6 +17,7 @@ from prefero.evaluate.functions import ByFunction
 from prefero.evaluate.judges import RewardModel, answered
 from prefero.evaluate.policies import Prompt, Sampling, evaluate, read_prompts
 from prefero.evaluate.reading import RunReading, reading_of_rows, readings_of_models
+from prefero.models.loading import kind_of
 from tests.training.tiny import saved_model, tiny_model, tiny_tokenizer
 
 TEMPLATE = "{% for message in messages %}c {{ message['content'] }} d {% endfor %}"
@@ -61,6 +62,9 @@ def test_columns_of_the_run_are_the_default(tmp_path: Path) -> None:
         f"rows are read as those of {folder}: columns prompt=q",
     ]
     assert read_prompts(str(rows), 5, columns=reading.columns) == [Prompt("a b")]
+    other = run(tmp_path / "other")
+    _, notes = reading_of_rows(str(rows), [other, folder, other], split="test")
+    assert notes == [f"{folder} read rows otherwise than {other} in training, as which they are read for all"]
     given, _ = reading_of_rows(str(rows), [folder], split="test", columns={}, format="pairs")
     assert (given.columns, given.format) == ({}, "pairs")
 
@@ -83,7 +87,7 @@ def test_prompts_are_written_as_in_training(tmp_path: Path) -> None:
 
     tokenizer = tiny_tokenizer()
     (sample,) = Sampling(max_new_tokens=2).draw(
-        tiny_model(), tokenizer, ["a"], "models", readings[first].writing
+        kind_of("auto", model := tiny_model(), tokenizer), model, ["a"], "models", readings[first].writing
     )
     assert tokenizer.decode(sample.context).split() == ["c", "a", "d"]
 
@@ -130,7 +134,8 @@ def test_prompts_differ_by_all_that_a_model_reads() -> None:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = WITH_ALL
         asked = [prompt.asked for prompt in prompts]
-        drawn = Sampling(max_new_tokens=2).draw(tiny_model(), tokenizer, asked, "models")
+        kind = kind_of("auto", model := tiny_model(), tokenizer)
+        drawn = Sampling(max_new_tokens=2).draw(kind, model, asked, "models")
         contexts = [tokenizer.decode(one.context) for one in drawn]
         assert contexts == ["c a d f", "h c a d f", "e c a d f"]
 
@@ -144,9 +149,8 @@ def test_models_are_given_the_context_of_training(tmp_path: Path) -> None:
     rows = [*rows_with_all(), {"prompt": [ASKED, BEGUN], "chosen": " i", "rejected": " j"}]
     trained = tokenize(load_examples(rows), tokenizer, roles=("chosen", "rejected"))
     prompts = read_prompts(rows, 9)
-    drawn = Sampling(max_new_tokens=2).draw(
-        tiny_model(), tokenizer, [prompt.asked for prompt in prompts], "models"
-    )
+    kind = kind_of("auto", model := tiny_model(), tokenizer)
+    drawn = Sampling(max_new_tokens=2).draw(kind, model, [prompt.asked for prompt in prompts], "models")
     for one, tokens in zip(drawn, trained, strict=True):
         assert one.context.tolist() == tokens.cells[0].context.tolist()
     assert tokenizer.decode(drawn[-1].context) == "c a d f b"

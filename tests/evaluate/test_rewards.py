@@ -14,9 +14,10 @@ import torch
 import prefero
 from prefero.data.examples import Example, Response
 from prefero.errors import PreferoError
-from prefero.evaluate.judges import judge_named, rewards, values
+from prefero.evaluate.judges import judge_named, own_reward, rewards, values
 from prefero.evaluate.win_rate import BothOrders
 from prefero.objectives import log_ratio, method, primary
+from prefero.objectives.among import BatchMean
 from prefero.objectives.needs import materialise
 from prefero.objectives.presets.preference_heads import preference_scores
 from prefero.training.run import train
@@ -145,7 +146,8 @@ def run_of(folder: Path, method: str, rows: list[dict[str, Any]], **training: An
         "model": str(folder / "start"),
         "data": str(folder / "rows.jsonl"),
         "objective": method,
-        "training": {"use_cpu": True, "samples": 0, "save_strategy": "no", "disable_tqdm": True, **training},
+        "training": {"use_cpu": True, "save_strategy": "no", "disable_tqdm": True, **training},
+        "samples": 0,
         "output": str(folder / "run"),
     }
     train(recipe)
@@ -201,3 +203,22 @@ def test_a_run_whose_reward_a_new_response_does_not_have_is_refused_by_name(
     (tmp_path / "run.json").write_text(json.dumps({"config": config}))
     with pytest.raises(PreferoError, match=f"{key} .*{reason}"):
         judge_named(str(tmp_path))
+
+
+def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
+    """KTO's reward in training has a baseline over the batch, which would shift the scores of a call."""
+    model, reference, tokenizer = tiny_model(), tiny_model(1), tiny_tokenizer()
+    examples, models = candidates(4, 1), {"reference": reference}
+    together = rewards(method("kto", beta=0.3), model, examples, tokenizer, models=models)
+    for example, score in zip(examples, together, strict=True):
+        (alone,) = rewards(method("kto", beta=0.3), model, [example], tokenizer, models=models)
+        assert float(alone) == pytest.approx(float(score), abs=1e-5)
+    by_dpo = rewards(method("dpo", beta=0.3), model, examples, tokenizer, models=models)
+    assert [float(one) for one in together] == pytest.approx([float(one) for one in by_dpo], abs=1e-5)
+
+
+def test_a_reward_that_reads_its_batch_otherwise_is_no_judge() -> None:
+    reward = 0.1 * log_ratio().sum()
+    with pytest.raises(PreferoError, match="the reward of mine depends on the other responses of its batch"):
+        own_reward(reward / BatchMean(reward), "mine")
+    assert own_reward(reward - BatchMean(reward), "mine") is reward

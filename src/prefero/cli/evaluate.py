@@ -11,12 +11,15 @@ import typer
 
 from prefero.cli.console import Json, complain, console, is_main_process, show, work
 from prefero.cli.options import Columns, Format, MaxLength, Template, advising, columns_of
-from prefero.errors import PreferoError
+from prefero.errors import PreferoError, number_of
 from prefero.storage import check_output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+    from prefero.evaluate.difficulties import Difficulties
+    from prefero.evaluate.judgements import Judgement
 
 
 def evaluate(
@@ -25,11 +28,12 @@ def evaluate(
         typer.Argument(metavar="[NAME=]MODEL...", help="Models: folders, runs, or hub names."),
     ] = None,
     judge: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="module:function, a reward model, a run whose reward judges, or a file of judgements."
+            help="module:function, a reward model, a run whose reward judges, or judgements: a file or "
+            "folder, or several."
         ),
-    ] = "",
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Prompts: any preference data, or rows of prompts.")
     ] = None,
@@ -43,7 +47,9 @@ def evaluate(
     reference: Annotated[str | None, typer.Option(help="The model to measure the divergence from.")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Largest number of prompts.")] = 256,
     samples: Annotated[int, typer.Option(min=1, help="Number of responses to each prompt.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 128,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest response.", show_default="128")
+    ] = None,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy decoding.")
     ] = 1.0,
@@ -56,8 +62,18 @@ def evaluate(
         Path | None,
         typer.Option(help="AlpacaEval's df_gamed.csv: length-controlled win rates as on its leaderboard."),
     ] = None,
+    difficulties: Annotated[
+        Path | None,
+        typer.Option(
+            help="Difficulties of prompts, for length-controlled win rates: a file that is read, or written "
+            "if it is not there."
+        ),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json and judgements.jsonl.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for evaluation.json, judgements.jsonl, and images that were drawn."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,10 +84,12 @@ def evaluate(
     prefero evaluate runs/dpo runs/simpo --data test.jsonl --judge my_rewards:score --reference START
 
     prefero evaluate --judge judgements.jsonl
+
+    prefero evaluate --judge results/a/annotations.json --judge results/b/annotations.json
     """
     if not judge:
         raise PreferoError("name the judge: --judge module:function, a reward model, a run, or a file")
-    stored = _is_file(judge)
+    stored = _files(judge)
     if stored and models:
         raise PreferoError("a file of judgements says what models it judges: give no models beside it")
     if not stored and not (models and data):
@@ -82,11 +100,14 @@ def evaluate(
         raise PreferoError(f"{output} holds a run: name another folder for the evaluation")
     if output is not None:
         check_output(output, "folder")
+    if difficulties is not None:
+        check_output(difficulties)
     notes: Sequence[str] = ()
     against = ""
     with work() as progress, advising(f"prefero convert {data or 'DATA'} -o ROWS.jsonl --skip-bad-rows"):
+        kept = _kept(difficulties, anchors)
         if stored:
-            rows, judgements = _stored(judge, anchors), None
+            rows, judgements, notes = _stored(stored, anchors, kept)
         else:
             from prefero.data.formats import row_function
             from prefero.evaluate.judges import judge_named
@@ -115,7 +136,9 @@ def evaluate(
             result = measure(
                 named,
                 asked,
-                judge_named(judge),
+                judge_named(judge[0]),
+                judge_name=judge[0],
+                difficulties=kept,
                 baseline=against,
                 reference=reference,
                 sampling=sampling,
@@ -124,41 +147,78 @@ def evaluate(
                 report=lambda stage: progress.print(stage, style="dim", markup=False, soft_wrap=True),
             )
             rows, judgements, notes = list(result.rows), result.judgements, [*notes, *result.notes]
+        if difficulties is not None and kept is None:
+            notes = [*notes, _keep(difficulties, judgements)]
         for note in notes:
             complain(note)
     measured: dict[str, Any] = {"rows": rows, "notes": notes}
     if against:
         measured["baseline"] = against
     if output is not None and is_main_process():
-        from prefero.storage import write_json, write_lines
+        from prefero.evaluate.judgements import write_judgements
+        from prefero.storage import write_json
 
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", measured)
-        if judgements is not None:
-            write_lines(output / "judgements.jsonl", [one.as_dict() for one in judgements])
+        if not stored:
+            write_judgements(output, judgements)
     show(measured, lambda: _in_words(rows, against), as_json=as_json)
 
 
-def _is_file(judge: str) -> bool:
-    from prefero.data.files import ENDINGS
+def _files(judges: list[str]) -> list[Path]:
+    """The files of judgements that are given as judges; none where a judge is to judge. Raises
+    :class:`PreferoError` for several judges, and for judges beside files."""
+    from prefero.evaluate.judgements import judgement_files
 
-    return judge.lower().endswith(tuple(ENDINGS))
+    files = {judge: judgement_files(judge) for judge in judges}
+    if len(judges) > 1 and (others := [judge for judge, named in files.items() if not named]):
+        raise PreferoError(
+            f"--judge {others[0]} is no file of judgements, and there are {len(judges)} judges: give several "
+            "files, or folders with annotations.json or judgements.jsonl, or one judge"
+        )
+    return [file for named in files.values() for file in named]
 
 
-def _stored(file: str, anchors: Path | None) -> list[dict[str, Any]]:
+def _stored(
+    files: Sequence[Path], anchors: Path | None, difficulties: Difficulties | None
+) -> tuple[list[dict[str, Any]], Sequence[Judgement], list[str]]:
     from prefero.evaluate.judgements import (
         by_model,
+        read_all_judgements,
         read_anchors,
-        read_judgements,
-        summary,
         with_difficulties,
     )
+    from prefero.evaluate.summaries import summaries
 
-    models = by_model(read_judgements(file))
-    if anchors is None:
-        return [summary(judged) for judged in models.values()]
-    gamed, difficulties = read_anchors(anchors)
-    return [summary(with_difficulties(judged, difficulties), gamed) for judged in models.values()]
+    judged, gamed = read_all_judgements(files), None
+    if anchors is not None:
+        gamed, known = read_anchors(anchors)
+        judged = [each for own in by_model(judged).values() for each in with_difficulties(own, known)]
+    rows, notes = summaries(judged, anchors=gamed, difficulties=difficulties)
+    return rows, judged, notes
+
+
+def _kept(difficulties: Path | None, anchors: Path | None) -> Difficulties | None:
+    """The difficulties in the file, if it is there."""
+    if difficulties is not None and anchors is not None:
+        raise PreferoError("--anchors bring the difficulties of AlpacaEval: leave --difficulties out")
+    if difficulties is None or not difficulties.exists():
+        return None
+    from prefero.evaluate.difficulties import read_difficulties
+
+    return read_difficulties(difficulties)
+
+
+def _keep(file: Path, judged: Sequence[Judgement]) -> str:
+    """Write the difficulties by all the models; returns what is to be said of that."""
+    from prefero.evaluate.difficulties import fit_difficulties
+    from prefero.evaluate.judgements import by_model
+
+    fitted = fit_difficulties(by_model(judged))
+    if is_main_process():
+        fitted.write(file)
+    count = number_of(len(fitted.models), "model")
+    return f"wrote the difficulties of {number_of(len(fitted.logits), 'prompt')}, by {count}, to {file}"
 
 
 def _named(models: list[str]) -> dict[str, str]:

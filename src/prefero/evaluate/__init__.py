@@ -13,6 +13,11 @@ if TYPE_CHECKING:
         calibration as calibration,
         pair_calibration as pair_calibration,
     )
+    from prefero.evaluate.difficulties import (
+        Difficulties as Difficulties,
+        fit_difficulties as fit_difficulties,
+        read_difficulties as read_difficulties,
+    )
     from prefero.evaluate.divergence import (
         divergence as divergence,
         divergences as divergences,
@@ -36,8 +41,8 @@ if TYPE_CHECKING:
     from prefero.evaluate.judgements import (
         Judgement as Judgement,
         by_model as by_model,
+        read_all_judgements as read_all_judgements,
         read_judgements as read_judgements,
-        summary as summary,
     )
     from prefero.evaluate.judges import (
         LearnedPreference as LearnedPreference,
@@ -99,6 +104,10 @@ if TYPE_CHECKING:
         mean_ndcg as mean_ndcg,
         ndcg as ndcg,
         over_recommended_share as over_recommended_share,
+    )
+    from prefero.evaluate.summaries import (
+        summaries as summaries,
+        summary as summary,
     )
     from prefero.evaluate.win_rate import (
         BothOrders as BothOrders,

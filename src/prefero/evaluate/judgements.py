@@ -1,25 +1,28 @@
-"""A judge's preferences between models' responses and a baseline's: read from files, and summarised."""
+"""A judge's preferences between models' responses and a baseline's, as files hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from prefero.data.examples import Text
-from prefero.data.files import load_rows
+from prefero.data.files import ENDINGS, load_rows
 from prefero.data.formats.fields import Fields
 from prefero.errors import PreferoError
-from prefero.evaluate.intervals import mean
-from prefero.evaluate.length_control import Anchors, length_controlled_win_rate
-from prefero.evaluate.win_rate import win_rate_of
+from prefero.evaluate.length_control import Anchors
+from prefero.storage import replacing, write_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """``preference`` is how probably the model's response is preferred to the baseline's, 0 to 1. Lengths are
-    in characters, as AlpacaEval's. ``difficulty`` of the prompt is in logits, ``score`` the judge's own."""
+    in characters, as AlpacaEval's. ``difficulty`` of the prompt is in logits, ``score`` the judge's own.
+    ``judge`` and ``against`` are the names of the judge and of the baseline."""
 
     model: str
     prompt: Text
@@ -27,20 +30,60 @@ class Judgement:
     length: float | None = None
     baseline_length: float | None = None
     difficulty: float | None = None
-    response: str | None = None
-    baseline: str | None = None
+    response: str | Image.Image | None = None
+    baseline: str | Image.Image | None = None
     score: float | None = None
+    judge: str | None = None
+    against: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The known fields."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+STORED = ("annotations.json", "judgements.jsonl")
+"""The names of files of judgements, where a folder is given: AlpacaEval's, and those of an evaluation."""
+
+
+JUDGES = ("run.json", "config.json", "adapter_config.json", "model_index.json")
+"""Files of a folder that is a run or a model."""
+
+
+def judgement_files(path: str | Path) -> list[Path]:
+    """The files of judgements that a path names: a file of rows, or a folder with files of the names
+    :data:`STORED` anywhere inside it. None for any other path: the folder of a run or a model is a judge."""
+    path = Path(path)
+    if path.name.lower().endswith(tuple(ENDINGS)):
+        return [path]
+    if not path.is_dir() or any((path / name).is_file() for name in JUDGES):
+        return []
+    return sorted(file for name in STORED for file in path.rglob(name))
+
+
+def read_all_judgements(paths: Iterable[str | Path]) -> list[Judgement]:
+    """The judgements in several files. Raises :class:`PreferoError` as :func:`read_judgements` does, and for
+    a model that is in two of the files."""
+    judged: list[Judgement] = []
+    origin: dict[str, str | Path] = {}
+    for path in paths:
+        read = read_judgements(path)
+        for model in by_model(read):
+            if model in origin:
+                raise PreferoError(
+                    f"{origin[model]} and {path} both have judgements of {model!r}: give one of them, or "
+                    "each model a name of its own in the rows (model)"
+                )
+            origin[model] = path
+        judged += read
+    return judged
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:
     """The judgements in a file of rows (JSONL, JSON, CSV, Parquet): ``prompt``, ``preference`` from 0 to 1,
     and optionally ``model``, ``response`` and ``baseline`` (or ``length`` and ``baseline_length``),
-    ``difficulty``, ``score``; or AlpacaEval's ``annotations.json``, with 1 for the baseline, 2 for the model,
-    0 for a tie.
+    ``difficulty``, ``score``, ``judge`` and ``against``; or AlpacaEval's ``annotations.json``, with 1 for the
+    baseline, 2 for the model, 0 for a tie.
 
     Raises:
         PreferoError: a row has neither form.
@@ -71,6 +114,7 @@ def _judgement(fields: Fields) -> Judgement:
         response,
         baseline,
         fields.number("score") if "score" in fields else None,
+        *(fields.text(name) if name in fields else None for name in ("judge", "against")),
     )
 
 
@@ -94,6 +138,8 @@ def _alpaca_eval(fields: Fields) -> Judgement:
         fields.number("instruction_difficulty") if "instruction_difficulty" in fields else None,
         response,
         baseline,
+        judge=fields.text("annotator") if "annotator" in fields else None,
+        against=fields.text("generator_1") if "generator_1" in fields else None,
     )
 
 
@@ -133,35 +179,44 @@ def by_model(judged: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     return models
 
 
-FEWEST = 10
-"""Comparisons that a length-controlled win rate needs: two in each of five folds."""
+def write_judgements(folder: Path, judged: Sequence[Judgement]) -> None:
+    """Write ``judgements.jsonl``, from which the judgements are read again. Images are written to ``images``
+    beside it, each once; a row names its own as ``image`` and ``baseline_image``."""
+    files: dict[int, str] = {}
+    rows = []
+    for number, each in enumerate(judged, 1):
+        row = each.as_dict()
+        for name, image, of in (
+            ("response", "image", each.model),
+            ("baseline", "baseline_image", "baseline"),
+        ):
+            content = row.get(name)
+            if not isinstance(content, Image.Image):
+                continue
+            if id(content) not in files:
+                of = each.model if name == "response" else name
+                file = f"images/{number:05d}-{re.sub(r'[^A-Za-z0-9._-]', '_', of)[:80]}.png"
+                with replacing(folder / file) as draft:
+                    content.save(draft, "PNG")
+                files[id(content)] = file
+            del row[name]
+            row[image] = files[id(content)]
+        rows.append(row)
+    write_lines(folder / "judgements.jsonl", rows)
 
 
-def summary(judged: Sequence[Judgement], anchors: Anchors | None = None) -> dict[str, Any]:
-    """A row of ``evaluation.json`` for one model, with 95 % intervals over prompts. Several responses to a
-    prompt count as one comparison, their mean; in the length control each counts."""
-    prompts = [each.prompt if isinstance(each.prompt, str) else repr(each.prompt) for each in judged]
-    rate = win_rate_of([each.preference for each in judged], prompts=prompts)
-    estimates = {"win_rate": (rate.rate, rate.interval)}
-    ours, theirs = [each.length for each in judged], [each.baseline_length for each in judged]
-    difficulties = [each.difficulty for each in judged]
-    if None not in ours and None not in theirs and len(judged) >= FEWEST:
-        controlled = length_controlled_win_rate(
-            [each.preference for each in judged],
-            [length for length in ours if length is not None],
-            [length for length in theirs if length is not None],
-            difficulty=None if None in difficulties else [each for each in difficulties if each is not None],
-            anchors=anchors,
-        )
-        estimates["length_controlled_win_rate"] = controlled.rate, controlled.interval
-    for name, values in (("characters", ours), ("score", [each.score for each in judged])):
-        known = [value for value in values if value is not None]
-        if len(known) == len(values) > 1:
-            estimate = mean(known)
-            estimates[name] = estimate.value, estimate.interval
-    return {
-        "method": judged[0].model,
-        **{name: value for name, (value, _) in estimates.items()},
-        **{"wins": rate.wins, "ties": rate.ties, "losses": rate.losses},
-        "interval": {name: [interval.low, interval.high] for name, (_, interval) in estimates.items()},
-    }
+def one_judge(judged: Sequence[Judgement]) -> tuple[str | None, str | None]:
+    """The judge and the baseline of judgements, None where they do not say. Raises :class:`PreferoError` for
+    several: their preferences are not of one scale."""
+    names = []
+    for what, given in (
+        ("judges", (each.judge for each in judged)),
+        ("baselines", (each.against for each in judged)),
+    ):
+        known = sorted({name for name in given if name is not None})
+        if len(known) > 1:
+            raise PreferoError(
+                f"the judgements are of {len(known)} {what}: {', '.join(known)}. Give those of one, as files"
+            )
+        names.append(known[0] if known else None)
+    return names[0], names[1]

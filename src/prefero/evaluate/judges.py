@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -30,10 +29,11 @@ from prefero.objectives.configurations import from_config
 from prefero.objectives.heads import Fitted
 from prefero.objectives.needs import dry_run, model_names
 from prefero.objectives.presets.preference_heads import PairScore
-from prefero.objectives.quantities import Quantity
+from prefero.objectives.quantities import Map, Quantity
 from prefero.objectives.reductions import Term
 from prefero.training.batches import Collator, Draw
 from prefero.training.checkpoints import load_objective
+from prefero.training.run_folder import need_model, record_of
 from prefero.training.step import Scorer
 
 
@@ -182,7 +182,7 @@ def _learned(objective: Objective) -> type[LearnedReward] | type[LearnedPreferen
         raise PreferoError(f"{name} compares no rewards of responses, so its run is no judge")
     if any(isinstance(module, PairScore) for module in compared.modules()):
         return LearnedPreference
-    needs = dry_run(_Reading(compared.reward))
+    needs = dry_run(_Reading(own_reward(compared.reward, name)))
     read = [f"which response is {' and which '.join(needs.roles)}"] if needs.roles else []
     read += [f"the column {name!r}" for name in sorted(needs.columns) if not SCHEMA[name].drawn]
     if read:
@@ -197,25 +197,29 @@ def learned_reward(folder: Path) -> LearnedReward | BothOrders:
     """The reward that the run in ``folder`` learned, or the preference if it is no reward's, against the
     run's reference, of texts that are read as in its training. Raises :class:`PreferoError` if there is no
     model or no reward of a new response, or the reference was not a fixed model."""
-    model = folder / "model"
-    if not model.is_dir():
-        raise PreferoError(f"{folder} holds no model: the run has not finished")
-    config = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-    if "objective" not in config:
+    record, model = record_of(folder), need_model(folder)
+    if (record.get("model") or {}).get("kind") == "diffusion":
         raise PreferoError(
-            f"{folder}: the run was made in Python without a recipe, so its objective and reference are not "
-            "known: give prefero.evaluate.LearnedReward its objective and models"
+            f"{folder} is no judge: its model draws images, and its reward is an error over drawn noise, "
+            "which is another one each time. Give a function of (prompt, image), --judge module:function"
         )
+    config = record.get("config") or {}
+    if "objective" not in config:
+        raise _objects(folder, "objective")
     objective = from_config(config["objective"])
     judge = _learned(objective)
     # the weights of a head are made when it meets a model, so that it has none yet
     if objective.state_dict() or any(isinstance(module, Fitted) for module in objective.modules()):
         objective = load_objective(model)
-    added = config["model"].get("add_tokens") or []
-    others = {
-        name: ModelSource(_reference(config, name), add_tokens=added).load()
-        for name in sorted(model_names(dry_run(objective)))
-    }
+    served = record.get("references") or {}
+    added = config.get("model", {}).get("add_tokens") or []
+    others = {}
+    for name in sorted(model_names(dry_run(objective))):
+        if served.get(name) in ("moving", "trained"):
+            raise PreferoError(
+                f"{folder} is no judge: its {name} was a model that changed during training, and was not kept"
+            )
+        others[name] = ModelSource(_reference(folder, config, name), add_tokens=added).load()
     source = ModelSource(str(model))
     reward = LearnedReward(
         objective, source.load(), source.processor(), others, RunReading.of(folder) or RunReading()
@@ -223,11 +227,23 @@ def learned_reward(folder: Path) -> LearnedReward | BothOrders:
     return reward if judge is LearnedReward else BothOrders(LearnedPreference(reward))
 
 
-def _reference(config: Mapping[str, Any], name: str) -> str:
-    section = config.get("reference", {}) if name == "reference" else config.get("models", {}).get(name, {})
-    name = (section or {}).get("model") or config["model"]["name"]
-    base = ModelSource(name).base if (section or {}).get("kind") == "adapters_off" else None
-    return name if base is None else base.name
+def _reference(folder: Path, config: Mapping[str, Any], name: str) -> str:
+    section = config.get("reference") if name == "reference" else config.get("models", {}).get(name, {})
+    if section is None:
+        raise _objects(folder, name)
+    model = section.get("model") or config.get("model", {}).get("name")
+    if model is None:
+        raise _objects(folder, "model")
+    base = ModelSource(model).base if section.get("kind") == "adapters_off" else None
+    return model if base is None else base.name
+
+
+def _objects(folder: Path, what: str) -> PreferoError:
+    return PreferoError(
+        f"{folder}: the run was made in Python with an object as its {what}, so its objective and reference "
+        f"are not known: give the trainer the {what} by name, or give prefero.evaluate.LearnedReward its "
+        "objective and models"
+    )
 
 
 def answered(asked: Text | Example, *texts: str, roles: Sequence[str | None] = (None,)) -> Example:
@@ -282,7 +298,7 @@ def rewards(
     if compared is None:
         raise PreferoError(f"{objective.key or 'the objective'} compares no rewards of responses")
     return values(
-        compared.reward,
+        own_reward(compared.reward, objective.key or "the objective"),
         model,
         examples,
         processor,
@@ -354,6 +370,27 @@ def values(
         for module, was_training in zip(modules, training, strict=True):
             module.train(was_training)
     return [by_example[index] for index in range(len(data))]
+
+
+def own_reward(reward: Quantity, name: str) -> Quantity:
+    """The part of a reward that a response has by itself: without a baseline over the batch that is taken
+    from all of them alike, such as KTO's, so that a score is the same in every batch. Raises
+    :class:`PreferoError` for a reward that reads the batch otherwise."""
+    while isinstance(reward, Map) and reward.function is torch.sub:
+        own, baseline = cast("tuple[Quantity, Quantity]", tuple(reward.arguments))
+        if not _reads_batch(baseline):
+            break
+        reward = own
+    if _reads_batch(reward):
+        raise PreferoError(
+            f"the reward of {name} depends on the other responses of its batch, so a score of one response "
+            "means nothing: judge by another run, such as dpo's, or by a reward model"
+        )
+    return reward
+
+
+def _reads_batch(quantity: Quantity) -> bool:
+    return any(getattr(module, "whole_step", False) for module in quantity.modules())
 
 
 class _Reading(Objective):

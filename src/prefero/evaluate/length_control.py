@@ -12,6 +12,7 @@ among ten by five-fold cross-validation, judged probabilities as targets.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -117,7 +118,9 @@ def length_controlled_win_rate(
         preferences: how probably the model's response is preferred, 0 to 1, ½ for a tie.
         lengths: of the model's responses, in any one unit; AlpacaEval counts characters.
         baseline_lengths: of the baseline's.
-        difficulty: of each prompt, in logits: AlpacaEval's are fitted over its whole leaderboard.
+        difficulty: of each prompt, in logits, as :func:`~prefero.evaluate.fit_difficulties` fits them from
+            several models; AlpacaEval's are fitted over its whole leaderboard. Without them the rate can be
+            far off.
         anchors: comparisons that the length term is tied to.
         strengths: the inverse penalties to choose among.
         folds: of the cross-validation.
@@ -151,10 +154,15 @@ def length_controlled_win_rate(
     )
 
 
+def length_feature(gap: Array) -> Array:
+    """tanh(ΔL / s) of a model's comparisons, from ΔL; 0 where all are equally much longer."""
+    deviation = gap.std(ddof=1) if len(gap) > 1 else 0.0
+    return np.tanh(gap / deviation) if deviation > 0 else np.zeros_like(gap)
+
+
 def _rows(target: Array, gap: Array, difficulty: Array, anchors: Anchors | None, columns: int) -> Rows:
     """The rows of the regression, anchors first; the columns are length, model, difficulty."""
-    deviation = gap.std(ddof=1)
-    length = np.tanh(gap / deviation) if deviation > 0 else np.zeros_like(gap)
+    length = length_feature(gap)
     features, weights = np.stack([length, np.ones_like(gap), difficulty], axis=1), np.ones_like(gap)
     if anchors is not None and anchors.weight:
         length = np.tanh(np.asarray(anchors.length, np.float64))
@@ -188,6 +196,7 @@ def _named(coefficients: Array) -> Coefficients:
 
 def fit(rows: Rows, strength: float) -> Array:
     """The coefficients that minimise ‖w‖₁ + strength · Σ weight · cross entropy, without an intercept."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(
@@ -199,7 +208,10 @@ def fit(rows: Rows, strength: float) -> Array:
     # liblinear leaves out rows of weight 0, and fits nothing where that leaves one label.
     targets = np.clip(rows.targets, 1e-12, 1 - 1e-12)
     weights = np.concatenate([targets * rows.weights, (1 - targets) * rows.weights])
-    return regression.fit(features, labels, sample_weight=weights).coef_[0]
+    with warnings.catch_warnings():
+        # The tolerance is below what sums of separable rows can be told apart by.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return regression.fit(features, labels, sample_weight=weights).coef_[0]
 
 
 def cross_entropies(rows: Rows, coefficients: Array) -> Array:

@@ -97,8 +97,13 @@ def pair_logps(
 
 
 def ordered(margin: Float[Tensor, " pair"]) -> Bool[Tensor, " pair"]:
-    """Whether the chosen response is at least as likely: in this ranking a tie counts as right."""
+    """Whether the chosen response is at least as likely."""
     return margin >= 0
+
+
+def accuracy_of(margin: Float[Tensor, " pair"]) -> float:
+    """The share of pairs with a positive margin; a tie counts half."""
+    return float((margin.double().sign() + 1).mean() / 2)
 
 
 def ideal_margin(
@@ -161,7 +166,8 @@ def policy_ranking(
     quantiles: int = 4,
     confidence: float = 0.95,
 ) -> PolicyRanking:
-    """The ranking accuracy of a policy, observed and idealised. Chen et al., 2024, arXiv 2405.19534.
+    """The ranking accuracy of a policy, observed and idealised; a tie counts half. Chen et al., 2024, arXiv
+    2405.19534.
     ``preference_rate`` is the share of annotators who prefer the chosen response, 0.75 in the paper.
 
     Raises:
@@ -175,14 +181,14 @@ def policy_ranking(
             wrong = int(values.isnan().nonzero()[0]) + 1
             raise PreferoError(f"the {name}'s margin of pair {wrong} is not a number.")
     rate = torch.as_tensor(preference_rate, dtype=before.dtype).expand_as(before)
-    accuracy = share(ordered(margin))
+    accuracy = accuracy_of(margin)
     return PolicyRanking(
         accuracy,
         wilson(accuracy, len(margin), confidence),
-        share(ordered(policy.margin(per_token=True))),
-        share(ordered(before)),
-        share(margin - before > 0),
-        {beta: share(ordered(ideal_margin(before, rate, beta))) for beta in betas},
+        accuracy_of(policy.margin(per_token=True)),
+        accuracy_of(before),
+        accuracy_of(margin - before),
+        {beta: accuracy_of(ideal_margin(before, rate, beta)) for beta in betas},
         difficulties(margin, before, quantiles),
         len(margin),
     )
@@ -193,7 +199,7 @@ def difficulties(
 ) -> tuple[Difficulty, ...]:
     """Accuracy and flips of pairs of similar difficulty, in groups of nearly equal size."""
     wrongness, order = (-reference_margin).sort(stable=True)
-    right, was_right = ordered(margin)[order], ordered(reference_margin)[order]
+    margin, right, was_right = margin[order], ordered(margin)[order], ordered(reference_margin)[order]
     groups = []
     for place in torch.arange(len(order)).tensor_split(min(quantiles, len(order))):
         flippable = ~was_right[place]
@@ -202,7 +208,7 @@ def difficulties(
                 float(wrongness[place[0]]),
                 float(wrongness[place[-1]]),
                 len(place),
-                share(right[place]),
+                accuracy_of(margin[place]),
                 share(right[place][flippable]) if flippable.any() else None,
             )
         )

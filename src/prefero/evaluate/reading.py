@@ -4,7 +4,6 @@ otherwise."""
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any, Self
 from prefero.data.chat import Writing
 from prefero.data.files import Source, load_rows
 from prefero.data.formats import LOOK_AT
+from prefero.training.run_folder import model_of, record_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,12 @@ class RunReading:
         now."""
         folder = Path(folder)
         inner = folder.name == "model" or folder.name.startswith("checkpoint-")
-        saved = (folder if inner else folder / "model") / "chat_template.jinja"
-        try:
-            record = json.loads(((folder.parent if inner else folder) / "run.json").read_text("utf-8"))
-        except (OSError, ValueError):
+        saved = (folder if inner else model_of(folder) or folder) / "chat_template.jinja"
+        record = record_of(folder.parent if inner else folder)
+        if not record:
             return None
         config = record.get("config") or {}
-        data: Mapping[str, Any] = config.get("data") or config  # a trainer in Python records its arguments
+        data: Mapping[str, Any] = config.get("data") or config  # flat in a run from Python of version 0.1
         date = record.get("date")
         template = record.get("template_name") or data.get("template") or "auto"
         writing = Writing(
@@ -93,7 +92,12 @@ def reading_of_rows(
     if not runs:
         return RunReading(columns or {}, format or "auto"), ()
     name, own = runs[0]
+    others = [model for model, reading in runs[1:] if reading.rows_in_words() != own.rows_in_words()]
     notes = []
+    if others and columns is None and format is None:
+        notes.append(
+            f"{', '.join(others)} read rows otherwise than {name} in training, as which they are read for all"
+        )
     if columns is None:
         rows = islice(load_rows(data, split=split), LOOK_AT) if own.columns and own.map is None else ()
         found = {str(column) for row in rows for column in row.fields}

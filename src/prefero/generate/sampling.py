@@ -48,6 +48,11 @@ class Sample:
     ended: bool
 
     @property
+    def content(self) -> str:
+        """The response as a judge reads it."""
+        return self.text
+
+    @property
     def cell(self) -> Cell:
         """The sample as a model scores it."""
         return Cell(self.context, self.tokens)

@@ -16,11 +16,13 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Bool
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from prefero.data.chat import Writing
-from prefero.data.examples import Example
+from prefero.data.examples import Example, Text
+from prefero.data.pictures import Picture
 from prefero.data.preview import Preview
 from prefero.data.tokenize import TooLong
 from prefero.errors import PreferoError, nearest
@@ -185,6 +187,23 @@ class PaddedBatching:
         return batches
 
 
+# Responses
+
+
+class Answer(Protocol):
+    """A response that a model drew: its ``content`` is what a judge reads, a text or an image."""
+
+    @property
+    def content(self) -> str | Image.Image: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlainAnswer:
+    """A response of which nothing but its content is known."""
+
+    content: str | Image.Image
+
+
 # Kinds
 
 
@@ -225,6 +244,12 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     """
 
     name: ClassVar[str]
+    loader: str = ""
+    """The class of transformers that loads it; empty for models of other libraries."""
+    what: ClassVar[str] = ""
+    """Its name in messages."""
+    processor_loader: ClassVar[str] = ""
+    """The class of transformers that loads its tokenizer or processor."""
     task_type: ClassVar[str | None] = None
     """PEFT's name for it."""
     lora_targets: ClassVar[str | tuple[str, ...]] = "all-linear"
@@ -234,6 +259,9 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
     :class:`~prefero.data.trie.TokenExample`, for kinds that draw what is scored again."""
     monitors: ClassVar[frozenset[str]] = frozenset()
     """The signals of tokens that it gives besides log-probabilities, although no objective needs them."""
+    sample_options: ClassVar[frozenset[str]] = frozenset()
+    """The settings of a sample that it takes: ``max_new_tokens``, ``temperature``."""
+    samples_are_text: ClassVar[bool] = True
     states: frozenset[States] = frozenset()
     """The states in which it scores responses, for kinds that ask a denoiser."""
 
@@ -357,17 +385,46 @@ class Kind(ABC, Generic[AnyItem, AnyInputs]):
         """The first rows as they are trained; None for kinds whose rows are no tokens of text."""
         return None
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Any]:
-        """The first distinct prompts that can be answered; none, for a kind that draws no samples."""
+    def prompts(
+        self, examples: Sequence[Example], count: int, max_length: int | None, **options: Any
+    ) -> list[Any]:
+        """The first distinct prompts that can be answered; none, for a kind that draws no samples.
+        ``options`` are of :attr:`sample_options`."""
         return []
 
-    def sampling(self, max_length: int | None) -> str:
+    def sampling(self, max_length: int | None, **options: Any) -> str:
         """How :meth:`sample` draws, in words."""
         return ""
 
     def sample(
-        self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None
+        self, model: nn.Module, prompts: Sequence[Any], seed: int, max_length: int | None, **options: Any
     ) -> list[Any]:
         """A response to each prompt, the same for the same seed: text, or a mapping with ``image``, an
         address that a browser shows."""
         return []
+
+    # Responses, for a judge
+
+    def respond(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        *,
+        seed: int,
+        count: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+        writing: Writing | None = None,
+    ) -> Sequence[Answer]:
+        """``count`` responses to each prompt, in the order of the prompts, with noise that the seed, the
+        prompts and ``batch_size`` settle. ``writing`` is how prompts are written.
+
+        Raises :class:`~prefero.errors.PreferoError` for settings that the kind does not have, and for a kind
+        that draws no responses.
+        """
+        raise PreferoError(f"a model of kind {self.name} draws no responses that a judge could read")
+
+    def shown(self, picture: Picture) -> Image.Image:
+        """An image of the data as the model's own images are, for a judge."""
+        return picture.open()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ def _pattern(targets: str | list[str] | None) -> str | list[str] | None:
 class Lora(Spec):
     """Low-rank adapters (Hu et al., 2021) in place of full fine-tuning."""
 
-    r: Annotated[int, Field(ge=1)] = 16
+    r: Annotated[int, Field(ge=1, le=10**6)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Annotated[str | list[str] | None, AfterValidator(_pattern)] = None
@@ -250,6 +251,15 @@ class ModelSource(Spec):
                 "to them: write the folder or hub name of a whole model there"
             ) from None
 
+    def on(self, base: str) -> ModelSource:
+        """The adapters of this name on a model that is elsewhere by now than their configuration says."""
+        below = replace(
+            self, name=base, tokenizer=None, revision=None, lora=None, adapter=None, add_tokens=[]
+        )
+        moved = replace(self)
+        moved.__dict__["base"] = below if below.base is None else replace(below, adapter="merge")
+        return moved
+
     @cached_property
     def _adapter_tokens(self) -> Sequence[int]:
         """The ids of the tokens that the adapters of this name have rows for."""
@@ -267,6 +277,11 @@ class ModelSource(Spec):
 
     def _with_adapter(self, model: nn.Module) -> nn.Module:
         """The base model with the adapters of this name: to be trained, or merged into its weights."""
+        adapted = self.adapted(model)
+        return adapted if self.continues else adapted.merge_and_unload().requires_grad_(True)
+
+    def adapted(self, model: nn.Module) -> Any:
+        """The base model with the adapters of this name beside its weights."""
         if self.continues and self.lora is not None:
             raise PreferoError(
                 f"{self.name!r} are adapters, which are trained further, and model.lora adds new ones: leave "
@@ -300,7 +315,15 @@ class ModelSource(Spec):
                 f"the adapters of {self.name!r} cannot be put on {self.base.name!r}: {told}"  # type: ignore[union-attr]
             ) from None
         refuse_no_numbers(adapted, self.name)
-        return adapted if self.continues else adapted.merge_and_unload().requires_grad_(True)
+        scales = [
+            scale for layer in adapter_layers(adapted) for scale in getattr(layer, "scaling", {}).values()
+        ]
+        if not all(map(math.isfinite, scales)):
+            raise PreferoError(
+                f"the adapters of {self.name!r} are multiplied by {scales[0]}: correct lora_alpha in their "
+                "adapter_config.json"
+            )
+        return adapted
 
     def _from_pretrained(self, loader: str, what: str, name: str, hint: str = "", **options: Any) -> Any:
         options |= {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}

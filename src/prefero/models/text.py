@@ -25,7 +25,7 @@ from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
 from prefero.generate.sampling import sample
 from prefero.models.causal.experts import balance_of
-from prefero.models.kind import AnyInputs, Dataset, Kind, Reading, no_options, parsed
+from prefero.models.kind import Answer, AnyInputs, Dataset, Kind, Reading, no_options, parsed
 from prefero.models.loading import ModelSource, innermost, unwrapped
 from prefero.objectives.needs import Needs
 
@@ -43,14 +43,12 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 class TextKind(Kind[TokenExample, AnyInputs]):
     """A model of transformers with a tokenizer.
 
-    ``loader`` is the class of transformers that loads it, ``what`` its name in messages; ``options_type``
-    checks ``model.options``. ``images`` reads prompts that show images, for models that see; ``canvas`` is
-    how many tokens responses are filled up to with end tokens, for models that want it.
+    ``options_type`` checks ``model.options``. ``images`` reads prompts that show images, for models that see;
+    ``canvas`` is how many tokens responses are filled up to with end tokens, for models that want it.
     """
 
-    loader: str
-    what: ClassVar[str]
     processor_loader: ClassVar[str] = "AutoTokenizer"
+    sample_options: ClassVar[frozenset[str]] = frozenset({"max_new_tokens", "temperature"})
     options_type: ClassVar[type[BaseModel] | None] = None
     reads_apart: ClassVar[bool] = False
     """Whether prompts and responses are texts of their own, not one text."""
@@ -193,7 +191,15 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             return 0.0, f"the balancing loss of the router is left out: a {self.what} is scored without it"
         return coefficient, left_out
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[Example]:
+    def prompts(
+        self,
+        examples: Sequence[Example],
+        count: int,
+        max_length: int | None,
+        *,
+        max_new_tokens: int | None = None,
+        **_: Any,
+    ) -> list[Example]:
         """The first examples with distinct prompts that leave room for a response."""
         limit = length_limit(max_length, self.config)
         prompts: dict[str, Example] = {}
@@ -209,28 +215,71 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 )
             except PreferoError:
                 continue  # a bad row that reading the data has skipped, and has said so
-            if len(context) <= limit - sample_tokens(limit):
+            if len(context) <= limit - sample_tokens(limit, max_new_tokens):
                 prompts[identity] = example
         return list(prompts.values())
 
-    def sampling(self, max_length: int | None) -> str:
-        longest = sample_tokens(length_limit(max_length, self.config))
-        return f"the likeliest token each time, at most {longest} tokens"
+    def sampling(
+        self,
+        max_length: int | None,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        **_: Any,
+    ) -> str:
+        longest = sample_tokens(length_limit(max_length, self.config), max_new_tokens)
+        drawn = "the likeliest token each time"
+        if temperature:
+            drawn = f"drawn at temperature {temperature:g}, with the same noise each time"
+        return f"{drawn}, at most {longest} tokens"
 
     def sample(
-        self, model: nn.Module, prompts: Sequence[Text | Example], seed: int, max_length: int | None
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        seed: int,
+        max_length: int | None,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        **_: Any,
     ) -> list[str]:
         drawn = sample(
             model,
             self.tokenizer,
             prompts,
             generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
-            max_new_tokens=sample_tokens(length_limit(max_length, self.config)),
-            temperature=0,
+            max_new_tokens=sample_tokens(length_limit(max_length, self.config), max_new_tokens),
+            temperature=temperature,
             images=self.images,
             writing=self.writing,
         )
         return [one.text for one in drawn]
+
+    def respond(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        *,
+        seed: int,
+        count: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+        writing: Writing | None = None,
+    ) -> Sequence[Answer]:
+        return sample(
+            model,
+            self.tokenizer,
+            prompts,
+            generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
+            max_new_tokens=max_new_tokens or SAMPLE_TOKENS,
+            count=count,
+            temperature=temperature,
+            batch_size=batch_size,
+            images=self.images,
+            writing=writing,
+        )
 
 
 def with_template(processor: Any, template: str) -> Any:
@@ -280,6 +329,7 @@ def _refuse_other_reading(data: TokenDataset, needs: Needs, method: str) -> None
         )
 
 
-def sample_tokens(limit: int) -> int:
-    """The longest sample, in tokens: at most half of what prompt and response may have together."""
-    return min(SAMPLE_TOKENS, limit // 2)
+def sample_tokens(limit: int, wanted: int | None = None) -> int:
+    """The longest sample, in tokens: as wanted, or at most half of what prompt and response may have
+    together."""
+    return min(SAMPLE_TOKENS, limit // 2) if wanted is None else wanted

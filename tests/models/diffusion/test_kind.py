@@ -33,7 +33,8 @@ from prefero.objectives import Needs, dry_run, method, methods
 from prefero.objectives.needs import model_names, signals_of
 from prefero.objectives.signals import DENOISERS
 from prefero.reference.providers import ReferenceSpec
-from prefero.training.run import compare, train
+from prefero.training.run import train
+from prefero.training.study import compare
 from prefero.training.trainer import PreferenceTrainer
 from prefero_lab.worlds.bandit import Bandit
 from tests.models.diffusion.pipelines import PIPELINES, diffusion, pipeline, pixel_unet
@@ -615,10 +616,10 @@ def recipe(tmp_path: Path, **more: Any) -> dict[str, Any]:
         "training": {
             "examples_per_step": 3,
             "learning_rate": 1e-3,
-            "samples": 2,
             "save_steps": None,
             "arguments": {"use_cpu": True, "disable_tqdm": True, "report_to": "none"},
         },
+        "samples": 2,
         "output": str(tmp_path / "run"),
     }
 

@@ -432,7 +432,8 @@ def test_models_with_their_own_code_and_recipes(tmp_path: Path) -> None:
             "options": {"canvas": 11},
         },
         "data": {"train": str(tmp_path / "data.jsonl"), "eval": 0.25},
-        "training": {"max_steps": 2, "samples": 2, "arguments": {"use_cpu": True}},
+        "training": {"max_steps": 2, "arguments": {"use_cpu": True}},
+        "samples": 2,
         "output": str(tmp_path / "run"),
     }
     folder = train(recipe)

@@ -206,7 +206,8 @@ def test_a_recipe_leaves_a_run_folder_with_samples(tmp_path: Path) -> None:
         "model": str(tmp_path / "start"),
         "data": {"train": str(tmp_path / "data.jsonl"), "eval": 0.25},
         "objective": {"method": "dro_v"},
-        "training": {"max_steps": 2, "samples": 2, "arguments": {"use_cpu": True}},
+        "training": {"max_steps": 2, "arguments": {"use_cpu": True}},
+        "samples": 2,
         "output": str(tmp_path / "run"),
     }
     folder = train(yaml.safe_load(yaml.safe_dump(recipe)))

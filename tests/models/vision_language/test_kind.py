@@ -193,7 +193,8 @@ def test_a_recipe_leaves_a_run_folder_with_samples(tmp_path: Path) -> None:
             "model": {"name": str(tmp_path / "start"), "options": {"corruption": "blank"}},
             "data": {"train": str(tmp_path / "rows.jsonl"), "eval": 0.34},
             "objective": {"method": "mdpo"},
-            "training": {"max_steps": 2, "samples": 2, "arguments": {"use_cpu": True}},
+            "training": {"max_steps": 2, "arguments": {"use_cpu": True}},
+            "samples": 2,
             "output": str(tmp_path / "run"),
         }
     )

@@ -106,18 +106,25 @@ def _in_float32(autoencoder: Any) -> Iterator[None]:
 
 
 def _pixels(picture: Picture, encoding: Encoding, sizes: Counter[str]) -> Tensor:
-    """The middle of the image from −1 to 1, its shorter side as long as the model wants it."""
+    """The image as :func:`fitted` to the model, from −1 to 1."""
     side = encoding.scene.resolution
     image = picture.open(encoding.mode)
     if image.size != (side, side):
         sizes["enlarged" if min(image.size) < side else "reduced or cropped"] += 1
-        share = side / min(image.size)
-        image = image.resize((max(side, round(image.width * share)), max(side, round(image.height * share))))
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+        image = fitted(image, side)
     array = np.array(image, dtype=np.float32)
     array = array[:, :, None] if array.ndim == 2 else array
     return torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1
+
+
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The middle of an image, its shorter side resized to ``side`` pixels."""
+    if image.size == (side, side):
+        return image
+    share = side / min(image.size)
+    image = image.resize((max(side, round(image.width * share)), max(side, round(image.height * share))))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _batches(values: list[Any], size: int, what: str) -> Iterator[list[Any]]:

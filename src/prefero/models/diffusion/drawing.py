@@ -68,15 +68,13 @@ def sampled(
     prompts: Sequence[str],
     seed: int,
     steps: int,
-) -> list[dict[str, str]]:
+) -> list[Image.Image]:
     """An image to each prompt, the same noise for the same seed: by the pipeline with guidance for models
     that read captions, by DDIM or Euler steps for others."""
     with evaluating(model):
         if hasattr(scene.pipeline, "encode_prompt"):
-            images = _by_pipeline(model, scene, prompts, seed, steps)
-        else:
-            images = _by_steps(called, model, scene, scheduler, prompts, seed, steps)
-    return [{"image": address(image)} for image in images]
+            return _by_pipeline(model, scene, prompts, seed, steps)
+        return _by_steps(called, model, scene, scheduler, prompts, seed, steps)
 
 
 def _by_pipeline(

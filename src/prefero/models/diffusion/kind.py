@@ -10,16 +10,26 @@ from typing import Any, Literal, Self
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from prefero.data.examples import Example, Examples
+from prefero.data.chat import Writing
+from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
+from prefero.data.pictures import Picture
 from prefero.data.schema import SCHEMA
 from prefero.errors import PreferoError
 from prefero.models.diffusion.conditions import Scene, family_of
-from prefero.models.diffusion.data import Encoding, PictureDataset, PictureItem, prepare
-from prefero.models.diffusion.drawing import sampled
+from prefero.models.diffusion.data import (
+    IMAGES_AT_ONCE,
+    Encoding,
+    PictureDataset,
+    PictureItem,
+    fitted,
+    prepare,
+)
+from prefero.models.diffusion.drawing import address, sampled
 from prefero.models.diffusion.process import pseudo_huber, shrinks, squared_error
 from prefero.models.diffusion.scoring import (
     Denoiser,
@@ -34,7 +44,16 @@ from prefero.models.diffusion.scoring import (
     uniform,
 )
 from prefero.models.diffusion.source import DenoiserSource, LoadedDenoiser, bare, loaded, write_lora
-from prefero.models.kind import Batching, Dataset, Kind, PackedBatching, PackingChoice, Reading, parsed
+from prefero.models.kind import (
+    Batching,
+    Dataset,
+    Kind,
+    PackedBatching,
+    PackingChoice,
+    PlainAnswer,
+    Reading,
+    parsed,
+)
 from prefero.models.loading import ModelSource, zero_dropout
 from prefero.models.signals import SecondModel
 from prefero.objectives.batch import Signal, TokenLogps
@@ -90,6 +109,7 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
     """A denoiser of diffusers: U-Nets and transformers, on pixels or latents, for diffusions and flows."""
 
     name = "diffusion"
+    samples_are_text = False
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     redrawn = "noise and time steps of a diffusion model are drawn again in every epoch"
 
@@ -291,19 +311,76 @@ class Diffusion(Kind[PictureItem, NoisyRow]):
 
     # Samples
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[str]:
+    def sampling(self, max_length: int | None, **options: Any) -> str:
+        size = f"{self.resolution} × {self.resolution} pixels"
+        return f"drawn in {self.options.sample_steps} steps, {size}, with the same noise each time"
+
+    def prompts(
+        self, examples: Sequence[Example], count: int, max_length: int | None, **options: Any
+    ) -> list[str]:
         found = dict.fromkeys(example.prompt for example in examples if isinstance(example.prompt, str))
         return list(found)[:count]
 
     def sample(
-        self, model: nn.Module, prompts: Sequence[str], seed: int, max_length: int | None
+        self, model: nn.Module, prompts: Sequence[str], seed: int, max_length: int | None, **options: Any
     ) -> list[dict[str, str]]:
+        return [{"image": address(image)} for image in self.images(model, prompts, seed)]
+
+    def images(self, model: nn.Module, prompts: Sequence[str], seed: int) -> list[Image.Image]:
+        """An image to each prompt, whose noise depends on the seed and its place among the prompts."""
+        called, steps = self._called(model), self.options.sample_steps
         self._move(next(model.parameters()).device)
         try:
-            called, steps = self._called(model), self.options.sample_steps
-            return sampled(called, model, self.scene, self.processor, prompts, seed, steps)
+            return [
+                image
+                for start in range(0, len(prompts), IMAGES_AT_ONCE)
+                for image in sampled(
+                    called,
+                    model,
+                    self.scene,
+                    self.processor,
+                    prompts[start : start + IMAGES_AT_ONCE],
+                    seed + start,
+                    steps,
+                )
+            ]
         finally:
             self._move("cpu")
+
+    def respond(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        *,
+        seed: int,
+        count: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+        writing: Writing | None = None,
+    ) -> list[PlainAnswer]:
+        if max_new_tokens is not None or temperature != 1:
+            raise PreferoError(
+                f"a longest response and a temperature are settings of text, which a model of kind "
+                f"{self.name} does not draw: leave --max-new-tokens and --temperature out"
+            )
+        told = [_caption(prompt) for prompt in prompts for _ in range(count)]
+        return [PlainAnswer(image) for image in self.images(model, told, seed)]
+
+    def shown(self, picture: Picture) -> Image.Image:
+        """The middle of the image, as training reads it."""
+        mode = Encoding(self.scene, self._channels).mode
+        return fitted(picture.open(mode), self.resolution)
+
+
+def _caption(prompt: Text | Example) -> str:
+    """Raise :class:`PreferoError` for a prompt that is no text."""
+    asked = prompt.prompt if isinstance(prompt, Example) else prompt
+    if not isinstance(asked, str):
+        raise PreferoError(
+            f"a diffusion model draws to a caption, and the prompt {str(asked)[:80]} is a conversation"
+        )
+    return asked
 
 
 def recompute(

@@ -194,6 +194,11 @@ def place_of(source: ModelSource) -> tuple[str | None, Mapping[str, Any]]:
     raise PreferoError(f"no denoiser can be loaded from {source.name!r}: {reason}")
 
 
+def is_pipeline(name: str) -> bool:
+    """Whether a folder or hub name is that of a whole pipeline."""
+    return _config("DiffusionPipeline", name) is not None
+
+
 def denoiser_of(pipeline: Any) -> str:
     """The name of a pipeline's denoiser."""
     return next(part for part in PARTS if part in pipeline.components)

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from prefero.data.chat import Writing
 from prefero.data.encode import prompt_ids
 from prefero.data.examples import Example, Examples, Text
 from prefero.data.formats import load_examples
@@ -32,7 +33,7 @@ from prefero.models.discrete_diffusion.scoring import (
     sequences,
 )
 from prefero.models.discrete_diffusion.timed import TimedMaskedConfig
-from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, Reading
+from prefero.models.kind import Batching, Dataset, PackingChoice, PaddedBatching, PlainAnswer, Reading
 from prefero.models.loading import ModelSource, evaluating, zero_dropout
 from prefero.models.signals import SecondModel
 from prefero.models.text import SAMPLE_TOKENS, TextKind, length_limit
@@ -119,6 +120,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
     states = frozenset({"corrupted tokens"})
     loader, what = LOADERS[0], "masked language model"
     options_type = DiscreteDiffusionOptions
+    sample_options = frozenset()
 
     def __init__(
         self, config: Any, processor: Any, source: ModelSource, options: DiscreteDiffusionOptions
@@ -240,11 +242,16 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
 
     # Samples
 
-    def sampling(self, max_length: int | None) -> str:
+    def sampling(self, max_length: int | None, **options: Any) -> str:
         return "drawn by filling masked positions, with the same noise before and after"
 
     def sample(
-        self, model: nn.Module, prompts: Sequence[Text | Example], seed: int, max_length: int | None
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        seed: int,
+        max_length: int | None,
+        **options: Any,
     ) -> list[str]:
         """As many positions are filled as the canvas has, or the longest response that was read."""
         given = prompt_ids(as_examples(prompts), self.tokenizer, writing=self.writing)
@@ -252,6 +259,30 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
         length = self.canvas or min(self.longest or SAMPLE_TOKENS, SAMPLE_TOKENS)
         lengths = [min(length, limit - len(context)) for context in given]
         return [self.text(ids) for ids in self.fill(model, given, lengths, seed)]
+
+    def respond(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Text | Example],
+        *,
+        seed: int,
+        count: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+        writing: Writing | None = None,
+    ) -> list[PlainAnswer]:
+        if temperature != 1:
+            raise PreferoError(f"temperature is {temperature:g}, but a model of kind {self.name} has none")
+        asked = [prompt for prompt in as_examples(prompts) for _ in range(count)]
+        given = prompt_ids(asked, self.tokenizer, writing=writing)
+        length = self.canvas or max_new_tokens or SAMPLE_TOKENS
+        drawn: list[PlainAnswer] = []
+        for start in range(0, len(given), batch_size):
+            some = given[start : start + batch_size]
+            filled = self.fill(model, some, [length] * len(some), seed + start)
+            drawn += [PlainAnswer(self.text(ids)) for ids in filled]
+        return drawn
 
     def fill(
         self, model: nn.Module, given: Sequence[np.ndarray], lengths: Sequence[int], seed: int

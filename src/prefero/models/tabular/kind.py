@@ -118,13 +118,15 @@ class Tabular(Kind[TokenExample, TableBatch]):
     def state_sizes(self, model: nn.Module | SecondModel) -> Sizes:
         return {"hidden": len(self.table.prompts) * self.table.width, "layer": 1}
 
-    def prompts(self, examples: Sequence[Example], count: int, max_length: int | None) -> list[str]:
+    def prompts(
+        self, examples: Sequence[Example], count: int, max_length: int | None, **options: Any
+    ) -> list[str]:
         prompts = dict.fromkeys(example.prompt for example in examples if isinstance(example.prompt, str))
         return list(prompts)[:count]
 
     @torch.no_grad()
     def sample(
-        self, model: nn.Module, prompts: Sequence[str], seed: int, max_length: int | None
+        self, model: nn.Module, prompts: Sequence[str], seed: int, max_length: int | None, **options: Any
     ) -> list[str]:
         """A response each, drawn from the table."""
         numbers = [self.table.prompt(prompt, "a sample") for prompt in prompts]
