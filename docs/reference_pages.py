@@ -79,21 +79,29 @@ def settings() -> str:
         "# Settings of a recipe",
         "What `prefero train`, `prefero compare` and `prefero.TrainConfig` take: in a YAML file, or as "
         "`section.key=value` on the command line. `model`, `data`, `objective` and `reference` may be given "
-        "as a name alone. `objective` holds `method` and its arguments ([methods](methods/index.md)), or "
-        "`settings`, the name of values that its paper publishes, and what is put together with it "
-        "([concepts](concepts.md#composition)); `models` holds further models by name, each with the keys of "
-        "`reference`. `PreferenceTrainer` takes the keys of `training` as keyword arguments, except "
-        "`samples`, and `output_dir`, `seed` and `max_length` for `output`, `seed` and `data.max_length`.",
+        "as a name alone, and `samples` as a number. `objective` holds `method` and its arguments "
+        "([methods](methods/index.md)), or `settings`, the name of values that its paper publishes, and "
+        "what is put together with it ([concepts](concepts.md#composition)); `models` holds further models "
+        "by name, each with the keys of `reference`. `PreferenceTrainer` takes the keys of `training` as "
+        "keyword arguments, `samples`, and `output_dir`, `seed` and `max_length` for `output`, `seed` and "
+        "`data.max_length`.",
     ]
     sections = {name: one for name, one in sections_in(TrainConfig).items() if name != "models"}
     top = [row(name, TrainConfig) for name in TrainConfig.model_fields if name not in sections]
     parts += ["## At the top", table(("key", "default", "may be"), top)]
     for name, section in sections.items():
         parts += [f"## {name}", summary_of(section)]
-        parts += (
-            training() if name == "training" else [table(("key", "default", "may be"), rows(name, section))]
-        )
+        parts += training() if name == "training" else [keys(name, section)]
     return roles("\n\n".join(parts)) + "\n"
+
+
+def keys(name: str, section: type) -> str:
+    """A table of the keys of a section, with what each is where the code says it of all."""
+    told = [field.description or "" for field in fields_of(section).values()]
+    if not all(told):
+        return table(("key", "default", "may be"), rows(name, section))
+    described = [(*one, what) for one, what in zip(rows(name, section), told, strict=True)]
+    return table(("key", "default", "may be", "what"), described)
 
 
 def training() -> list[str]:

@@ -126,7 +126,7 @@ def commands(given: Path) -> dict[str, Command]:
     inspection += ("--without", "duplicates", "--save", "kept.jsonl", "--overwrite")
     search = ("discover", "--world", "bandit", "--pairs", "64", "--prompts", "16", "--rounds", "6")
     return {
-        "dpo": Command(training(given), of_runs),
+        "dpo": Command(training(given, "samples.every=3", "samples.max_new_tokens=5"), of_runs),
         "kto": Command(training(given, "--method", "kto", data="labelled"), of_runs),
         "lora": Command(training(given, *lora), of_runs),
         "moving": Command(training(given, *moving), of_runs),
@@ -135,6 +135,7 @@ def commands(given: Path) -> dict[str, Command]:
         ),
         "fsdp": Command(training(given, "training.parallel=fsdp"), of_runs, processes=2),
         "compare": Command(training(given, "--methods", "dpo,simpo,ipo", command="compare"), of_runs),
+        "sweep": Command(training(given, "--over", "objective.beta=0.05,0.5", command="sweep"), of_runs),
         "cache": Command(
             training(given, "training.max_steps=1", data="many"),
             lambda folder: of_runs(folder) | of_cache(folder / "cache"),

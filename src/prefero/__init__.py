@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from prefero.objectives import method as method, methods as methods
     from prefero.training.checkpoints import load_objective as load_objective
     from prefero.training.config import PreferenceArguments as PreferenceArguments, TrainConfig as TrainConfig
-    from prefero.training.run import compare as compare, train as train
+    from prefero.training.merging import merge as merge
+    from prefero.training.run import train as train
+    from prefero.training.study import compare as compare
+    from prefero.training.sweeps import sweep as sweep
     from prefero.training.trainer import PreferenceTrainer as PreferenceTrainer
 
     __version__: str

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from prefero.cli.recipe import load_yaml, override, parse_override, read_recipe
+from prefero.cli.recipe import load_yaml, parse_override, read_recipe
 from prefero.cli.train import configuration
 from prefero.errors import PreferoError
 from prefero.training.config import TrainConfig
+from prefero.training.overrides import override
 
 RECIPE = """
 model: Qwen/Qwen3-0.6B
@@ -110,6 +111,26 @@ def test_overrides_replace_what_the_recipe_says_by_either_name(recipe, tmp_path,
     capsys.readouterr()
     with pytest.raises(PreferoError, match="given twice"):
         configuration([recipe, "training.epochs=4", "training.num_train_epochs=4"])
+
+
+@pytest.mark.parametrize("key", ["samples", "training.samples"])
+@pytest.mark.parametrize(
+    "written", ["samples: 7\n", "training: {samples: 7}\n", "samples: {prompts: 7, every: 2}\n"]
+)
+def test_samples_are_replaced_from_either_place(key, written, recipe, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: M\ndata: D\noutput: O\n{written}")
+    config = TrainConfig.parse(configuration([str(recipe), f"{key}=3"]))
+    assert config.samples.prompts == 3 and config.samples.every is None
+    told = capsys.readouterr().err.count("training.samples is samples")
+    assert told == (key == "training.samples") + ("training:" in written)
+
+
+def test_a_key_of_samples_goes_with_the_number_of_prompts(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: M\ndata: D\noutput: O\nsamples: 7\n")
+    config = TrainConfig.parse(configuration([str(recipe), "samples.every=0.25"]))
+    assert (config.samples.prompts, config.samples.every) == (7, 0.25)
 
 
 def test_an_override_may_be_longer_than_a_file_name():

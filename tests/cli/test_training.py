@@ -61,7 +61,7 @@ def test_held_out_rows_that_are_trained_on_are_told(prefero, short, ingredients,
     again = {**rows[1], "chosen": rows[1]["rejected"], "rejected": rows[1]["chosen"] + " more"}
     held = tmp_path / "held.jsonl"
     held.write_text("".join(json.dumps(row) + "\n" for row in (other, again, *rows[2:5])), encoding="utf-8")
-    quiet = ("--method", "dpo", "training.max_steps=1", "training.samples=0")
+    quiet = ("--method", "dpo", "training.max_steps=1", "samples=0")
     done = prefero("train", *short, *quiet, "--output", "run", "--eval-data", held)
     assert done.returncode == 0, done.stderr
     assert "held-out data: 4 of 5 rows have a prompt that is trained on, 3 of these with the" in caplog.text

@@ -21,7 +21,7 @@ from prefero.training.config import TrainConfig
 from prefero_lab.papers.survey import chosen
 from tests.docs.blocks import ROOT
 
-RUN = ("methods", "train", "compare", "evaluate", "inspect", "report")
+RUN = ("methods", "train", "compare", "sweep", "evaluate", "inspect", "report")
 """The commands of ``prefero`` that take seconds on small models; ``reproduce`` does where it only lists."""
 
 
@@ -60,11 +60,11 @@ def prefero(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
 def quick(arguments: list[str]) -> list[str]:
     """Without samples, which take longest, and over what a block before has left: blocks of a page are often
     ways to the same run. What the arguments say themselves comes later, and wins."""
-    if arguments[0] not in ("train", "compare"):
+    if arguments[0] not in ("train", "compare", "sweep"):
         return arguments
     resumes = any(one.startswith("training.resume_from_checkpoint=") for one in arguments)
     again = [] if resumes else ["training.overwrite=true"]
-    return [arguments[0], "training.samples=0", *again, *arguments[1:]]
+    return [arguments[0], "samples=0", *again, *arguments[1:]]
 
 
 def parsed(known: typer.Typer, arguments: list[str]) -> dict[str, Any]:

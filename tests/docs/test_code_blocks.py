@@ -54,11 +54,12 @@ def check_recipe(block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch)
 
 def train_briefly(recipe: Mapping[str, Any], samples: int = 0) -> Path:
     """One optimizer step of a recipe, on a few examples, with small images."""
-    brief = {"max_steps": 1, "examples_per_step": 4, "samples": samples, "overwrite": True}
+    brief = {"max_steps": 1, "examples_per_step": 4, "overwrite": True}
     model = recipe["model"]
     if isinstance(model, Mapping) and "resolution" in model.get("options", {}):
         model = {**model, "options": {**model["options"], "resolution": 16}}
-    return prefero.train({**recipe, "model": model, "training": {**recipe.get("training", {}), **brief}})
+    training = {**recipe.get("training", {}), **brief}
+    return prefero.train({**recipe, "model": model, "training": training, "samples": samples})
 
 
 def read_rows(block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch) -> None:

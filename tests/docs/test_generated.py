@@ -77,7 +77,7 @@ def test_every_column_and_setting_has_its_place(kept: dict[str, str]) -> None:
     for name, column in SCHEMA.items():
         assert (f"### {name}\n" in kept["annotations.md"]) == bool(column.fields)
     for name in Settings.model_fields:
-        described = f"| `training.{name}` |" if name in OWN or name == "samples" else f"`{name}`"
+        described = f"| `training.{name}` |" if name in OWN else f"`{name}`"
         assert described in kept["settings.md"]
     for name in (*REPLACED, *REFUSED):
         assert f"| `{name}` |" in kept["settings.md"]

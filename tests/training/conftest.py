@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from prefero.training.trainer import PreferenceTrainer
+from tests.forks import Forks
+from tests.training.processes import Trainings
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
 
 
@@ -58,3 +60,10 @@ def trainer(tmp_path: Path) -> Callable[..., PreferenceTrainer]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    forks = Forks("tests.training.processes", tmp_path_factory.mktemp("logs"))
+    yield Trainings(forks)
+    forks.close()

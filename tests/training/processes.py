@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from prefero.objectives.compare import Compare
 from prefero.objectives.quantities import Quantity, log_ratio
 from prefero.reference.providers import ReferenceSpec
 from prefero.training.trainer import PreferenceTrainer
-from tests.forks import serve
+from tests.forks import Forks, serve
 from tests.training.tiny import pairs, tiny_experts, tiny_model, tiny_tokenizer
 
 
@@ -88,6 +90,25 @@ def train(folder: str, options: dict[str, Any]) -> None:
             {name: value.clone() for name, value in trainer.objective.state_dict().items()},
             f"{folder}/objective.safetensors",
         )
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Runs trainings outside of this process."""
+
+    forks: Forks
+
+    def __call__(self, folder: Path, *, processes: int = 1, expect: int = 0, **options: Any) -> str:
+        ended = self.forks(
+            folder.name,
+            {"folder": str(folder), "options": options},
+            processes=processes,
+            environment={"PREFERO_CACHE": str(folder.parent / "references")},
+        )
+        # Of several processes, the first to fail may take the others down before they fail themselves.
+        failed = expect == 1 and processes > 1 and ended.status != 0
+        assert ended.status == expect or failed, ended.text[-4000:]
+        return ended.text
 
 
 if __name__ == "__main__":

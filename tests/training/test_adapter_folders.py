@@ -63,10 +63,10 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 def recipe(tmp_path: Path, model: Any, output: str, **more: Any) -> dict[str, Any]:
     data = tmp_path / "data.jsonl"
     data.write_text("\n".join(map(json.dumps, pairs(12))))
-    settings: dict[str, Any] = {"use_cpu": True, "max_steps": 2, "examples_per_step": 6, "samples": 0}
+    settings: dict[str, Any] = {"use_cpu": True, "max_steps": 2, "examples_per_step": 6}
     settings |= {"learning_rate": 0.05, "warmup_steps": 0}
     run = {"model": model, "data": str(data), "training": settings, "output": str(tmp_path / output)}
-    return run | more
+    return run | {"samples": 0} | more
 
 
 def test_going_on_is_what_peft_does(trainer: Make, folder: Path, caplog: Any) -> None:

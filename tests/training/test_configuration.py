@@ -10,7 +10,8 @@ import pytest
 
 from prefero.errors import PreferoError
 from prefero.training.config import PreferenceArguments, TrainConfig
-from prefero.training.run import arguments, compare, train
+from prefero.training.run import arguments, train
+from prefero.training.study import compare
 from prefero.training.trainer import PreferenceTrainer
 from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer
 
@@ -104,8 +105,8 @@ def test_a_recipe_becomes_arguments() -> None:
         3,
         77,
     )
-    with pytest.raises(PreferoError, match=r"training: .*load_best_model_at_end"):
-        arguments(TrainConfig.parse({**LEAST, "training": {"load_best_model_at_end": True}}))
+    with pytest.raises(PreferoError, match=r"training\.save_steps a multiple"):
+        arguments(TrainConfig.parse({**LEAST, "training": {"load_best_model_at_end": True, "save_steps": 3}}))
 
 
 def test_held_out_data_are_evaluated_on_unless_said_otherwise() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from prefero.reference.providers import ReferenceSpec
 from prefero.training.config import TrainConfig
 from prefero.training.run import arguments
 from prefero.training.trainer import PreferenceTrainer
-from tests.training.test_resume import Processes, assert_close
+from tests.training.processes import Trainings
+from tests.training.test_resume import assert_close
 from tests.training.tiny import pairs, tiny_model, tiny_tokenizer
 
 Weights = dict[str, Tensor]
@@ -184,14 +184,7 @@ def test_a_recipe_says_it(tmp_path: Path) -> None:
         TrainConfig.parse({**recipe, "training": {"extrapolation": 1}})
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    processes = Processes(tmp_path_factory.mktemp("logs"))
-    yield processes
-    processes.close()
-
-
-def test_sharded_weights_are_extrapolated_too(run: Processes, tmp_path: Path) -> None:
+def test_sharded_weights_are_extrapolated_too(run: Trainings, tmp_path: Path) -> None:
     options: dict[str, Any] = {"extrapolation": 0.4, "extrapolation_every": 3}
     run(tmp_path / "one", **options)
     run(tmp_path / "two", processes=2, parallel="fsdp", **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from prefero.reference.providers import Adapters, Demand, ReferenceSpec, Trained
 from prefero.training.auxiliary import exchange
 from prefero.training.run import train as train_recipe
 from prefero.training.trainer import PreferenceTrainer
-from tests.training.test_resume import Processes, assert_close
+from tests.training.processes import Trainings
+from tests.training.test_resume import assert_close
 from tests.training.tiny import pairs, saved_model, tiny_experts, tiny_model, tiny_tokenizer
 
 LORA = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
@@ -242,14 +242,7 @@ def test_adapters_share_the_model_below_and_measure_against_it(tmp_path: Path) -
     assert distance(one.model, slow(one).model) > 0
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    processes = Processes(tmp_path_factory.mktemp("logs"))
-    yield processes
-    processes.close()
-
-
-def test_two_processes_are_one(run: Processes, tmp_path: Path) -> None:
+def test_two_processes_are_one(run: Trainings, tmp_path: Path) -> None:
     models = {"slow": {"kind": "trained", "learning_rate": 2e-2, "every": 3}}
     run(tmp_path / "one", objective="ofs_dpo", models=models, learning_rate=5e-3)
     run(tmp_path / "two", objective="ofs_dpo", models=models, learning_rate=5e-3, processes=2)
@@ -263,7 +256,8 @@ def test_a_recipe_names_it_and_a_frozen_one_is_still_possible(tmp_path: Path) ->
         "model": saved_model(tmp_path / "model"),
         "data": str(data),
         "objective": "ofs_dpo",
-        "training": {"examples_per_step": 4, "samples": 0},
+        "training": {"examples_per_step": 4},
+        "samples": 0,
     }
     train_recipe({**recipe, "output": tmp_path / "plain"})
     settings = {"learning_rate": 1e-6, "every": 1}
@@ -295,6 +289,6 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         chosen_kind("slow", ReferenceSpec("trained", cache=tmp_path), Demand(), Adapters())
 
 
-def test_a_sharded_policy_is_refused(run: Processes, tmp_path: Path) -> None:
+def test_a_sharded_policy_is_refused(run: Trainings, tmp_path: Path) -> None:
     text = run(tmp_path / "run", objective="ofs_dpo", processes=2, parallel="fsdp", expect=1)
     assert "PreferoError" in text and "step the policy alone" in text

@@ -18,11 +18,14 @@ import torch
 from huggingface_hub import RepoUrl
 from peft import LoraConfig, PeftModel
 from transformers import EarlyStoppingCallback, HfArgumentParser, TrainerCallback
+from transformers.trainer_utils import BestRun
 
 import prefero
 from docs.habits import HABITS
 from prefero import PreferenceArguments, PreferenceTrainer, PreferoError
 from prefero.evaluate import rewards
+from prefero.report.page import render
+from prefero.training.run_folder import need_model
 from tests.forks import ROOT
 from tests.training.tiny import pairs, saved_model, tiny_model, tiny_tokenizer
 
@@ -396,18 +399,56 @@ def test_processes(tmp_path: Path) -> None:
 
 
 def test_hyperparameters(tmp_path: Path) -> None:
-    pass
+    settings: dict[str, Any] = {
+        "train_dataset": pairs(8),
+        "eval_dataset": pairs(4, 1),
+        "processing_class": tiny_tokenizer(),
+        "output_dir": str(tmp_path / "search"),
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "max_steps": 1,
+    }
+    run = PreferenceTrainer(model_init=tiny_model, **settings)
+    best = run.hyperparameter_search(
+        hp_space=lambda trial: {"objective.beta": trial.suggest_categorical("objective.beta", [0.1, 0.5])},
+        n_trials=2,
+    )
+    assert isinstance(best, BestRun) and best.hyperparameters["objective.beta"] in (0.1, 0.5)
+    with pytest.raises(PreferoError, match="model_init"):
+        PreferenceTrainer(tiny_model(), **settings).hyperparameter_search(n_trials=1)
+
+
+def judge(prompt: str, response: str) -> float:
+    return float(len(response))
 
 
 def test_samples(tmp_path: Path) -> None:
-    pass
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs(12)))
+    folder = prefero.train({
+        "model": saved_model(tmp_path / "model"),
+        "data": str(tmp_path / "rows.jsonl"),
+        "output": str(tmp_path / "run"),
+        "samples": {"prompts": 2, "every": 1, "max_new_tokens": 4, "judge": f"{__name__}:judge"},
+        "training": {"max_steps": 2, "examples_per_step": 4, "use_cpu": True, "disable_tqdm": True},
+    })  # fmt: skip
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert [[one["step"] for one in line["steps"]] for line in lines] == [[1, 2]] * 2
+    assert all({"before", "after"} <= line.keys() for line in lines)
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics if "eval/samples/win_rate" in line] == [0, 1, 2]
 
 
 # After training
 
 
-def test_save(tmp_path: Path) -> None:
-    pass
+def test_save(trainer: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trainer(max_steps=1)
+    run.train()
+    run.save_model()
+    folder = Path(run.args.output_dir)
+    assert {"model.safetensors", "tokenizer.json", "README.md"} <= {file.name for file in folder.iterdir()}
+    assert need_model(folder) == folder
+    assert render(folder).is_file()
 
 
 def test_card(trainer: Trainer, tmp_path: Path) -> None:

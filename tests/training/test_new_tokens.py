@@ -25,10 +25,12 @@ def recipe(folder: Path, name: str, output: str, **model: Any) -> dict[str, Any]
     data = folder / "data.jsonl"
     rows = [row | {"chosen": f"{row['chosen']} <tool> a </tool>"} for row in pairs(12)]
     data.write_text("\n".join(map(json.dumps, rows)))
-    settings = {"use_cpu": True, "max_steps": 4, "examples_per_step": 6, "samples": 0, "warmup_steps": 0}
+    settings = {"use_cpu": True, "max_steps": 4, "examples_per_step": 6, "warmup_steps": 0}
     settings |= {"learning_rate": 0.02, "save_steps": 2, "logging_steps": 1}
     model = {"name": name, "add_tokens": TOKENS, **model}
-    return {"model": model, "data": str(data), "training": settings, "output": str(folder / output)}
+    return {
+        "model": model, "data": str(data), "training": settings, "samples": 0, "output": str(folder / output)
+    }  # fmt: skip
 
 
 def rows_of(model: Any) -> list[torch.Tensor]:

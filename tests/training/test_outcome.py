@@ -11,8 +11,9 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefero.evaluate.intervals import wilson
-from prefero.training.metrics import Evaluated
-from prefero.training.run import compare, held_out_row, train
+from prefero.training.metrics import Evaluated, held_out_row
+from prefero.training.run import train
+from prefero.training.study import compare
 from tests.training.tiny import pairs, saved_model
 
 
@@ -29,7 +30,7 @@ def test_without_pairs_there_is_no_accuracy() -> None:
     assert held_out_row("kto", Evaluated(0.4, {}, {}, 3)) == {"method": "kto", "loss": 0.4, "interval": {}}
 
 
-def recipe(tmp_path: Path, **training: Any) -> dict[str, Any]:
+def recipe(tmp_path: Path, samples: int, **training: Any) -> dict[str, Any]:
     for name, seed, count in (("train", 0, 12), ("held_out", 1, 8)):
         rows = "".join(json.dumps(row) + "\n" for row in pairs(count, seed))
         (tmp_path / f"{name}.jsonl").write_text(rows)
@@ -44,6 +45,7 @@ def recipe(tmp_path: Path, **training: Any) -> dict[str, Any]:
             "disable_tqdm": True,
             **training,
         },
+        "samples": samples,
         "output": str(tmp_path / "out"),
     }
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +18,8 @@ from safetensors.torch import load_file
 
 from prefero.errors import PreferoError
 from prefero.training.checkpoints import MARKER, complete_checkpoints, to_resume_from
-from tests.forks import ROOT, Forks
-
-
-@dataclass(frozen=True)
-class Trainings:
-    """Runs trainings outside of this process."""
-
-    forks: Forks
-
-    def __call__(self, folder: Path, *, processes: int = 1, expect: int = 0, **options: Any) -> str:
-        ended = self.forks(
-            folder.name,
-            {"folder": str(folder), "options": options},
-            processes=processes,
-            environment={"PREFERO_CACHE": str(folder.parent / "references")},
-        )
-        # Of several processes, the first to fail may take the others down before they fail themselves.
-        failed = expect == 1 and processes > 1 and ended.status != 0
-        assert ended.status == expect or failed, ended.text[-4000:]
-        return ended.text
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
-    forks = Forks("tests.training.processes", tmp_path_factory.mktemp("logs"))
-    yield Trainings(forks)
-    forks.close()
+from tests.forks import ROOT
+from tests.training.processes import Trainings
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

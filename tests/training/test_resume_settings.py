@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from prefero.errors import PreferoError
 from prefero.training.checkpoints import MARKER, complete_checkpoints, rotate, undamaged
-from prefero.training.config import OWN
+from prefero.training.config import OWN, SampleSettings
 from prefero.training.identity import MAY_CHANGE, must_stay, place_of
-from prefero.training.run import compare, train
+from prefero.training.run import train
+from prefero.training.study import compare
 from prefero.training.trainer import PreferenceTrainer
 from prefero.training.vocabulary import TAKEN
 from tests.training.test_trainer_arguments import Trainer
@@ -48,7 +49,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "save_steps": 1,
             "save_total_limit": None,
             "logging_steps": 1,
-            "samples": 0,
             "learning_rate": 1e-2,
             "warmup_steps": 0,
             "use_cpu": True,
@@ -59,6 +59,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             "data": str(folder / "rows.jsonl"),
             "output": str(folder / "run"),
             "training": training,
+            "samples": 0,
         }
         train(recipe)
     return recipe
@@ -202,13 +203,15 @@ STAY = {
     "form of checkpoints": "parallel deepspeed",
     "best checkpoint so far": "metric_for_best_model greater_is_better",
 }
+ANSWERS = {"samples.prompts", "samples.max_new_tokens", "samples.temperature"}
 
 
 def test_every_setting_is_decided_on() -> None:
-    names = {place_of(name) for name in TAKEN | OWN} | {"training.samples", "model.attention"}
+    samples = {f"samples.{name}" for name in SampleSettings.model_fields}
+    names = {place_of(name) for name in TAKEN | OWN} | {"model.attention", *samples}
     assert names | {"model.trust_remote_code"} >= MAY_CHANGE
     stay = {f"training.{name}" for listed in STAY.values() for name in listed.split()}
-    assert {name for name in names if must_stay(name)} == {"seed", *stay}
+    assert {name for name in names if must_stay(name)} == {"seed", *stay, *ANSWERS}
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "missing"])

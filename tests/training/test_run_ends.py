@@ -275,9 +275,9 @@ def test_the_model_that_is_kept_is_the_one_that_is_reported(tmp_path: Path) -> N
     folder = train({
         "model": saved_model(tmp_path / "model"),
         "data": {"train": str(tmp_path / "rows.jsonl"), "eval": str(tmp_path / "held-out.jsonl")},
-        "output": str(tmp_path / "run"),
+        "output": str(tmp_path / "run"), "samples": 1,
         "training": {
-            **every, **best, "examples_per_step": 4, "learning_rate": 0.3, "warmup_steps": 0, "samples": 1,
+            **every, **best, "examples_per_step": 4, "learning_rate": 0.3, "warmup_steps": 0,
             "use_cpu": True, "disable_tqdm": True,
         },
     })  # fmt: skip

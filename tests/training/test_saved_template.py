@@ -67,9 +67,15 @@ def trained(
 ) -> Path:
     file = output.with_suffix(".jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = {"use_cpu": True, "max_steps": 1, "warmup_steps": 0, "samples": 0, **(training or {})}
+    settings = {"use_cpu": True, "max_steps": 1, "warmup_steps": 0, **(training or {})}
     return train(
-        {"model": model, "data": {"train": str(file), **data}, "training": settings, "output": output}
+        {
+            "model": model,
+            "data": {"train": str(file), **data},
+            "training": settings,
+            "samples": 0,
+            "output": output,
+        }
     )
 
 

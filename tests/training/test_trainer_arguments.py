@@ -181,7 +181,8 @@ class TestPublishedSettings:
             "model": saved_model(tmp_path / "model"),
             "data": str(data),
             "output": str(tmp_path / "run"),
-            "training": {"max_steps": 1, "samples": 0, "save_strategy": "no", "use_cpu": True},
+            "training": {"max_steps": 1, "save_strategy": "no", "use_cpu": True},
+            "samples": 0,
         }
 
     def test_arguments_and_learning_rate_are_those_published(

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.oldest
 OWN = (ResumingTrainer, PreferenceTrainer)
 
 ANOTHER_MEANING = {"objective"}
-"""Set by ``Trainer.hyperparameter_search`` alone, which prefero's trainer is not for."""
+"""Set by the backends of ``Trainer.hyperparameter_search`` alone, which prefero's trainer does not call."""
 
 
 def test_the_installed_transformers_has_it_all() -> None:

@@ -13,7 +13,9 @@ from prefero.cli.console import Json, complain, console, in_one_line, show, work
 from prefero.cli.evaluate import evaluate
 from prefero.cli.inspect import inspect
 from prefero.cli.laboratory import ANY_ARGUMENTS, add_commands, world
+from prefero.cli.merge import merge
 from prefero.cli.preview import convert, preview
+from prefero.cli.sweep import sweep
 from prefero.cli.train import compare, train
 from prefero.errors import PreferoError
 from prefero.storage import check_output
@@ -128,7 +130,7 @@ def report(
     show({"report": str(page)}, lambda: f"[bold]Report[/bold]  {page}", as_json=as_json)
 
 
-for command in (preview, convert, inspect, train, compare, methods, demo, evaluate, report):
+for command in (preview, convert, inspect, train, compare, sweep, methods, demo, evaluate, report, merge):
     app.command()(command)
 app.command(context_settings={**ANY_ARGUMENTS, "help_option_names": []})(world)
 add_commands(app)
@@ -139,7 +141,7 @@ def _unknown(error: typer.TyperException) -> str:
     message = error.format_message()
     name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
     command = getattr(getattr(error, "ctx", None), "info_name", None)
-    if not name or command not in ("train", "compare"):
+    if not name or command not in ("train", "compare", "sweep"):
         return message
     from prefero.training.config import home_of
 

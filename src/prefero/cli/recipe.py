@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from prefero.data.files import HALF
+from prefero.bounded_json import HALF
 from prefero.errors import PreferoError, nearest
-from prefero.training.vocabulary import current_names
+from prefero.training.vocabulary import OLD_PLACES, current_names
 
 DEEPEST = 30
 """Lists and mappings inside one another that a recipe may have."""
@@ -171,17 +170,16 @@ def parse_override(argument: str) -> tuple[str, Any]:
         return key.strip(), text
 
 
-SHORT_FORMS = {"model": "name", "data": "train", "objective": "method", "reference": "kind"}
-"""Sections that a recipe may give as a name alone, and the key which that name is the value of."""
-
-
 def current_overrides(
     settings: Iterable[tuple[str, Any]], tell: Callable[[str], object]
 ) -> list[tuple[str, Any]]:
     """Dotted keys and values, those of ``training`` under their current names; ``tell`` reports old ones."""
     others: list[tuple[str, Any]] = []
     training: dict[str, Any] = {}
-    for key, value in settings:
+    for old, value in settings:
+        key = OLD_PLACES.get(old, old)
+        if key != old:
+            tell(f"a setting has another place now, and is read at the old one until 0.3: {old} is {key}")
         section, _, name = key.partition(".")
         if section != "training" or not name:
             others.append((key, value))
@@ -191,29 +189,3 @@ def current_overrides(
             training[name] = value
     current = current_names(training, tell, "training.")
     return others + [(f"training.{name}", value) for name, value in current.items()]
-
-
-def override(recipe: Mapping[str, Any], settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """``recipe`` with every dotted key set; :class:`PreferoError` for a key that reaches into a plain
-    value."""
-    result = deepcopy(dict(recipe))
-    for key, value in settings:
-        _set(result, key.split("."), value)
-    return result
-
-
-def _set(recipe: dict[str, Any], path: list[str], value: Any) -> None:
-    here = recipe
-    for depth, part in enumerate(path[:-1]):
-        inner = here.get(part)
-        if inner is None:
-            inner = here[part] = {}
-        elif depth == 0 and isinstance(inner, str) and part in SHORT_FORMS:
-            inner = here[part] = {SHORT_FORMS[part]: inner}
-        if not isinstance(inner, dict):
-            name = ".".join(path[: depth + 1])
-            raise PreferoError(
-                f"{'.'.join(path)} cannot be set: {name} is {inner!r} here, not a section with keys"
-            )
-        here = inner
-    here[path[-1]] = value

@@ -11,9 +11,10 @@ import typer
 import prefero
 from prefero.cli.console import Json, complain, is_main_process, show, work
 from prefero.cli.options import Columns, Format, MaxLength, Template
-from prefero.cli.recipe import current_overrides, override, parse_override, read_recipe, split_arguments
+from prefero.cli.recipe import current_overrides, parse_override, read_recipe, split_arguments
 from prefero.errors import PreferoError
-from prefero.training.vocabulary import current_names
+from prefero.training.overrides import override
+from prefero.training.vocabulary import current_names, in_their_places
 
 if TYPE_CHECKING:
     from prefero.training.config import TrainConfig
@@ -43,7 +44,7 @@ def configuration(
     """The settings of a command line: the recipe, then the flags, then ``key=value``. A method named by flag
     has its own defaults: arguments in the recipe are those of the recipe's method."""
     recipe, overrides = split_arguments(arguments)
-    settings = read_recipe(recipe) if recipe else {}
+    settings = in_their_places(read_recipe(recipe), complain) if recipe else {}
     overridden = list(map(parse_override, overrides))
     if isinstance(settings.get("training"), dict):
         if any(key == "training.save_steps" for key, _ in overridden):

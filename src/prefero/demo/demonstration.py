@@ -33,8 +33,8 @@ from prefero.objectives.configurations import from_config
 from prefero.report.page import render
 from prefero.storage import read_lines, write_json, write_lines
 from prefero.training.config import TrainConfig
-from prefero.training.run import compare
 from prefero.training.run_folder import clear
+from prefero.training.study import RECORD, compare
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "dpo": {"beta": 0.1},
@@ -111,7 +111,7 @@ def run(
         with bars.step("preference pairs: sampling and labelling"):
             config = _recipe(output, world, start, pairs, epochs, seed)
         compare(config, objectives, callbacks=[bars])
-        runs = json.loads((output / "comparison.json").read_text(encoding="utf-8"))["runs"]
+        runs = json.loads((output / RECORD).read_text(encoding="utf-8"))["runs"]
         with bars.step("held-out prompts: the start model"):
             held_out = HeldOut(world, start, prompts=prompts, seed=seed)
             rows = [{"method": "start", **held_out.measure(start.model).row()}]
@@ -128,7 +128,7 @@ def run(
             "intervals are 95 %, over prompts, not over training seeds"
         )
         record = {"runs": runs, "world": world.name, "seed": seed, "note": note, "evaluation": {"rows": rows}}
-        write_json(output / "comparison.json", record)
+        write_json(output / RECORD, record)
         page = render(output)
     return Demonstration(output, page, tuple(rows), samples, time.monotonic() - began, note)
 
@@ -145,6 +145,7 @@ def _refuse_other_content(output: Path) -> None:
 def _clear(output: Path) -> None:
     """Remove the runs of an earlier demonstration, and its cache of another start model's scores."""
     shutil.rmtree(output / REFERENCES, ignore_errors=True)
+    (output / RECORD).unlink(missing_ok=True)
     for record in output.glob("*/run.json"):
         clear(record.parent)
 
@@ -167,9 +168,9 @@ def _recipe(
                 "learning_rate": LEARNING_RATE,
                 "lr_scheduler_type": "linear",
                 "save_strategy": "no",
-                "samples": 0,
                 "disable_tqdm": True,
             },
+            "samples": 0,
             "output": str(output),
             "seed": seed,
         }

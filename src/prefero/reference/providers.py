@@ -197,7 +197,7 @@ class ReferenceSpec(Spec):
     kind: ReferenceKind = "auto"
     model: str | None = None
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.6
-    every: Annotated[int, Field(ge=0)] | None = 512
+    every: Annotated[int, Field(ge=0, le=10**9)] | None = 512
     cache: Path | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 

@@ -138,7 +138,9 @@ def path(frame: Frame, points: Points, name: str) -> Markup:
     return Markup('<path class="{}" d="{}"/>').format(name, " ".join(strokes))
 
 
-def _grid(frame: Frame, form: Format, x_label: str) -> Markup:
+def _grid(
+    frame: Frame, form: Format, x_label: str, x_marks: Sequence[tuple[float, str]] | None = None
+) -> Markup:
     bottom = HEIGHT - BOTTOM
     parts = []
     marks = ticks(*frame.y)
@@ -146,8 +148,10 @@ def _grid(frame: Frame, form: Format, x_label: str) -> Markup:
         _, y = frame.at(frame.x[0], value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{frame.end}"/>')
         parts.append(f'<text class="tick y" x="{LEFT - 8}" y="{y + 3.5:.1f}">{escape(label)}</text>')
-    marks = ticks(*frame.x)
-    for value, label in zip(marks, tick_labels(marks), strict=True):
+    if x_marks is None:
+        marks = ticks(*frame.x)
+        x_marks = list(zip(marks, tick_labels(marks), strict=True))
+    for value, label in x_marks:
         x, _ = frame.at(value, frame.y[0])
         parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
         parts.append(f'<text class="tick x" x="{x:.1f}" y="{bottom + 16}">{escape(label)}</text>')
@@ -218,7 +222,8 @@ def histogram(
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point of a scatter chart with the intervals of its coordinates, where they are known."""
+    """A point of a scatter chart with the intervals of its coordinates, where they are known. ``named`` ones
+    have their label beside them; of all it is shown under the pointer."""
 
     label: str
     colour: str
@@ -226,14 +231,23 @@ class Dot:
     y: float
     x_interval: tuple[float, float] | None = None
     y_interval: tuple[float, float] | None = None
+    named: bool = True
 
 
-def scatter(dots: Sequence[Dot], *, describe: str, x_label: str, form: Format = number) -> Markup:
-    """Labelled points with error bars."""
+def scatter(
+    dots: Sequence[Dot],
+    *,
+    describe: str,
+    x_label: str,
+    form: Format = number,
+    x_marks: Sequence[tuple[float, str]] | None = None,
+) -> Markup:
+    """Labelled points with error bars. ``x_marks`` are places on the horizontal axis and their labels, by
+    default round numbers."""
     xs = [x for dot in dots for x in (dot.x, *(dot.x_interval or ()))]
     ys = [y for dot in dots for y in (dot.y, *(dot.y_interval or ()))]
     frame = Frame(span(xs), span(ys))
-    parts = [_grid(frame, form, x_label)]
+    parts = [_grid(frame, form, x_label, x_marks)]
     for dot in dots:
         x, y = frame.at(dot.x, dot.y)
         bars = []
@@ -252,10 +266,10 @@ def scatter(dots: Sequence[Dot], *, describe: str, x_label: str, form: Format = 
                 " ".join(bars),
                 x,
                 y,
-                f"{dot.label}: {number(dot.y)} at {number(dot.x)}",
+                f"{dot.label}: {number(dot.y)}" + ("" if x_marks else f" at {number(dot.x)}"),
                 x + 8,
                 y - 8,
-                dot.label,
+                dot.label if dot.named else "",
             )
         )
     return svg(parts, describe)

@@ -13,6 +13,8 @@ from prefero.report.numbers import GROUPS, date, duration, number, percent
 from prefero.training.monitors import MONITORS
 
 MOST_SAMPLES = 12
+MOST_BETWEEN = 3
+"""Answers to a prompt from during training that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ class Sample:
 
 
 def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
-    """Prompts with their responses before and after training, and the number of prompts. ``runs`` come with
-    the label of their responses and their CSS class."""
+    """Prompts with their responses before and after training, and the number of prompts; of a run alone also
+    some of those between. ``runs`` come with the label of their responses and their CSS class."""
     by_prompt: dict[str, Sample] = {}
     for run, label, colour in runs:
         for raw in run.samples:
@@ -78,9 +80,26 @@ def samples(runs: Sequence[tuple[Run, str, str]]) -> tuple[list[Sample], int]:
             sample = by_prompt.setdefault(prompt, Sample(prompt))
             scores = section(raw, "scores")
             if not sample.versions:
+                if raw.get("chosen") is not None:
+                    sample.versions.append(Version("chosen", text_of(raw["chosen"]), "prompt"))
                 sample.versions.append(_version("before", "before", "start", raw, scores))
-            sample.versions.append(_version("after", label, colour, raw, scores))
+            between = list(_between(raw))
+            sample.versions += between if len(runs) == 1 else []
+            if "after" in raw or not between:
+                sample.versions.append(_version("after", label, colour, raw, scores))
     return list(by_prompt.values())[:MOST_SAMPLES], len(by_prompt)
+
+
+def _between(raw: Mapping[str, Any]) -> Iterator[Version]:
+    """Some of the answers from during training, evenly spread; of a run that is finished those before the
+    step of the model that is kept."""
+    steps = [one for one in raw.get("steps") or () if isinstance(one, Mapping)]
+    steps = [one for one in steps if "after" not in raw or one.get("step", 0) < raw.get("step", 0)]
+    shown = {round(i * (len(steps) - 1) / (MOST_BETWEEN - 1)) for i in range(MOST_BETWEEN)} if steps else ()
+    for one in (steps[place] for place in sorted(shown)):
+        score = (f"score {number(one['score'])}",) if "score" in one else ()
+        response = one.get("response")
+        yield Version(f"step {number(one.get('step'))}", text_of(response), "train", score, drawn(response))
 
 
 def _version(
@@ -241,10 +260,10 @@ def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = {
         "Method": [
             ("key", str(method.get("key", ""))),
-            *((name, _plain(value)) for name, value in section(method, "arguments").items()),
+            *((name, plain(value)) for name, value in section(method, "arguments").items()),
             ("paper", str(method.get("citation") or method.get("paper") or "")),
         ],
-        "Model": [(name, _plain(value)) for name, value in model.items()]
+        "Model": [(name, plain(value)) for name, value in model.items()]
         + [("rows", str(record.get("layout", "")))],
         "Measured against": [
             (name, REFERENCES.get(str(kind), str(kind)))
@@ -252,7 +271,7 @@ def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         ],
         "Run": [
             ("folder", str(run.folder)),
-            ("learning rate", _plain(record["learning_rate"]) if record.get("learning_rate") else ""),
+            ("learning rate", plain(record["learning_rate"]) if record.get("learning_rate") else ""),
             ("started", date(record["created"]) if record.get("created") else ""),
             ("took", duration(record["seconds"]) if isinstance(record.get("seconds"), int | float) else ""),
             ("prefero", str(record.get("prefero", ""))),
@@ -274,15 +293,15 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _plain(value)
+            yield f"{prefix}{key}", plain(value)
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         digits, exponent, power = number(value, 6).partition("e")
         return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + exponent + power
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain, value))
     return (
         {None: "–", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, dict) else "–"
     )

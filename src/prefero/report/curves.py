@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from prefero.report.charts import Line, Points, line_chart
-from prefero.report.folder import Run
+from prefero.report.folder import Run, section
 from prefero.report.numbers import GROUPS, METRICS, SKIPPED, Format, metric, number, percent
 from prefero.training.series import EVAL
 
@@ -39,8 +39,10 @@ def of_run(run: Run) -> tuple[list[Figure], list[Figure]]:
         _sides(run, "Log-ratio to the reference", run.unit, "log_ratios", better, worse, by="lengths"),
         _single(run, "entropy"),
         _single(run, "top_k_mass"),
+        *_judged(run),
     ]
     drawn = {"loss", "rewards/accuracies", "rewards/margins", "entropy", "top_k_mass", *SKIPPED}
+    drawn |= {"samples/win_rate", "samples/score"}
     drawn |= {f"{name}/{group}" for name in ("rewards", "logps", "log_ratios") for group in (better, worse)}
     rest = [_single(run, name) for name in run.metric_names() if name not in drawn]
     return [figure for figure in main if figure], [figure for figure in rest if figure]
@@ -118,10 +120,28 @@ def _sides(
     return figure(title, unit, lines)
 
 
+def _judged(run: Run) -> Iterator[Figure | None]:
+    """A judge's verdicts on the samples, with the interval over prompts of the last."""
+    settings = section(section(run.record, "config"), "samples")
+    against = "the chosen responses" if settings.get("against") == "chosen" else "the start model's answers"
+    for name, unit in (("win_rate", f"against {against}"), ("score", METRICS["samples/score"].unit)):
+        named = metric(f"samples/{name}")
+        point, low, high = (
+            run.series(f"{EVAL}samples/{one}") for one in (name, f"{name}_low", f"{name}_high")
+        )
+        note = f"Judged by {settings.get('judge')} on {number(len(run.samples))} prompts."
+        if low and high:
+            ends = f"{named.form(low[-1][1])} to {named.form(high[-1][1])}"
+            note += f" 95 % interval over prompts at the last point: {ends}."
+        baseline = (0.5, "even") if name == "win_rate" else None
+        lines = [Line("samples", "held", point, held_out=True)]
+        yield figure(named.title, unit, lines, form=named.form, baseline=baseline, note=note)
+
+
 def _together(runs: Sequence[Run], title: str, unit: str, curve: Curve, note: str = "") -> Figure | None:
     prefix = EVAL if all(len(curve(run, EVAL)) > 1 for run in runs) else ""
     lines = [
-        Line(run.method, f"method-{index % 8}", curve(run, prefix), held_out=bool(prefix))
+        Line(run.name, f"method-{index % 8}", curve(run, prefix), held_out=bool(prefix))
         for index, run in enumerate(runs)
     ]
     accuracy = title == "Reward accuracy"

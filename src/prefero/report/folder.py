@@ -32,6 +32,11 @@ class Run:
         return section(self.record, "best")
 
     @property
+    def stopped(self) -> Mapping[str, Any]:
+        """The step at which a run ended before its last one, how many it would have had, and the reason."""
+        return section(self.record, "stopped")
+
+    @property
     def kept(self) -> History:
         """The log up to the step of the model that is kept."""
         history, last = History(), self.best.get("step")
@@ -39,6 +44,11 @@ class Run:
             if not isinstance(last, int) or line["step"] <= last:
                 history.record(line)
         return history
+
+    @property
+    def name(self) -> str:
+        """The name of the run in a comparison."""
+        return self.folder.name
 
     @property
     def method(self) -> str:
@@ -67,12 +77,29 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Several runs side by side, with the measurements of all of them."""
+    """Several runs side by side, with the measurements of all of them. ``names`` are those of all its runs,
+    ``runs`` those that have begun."""
 
     folder: Path
+    names: tuple[str, ...]
     runs: tuple[Run, ...]
     evaluation: tuple[Mapping[str, Any], ...]
     record: Mapping[str, Any]
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why a run ended without a result, by its name."""
+        return {str(row.get("method")): str(row["failed"]) for row in self.evaluation if "failed" in row}
+
+    @property
+    def finished(self) -> bool:
+        return not self.not_started and all(run.finished or run.name in self.failed for run in self.runs)
+
+    @property
+    def not_started(self) -> tuple[str, ...]:
+        """The runs that have no folder yet."""
+        begun = {run.name for run in self.runs}
+        return tuple(name for name in self.names if name not in begun)
 
 
 def read(folder: str | Path) -> Run | Comparison:
@@ -115,13 +142,15 @@ def _run(folder: Path) -> Run:
 
 def _comparison(folder: Path) -> Comparison:
     record = _object(folder / "comparison.json")
-    names = record.get("runs")
-    places = [folder / str(name) for name in names] if isinstance(names, list) else []
-    runs = tuple(_run(place) for place in places if (place / "run.json").is_file())
+    listed = record.get("runs")
+    names = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    runs = tuple(_run(folder / name) for name in names if (folder / name / "run.json").is_file())
     if not runs:
         raise PreferoError(f"{folder / 'comparison.json'} names no run whose folder holds a run.json")
     rows = _rows(section(record, "evaluation")) or _rows(_object(folder / "evaluation.json"))
-    return Comparison(folder, runs, rows or tuple(row for run in runs for row in run.evaluation), record)
+    return Comparison(
+        folder, names, runs, rows or tuple(row for run in runs for row in run.evaluation), record
+    )
 
 
 def _object(file: Path) -> Mapping[str, Any]:

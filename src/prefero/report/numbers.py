@@ -123,19 +123,25 @@ METRICS: dict[str, Named] = {
     "grad_norm": Named("Gradient norm", "before clipping"),
     "learning_rate": Named("Learning rate"),
     "tokens_per_second": Named("Throughput", "tokens per second"),
+    "samples/win_rate": Named("Win rate of samples", "share of prompts", percent, True),
+    "samples/score": Named("Score of samples", "the judge's, mean per prompt", better=True),
 }
 
 LOGPS: dict[str, str] = {"diffusion": "units of error per time step"}
 """The unit of log-probabilities by kind of model; nats per token for all others."""
 
-SKIPPED = {"epoch", "progress", "step", "total_flos", "num_input_tokens_seen"}
-"""Logged numbers that are not drawn."""
+SKIPPED = {
+    "epoch", "progress", "step", "total_flos", "num_input_tokens_seen",
+    "samples/win_rate_low", "samples/win_rate_high", "samples/score_low", "samples/score_high",
+}  # fmt: skip
+"""Logged numbers that are not drawn for themselves."""
 
 EVALUATION: dict[str, Named] = {
     "gold_reward": Named("Gold reward", better=True),
     "gain": Named("Gain", "gold reward over the start model", better=True),
     "reward": Named("Reward", better=True),
     "win_rate": Named("Win rate", "against the start model", percent, True),
+    "win_rate_against_chosen": Named("Win rate", "against the chosen responses", percent, True),
     "length_controlled_win_rate": Named("Length-controlled win rate", "at equal lengths", percent, True),
     "kl": Named("KL to the start model", "nats per response"),
     "length": Named("Length", "tokens per response"),

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from prefero.errors import PreferoError
 from prefero.report import contents, curves, evaluation, summary
 from prefero.report.folder import Comparison, Run, read, section
+from prefero.report.sweeps import SHOWN, Sweep
 from prefero.storage import write_text
 
 
@@ -67,6 +68,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "headline": headline,
         "tiles": tiles,
         "frontier": None,
+        "varied": [],
         "figures": figures,
         "more_figures": more_figures,
         "table": evaluation.table(run.evaluation, {run.method: "better"}),
@@ -77,21 +79,30 @@ def _of_run(run: Run) -> dict[str, Any]:
 
 
 def _of_comparison(comparison: Comparison) -> dict[str, Any]:
-    runs = [(run, run.method, f"method-{index % 8}") for index, run in enumerate(comparison.runs)]
-    colours = {method: colour for _, method, colour in runs}
-    headline, tiles = summary.of_comparison(comparison.runs, comparison.evaluation)
+    sweep = Sweep.of(comparison)
+    shown = tuple(sweep.runs.values())[:SHOWN] if sweep else comparison.runs
+    runs = [(run, run.name, f"method-{index % 8}") for index, run in enumerate(shown)]
+    colours = {name: colour for _, name, colour in runs}
+    headline, tiles = summary.of_comparison(comparison, shown, "run" if sweep else "method")
     samples, sample_count = contents.samples(runs)
     return {
         **_shared(runs),
         "kind": "comparison",
-        "title": " · ".join(run.method for run in comparison.runs),
+        "finished": comparison.finished,
+        "findings": [
+            finding
+            for run in comparison.runs
+            for finding in contents.findings(run, run.name, colours.get(run.name, "start"))
+        ],
+        "title": f"Sweep over {', '.join(sweep.keys)}" if sweep else " · ".join(run.name for run in shown),
         "key": "",
         "headline": headline,
         "tiles": tiles,
         "frontier": evaluation.frontier(comparison.evaluation, colours),
-        "figures": curves.of_comparison(comparison.runs),
+        "varied": sweep.figures(colours) if sweep else [],
+        "figures": curves.of_comparison(shown),
         "more_figures": [],
-        "table": evaluation.table(comparison.evaluation, colours),
+        "table": sweep.table(colours) if sweep else evaluation.table(comparison.evaluation, colours),
         "note": str(comparison.record.get("note") or ""),
         "samples": samples,
         "sample_count": sample_count,

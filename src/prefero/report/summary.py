@@ -13,7 +13,7 @@ import numpy as np
 from prefero.evaluate.intervals import wilson
 from prefero.report.curves import groups_of
 from prefero.report.evaluation import interval_of
-from prefero.report.folder import Run, section
+from prefero.report.folder import Comparison, Run, section
 from prefero.report.numbers import THIN, duration, evaluated, number, percent, signed
 from prefero.training.monitors import MONITORS
 from prefero.training.series import EVAL, window
@@ -59,7 +59,10 @@ def of_run(run: Run) -> tuple[str, list[Tile]]:
 def state_of(run: Run) -> str:
     """Whether the run finished, and how the held-out accuracy changed."""
     held_out = run.kept.values(f"{EVAL}rewards/accuracies")
-    if run.finished:
+    if run.stopped:
+        step, last = (number(run.stopped[name]) for name in ("step", "max_steps"))
+        state = f"Stopped early, at step {step} of {last}: {run.stopped['reason']}."
+    elif run.finished:
         state = "Finished."
     elif run.metrics:
         state = f"Not finished: this page shows what the run had logged by step {number(run.last_step)}."
@@ -149,18 +152,28 @@ def _tokens_per_second(run: Run) -> float | None:
     return float(np.average([rate for _, rate in rates], weights=seconds))
 
 
-def of_comparison(runs: Sequence[Run], rows: Sequence[Mapping[str, object]]) -> tuple[str, list[Tile]]:
-    """The headline and one tile per method."""
-    unfinished = [run.method for run in runs if not run.finished]
+def of_comparison(comparison: Comparison, shown: Sequence[Run], noun: str) -> tuple[str, list[Tile]]:
+    """The headline, and one tile for each run that is shown; ``noun`` is what the runs are called."""
+    runs, rows, failed = comparison.runs, comparison.evaluation, comparison.failed
+    unfinished = [run.name for run in runs if not run.finished and run.name not in failed]
     fired = sum(len(run.findings) for run in runs)
-    sentences = [f"{counted(len(runs), 'method')} on the same data."]
-    if unfinished:
-        sentences.append(f"Not finished: {', '.join(unfinished)}.")
+    sentences = [f"{counted(len(runs), noun)} on the same data."]
+    if len(shown) < len(runs):
+        sentences.append(
+            f"The {counted(len(shown), noun).lower()} with the best results are shown in detail."
+        )
+    for state, names in (
+        ("Not finished", unfinished),
+        ("Stopped, because a loss or gradient was not finite", failed),
+        ("Not started", comparison.not_started),
+    ):
+        if names:
+            sentences.append(f"{state}: {', '.join(names)}.")
     sentences.append(f"{counted(fired, 'monitor')} fired." if fired else "No monitor fired.")
     by_method = {str(row.get("method")): row for row in rows}
     return " ".join(sentences), [
-        _method_tile(run, by_method.get(run.method, {}), f"method-{index % 8}")
-        for index, run in enumerate(runs)
+        _method_tile(run, by_method.get(run.name, {}), f"method-{index % 8}")
+        for index, run in enumerate(shown)
     ]
 
 
@@ -171,12 +184,12 @@ def _method_tile(run: Run, row: Mapping[str, object], colour: str) -> Tile:
             named, interval = evaluated(name), interval_of(row, name)
             what = f"{named.title.lower()} {named.unit}".strip()
             ends = f", {' to '.join(map(named.form, interval))}" if interval else ""
-            return Tile(run.method, named.form(value), what + ends, colour=colour)
+            return Tile(run.name, named.form(value), what + ends, colour=colour)
     share = latest(run, "rewards/accuracies")
     where = "held-out" if run.history.has(f"{EVAL}rewards/accuracies") else "training"
     if share is None:
-        return Tile(run.method, "–", "nothing logged", colour=colour)
-    return Tile(run.method, percent(share), f"reward accuracy, {where} pairs", colour=colour)
+        return Tile(run.name, "–", "nothing logged", colour=colour)
+    return Tile(run.name, percent(share), f"reward accuracy, {where} pairs", colour=colour)
 
 
 def counted(count: int, noun: str) -> str:

@@ -32,7 +32,8 @@ SETTINGS = (
 def write_card(
     folder: Path, record: Mapping[str, Any], evaluation: Sequence[Mapping[str, Any]] = (), **head: Any
 ) -> None:
-    """Write the card of the model in ``folder``, in place of the draft that libraries leave there."""
+    """Write the card of the model in ``folder``, in place of the draft that libraries leave there; ``head``
+    is as :func:`card` takes it."""
     adapter = folder / "adapter_config.json"
     fits = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     write_text(folder / "README.md", card(record, evaluation, adapters_of=fits, **head))
@@ -43,20 +44,22 @@ def card(
     evaluation: Sequence[Mapping[str, Any]] = (),
     *,
     adapters_of: str | None = None,
+    merged_into: str | None = None,
     **head: Any,
 ) -> str:
     """The card of the model that a run trained, in Markdown.
 
     ``record`` is the run's ``run.json``, and ``evaluation`` the rows of its ``evaluation.json``. Where the
-    weights are adapters, ``adapters_of`` is the model that they fit. ``head`` goes into the part that the hub
-    reads, such as ``license``, ``language`` and more ``tags``.
+    weights are adapters, ``adapters_of`` is the model that they fit; where adapters were merged,
+    ``merged_into`` is that model. ``head`` goes into the part that the hub reads, such as ``license``,
+    ``language`` and more ``tags``.
     """
     method, model = record["method"], record["model"]
     tags = head.pop("tags", None) or []
-    base = adapters_of or model["name"] or model["class"]
+    base = adapters_of or merged_into or model["name"] or model["class"]
     adapters = ["lora"] if adapters_of else []
     told = ModelCardData(
-        base_model=adapters_of or model["name"] or None,
+        base_model=adapters_of or merged_into or model["name"] or None,
         library_name="peft" if adapters_of else "transformers",
         tags=["prefero", method["key"], *adapters, *([tags] if isinstance(tags, str) else tags)],
         **{name: value for name, value in head.items() if value is not None},
@@ -67,6 +70,7 @@ def card(
         f"# {Path(base).name}, trained with {method['title'] or method['key']}",
         f"prefero {record['prefero']} trained {weights} of `{base}` on preferences{_best(record)}.",
         *_adapters(model, adapters_of),
+        *([_MERGED.format(merged_into)] if merged_into else []),
         "## Method",
         *_method(method),
         "## Data",
@@ -74,8 +78,19 @@ def card(
         "## Settings",
         _table(("setting", "value"), _settings(record)),
         "## Evaluation",
-        *_evaluation(evaluation, record["data"]["eval"]),
+        *_evaluation(evaluation, record),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+_MERGED = "The adapters are merged into the weights of `{}`: this folder holds a whole model."
+
+
+def merged_card(adapters: str, base: str) -> str:
+    """The card of a model that adapters of no run of prefero were merged into, in Markdown."""
+    told = ModelCardData(base_model=base, library_name="transformers", tags=["prefero", "merged"])
+    title = f"# {Path(base).name} with the adapters of {Path(adapters).name}"
+    parts = [f"---\n{told.to_yaml()}\n---", title, _MERGED.format(base), f"They were in `{adapters}`."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,18 +140,33 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, given[name]
 
 
-def _evaluation(rows: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any] | None) -> Iterator[str]:
+def _judged(row: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The win rate of samples, and who judged them."""
+    for name, against in (
+        ("win_rate", "the start model"),
+        ("win_rate_against_chosen", "the chosen responses"),
+    ):
+        if name in row:
+            low, high = row["interval"][name]
+            share = f"{row[name]:.1%}, with Wilson's 95 % interval [{low:.1%}, {high:.1%}]"
+            yield f"win rate against {against}, judged by `{samples.get('judge')}`", share
+
+
+def _evaluation(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Iterator[str]:
+    held_out: Mapping[str, Any] | None = record["data"]["eval"]
     if held_out is None:
         yield "Nothing was held out: how the model does on other data was not measured."
     elif not rows:
         yield "What was measured on held-out data while it was trained stands in `metrics.jsonl` of the run."
     for row in rows:
-        told = [("loss", f"{row['loss']:.4g}")]
+        told = [("loss", f"{row['loss']:.4g}")] if "loss" in row else []
         if "accuracy" in row:
             low, high = row["interval"]["accuracy"]
             share = f"{row['accuracy']:.1%}, with Wilson's 95 % interval [{low:.1%}, {high:.1%}]"
             told.append(("reward accuracy", share))
-        yield f"On {held_out['examples']:,} held-out examples of `{held_out['name']}`:" if held_out else ""
+        told += _judged(row, record.get("config", {}).get("samples", {}))
+        data = (held_out or {}).get(row.get("held_out", ""), held_out)
+        yield f"On {data['examples']:,} held-out examples of `{data['name']}`:" if data else ""
         yield _table(("measure", "value"), told)
 
 

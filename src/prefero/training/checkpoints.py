@@ -210,9 +210,9 @@ def refuse_other_run(checkpoint: Path, settings: Mapping[str, Any], identity: Ma
     if told:
         raise PreferoError(
             f"{checkpoint} cannot be resumed, because this is another run: {'; '.join(told)}. What decides "
-            "the result stays when a run is resumed: restore it, or start a new run in another folder from "
-            f"model.name={checkpoint}. The length may change (training.max_steps, "
-            "training.num_train_epochs), and what is logged, evaluated and saved"
+            "the result, and how samples are drawn, stays when a run is resumed: restore it, or start a new "
+            f"run in another folder from model.name={checkpoint}. The length may change "
+            "(training.max_steps, training.num_train_epochs), and what is logged, evaluated and saved"
         )
 
 
@@ -291,7 +291,8 @@ def unlogged(checkpoint: Path, process: int) -> Mapping[str, Any]:
 
 
 STATE = "objective.safetensors"
-_CONFIG = "objective.json"
+CONFIG = "objective.json"
+"""The files of an objective that learns, beside its policy."""
 
 
 def save_objective(objective: Objective, folder: str | Path) -> None:
@@ -303,7 +304,7 @@ def save_objective(objective: Objective, folder: str | Path) -> None:
     if state:
         save_file(state, Path(folder) / STATE)
         config = None if objective.key is None else {"method": objective.key, **objective.arguments}
-        (Path(folder) / _CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (Path(folder) / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def load_objective(folder: str | Path, objective: Objective | None = None) -> Objective:
@@ -318,12 +319,12 @@ def load_objective(folder: str | Path, objective: Objective | None = None) -> Ob
             ``objective``.
     """
     folder = Path(folder)
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         raise PreferoError(
-            f"{folder} holds no objective: a run leaves {_CONFIG} beside its policy if its objective learns"
+            f"{folder} holds no objective: a run leaves {CONFIG} beside its policy if its objective learns"
         )
     if objective is None:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config is None:
             raise PreferoError(
                 f"the objective in {folder} was not built by a method's name: give the one that takes its "

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import torch
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
@@ -40,12 +40,14 @@ from prefero.training.vocabulary import (
     REPLACED,
     TAKEN,
     current_names,
+    in_their_places,
 )
 
 FULL_LEARNING_RATE = 5e-7
 ADAPTER_LEARNING_RATE = 1e-5
 
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -53,7 +55,7 @@ Steps = Count | Annotated[float, Field(gt=0, lt=1)]
 """A number of optimizer steps, or below 1 a share of all."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
-MOST_STEPS = 10**9
+MOST_WORKERS = 1000
 MOST_EPOCHS = 10**6
 """Every epoch is planned before training."""
 
@@ -112,7 +114,7 @@ class PreferenceArguments(TrainingArguments):
         "auto", "fsdp shards the model over the processes; auto is what the launcher says, or DDP."
     )
     dropout: bool = _setting(False, "Keep the model's dropout on during training.")
-    max_length: Annotated[int, Field(ge=2)] | None = _setting(
+    max_length: Annotated[int, Field(ge=2, le=MOST)] | None = _setting(
         None, "Most tokens of a prompt with its response; by default the model's context."
     )
     too_long: TooLong = _setting(
@@ -137,6 +139,10 @@ class PreferenceArguments(TrainingArguments):
     extrapolation_every: Count | None = _setting(
         None, "Optimizer steps of a round of extrapolation; by default an epoch."
     )
+    early_stopping_patience: Count | None = _setting(
+        None, "Evaluations without a better metric_for_best_model after which training stops; null is never."
+    )
+    early_stopping_threshold: NotNegative = _setting(0.0, "The least by which the metric has to be better.")
 
     seed: Seed = _setting(0, "Of shuffling, of noise, and of weights that are drawn.")
     num_train_epochs: Annotated[float, Field(gt=0, le=MOST_EPOCHS)] = _setting(
@@ -186,8 +192,7 @@ class PreferenceArguments(TrainingArguments):
         known = [argument.name for argument in fields(cls)]
         for name in settings:
             if name not in known:
-                hint = ", only recipes do" if name in Settings.model_fields else nearest(name, known)
-                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{hint}")
+                raise PreferoError(f"PreferenceTrainer has no argument {name!r}{nearest(name, known)}")
         return cls(**settings)
 
     def __post_init__(self) -> None:
@@ -215,10 +220,22 @@ class PreferenceArguments(TrainingArguments):
         try:
             super().__post_init__()
         except (ValueError, TypeError, ImportError) as error:
+            if "load_best_model_at_end requires" in str(error):
+                raise PreferoError(_UNSAVED.format(self=self)) from None
             raise PreferoError(f"training: {error}") from None
         if self.save_strategy == "best" and not self.metric_for_best_model:
             raise PreferoError(
                 "save_strategy='best' needs metric_for_best_model, such as 'rewards/accuracies'"
+            )
+        if self.early_stopping_threshold and self.early_stopping_patience is None:
+            raise PreferoError(
+                "training.early_stopping_threshold says what a better metric is, but nothing stops early: "
+                "set training.early_stopping_patience too"
+            )
+        if self.early_stopping_patience is not None and not self.metric_for_best_model:
+            raise PreferoError(
+                "training.early_stopping_patience needs the metric that has to become better: set "
+                "training.metric_for_best_model, such as loss or rewards/accuracies"
             )
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
@@ -249,6 +266,14 @@ class PreferenceArguments(TrainingArguments):
         return {name: value for name, value in super().to_dict().items() if name in TAKEN | OWN}
 
 
+_UNSAVED = (
+    "training.load_best_model_at_end needs a checkpoint at every evaluation that may be the best, but "
+    "save_strategy is {self.save_strategy} with save_steps {self.save_steps}, and eval_strategy is "
+    "{self.eval_strategy} with eval_steps {self.eval_steps}: make the two strategies the same, and "
+    "training.save_steps a multiple of training.eval_steps"
+)
+
+
 @cache
 def _untouched() -> PreferenceArguments:
     return PreferenceArguments(output_dir="untouched")
@@ -262,7 +287,7 @@ _DEFAULTS = dict.fromkeys(REFUSED) | {
     for setting in fields(PreferenceArguments)
 }
 _CHECKED_AS: Mapping[str, Any] = {
-    "max_steps": Literal[-1] | Annotated[int, Field(ge=1, le=MOST_STEPS)],
+    "max_steps": Literal[-1] | Annotated[int, Field(ge=1, le=MOST)],
     "warmup_steps": Count | Share,
     "logging_steps": Steps,
     "eval_steps": Steps | None,
@@ -272,7 +297,7 @@ _CHECKED_AS: Mapping[str, Any] = {
     "adam_beta2": Share,
     "adam_epsilon": Positive,
     "data_seed": Seed | None,
-    "dataloader_num_workers": Annotated[int, Field(ge=0)],
+    "dataloader_num_workers": Annotated[int, Field(ge=0, le=MOST_WORKERS)],
     "dataloader_prefetch_factor": Count | None,
     "dataloader_multiprocessing_context": Literal["fork", "spawn", "forkserver"] | None,
     "ddp_bucket_cap_mb": Count | None,
@@ -323,10 +348,6 @@ Settings: Any = create_model(
     __base__=Section,
     __doc__="How to train, by the names of ``transformers.TrainingArguments`` and a few of our own.",
     **{name: definition for name, definition in _FIELDS.items() if name not in RECIPE_PLACES},
-    samples=(
-        Annotated[int, Field(ge=0)],
-        Field(default=4, description="Prompts that are answered before and after training, for the report."),
-    ),
 )
 """The section ``training`` of a recipe."""
 
@@ -442,7 +463,7 @@ class DataSection(Section):
     format: str = "auto"
     columns: Annotated[dict[str, str], BeforeValidator(_columns)] = Field(default_factory=dict)
     map: str | None = None
-    max_length: Annotated[int, Field(ge=2)] | None = None
+    max_length: Annotated[int, Field(ge=2, le=MOST)] | None = None
     too_long: TooLong = "cut_response"
     template: TemplateName = "auto"
     chat_template_kwargs: dict[str, Any] | None = None
@@ -450,6 +471,61 @@ class DataSection(Section):
     skip_bad_rows: bool = False
     limit: Count | None = None
     eval_limit: Count | None = None
+
+
+class SampleSettings(Section):
+    """Answers of the policy to the same prompts before and after training, and every so many steps, from the
+    same seed each time; a number stands for ``prompts`` alone. Prompts are held-out ones, where there are.
+
+    ``judge`` is as ``prefero evaluate --judge`` takes it: ``module:function``, a reward model, or the folder
+    of a run. Its win rate ``against`` the answers of the start model, or the chosen responses of the data, is
+    logged as ``eval_samples/win_rate``, which ``training.metric_for_best_model`` may name.
+    """
+
+    prompts: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        default=4, description="Prompts that are answered before and after training, for the report."
+    )
+    every: Steps | None = Field(
+        default=None, description="Steps between two answers; below 1, a share of all steps; null is none."
+    )
+    max_new_tokens: Count | None = Field(
+        default=None, description="Longest answer in tokens; by default 128, or half of max_length."
+    )
+    temperature: NotNegative = Field(
+        default=0.0, description="Of the answers; 0 is the likeliest token each time."
+    )
+    judge: str | None = Field(
+        default=None, description="What judges them: module:function, a reward model, or a run's folder."
+    )
+    against: Literal["start", "chosen"] = Field(
+        default="start", description="What a win rate is against: the start model, or the chosen responses."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"prompts": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.prompts and (idle := self.given_values().keys() - {"prompts"}):
+            raise ValueError(f"there are no samples.prompts to answer: leave out {', '.join(sorted(idle))}")
+        if self.judge is None and self.against != "start":
+            raise ValueError("samples.against says what a win rate is against: give samples.judge too")
+        return self
+
+    def given_values(self) -> dict[str, Any]:
+        """The settings that are not at their default."""
+        return self.model_dump(exclude_defaults=True)
+
+    @classmethod
+    def given(cls, value: Any) -> SampleSettings:
+        """Settings as Python gives them: a number of prompts, a mapping or None, which is no prompts. Raises
+        :class:`PreferoError`."""
+        try:
+            return cls.model_validate(0 if value is None else value)
+        except ValidationError as error:
+            raise PreferoError("; ".join(problems(error, cls, whole="samples"))) from None
 
 
 class TrainConfig(Section):
@@ -464,6 +540,7 @@ class TrainConfig(Section):
     reference: ReferenceSpec = ReferenceSpec()
     models: dict[str, ReferenceSpec] = Field(default_factory=dict)
     training: Settings = Settings()
+    samples: SampleSettings = SampleSettings()
     output: Path = Field(description="the folder that the run is written to")
     seed: Seed = 0
 
@@ -478,6 +555,7 @@ class TrainConfig(Section):
                 long[name] = {key: str(long[name])}
         if isinstance(long.get("objective"), Mapping):
             long["objective"] = {"method": "dpo", **long["objective"]}
+        long = in_their_places(long, _warn)
         if isinstance(long.get("training"), Mapping):
             long["training"] = read_settings(long["training"], "training.")
         return long
@@ -497,9 +575,22 @@ class TrainConfig(Section):
     def as_dict(self) -> dict[str, Any]:
         """The recipe in full, as JSON has it; of ``training`` what is given or has a default of ours."""
         record = self.model_dump(mode="json")
-        kept = OWN | self.training.model_fields_set | {"samples"}
+        kept = OWN | self.training.model_fields_set
         record["training"] = {name: value for name, value in record["training"].items() if name in kept}
         return record
+
+
+def recipe_of(args: PreferenceArguments, sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a trainer in the form of a recipe. ``sections`` are the others that are known by name;
+    one that is None was given as an object, and is left out."""
+    recipe = {name: section for name, section in sections.items() if section is not None}
+    for name, value in args.to_dict().items():
+        section, _, key = RECIPE_PLACES.get(name, f"training.{name}").rpartition(".")
+        if section:
+            recipe[section] = {**recipe.get(section, {}), key: value}
+        else:
+            recipe[key] = value
+    return recipe
 
 
 def home_of(key: str) -> str:

@@ -18,7 +18,7 @@ from prefero.reference.cache import model_fingerprint
 from prefero.reference.providers import References
 from prefero.storage import finite
 from prefero.training.config import PreferenceArguments
-from prefero.training.vocabulary import RECIPE_PLACES
+from prefero.training.vocabulary import OLD_PLACES, RECIPE_PLACES
 
 MAY_CHANGE = frozenset({
     "output", "training.overwrite", "training.resume_from_checkpoint",
@@ -35,7 +35,8 @@ MAY_CHANGE = frozenset({
     "training.trackio_static_space_id",
     "training.eval_strategy", "training.eval_steps", "training.eval_delay", "training.eval_on_start",
     "training.save_strategy", "training.save_steps", "training.save_total_limit", "training.save_only_model",
-    "training.save_on_each_node", "training.load_best_model_at_end", "training.samples",
+    "training.save_on_each_node", "training.load_best_model_at_end",
+    "training.early_stopping_patience", "training.early_stopping_threshold",
     "training.restore_callback_states_from_checkpoint",
     "training.push_to_hub", "training.hub_token", "training.hub_private_repo", "training.hub_model_id",
     "training.hub_strategy", "training.hub_always_push", "training.hub_revision",
@@ -44,6 +45,7 @@ MAY_CHANGE = frozenset({
     "training.ddp_find_unused_parameters", "training.ddp_bucket_cap_mb", "training.ddp_broadcast_buffers",
     "training.ddp_static_graph", "training.ddp_backend", "training.ddp_timeout",
     "training.debug", "training.skip_memory_metrics",
+    "samples.every", "samples.judge", "samples.against",
     "model.attention", "model.trust_remote_code",
 })  # fmt: skip
 """Settings that a resumed run may have other values of: its length, what it writes and measures, and what
@@ -71,7 +73,7 @@ def settings_of(args: PreferenceArguments, recipe: Mapping[str, Any] | None) -> 
     given = {place_of(name): value for name, value in args.to_dict().items()}
     sections = dict(recipe or {})
     rest = {f"training.{name}": value for name, value in sections.pop("training", {}).items()}
-    settings: dict[str, Any] = finite({**dict(_leaves(sections)), **rest, **given})
+    settings: dict[str, Any] = finite({**dict(leaves(sections)), **rest, **given})
     return settings
 
 
@@ -80,11 +82,11 @@ def place_of(argument: str) -> str:
     return RECIPE_PLACES.get(argument, f"training.{argument}")
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested settings under dotted names."""
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -102,6 +104,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
         for name in {**before, **now}
         if name.partition(".")[0] in sections
         and before.get(name) != now.get(name)
+        and name not in OLD_PLACES
         and not (name == _DECIDED_LATER and now.get(name) is None)
     }
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prefero.evaluate.ranking import ranking_accuracy
 from prefero.models.loading import evaluating
 from prefero.models.signals import ROUTER_LOSS
 from prefero.objectives.batch import PreferenceBatch, Signal
@@ -320,3 +321,15 @@ def _in_order(loss: float, parts: Sequence[_Part]) -> Evaluated:
             start = stop
         values[name], weights[name] = both[:, order]
     return Evaluated(loss, values, weights, len(examples))
+
+
+def held_out_row(method: str, evaluated: Evaluated) -> dict[str, Any]:
+    """A row of ``evaluation.json``: the share of held-out pairs that the reward orders as the data do, with
+    Wilson's 95 % interval over pairs, where the objective compares pairs; and the objective's loss."""
+    row: dict[str, Any] = {"method": method, "loss": evaluated.loss, "interval": {}}
+    margins = evaluated.values.get("rewards/margins")
+    if margins is not None:
+        ranking = ranking_accuracy(margins[evaluated.weights["rewards/margins"] > 0].tolist())
+        row["accuracy"] = ranking.accuracy
+        row["interval"]["accuracy"] = [ranking.interval.low, ranking.interval.high]
+    return row

@@ -55,6 +55,7 @@ from prefero.training.rounding import rounding_warning
 
 logger = logging.getLogger(__name__)
 
+_UNREAD = "not used: %s; the models that the objective reads beside the policy: %s"
 _ROUNDS = (
     "%s is a method of rounds: responses are drawn from the policy while it trains, and a run draws none. "
     "Rows that stay as they are make it another method, unless they were drawn from the model that this run "
@@ -151,6 +152,10 @@ def prepare(
         name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
         for name in sorted(model_names(needs))
     }
+    unread = sorted({*(models or ())} - demands.keys() - {*objective.trains})
+    if unread and args.process_index == 0:
+        known = ", ".join(demands) or "none"
+        logger.warning(_UNREAD, ", ".join(f"models.{name}" for name in unread), known)
 
     date = None if args.overwrite else _first_date(Path(args.output_dir or "."))
     writing = Writing(args.template, args.chat_template_kwargs or {}, date or dt.date.today(), args.score)
@@ -276,7 +281,7 @@ def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, R
 
 
 def _given(name: str, model: nn.Module) -> str:
-    """What stands for the checkpoint of a model that was given itself."""
+    """The name of a model that was given itself, in the place of a checkpoint's."""
     return f"the {type(model).__name__} that was given as {name}"
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -46,6 +46,8 @@ from prefero.training.preparation import Prepared
 from prefero.training.run_folder import (
     RunFolder,
     clear,
+    evaluation_of,
+    record_of,
     refuse_files_of_others,
     refuse_finished_run,
     refuse_other_run,
@@ -108,6 +110,14 @@ class NotFiniteError(PreferoError):
     """A step whose loss or gradient is no finite number, which would make the weights none either."""
 
 
+def early_stop(metric: str, callback: EarlyStoppingCallback) -> str:
+    """The reason of an early stop, in words."""
+    least = callback.early_stopping_threshold
+    by = f" by more than {least:g}" if least else ""
+    times = number_of(callback.early_stopping_patience_counter, "evaluation")
+    return f"{metric.removeprefix('eval_')} had not improved{by} in {times} since its best"
+
+
 @dataclass(eq=False)
 class AtStart(TrainerCallback):
     """Calls ``do`` when training begins, after transformers has set its own counts to zero."""
@@ -118,6 +128,12 @@ class AtStart(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.do()
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """The files in a folder, with the time and the inode of each."""
+    files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+    return {file.name: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
 
 
 _SHARDED_ADAPTERS = "sharded-adapters.safetensors"
@@ -148,6 +164,8 @@ class ResumingTrainer(Trainer):
     kept: dict[str, checkpoints.Kept]
     launcher_shards: bool
     recipe: Mapping[str, Any] | None
+    sections: Mapping[str, Any]
+    """Of the recipe; of a run from Python those that are compared when it is resumed."""
     run_folder: RunFolder
     start: Mapping[str, Any]
 
@@ -155,8 +173,10 @@ class ResumingTrainer(Trainer):
     _tr_loss: Tensor
     _unlogged: Mapping[str, Any] = {}
     """What the checkpoint's run had counted since its last log."""
-    _latest: tuple[int, Evaluated | None] = (0, None)
-    """The step of the latest evaluation, and what it found."""
+    _latest: tuple[int, Mapping[str, Evaluated]] = (0, {})
+    """The step of the latest evaluation, and what it found, by the prefix of its metrics."""
+    measured: Sequence[Mapping[str, Any]] = ()
+    """The rows of ``evaluation.json``, once training is done."""
     _running = False
 
     @cached_property
@@ -173,7 +193,7 @@ class ResumingTrainer(Trainer):
     @property
     def places(self) -> dict[str, Any]:
         """The settings of this run by their places in a recipe."""
-        return identity.settings_of(self.args, self.recipe)
+        return identity.settings_of(self.args, self.sections)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -301,7 +321,19 @@ class ResumingTrainer(Trainer):
         self.state.compute_steps(self.args, max_steps)  # in the place of the checkpoint's
         step = self.state.global_step
         checkpoints.refuse_shorter_run(Path(resume_from_checkpoint), step, max_steps)
+        if stopped := self._stopped_early():
+            if self.args.should_save:
+                print(
+                    f"no step is trained: this run had stopped early at step {step} of {max_steps}, because "
+                    f"{stopped}. A larger training.early_stopping_patience trains on",
+                    file=sys.stderr,
+                )
+            return num_train_epochs, 0
         if step < max_steps:
+            note = record_of(Path(self.args.output_dir)).get("stopped") or {}
+            if note.get("step") == step and self.args.should_save:
+                told = f"this run had stopped at step {step} of {note['max_steps']}: {note['reason']}"
+                print(f"{told}. It is trained on", file=sys.stderr)
             return begin
         if self.args.should_save:
             print(
@@ -310,6 +342,25 @@ class ResumingTrainer(Trainer):
                 file=sys.stderr,
             )
         return num_train_epochs, 0
+
+    @property
+    def early_stopping(self) -> list[EarlyStoppingCallback]:
+        """The callbacks that stop training where a metric no longer improves."""
+        return [one for one in self.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
+
+    def _stopped_early(self) -> str:
+        """Restore how often the metric had not improved at the checkpoint; the reason, if that had ended the
+        run already, else nothing."""
+        reason = ""
+        states: Any = self.state.stateful_callbacks
+        for callback in self.early_stopping:
+            kept = states.get(type(callback).__name__) or {}
+            kept = (kept or [{}])[0] if isinstance(kept, list) else kept
+            count = kept.get("attributes", {}).get("early_stopping_patience_counter", 0)
+            callback.early_stopping_patience_counter = count
+            if count >= callback.early_stopping_patience:
+                reason = early_stop(str(self.args.metric_for_best_model), callback)
+        return reason
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -394,7 +445,7 @@ class ResumingTrainer(Trainer):
         else:
             self._load_weights(best)
         checkpoints.load_state(self.objective, best)
-        self._latest = (0, None)  # of another model
+        self._latest = (0, {})  # of another model
 
     def _load_weights(self, checkpoint: Path) -> None:
         adapters = checkpoint / _SHARDED_ADAPTERS
@@ -431,6 +482,8 @@ class ResumingTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder, sharded = Path(output_dir or self.args.output_dir), sharding.is_sharded(self.model)
+        own = self.args.should_save and folder.absolute() == self.run_folder.folder.absolute()
+        before = _stamps(folder) if own else {}
         with writing(folder):
             if isinstance(self.model, PreTrainedModel | PeftModel) and not sharded:
                 super().save_model(output_dir, _internal_call=True)
@@ -445,6 +498,8 @@ class ResumingTrainer(Trainer):
                 if not _internal_call or output_dir is None:  # the user's call, or to be pushed
                     self.prepared.kind.save_beside(self.model, folder)
                     self.write_card(folder)
+        if own:
+            self.run_folder.note_saved(dict(_stamps(folder).items() - before.items()))
         if sharded:
             self.accelerator.wait_for_everyone()
         if self.args.push_to_hub and not _internal_call:
@@ -452,12 +507,9 @@ class ResumingTrainer(Trainer):
 
     def write_card(self, folder: Path, **head: Any) -> None:
         """Write the card of the model that is saved in ``folder``; none before training has begun."""
-        record, measured = (
-            Path(str(self.args.output_dir)) / name for name in ("run.json", "evaluation.json")
-        )
-        if record.is_file():
-            rows = json.loads(measured.read_text("utf-8"))["rows"] if measured.is_file() else ()
-            write_card(folder, json.loads(record.read_text("utf-8")), rows, **head)
+        run = Path(str(self.args.output_dir))
+        if record := record_of(run):
+            write_card(folder, record, evaluation_of(run), **head)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:

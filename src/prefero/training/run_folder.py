@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from prefero.errors import PreferoError
 from prefero.objectives.registry import methods
 from prefero.storage import append_line, read_lines, write_json, write_lines
+from prefero.training.checkpoints import complete_checkpoints
 from prefero.training.lock import FolderLock
 from prefero.training.monitors import Monitors
 from prefero.training.preparation import Prepared
@@ -30,6 +31,46 @@ SHOWN_ROWS = 3
 """Rows that ``run.json`` shows as they are trained."""
 
 OWN_FILES = ("run.json", "metrics.jsonl", "monitors.jsonl", "samples.jsonl", "evaluation.json", "report.html")
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """The ``run.json`` in a folder; empty where there is none that can be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def evaluation_of(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``evaluation.json``; none where there is no such file."""
+    file = run / "evaluation.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["rows"] if file.is_file() else []
+    return rows
+
+
+def model_of(run: Path) -> Path | None:
+    """The folder of the model that a run has saved: ``model`` in its folder, as recipes do, or the folder
+    itself, where the trainer's ``save_model()`` writes it; None where there is none."""
+    if (run / "model").is_dir():
+        return run / "model"
+    return run if record_of(run).get("saved") else None
+
+
+def need_model(run: Path) -> Path:
+    """As :func:`model_of`; raises :class:`PreferoError` where the run has saved no model."""
+    model = model_of(run)
+    if model is None:
+        whole = complete_checkpoints(run)
+        checkpoint = f". The model of its last checkpoint is in {whole[-1]}" if whole else ""
+        reason = "trainer.save_model() was not called after it" if ended(run) else "the run has not finished"
+        raise PreferoError(f"{run} holds no model: {reason}{checkpoint}")
+    return model
+
+
+def ended(run: Path) -> bool:
+    """Whether the training of a run came to its end, the last step or an earlier one where it was to stop."""
+    return bool(record_of(run).get("finished"))
 
 
 def refuse_other_run(folder: Path) -> None:
@@ -47,11 +88,8 @@ def refuse_files_of_others(folder: Path) -> None:
     theirs, but no run."""
     if (folder / "comparison.json").is_file():
         raise PreferoError(f"{folder} holds a comparison of runs: name another output folder")
-    try:
-        if "prefero" in json.loads((folder / "run.json").read_text(encoding="utf-8")):
-            return
-    except (OSError, ValueError):
-        pass
+    if "prefero" in record_of(folder):
+        return
     there = [name for name in OWN_FILES if (folder / name).exists()]
     there += [
         inner.name for inner in (folder / "model", *sorted(folder.glob("checkpoint-*"))) if inner.is_dir()
@@ -65,26 +103,24 @@ def refuse_files_of_others(folder: Path) -> None:
 
 def refuse_finished_run(folder: Path) -> None:
     """Raise :class:`PreferoError` if ``folder`` holds a run that is finished."""
-    try:
-        finished = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("finished")
-    except (OSError, ValueError):
-        return
-    if finished:
+    if record_of(folder).get("finished"):
         refuse_other_run(folder)
 
 
 def clear(folder: Path) -> None:
-    """Remove what runs write: their files, the model and all checkpoints. Nothing else in the folder is
-    touched."""
-    for name in OWN_FILES:
+    """Remove what runs write: their files, the model and all checkpoints, and the files of a model that was
+    saved beside them. Nothing else in the folder is touched."""
+    saved = [name for name in record_of(folder).get("saved", ()) if Path(name).name == name]
+    for name in (*OWN_FILES, *saved):
         (folder / name).unlink(missing_ok=True)
     for inner in (folder / "model", *folder.glob("checkpoint-*")):
         if inner.is_dir():
             shutil.rmtree(inner)
 
 
-def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``run.json`` that is known before training: method, settings, data, model and machine."""
+def described(prepared: Prepared, config: Mapping[str, Any], sampling: str) -> dict[str, Any]:
+    """The part of ``run.json`` that is known before training: method, settings, data, model and machine.
+    ``sampling`` says how samples are drawn."""
     method = methods().get(prepared.objective.key or "")
     held_out = {name: data.summary.as_dict() for name, data in prepared.held_out.items()}
     preview = None if prepared.train is None else prepared.kind.preview(prepared.train, SHOWN_ROWS)
@@ -120,7 +156,7 @@ def described(prepared: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:
             "new_tokens": dict(getattr(getattr(prepared.kind, "source", None), "new_tokens", {})),
         },
         "references": dict(prepared.served),
-        "sampling": prepared.kind.sampling(prepared.args.max_length),
+        "sampling": sampling,
         "layout": prepared.packing,
         "machine": {
             "platform": platform.platform(),
@@ -141,11 +177,13 @@ class RunFolder(TrainerCallback):
     ``description`` is what ``run.json`` says besides ``created``, ``finished`` and ``seconds``: those from
     the first step on, held-out evaluations included, without samples before and after. A run that is resumed
     loses the lines after its checkpoint, its seconds add up, and ``changes`` lists the settings that are
-    other ones from a step on.
+    other ones from a step on. ``reason`` says why training ends before its last step; it is None where a
+    signal interrupts it, which leaves the run unfinished.
     """
 
     folder: Path
     description: Mapping[str, Any]
+    reason: Callable[[], str | None] = lambda: None
     content: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -160,10 +198,7 @@ class RunFolder(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        try:
-            earlier = json.loads((self.folder / "run.json").read_text("utf-8")) if state.global_step else {}
-        except (OSError, ValueError):
-            earlier = {}
+        earlier = record_of(self.folder) if state.global_step else {}
         self.content = {
             "prefero": version("prefero"),
             "created": earlier.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
@@ -175,6 +210,8 @@ class RunFolder(TrainerCallback):
         now = [{"step": state.global_step, "settings": dict(self.changes)}] if self.changes else []
         if past or now:
             self.content["changes"] = past + now
+        if earlier.get("saved"):
+            self.content["saved"] = earlier["saved"]
         metrics = self.folder / "metrics.jsonl"
         lines = read_lines(metrics) if state.global_step else ()
         write_lines(metrics, [one for one in lines if one.get("step", math.inf) <= state.global_step])
@@ -228,6 +265,18 @@ class RunFolder(TrainerCallback):
                 "step": state.best_global_step, "metric": named, "value": state.best_metric,
             }  # fmt: skip
         self.on_save(args, state, control)
+        reason = self.reason() if state.global_step < state.max_steps else None
+        if reason is not None and state.is_world_process_zero and self.content:
+            note = {"step": state.global_step, "max_steps": state.max_steps, "reason": reason}
+            self.content |= {"finished": True, "stopped": note}
+            write_json(self.folder / "run.json", self.content)
+
+    def note_saved(self, names: Iterable[str]) -> None:
+        """Note the files of a model that was saved in the folder itself, so that it is found there, and goes
+        with the run."""
+        if self.content:
+            self.content["saved"] = sorted({*self.content.get("saved", ()), *names})
+            write_json(self.folder / "run.json", self.content)
 
 
 @dataclass(eq=False)

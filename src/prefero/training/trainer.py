@@ -3,12 +3,15 @@ rule."""
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
+import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import (
+    EarlyStoppingCallback,
     EvalPrediction,
     PrinterCallback,
     TrainerCallback,
@@ -27,16 +31,20 @@ from transformers import (
     TrainerState,
     set_seed,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import BestRun, EvalLoopOutput
 
 from prefero.data.trie import TokenExample
 from prefero.errors import PreferoError
+from prefero.evaluate.judges import judge_named
+from prefero.evaluate.verdicts import Judging
 from prefero.models.kind import Kind
 from prefero.models.loading import ModelSource, first_line
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.cache import CacheShare
 from prefero.reference.providers import fill_cache
+from prefero.sections import Spec
+from prefero.storage import finite, write_json
 from prefero.training import checkpoints, identity
 from prefero.training.auxiliary import (
     Extrapolation,
@@ -47,15 +55,17 @@ from prefero.training.auxiliary import (
     auxiliary_models,
 )
 from prefero.training.batches import Collator, DrawnItems, RankBatches
-from prefero.training.config import PreferenceArguments as PreferenceArguments
-from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate
+from prefero.training.config import PreferenceArguments as PreferenceArguments, SampleSettings, recipe_of
+from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate, held_out_row
 from prefero.training.oracle import ComparisonOracleStep
 from prefero.training.preparation import Reference, prepare
-from prefero.training.resuming import AtStart, ResumingTrainer, StopInOrder
+from prefero.training.resuming import AtStart, NotFiniteError, ResumingTrainer, StopInOrder, early_stop
 from prefero.training.run_folder import MonitorCallback, RunFolder, described
+from prefero.training.samples import Samples, generators_kept, samples_of
 from prefero.training.step import BackwardAndStep, Ranks, Scorer, UpdateRule, WholeStep
 from prefero.training.trainer_surface import require_surface
 from prefero.training.trial import given_of, loader_of, try_out
+from prefero.training.tuning import search
 from prefero.training.vocabulary import as_arguments, named_as_given
 
 logger = logging.getLogger(__name__)
@@ -97,7 +107,10 @@ class PreferenceTrainer(ResumingTrainer):
             join the metrics.
         optimizers: an optimizer of the weights that are trained and its schedule, in place of ``optim`` and
             ``lr_scheduler_type``; either may be None.
-        recipe: what ``run.json`` records as the configuration; by default the arguments.
+        samples: answers of the policy as it trains: how many prompts, or the section of a recipe
+            (:class:`~prefero.training.config.SampleSettings`); by default none.
+        recipe: what ``run.json`` records as the configuration; by default the arguments in the form of a
+            recipe, without what was given as an object.
 
     Raises:
         PreferoError: for everything that the user has to change, before anything is trained.
@@ -105,6 +118,9 @@ class PreferenceTrainer(ResumingTrainer):
 
     # The loss is divided by what the whole step counts, not once more by the number of micro-batches.
     loss_is_scaled_for_ga = True
+
+    trained = False
+    """Whether training has come to its end."""
 
     @named_as_given
     def __init__(
@@ -124,6 +140,7 @@ class PreferenceTrainer(ResumingTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
         callbacks: list[TrainerCallback] | None = None,
+        samples: int | Mapping[str, Any] | SampleSettings | None = None,
         recipe: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -137,7 +154,18 @@ class PreferenceTrainer(ResumingTrainer):
             )
         if train_dataset is not None:
             try_out(args, held_out=eval_dataset is not None)
+        self._given = {
+            "train_dataset": train_dataset, "eval_dataset": eval_dataset, "objective": objective,
+            "args": copy.copy(args), "kind": kind, "processing_class": processing_class,
+            "reference": reference, "models": models, "peft_config": peft_config, "model_init": model_init,
+            "compute_metrics": compute_metrics, "optimizers": optimizers, "callbacks": callbacks,
+            "samples": samples,
+        }  # fmt: skip
         _use(optimizers, args)
+        sampled = SampleSettings.given(samples)
+        self.sections = {"samples": sampled.model_dump(mode="json")} if recipe is None else recipe
+        with generators_kept():
+            judge = None if sampled.judge is None else judge_named(sampled.judge)
         if model is None and model_init is not None:
             set_seed(args.seed)
             model = model_init()
@@ -154,13 +182,14 @@ class PreferenceTrainer(ResumingTrainer):
             reference=reference,
             models=models,
             peft_config=peft_config,
-            same=checkpoints.comparison(args, recipe),
+            same=checkpoints.comparison(args, self.sections),
         )
         self.objective = prepared.objective
         self.plan = None if prepared.train is None else prepared.plan(prepared.train, shuffle=True)
         if self.plan is not None:
             args.gradient_accumulation_steps = self.plan.micro_batches
         held_out = dict(prepared.held_out)
+        self.samples = self._samples(sampled, judge, args)
         try:
             super().__init__(
                 model=prepared.policy,
@@ -169,7 +198,7 @@ class PreferenceTrainer(ResumingTrainer):
                 eval_dataset=held_out[""] if list(held_out) == [""] else held_out or None,
                 processing_class=prepared.kind.saved_processor(),
                 compute_metrics=compute_metrics,
-                callbacks=callbacks,
+                callbacks=[*([] if self.samples is None else [self.samples]), *(callbacks or ())],
                 optimizers=optimizers,
             )
         except PreferoError:
@@ -182,7 +211,19 @@ class PreferenceTrainer(ResumingTrainer):
         self._prepare_models()
         self._steps = StepLog(sum_over_ranks, args.device)
         self._stop = StopInOrder(sum_over_ranks, args.device)
-        self._add_callbacks(recipe)
+        named = {
+            "model": _named_model(model),
+            "data": _named_data(train_dataset, eval_dataset),
+            "objective": _configuration(prepared.objective),
+            "reference": _spec(prepared.specs.get("reference"), reference),
+            "models": {
+                name: _spec(spec, (models or {}).get(name))
+                for name, spec in prepared.specs.items()
+                if name != "reference"
+            },
+            **self.sections,
+        }
+        self._add_callbacks(recipe_of(args, named) if recipe is None else recipe)
 
     # What a step is made of
 
@@ -225,6 +266,42 @@ class PreferenceTrainer(ResumingTrainer):
             "optimizer": identity.of_optimizer(self.optimizer),
         }
 
+    def _samples(
+        self, settings: SampleSettings, judge: Judging | None, args: PreferenceArguments
+    ) -> Samples | None:
+        """The callback that draws samples; None where none are drawn."""
+        if self.prepared.train is None:
+            return None
+        kind, length = self.prepared.kind, args.max_length
+        data = next(iter(self.prepared.held_out.values()), self.prepared.train)
+        prompts, options = samples_of(kind, getattr(data, "source", ()), settings, args, judge)
+        if not prompts:
+            return None
+        return Samples(
+            Path(args.output_dir or ".") / "samples.jsonl",
+            settings,
+            prompts,
+            lambda model: kind.sample(model, prompts, args.seed, length, **options),
+            kind.sampling(length, **options),
+            self._log_apart,
+            self._aside,
+            lambda: self._stop.stopped,
+            judge,
+        )
+
+    def _log_apart(self, logs: dict[str, float]) -> None:
+        """Log numbers on their own; those of the step are logged as they would be without."""
+        wanted = self.control.should_log
+        self.log(logs)
+        self.control.should_log = wanted
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Around what is done between steps: its time is not that of training."""
+        began = time.monotonic()
+        yield
+        self._steps.since += time.monotonic() - began
+
     def _state_sizes(self, name: str) -> Sizes:
         """How wide and how many the states of the model of that name are."""
         provider = self.references.providers.get(name)
@@ -248,7 +325,7 @@ class PreferenceTrainer(ResumingTrainer):
         rule = BackwardAndStep if self.prepared.needs.exact else WholeStep
         return rule(objective, self.scorer, self._ranks)
 
-    def _add_callbacks(self, recipe: Mapping[str, Any] | None) -> None:
+    def _add_callbacks(self, recipe: Mapping[str, Any]) -> None:
         """Add what acts between steps, in its order: models change first, then references follow them. What
         these remember is kept in checkpoints, each in a file of its name."""
         args, references = self.args, self.references
@@ -256,6 +333,15 @@ class PreferenceTrainer(ResumingTrainer):
         self.kept = {f"moving-{name}": reference for name, reference in moving.items()}
         self.kept |= {f"trained-{name}": auxiliary for name, auxiliary in trained.items()}
         callbacks: list[TrainerCallback] = []
+        if args.early_stopping_patience is not None:
+            if self.early_stopping:
+                raise PreferoError(
+                    "training.early_stopping_patience is set, and callbacks hold an EarlyStoppingCallback "
+                    "too: leave one of the two out"
+                )
+            callbacks.append(
+                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         if isinstance(self.update, FastSlowStep):
             self.kept["fast-slow"] = self.update
             callbacks.append(TakingTurns(self.update, trained.get("slow")))
@@ -278,12 +364,21 @@ class PreferenceTrainer(ResumingTrainer):
             self._batches = RankBatches(self.plan, args.process_index)
             callbacks.append(FollowPlan(self._batches))
         folder = Path(args.output_dir)
-        description = described(self.prepared, args.to_dict() if recipe is None else recipe)
-        self.run_folder = RunFolder(folder, description)
+        sampling = "" if self.samples is None else self.samples.sampling
+        self.run_folder = RunFolder(folder, described(self.prepared, recipe, sampling), self._why_stopped)
         self.remove_callback(PrinterCallback)  # metrics.jsonl has it all
         begin = AtStart(self._restore_unlogged)
         for callback in (*callbacks, begin, self.run_folder, MonitorCallback(folder), self._stop):
             self.add_callback(callback)
+
+    def _why_stopped(self) -> str | None:
+        """Why training has stopped before its last step; None for a signal."""
+        if self._stop.stopped:
+            return None
+        for callback in self.early_stopping:
+            if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                return early_stop(str(self.args.metric_for_best_model), callback)
+        return "a callback stopped it"
 
     # What is trained and measured on
 
@@ -335,7 +430,8 @@ class PreferenceTrainer(ResumingTrainer):
     def train(
         self, resume_from_checkpoint: bool | str | Path | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Train, from the start or from a checkpoint.
+        """Train, from the start or from a checkpoint; then measure held-out data once more, for
+        ``evaluation.json``. The model is saved by ``save_model()``.
 
         ``resume_from_checkpoint`` is True for the latest whole checkpoint of the output folder, ``"auto"``
         for that or the start, or a checkpoint's folder. Ctrl-C (or SIGTERM) lets the optimizer step end,
@@ -353,6 +449,9 @@ class PreferenceTrainer(ResumingTrainer):
             self.args.resume_from_checkpoint = None
             with self._stop.listening():
                 result = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+            self.trained = not self._stop.stopped
+            if self.trained:
+                self._write_evaluation()
         if self._stop.stopped:
             stopped = f"stopped after step {self.state.global_step} of {self.state.max_steps}"
             if self.args.save_only_model:
@@ -404,6 +503,43 @@ class PreferenceTrainer(ResumingTrainer):
             logs |= self._steps.drain()
         super().log(logs, start_time)
 
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], Mapping[str, Any]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float | Sequence[float]] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] = "minimize",
+        backend: Any = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
+        """Train with settings that Optuna proposes, and return the best: as
+        :meth:`transformers.Trainer.hyperparameter_search`, which has the same arguments.
+
+        Each trial is a trainer of its own, made from the arguments of this one and ``model_init``, in the
+        folder ``run-0``, ``run-1``, … of the output folder; they share the cache of reference scores.
+        ``hp_space`` returns settings by the names of :class:`PreferenceArguments`, and arguments of the
+        method as ``objective.beta``; by default the learning rate and the number of epochs.
+        ``compute_objective`` makes a number of the metrics of an evaluation, by default ``eval_loss`` to
+        minimise or ``eval_rewards/accuracies`` to maximise. ``kwargs`` are options of Optuna's
+        ``create_study``, and its ``timeout``, ``catch`` and ``gc_after_trial``; the sampler is TPE with the
+        seed of the arguments. A trial whose loss is not finite counts as pruned.
+
+        Raises :class:`PreferoError` without ``model_init`` or held-out data, for another ``backend`` than
+        ``"optuna"``, and for an unknown setting.
+        """
+        return search(
+            self._given,
+            type(self),
+            hp_space,
+            compute_objective,
+            n_trials,
+            direction,
+            backend,
+            hp_name,
+            **kwargs,
+        )
+
     # Held-out examples
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -426,10 +562,10 @@ class PreferenceTrainer(ResumingTrainer):
         metric_key_prefix: str = "eval",
         **kwargs: Any,
     ) -> EvalLoopOutput:
-        began = time.monotonic()
-        evaluated = self._evaluated(dataloader)
-        self._latest = (self.state.global_step, evaluated)
-        self._steps.since += time.monotonic() - began
+        with self._aside():
+            evaluated = self._evaluated(dataloader)
+        step, latest = self.state.global_step, self._latest
+        self._latest = step, {**(latest[1] if latest[0] == step else {}), metric_key_prefix: evaluated}
         means = evaluated.means()
         if self.compute_metrics is not None:
             own = self.compute_metrics(EvalPrediction(evaluated.predictions(), None))  # type: ignore[arg-type]
@@ -450,14 +586,28 @@ class PreferenceTrainer(ResumingTrainer):
         self._prepare_references()
         return self._evaluated(self.get_eval_dataloader(eval_dataset))
 
-    def final_evaluation(self) -> Evaluated:
-        """The held-out examples after the last step, measured again only if training did not end with it."""
-        step, evaluated = self._latest
-        return (
-            evaluated
-            if evaluated is not None and step == self.state.global_step
-            else self.evaluate_examples()
-        )
+    def _write_evaluation(self) -> None:
+        """Write what held-out data say of the model as it is kept: the rows of ``evaluation.json``. They are
+        measured again only if training did not end with that."""
+        method = self.prepared.method
+        step, latest = self._latest
+        known = latest if step == self.state.global_step else {}
+        rows: list[dict[str, Any]] = []
+        for name, data in self.prepared.held_out.items():
+            evaluated = known.get(f"eval_{name}".rstrip("_")) or self.evaluate_examples(data)
+            if not math.isfinite(evaluated.loss) and not self.args.logging_nan_inf_filter:
+                raise NotFiniteError(
+                    f"stopped after step {self.state.global_step}: the held-out loss is {evaluated.loss}, "
+                    "and the model is of no use. A smaller training.learning_rate or more warm-up may help"
+                )
+            row = held_out_row(f"{method}, {name}" if name else method, evaluated)
+            rows.append({**row, "held_out": name} if name else row)
+        if self.samples is not None and (judged := self.samples.row):
+            first: dict[str, Any] = rows[0] if rows else {"method": method, "interval": {}}
+            rows[:1] = [{**first, **judged, "interval": {**first["interval"], **judged["interval"]}}]
+        self.measured = rows
+        if rows and self.is_world_process_zero():
+            write_json(Path(str(self.args.output_dir)) / "evaluation.json", {"rows": rows})
 
     def create_model_card(self, **head: Any) -> None:  # type: ignore[override]  # by name only
         """Write the card of the model to the output folder: :func:`prefero.training.card.card`, whose
@@ -478,6 +628,36 @@ class PreferenceTrainer(ResumingTrainer):
                 extra=self._monitored,
                 progress=self._progress,
             )
+
+
+def _named_model(model: Any) -> dict[str, Any] | None:
+    """Where a model comes from, as a recipe says it; None for one that is loaded already."""
+    return _plain(ModelSource(model) if isinstance(model, str) else model)
+
+
+def _spec(spec: Any, given: Any) -> dict[str, Any] | None:
+    """Who a model beside the policy is, as a recipe says it; None for one that was given loaded."""
+    return None if isinstance(given, nn.Module) else _plain(spec)
+
+
+def _plain(source: Any) -> dict[str, Any] | None:
+    """A section of a recipe that is a dataclass, as JSON has it; None for anything else."""
+    return finite(asdict(source)) if isinstance(source, Spec) else None  # type: ignore[call-overload]
+
+
+def _named_data(train: Any, held_out: Any) -> dict[str, Any] | None:
+    """The names of files, folders and hub data sets among the data that were given."""
+    given = {"train": train, "eval": held_out}
+    return {name: str(data) for name, data in given.items() if isinstance(data, str | Path)} or None
+
+
+def _configuration(objective: Objective) -> dict[str, Any] | None:
+    """The configuration that gives an objective back; None for one of the user's own making."""
+    configured = {"method": objective.key, **objective.arguments}
+    try:
+        return None if objective.key is None else json.loads(json.dumps(configured))
+    except (TypeError, ValueError):  # an argument that is an object
+        return None
 
 
 @dataclass(eq=False)

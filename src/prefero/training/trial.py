@@ -104,6 +104,14 @@ def try_out(args: PreferenceArguments, *, held_out: bool) -> None:
             f"training.{measures} is {_shown(getattr(args, measures))}, but there are no held-out data: give "
             "them as data.eval (a file, or a share such as 0.1), or leave the setting out"
         )
+    stops = args.early_stopping_patience is not None
+    by_measures = "early_stopping_patience" if stops else "load_best_model_at_end"
+    if getattr(args, by_measures) and args.eval_strategy == "no":
+        have = "set training.eval_strategy=steps and training.eval_steps" if held_out else "give data.eval"
+        raise PreferoError(
+            f"training.{by_measures} goes by evaluations, and there are none while this run trains: {have}, "
+            "or leave it out"
+        )
     if args.layout == "flex" and args.device.type == "cpu":
         raise PreferoError(
             "training.layout is flex, whose attention has no gradient on the CPU: leave it at auto"
@@ -160,7 +168,7 @@ def _try_trackers(args: PreferenceArguments) -> None:
     with explaining(args, "tracker"):
         get_reporting_integration_callbacks(args.report_to)
         there = {*get_available_reporting_integrations(), *_UNLISTED_TRACKERS}
-        missing = [name for name in args.report_to if name not in there]
+        missing = [name for name in args.report_to or () if name not in there]
         if missing:
             raise ValueError(f"{', '.join(missing)} is not installed: install it, or leave report_to out")
 

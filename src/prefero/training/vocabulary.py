@@ -184,7 +184,7 @@ TRL_NAMES: Mapping[str, str] = {
     "dataset_num_proc": "not needed, because data are read and tokenised in one process",
     "activation_offloading": "training.activation_checkpointing=true with "
     "training.activation_checkpointing_kwargs={offload: true}",
-    "generate_during_eval": "training.samples, the number of prompts answered before and after training",
+    "generate_during_eval": "samples.every, the steps between two answers to the same prompts",
 }
 """Names of TRL's ``DPOConfig`` and its like, and what they are here: each text completes "it is"."""
 
@@ -254,6 +254,29 @@ def named_as_given(method: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return call
+
+
+OLD_PLACES: Mapping[str, str] = {"training.samples": "samples"}
+"""Settings that had another place in prefero 0.1; read until 0.3."""
+
+
+def in_their_places(recipe: Mapping[str, Any], tell: Callable[[str], object]) -> dict[str, Any]:
+    """A recipe with the settings of 0.1 in their places; ``tell`` is called with a line about each.
+
+    Raises :class:`PreferoError` for a setting that is given in both places.
+    """
+    moved = dict(recipe)
+    for old, new in OLD_PLACES.items():
+        section, _, name = old.partition(".")
+        inner = moved.get(section)
+        if not isinstance(inner, Mapping) or name not in inner:
+            continue
+        if new in moved:
+            raise PreferoError(f"{new} is given twice, once as {old}: leave that out")
+        moved[section] = {key: value for key, value in inner.items() if key != name}
+        moved[new] = inner[name]
+        tell(f"a setting has another place now, and is read at the old one until 0.3: {old} is {new}")
+    return moved
 
 
 def current_names(
