@@ -10,7 +10,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 
@@ -28,10 +36,26 @@ LONGEST = 200
 """Characters of a value in a message."""
 
 
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting of that type is a number, and may not be a truth value as well."""
+    inside, types = [annotation], []
+    while inside:
+        types.append(inside.pop())
+        inside += get_args(types[-1])
+    return bool({int, float} & {*filter(lambda one: isinstance(one, type), types)}) and bool not in types
+
+
 class Section(BaseModel):
     """A part of a recipe that has no use outside of one."""
 
     model_config = STRICT
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(field.field_name)].annotation):
+            raise ValueError("true and false are no numbers")
+        return value
 
 
 class Spec:
@@ -91,11 +115,11 @@ def problems(
         elif problem["type"] == "missing":
             others[f"{whole} lacks {where}"] = [known[key].description or "it has no default"]
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = re.sub(r" or (an )?instance of _\w+", "", problem["msg"].removeprefix("Value error, "))
             choices = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
             told = message[:1].lower() + message[1:] + nearest(str(given), choices)
             others.setdefault(f"{where} is {_shown(given)}" if place else whole, []).append(told)
-    yield from unknown or (f"{where}: {' or '.join(told)}" for where, told in others.items())
+    yield from unknown or (f"{where}: {' or '.join(dict.fromkeys(told))}" for where, told in others.items())
 
 
 def _shown(given: Any) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,30 @@ def replacing(file: Path, *, sync: bool = False) -> Iterator[Path]:
             os.replace(draft, file)
         finally:
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A draft of ``folder``, which is new or empty, to write files in; they take their place if the block
+    ends without an error.
+
+    Raises :class:`NotWrittenError` where the disk does not take it.
+    """
+    folder = folder.absolute()
+    is_there = folder.is_dir()  # and may be a mount or a link, which nothing can take the place of
+    draft = (
+        folder if is_there else folder.parent
+    ) / f".{folder.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}"
+    with writing(folder):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            if not is_there:
+                os.replace(draft, folder)
+            for file in list(draft.iterdir()) if is_there else ():
+                os.replace(file, folder / file.name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_output(path: Path, kind: Literal["file", "folder"] = "file") -> None:

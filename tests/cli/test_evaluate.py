@@ -146,6 +146,7 @@ def test_rows_are_read_as_the_run_read_its_own(prefero: Command, ingredients: Pa
     assert json.loads(done.stdout)["notes"] == [
         f"rows are read as those of {folder / 'run'}: columns {columns}",
         f"{folder / 'run'}: prompts are written as it was trained: max_length 40",
+        "no length-controlled win rate of run: it takes 10 prompts, and there are 4",
     ]
     assert f"prefero: rows are read as those of {folder / 'run'}" in done.stderr
     given = prefero(*command, "--columns", "prompt=questoin")
@@ -181,7 +182,12 @@ def test_judgements_of_alpaca_eval_are_read(prefero: Command, tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["m"], "name the judge"),
-        (["m", "--judge", "toy_judges:long"], "give models and --data"),
+        (["m", "--judge", "toy_judges:long"], "give models, and --data"),
+        (["--judge", "nothing_here"], "which --judge nothing_here are not"),
+        (["x=", "--data", "DATA", "--judge", "toy_judges:long"], "'x=' names no model"),
+        (["=m", "--data", "DATA", "--judge", "toy_judges:long"], "'=m' names no model"),
+        (["--judge", "stored.jsonl", "--baseline", "b"], "--baseline is of models that respond"),
+        (["--judge", "stored.jsonl", "--samples", "1"], "--samples is of models that respond"),
         (["m", "--judge", "stored.jsonl"], "give no models beside it"),
         (["m", "--data", "DATA", "--judge", "toy_judges:lung"], "no function 'lung'; did you mean 'long'?"),
         (["m", "--data", "DATA", "--judge", "toy_judges:one"], "takes 1 argument (prompt)"),
@@ -276,6 +282,29 @@ def test_difficulties_are_fitted_kept_and_read(prefero: Command, tmp_path: Path)
     assert "the length-controlled win rate of c is without difficulties of prompts" in absent.stderr
     together = rows(prefero("evaluate", "--judge", tmp_path, "--json").stdout)
     assert [one["method"] for one in together] == ["a", "b", "c"]
+    assert "win rates are against the responses of base" in prefero("evaluate", "--judge", a).stdout
+
+
+def test_difficulties_that_do_not_fit_cost_no_responses(
+    prefero: Command, ingredients: Path, folder: Path
+) -> None:
+    command = (
+        "evaluate", f"a={ingredients / 'model'}", f"b={folder / 'other'}",
+        "--data", ingredients / "pairs.jsonl", "--max-new-tokens", 4, "--baseline", "b",
+        "--difficulties", folder / "difficulties.json",
+    )  # fmt: skip
+    done = prefero(*command, "--judge", "toy_judges:long", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["baseline"] == str(folder / "other")  # a name stands for its model
+    other = prefero(*command, "--judge", "toy_judges:longer")
+    assert other.returncode == 2 and "fitted with the judge 'toy_judges:long'" in other.stderr
+    assert "responses of" not in other.stderr
+    # where none can be fitted, what was judged is kept all the same
+    (folder / "same_judges.py").write_text("def equal(prompt, response):\n    return 1\n", encoding="utf-8")
+    new = (*command[:-1], folder / "new.json", "--judge", "same_judges:equal", "-o", folder / "out")
+    none = prefero(*new)
+    assert none.returncode == 2 and "no judgements to fit difficulties from" in none.stderr
+    assert "50.0%" in none.stdout and (folder / "out" / "judgements.jsonl").is_file()
 
 
 def test_judgements_that_do_not_belong_together_are_refused(prefero: Command, tmp_path: Path) -> None:
@@ -285,6 +314,15 @@ def test_judgements_that_do_not_belong_together_are_refused(prefero: Command, tm
         (("--judge", a, "--judge", a.parent.parent), "both have judgements of 'a'"),
         (("--judge", a, "--judge", "m:f"), "--judge m:f is no file of judgements, and there are 2 judges"),
         (("--judge", a, "--difficulties", a), "annotations.json"),
+        (
+            (
+                "--judge",
+                annotated(tmp_path, "c", 1, instruction_difficulty=1.0),
+                "--difficulties",
+                "new.json",
+            ),
+            "the judgements have difficulties of their own, so that none are fitted for new.json",
+        ),
         (("--judge", a, "--difficulties", "d", "--anchors", "x.csv"), "leave --difficulties out"),
         (("--judge", a, "--difficulties", tmp_path), "is a folder"),
     ):

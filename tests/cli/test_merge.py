@@ -124,6 +124,69 @@ def test_adapters_on_adapters_are_both_merged(base: Path, adapters: Path, tmp_pa
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_adapters_on_one_of_two_that_share_weights(base: Path, tmp_path: Path, target: str) -> None:
+    """The other one stays what it is: the merged model has a head of its own."""
+    tiny_model(tied=True).save_pretrained(base)
+    adapters = adapters_on(base, tmp_path / "adapters", target_modules=["q_proj", target])
+    expected = logps(with_peft(base, adapters), tiny_tokenizer())
+    library.merge(adapters, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not merged.config.tie_word_embeddings
+    for model in (merged, ModelSource(str(adapters), adapter="merge").load()):
+        assert torch.allclose(logps(model, tiny_tokenizer()), expected, atol=1e-4)
+
+
+def test_rows_of_tokens_that_the_base_has_are_not_new(base: Path, tmp_path: Path) -> None:
+    adapters = adapters_on(base, tmp_path / "adapters", trainable_token_indices=[0, 3, 4])
+    expected = logps(with_peft(base, adapters), tiny_tokenizer())
+    library.merge(adapters, tmp_path / "merged")
+    for model in (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
+        ModelSource(str(adapters)).load(),
+    ):
+        assert torch.allclose(logps(model, tiny_tokenizer()), expected, atol=1e-4)
+
+
+def test_a_base_is_given_where_the_adapters_name_none(base: Path, adapters: Path, tmp_path: Path) -> None:
+    config = json.loads((adapters / "adapter_config.json").read_text())
+    (adapters / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    with pytest.raises(PreferoError, match=r"does not say which model .* --base MODEL"):
+        library.merge(adapters, tmp_path / "merged")
+    with pytest.raises(
+        PreferoError, match=r"^no model can be loaded from .*nowhere': there is no such folder$"
+    ):
+        library.merge(adapters, tmp_path / "merged", base=str(tmp_path / "nowhere"))
+    assert library.merge(adapters, tmp_path / "merged", base=str(base)).base == str(base)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_merge_that_is_interrupted_leaves_nothing(
+    adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    if is_there:
+        (tmp_path / "merged").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(merging, "write_text", interrupted)  # of the card, which is last
+    with pytest.raises(KeyboardInterrupt):
+        library.merge(adapters, tmp_path / "merged")
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.undo()
+    library.merge(adapters, tmp_path / "merged")
+    assert (tmp_path / "merged" / "config.json").is_file() and (tmp_path / "merged" / "README.md").is_file()
+
+
+def test_a_checkpoint_has_not_the_results_of_its_run(base: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"name": str(base), "lora": {"r": 2}})
+    (last,) = run.glob("checkpoint-*")
+    library.merge(last, tmp_path / "merged")
+    assert "reward accuracy" not in (tmp_path / "merged" / "README.md").read_text()
+    assert "reward accuracy" in (run / "model" / "README.md").read_text()
+
+
 def run_of(tmp_path: Path, model: dict[str, Any], **more: Any) -> Path:
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in more.pop("rows", pairs(12))))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from prefero.cli.sweep import parse_over
 from prefero.errors import PreferoError
+from prefero.report.folder import Comparison
+from prefero.report.sweeps import Sweep
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,7 @@ from prefero.errors import PreferoError
         ("data.train=../a.jsonl,../b.jsonl", ("data.train", ["../a.jsonl", "../b.jsonl"])),
         ("training.max_grad_norm=null,1", ("training.max_grad_norm", [None, 1])),
         ("objective.beta=0.1..0.5", ("objective.beta", "0.1..0.5")),
+        ("objective.beta=0.1 .. 0.5", ("objective.beta", "0.1 .. 0.5")),
         ("x=log:1e-7..1e-5", ("x", "log:1e-7..1e-5")),
         ("training.epochs=1,2", ("training.num_train_epochs", [1, 2])),
         ("training.epochs=1..3", ("training.num_train_epochs", "1..3")),
@@ -54,10 +58,12 @@ def swept(prefero, short):
 def test_a_sweep_shows_its_runs_the_best_first_and_says_what_that_is_worth(swept, tmp_path):
     assert swept.returncode == 0, swept.stderr
     header, *rows = swept.stdout.splitlines()
-    assert header.split() == ["run", "objective.beta", "training.weight_decay", "loss", "steps", "time"]
+    assert header.split() == ["beta", "weight_decay", "loss", "steps", "time"]
     record = json.loads((tmp_path / "swept" / "comparison.json").read_text())
     losses = {row["method"]: row["loss"] for row in record["evaluation"]["rows"]}
-    assert [row.split()[0] for row in rows[:4]] == sorted(losses, key=losses.__getitem__)
+    order = sorted(losses, key=losses.__getitem__)
+    assert ["beta-{}_weight_decay-{}".format(*row.split()) for row in rows[:4]] == order
+    assert f"best    swept/{order[0]}" in swept.stdout
     assert "The best of 4 runs was chosen by its loss, which therefore flatters it" in swept.stdout
     page = (tmp_path / "swept" / "report.html").read_text()
     assert "Sweep over objective.beta, training.weight_decay" in page and "Four runs on the same data" in page
@@ -94,6 +100,15 @@ def test_a_sweep_as_json_and_again(prefero, short, swept, tmp_path):
         (["--over", "objective.beta=1,2", "--over", "objective.beta=3,4"], "varied twice"),
         (["--over", "objective.beta=1,-2"], "beta--2: "),
         (["--over", "objective.beta=1,2", "--metric", "margin"], "one of accuracy, loss"),
+        (
+            ["--over", "objective.beta=1,2", "objective.beta=3"],
+            "objective.beta is set, and objective.beta is",
+        ),
+        (
+            ["--over", "objective=dpo,ipo", "objective.beta=3"],
+            "objective.beta is set, and objective is varied",
+        ),
+        (["--over", "objective.method=dpo,ipo", "--method", "dpo"], "objective.method is set"),
         (["--over", "objective.beta=1,2", "--beta", "3"], "objective.beta, an argument of the method"),
         (["--over", "objective.beta=1,2", "data.eval=null"], "data.eval=0.1"),
     ],
@@ -102,6 +117,20 @@ def test_a_mistake_is_one_message_before_any_training(prefero, short, tmp_path, 
     done = prefero("sweep", *short, "--output", "run", *arguments)
     assert done.returncode == 2 and done.stdout == "" and message in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_axis_that_is_logarithmic_says_so():
+    def chart(learning_rates):
+        rows = [{"method": str(one), "loss": 1 / n} for n, one in enumerate(learning_rates, 1)]
+        values = {str(one): {"training.learning_rate": one} for one in learning_rates}
+        record = {"sweep": {"over": {"training.learning_rate": [*learning_rates]}, "values": values}}
+        record |= {"evaluation": {"rows": rows}}
+        record["sweep"]["metric"] = "loss"
+        swept = Sweep.of(Comparison(Path(), tuple(values), (), tuple(rows), record))
+        return str(swept.figures({})[0].chart)
+
+    assert "training.learning_rate, logarithmic" in chart([1e-6, 1e-4])
+    assert "logarithmic" not in chart([1e-6, 2e-6])
 
 
 def test_a_report_of_a_sweep_that_is_not_finished(prefero, short, swept, tmp_path):

@@ -159,6 +159,11 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
         ('{"models": ["a"], "difficulties": {"x": "hard"}}', "difficulties"),
         ('{"models": ["a"], "difficulties": {"x": NaN}}', "difficulties"),
         ('{"models": ["a"], "difficulties": {}, "other": 1}', "other"),
+        ('{"models": ["a"], "difficulties": {"x": 1e31}}', "less than or equal to 1000000000"),
+        ('{"models": ["a"], "difficulties": {"x": "0.3"}}', "valid number"),
+        ('{"models": ["a"], "difficulties": {"x": true}}', "valid number"),
+        ('{"models": [], "difficulties": {"x": 1}}', "at least 1 item"),
+        ('{"models": ["a"], "difficulties": {"x": 1, "x": 2}}', "'x' stands twice"),
     ],
 )
 def test_a_file_that_is_none_is_told(tmp_path: Path, content: str, message: str) -> None:
@@ -201,6 +206,69 @@ def test_prompts_without_a_difficulty_count_as_average_and_are_counted() -> None
     assert rows[0]["length_controlled_win_rate"] == pytest.approx(
         by_hand["length_controlled_win_rate"], abs=1e-4
     )
+
+
+def test_several_responses_to_a_prompt_are_one_prompt_of_all_intervals() -> None:
+    """The same judgements twice tell nothing more."""
+    models, _ = world([-1, 0, 1], prompts=40)
+    rng = np.random.default_rng(0)
+    scored = [replace(each, score=float(rng.normal())) for each in models["model 0"]]
+    hardness = [float(rng.normal()) for _ in scored]
+    once, twice = summary(scored, None, hardness), summary([*scored, *scored], None, hardness * 2)
+    for name in ("win_rate", "score", "characters"):
+        assert twice["interval"][name] == pytest.approx(once["interval"][name])
+    low, high = once["interval"]["length_controlled_win_rate"]
+    again = twice["interval"]["length_controlled_win_rate"]
+    assert again[1] - again[0] == pytest.approx(high - low, rel=0.2)
+    more = [replace(each, prompt=f"{each.prompt}!") for each in scored[:5]]
+    rows, _ = summaries([*scored, *more, *more, *models["model 1"]])
+    assert rows[0]["difficulties"]["missing"] == 5  # prompts, not judgements
+
+
+def test_models_on_other_prompts_are_said_and_count_for_no_difficulty() -> None:
+    models, _ = world([-1, 0, 1, 2], prompts=40)
+    apart = [replace(each, prompt=f"other {i}") for i, each in enumerate(models["model 1"])]
+    judged = [*models["model 0"], *apart, *models["model 2"], *models["model 3"][:5]]
+    rows, notes = summaries(judged)
+    assert rows[0]["difficulties"] == {"source": "fitted", "models": 2, "missing": 0}
+    assert (
+        "the models were judged on different prompts (model 0 on 40, model 1 on 40, model 2 on 40 and 1 "
+        "more; 0 are shared by all): each win rate is over its model's own prompts"
+    ) in notes
+    assert "no length-controlled win rate of model 3: it takes 10 prompts, and there are 5" in notes
+    assert not any("different prompts" in note for note in summaries(models["model 0"])[1])
+
+
+def test_judgements_that_do_not_say_their_judge_are_counted() -> None:
+    models, _ = world([-1, 0], prompts=20)
+    named = [replace(each, judge="gpt", length=None) for each in models["model 0"]]
+    _, notes = summaries([*named, *models["model 1"]])
+    assert "20 of 40 judgements do not say their judge: it is taken to be gpt" in notes
+    assert "no length-controlled win rate of model 0: 20 of its 20 judgements tell no lengths" in notes
+
+
+def test_an_interval_without_width_is_said() -> None:
+    won = [Judgement("m", f"prompt {i}", 1.0, 10.0 + i % 3, 12.0) for i in range(12)]
+    (row,), notes = summaries(won)
+    assert row["interval"]["length_controlled_win_rate"] == pytest.approx([1, 1], abs=1e-3)
+    assert any("is the same on every resample" in note for note in notes)
+    mixed = [replace(each, preference=float(i % 2)) for i, each in enumerate(won)]
+    (row,), notes = summaries(mixed)
+    assert row["interval"]["length_controlled_win_rate"] == [0.5, 0.5]
+    assert any(note.startswith("the length-controlled win rate of m is the same on every") for note in notes)
+
+
+@pytest.mark.parametrize("wrong", [{"length": -1}, {"length": 1e300, "baseline_length": 3}])
+def test_lengths_that_are_none_are_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
+    row = {"preference": 1, "length": 3, "baseline_length": 4} | wrong
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"p{i}", **row}) + "\n" for i in range(20)))
+    with pytest.raises(
+        PreferoError, match=r"row 1, field 'length': found (-1|1e\+300)\. Expected a number of"
+    ):
+        read_all_judgements([file])
+    with pytest.raises(PreferoError, match=r"difficulty, number 1, is 1e\+40; at most 1e\+09 is read"):
+        summary([Judgement("m", f"p{i}", i % 2, i, 3) for i in range(12)], None, [1e40] * 12)
 
 
 def test_conversations_are_told_apart_however_their_keys_stand() -> None:

@@ -35,7 +35,7 @@ class Judge:
 
 made = Judge()
 
-def lists(prompts, responses): return [float(len(r)) for r in responses]
+def lists(prompt, response): return [float(len(r)) for r in response]
 def text(prompt, response): return "3.5"
 def nothing(prompt, response): pass
 def no_number(prompt, response): return float("nan")
@@ -47,6 +47,10 @@ def words(prompts, completions): return ["a" for _ in completions]
 def letter(prompt, first, second): return "A"
 def vote(prompt, first, second): return 2
 def one(prompt): return 0
+def swapped(response, prompt): return len(response)
+def last(first, second, prompt): return 0.5
+def many(prompts, responses): return 0
+constant = 3
 def named(prompt, *, response): return 0
 """
 
@@ -128,6 +132,13 @@ def test_answers_that_are_none_are_told(name: str, told: str) -> None:
             "some_judges:one",
             "some_judges:one takes 1 argument (prompt): a judge takes (prompt, response) and returns",
         ),
+        (
+            "some_judges:swapped",
+            "takes (response, prompt), where response is the first, and the prompt comes",
+        ),
+        ("some_judges:last", "where first is the first, and the prompt comes first: a judge takes (prompt"),
+        ("some_judges:many", "where prompts stands for a list, and a function of lists names its responses"),
+        ("some_judges:constant", "some_judges:constant is no function, but 3"),
         ("some_judges:named", "some_judges:named takes 2 arguments (prompt, response): a judge takes"),
         ("some_judges:answer", "takes answer besides prompts and completions, which an evaluation does not"),
         ("some_judges:later", "some_judges:later is async, and a judge is called as a plain function"),

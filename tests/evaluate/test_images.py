@@ -12,9 +12,12 @@ from PIL import Image
 
 from prefero.errors import PreferoError
 from prefero.evaluate import BothOrders, Prompt, RewardModel, Sampling, evaluate, read_prompts
+from prefero.evaluate.difficulties import Difficulties
 from prefero.evaluate.functions import ByComparison, ByFunction, ByLists
+from prefero.evaluate.intervals import wilson
 from prefero.evaluate.judgements import read_judgements, write_judgements
 from prefero.evaluate.policies import opened_models
+from prefero.evaluate.summaries import summaries
 from prefero.models.diffusion.kind import Diffusion
 from prefero.training.run import train
 from tests.data.test_image_prompts import row
@@ -106,6 +109,43 @@ def test_the_noise_of_an_image_is_that_of_its_place_however_many_are_drawn() -> 
     assert len({each.content.tobytes() for each in every}) == 10  # type: ignore[union-attr]
 
 
+def test_a_judge_may_change_its_images_and_nothing_else_does(tmp_path: Path) -> None:
+    model = denoiser(tmp_path / "model")
+
+    def blackens(prompt: str, image: Image.Image) -> float:
+        score = brightness(prompt, image)
+        image.paste(0, (0, 0, 8, 8))
+        return score
+
+    def blackens_both(prompt: str, first: Image.Image, second: Image.Image) -> float:
+        return (1 + np.sign(blackens(prompt, first) - blackens(prompt, second))) / 2
+
+    def blackens_all(prompts: list[str], completions: list[Image.Image]) -> list[float]:
+        return [blackens("", image) for image in completions]
+
+    prompts = read_prompts(rows(), 3)
+    plain = evaluate({"a": model, "b": model}, prompts, BRIGHTNESS)
+    judges: tuple[Any, ...] = (
+        ByFunction(blackens), BothOrders(ByComparison(blackens_both)), ByLists(blackens_all, True)
+    )  # fmt: skip
+    for judge in judges:
+        result = evaluate({"a": model, "b": model}, prompts, judge)
+        assert [row["win_rate"] for row in result.rows] == [row["win_rate"] for row in plain.rows]
+        for ours, theirs in zip(result.judgements, plain.judgements, strict=True):
+            assert ours.response.tobytes() == theirs.response.tobytes()  # type: ignore[union-attr]
+            assert ours.baseline.tobytes() == theirs.baseline.tobytes()  # type: ignore[union-attr]
+
+
+def test_images_of_different_sizes_are_said(tmp_path: Path) -> None:
+    small, large = denoiser(tmp_path / "small"), str(tmp_path / "large")
+    network = pixel_unet()
+    network.register_to_config(sample_size=16)
+    network.save_pretrained(large)
+    diffusion().save_pretrained(large)
+    result = evaluate({"s": small, "l": large}, read_prompts(rows(), 2), BRIGHTNESS)
+    assert "the judge compared images of different sizes, in pixels: 8 × 8, 16 × 16" in result.notes
+
+
 def test_equal_scores_are_ties_and_count_half(tmp_path: Path) -> None:
     model = denoiser(tmp_path / "model")
     for judge in (
@@ -154,6 +194,7 @@ def test_what_does_not_fit_images_is_refused_before_any_is_drawn(tmp_path: Path)
     refused("the judge is a reward model, which reads texts", model, judge=RewardModel(None, None))
     refused("--template is none, but the models draw images", model, template="none")
     refused("--max-length is 5, but", model, max_length=5)
+    refused("--difficulties control the length of texts", model, difficulties=Difficulties({}, ("a",)))
     refused("settings of text", model, sampling=Sampling(max_new_tokens=3), baseline=model)
     refused("is of the tokens of language models", model, reference=model)
     refused("raised AttributeError", model, judge=ByFunction(lambda p, r: len(r.strip())))
@@ -203,6 +244,15 @@ def test_text_of_masked_models_is_judged(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_a_canvas_is_as_long_as_its_responses(tmp_path: Path) -> None:
+    from prefero.models.discrete_diffusion.kind import DiscreteDiffusion
+
+    kind = DiscreteDiffusion.of(bert(), masked_tokenizer(), {"canvas": 6})
+    assert kind.longest_response(None) == kind.longest_response(6) == 6
+    with pytest.raises(PreferoError, match="fill a canvas of 6: leave --max-new-tokens out"):
+        kind.respond(bert(), ["a"], seed=0, max_new_tokens=4)
+
+
 def test_models_that_see_images_or_read_prompts_apart_answer_too(tmp_path: Path) -> None:
     processor = PROCESSORS["llava"]()
     vision_model("llava", processor).save_pretrained(tmp_path / "sees")
@@ -211,7 +261,19 @@ def test_models_that_see_images_or_read_prompts_apart_answer_too(tmp_path: Path)
     tiny_tokenizer().save_pretrained(tmp_path / "apart")
     length = ByFunction(lambda prompt, text: float(len(text)))
     sampling = Sampling(max_new_tokens=3)
-    seen = read_prompts([row(image(n)) for n in range(2)], 2)
+    seen = read_prompts([row(image(n)) for n in range(12)], 12)
     for name, prompts in (("sees", seen), ("apart", [Prompt("a b", "c"), Prompt("b", "a")])):
         (measured,) = evaluate({name: str(tmp_path / name)}, prompts, length, sampling=sampling).rows
         assert 0 < measured["length"] <= 3 and "kl" not in measured
+    # one question about twelve images is twelve prompts
+    both = {name: str(tmp_path / "sees") for name in "ab"}
+    result = evaluate(both, seen, length, sampling=sampling)
+    assert len({repr(prompt.text) for prompt in seen}) == 1 and len({prompt.beside for prompt in seen}) == 12
+    assert "length_controlled_win_rate" in result.rows[0]
+    interval = wilson(result.rows[0]["win_rate"], 12)
+    assert result.rows[0]["interval"]["win_rate"] == [interval.low, interval.high]
+    write_judgements(tmp_path, result.judgements)
+    again, _ = summaries(read_judgements(tmp_path / "judgements.jsonl"))
+    assert [one["interval"]["win_rate"] for one in again] == [
+        one["interval"]["win_rate"] for one in result.rows
+    ]

@@ -106,6 +106,7 @@ def test_prompts_without_room_are_left_out_and_counted(tmp_path: Path) -> None:
     assert result.notes == (
         "left out: 1 of 3 prompts leave no room for a response of 4 tokens within the models' context "
         "(--max-length)",
+        "no length-controlled win rate of model: it takes 10 prompts, and there are 2",
     )
     with pytest.raises(PreferoError, match="3 of 3 prompts leave no room"):
         evaluate(model, prompts, ByFunction(length), sampling=sampling, max_length=4)

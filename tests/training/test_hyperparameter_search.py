@@ -86,6 +86,83 @@ def test_a_trial_starts_from_the_model_that_is_made_anew(searching: Search, tmp_
     assert settings_of(tmp_path / "search" / "run-0")["method"]["arguments"] == {"beta": 0.3}
 
 
+def _of_trial(trial: Any) -> Any:
+    return tiny_model(seed=0 if trial is None else 1 + trial.number)
+
+
+def _with_keyword(*, trial: Any = None) -> Any:
+    return _of_trial(trial)
+
+
+def _with_default(seed: int = 5) -> Any:
+    return tiny_model(seed)
+
+
+@pytest.mark.parametrize(
+    ("model_init", "seeds"),
+    [
+        (_of_trial, [1, 2]),
+        (_with_keyword, [1, 2]),
+        (_with_default, [5, 5]),
+        (lambda *_: tiny_model(3), [3, 3]),
+    ],
+)
+def test_the_model_may_be_made_for_a_trial(
+    searching: Search, tmp_path: Path, model_init: Any, seeds: list[int]
+) -> None:
+    """As transformers allows; a default that is bound in a lambda is left alone."""
+    searching(model_init=model_init, max_steps=1, reference="none", objective="simpo").hyperparameter_search(
+        hp_space=lambda trial: {}, n_trials=2
+    )
+    losses = []
+    for seed in seeds:
+        alone = searching(
+            model_init=None, model=tiny_model(seed), max_steps=1, objective="simpo",
+            output_dir=str(tmp_path / f"alone-{len(losses)}"),
+        )  # fmt: skip
+        alone.train()
+        losses.append(alone.evaluate()["eval_loss"])
+    rows = [
+        json.loads((tmp_path / "search" / name / "evaluation.json").read_text())["rows"][0]["loss"]
+        for name in ("run-0", "run-1")
+    ]
+    assert rows == losses
+
+
+def test_a_model_that_an_earlier_trial_has_trained_is_refused(searching: Search) -> None:
+    model = tiny_model()
+    trainer = searching(model_init=lambda: model, max_steps=1)
+    with pytest.raises(PreferoError, match="the model that an earlier trial has trained"):
+        trainer.hyperparameter_search(hp_space=lambda trial: {}, n_trials=2)
+
+
+def test_several_sets_of_held_out_data_are_compared_by_what_is_computed_of_all(searching: Search) -> None:
+    """Also while trials train, where each set is measured by itself."""
+    trainer = searching(
+        eval_dataset={"a": pairs(4, seed=1), "b": pairs(4, seed=2)}, eval_strategy="steps", eval_steps=1
+    )
+    found = trainer.hyperparameter_search(
+        hp_space=lambda trial: {},
+        compute_objective=lambda metrics: metrics["eval_a_loss"] + metrics["eval_b_loss"],
+        n_trials=1,
+    )
+    assert isinstance(found, BestRun) and found.objective > 0
+
+
+def test_two_trials_are_not_written_to_one_folder(searching: Search) -> None:
+    with pytest.raises(PreferoError, match="'same' for two trials"):
+        searching(overwrite=True, max_steps=1).hyperparameter_search(
+            hp_space=lambda trial: {}, hp_name=lambda trial: "same", n_trials=2
+        )
+
+
+def test_a_method_can_be_searched(searching: Search, tmp_path: Path) -> None:
+    searching(max_steps=1).hyperparameter_search(
+        hp_space=lambda trial: {"objective": ["dpo", "ipo"][trial.number]}, n_trials=2
+    )
+    assert [settings_of(tmp_path / "search" / f"run-{n}")["method"]["key"] for n in (0, 1)] == ["dpo", "ipo"]
+
+
 def test_a_pruner_ends_a_trial(searching: Search) -> None:
     import optuna
 
@@ -111,7 +188,7 @@ def test_a_trial_that_diverges_is_not_the_end(searching: Search, tmp_path: Path)
         hp_space=lambda trial: {"learning_rate": [1e30, 1e-3][trial.number]}, n_trials=2
     )
     assert isinstance(best, BestRun) and best.run_id == "1"
-    with pytest.raises(PreferoError, match="none of 1 trials"):
+    with pytest.raises(PreferoError, match="none of the trials has a result; the last stopped at step 2"):
         searching(output_dir=str(tmp_path / "other")).hyperparameter_search(
             hp_space=lambda trial: {"learning_rate": 1e30}, n_trials=1
         )
@@ -139,6 +216,26 @@ def test_several_directions_give_several_runs(searching: Search) -> None:
         ({}, {"hp_space": lambda trial: {"learning_rates": 1}}, "did you mean 'learning_rate'"),
         ({}, {"hp_space": lambda trial: {"per_device_train_batch_size": 4}}, "examples_per_step"),
         ({}, {"hp_space": lambda trial: {"objective.betta": 1}}, "did you mean 'beta'"),
+        (
+            {},
+            {"hp_space": lambda trial: {"training.learning_rate": 1}},
+            "'learning_rate' with 'training' before",
+        ),
+        ({}, {"hp_space": lambda trial: {"lr": 1}}, "no setting is called lr: it is learning_rate"),
+        ({}, {"hp_space": lambda trial: {"output_dir": "x"}}, "output_dir, which the trials have in common"),
+        ({}, {"hp_space": lambda trial: None}, "hp_space returned None"),
+        ({}, {"hp_name": lambda trial: "../x"}, "the name of a folder in output_dir"),
+        ({}, {"direction": "up"}, "direction is 'up'"),
+        ({}, {"direction": []}, "direction is empty"),
+        ({}, {"n_trials": 0}, "at least one"),
+        ({}, {"compute_objective": lambda metrics: None}, "returned None: it returns a number"),
+        ({}, {"compute_objective": lambda metrics: float("nan")}, "the last would be compared by nan"),
+        (
+            {"eval_dataset": {"a": pairs(4, seed=1), "b": pairs(4, seed=2)}},
+            {},
+            r"several sets .* metrics\['eval_a_loss'\]",
+        ),
+        ({"model_init": lambda first, second: tiny_model()}, {}, "takes first, second"),
         ({"objective": method("dpo")}, {"hp_space": lambda trial: {"objective.beta": 1}}, "as a name"),
         (
             {"objective": "nll"},
@@ -153,4 +250,4 @@ def test_what_cannot_be_searched_is_refused(
     if changes.get("model"):
         changes = {**changes, "model": tiny_model()}
     with pytest.raises(PreferoError, match=message):
-        searching(**changes).hyperparameter_search(n_trials=1, **search)
+        searching(**changes).hyperparameter_search(**{"n_trials": 1, **search})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 import prefero
@@ -142,6 +142,22 @@ def test_a_reference_that_changed_is_no_judges(files: Path) -> None:
     run.save_model()
     with pytest.raises(PreferoError, match="its reference was a model that changed during training"):
         judge_named(str(files / "run"))
+
+
+def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
+    policy = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    inside = {"model": policy, "processing_class": tiny_tokenizer(), "reference": policy.get_base_model()}
+    with pytest.raises(PreferoError, match="is the model that is trained, and would change with it"):
+        python_run(files, **inside)
+    for other in (3, ["start"], True):
+        with pytest.raises(PreferoError, match="a reference is a loaded model, a kind"):
+            python_run(files, reference=other)
+    short = tiny_model()
+    short.resize_token_embeddings(10)
+    short.save_pretrained(files / "short")
+    for small in (short, str(files / "short")):
+        with pytest.raises(PreferoError, match=r"the data have the token \d+, but .* has 10 tokens"):
+            python_run(files, reference=small).train()
 
 
 def test_a_reference_that_was_given_loaded_is_not_taken_for_the_start(files: Path) -> None:

@@ -262,6 +262,38 @@ def test_a_run_may_stop_where_the_judge_sees_nothing_better(files: Path) -> None
     assert isinstance(run, Run) and run.stopped["step"] == 3 and run.best["step"] == 1
 
 
+def test_an_evaluation_that_a_judge_fails_at_is_not_the_best(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = {"prompts": 3, "judge": "tests.training.sample_judges:breaks_later"}
+    best = {**BEST, "metric_for_best_model": "samples/score", "early_stopping_patience": 9}
+    sample_judges.calls.clear()
+    folder = train(recipe(files, judged, **best, max_steps=3))
+    assert "step 1: the samples are not judged" in capsys.readouterr().err
+    run = read(folder)
+    scores = curve(folder, "score")
+    assert isinstance(run, Run) and scores.keys() == {0, 2, 3}
+    assert run.best["step"] == max((2, 3), key=scores.__getitem__)
+    sample_judges.calls.clear()
+    folder = train(recipe(files, judged, "other", **best, max_steps=1))
+    assert "no evaluation gave samples/score: the model of the last step" in capsys.readouterr().err
+
+
+def test_several_held_out_sets_are_one_evaluation(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for metric in ("samples/win_rate", "first_loss"):
+        trainer = PreferenceTrainer(
+            str(files / "start"), pairs(12), eval_dataset={"first": pairs(6, 1), "second": pairs(6, 2)},
+            output_dir=str(files / metric[:6]), use_cpu=True, disable_tqdm=True, examples_per_step=4,
+            max_steps=6, learning_rate=0.0, eval_strategy="steps", eval_steps=1, save_strategy="steps",
+            save_steps=1, load_best_model_at_end=True, metric_for_best_model=metric,
+            early_stopping_patience=3, samples={"prompts": 3, "judge": WORDS, "max_new_tokens": 4},
+        )  # fmt: skip
+        trainer.train()
+        run = read(files / metric[:6])
+        assert isinstance(run, Run) and run.stopped["step"] == 4
+        assert "early stopping is disabled" not in caplog.text
+
+
 # What cannot be
 
 
@@ -275,6 +307,17 @@ def test_a_run_may_stop_where_the_judge_sees_nothing_better(files: Path) -> None
         ({"prompts": 0, "every": 3}, {}, "leave out every"),
         ({"evry": 3}, {}, "samples has no key 'evry'; did you mean"),
         ({"every": 0}, {}, "samples.every"),
+        ({"every": True}, {}, "samples.every is True: true and false are no numbers"),
+        (
+            {},
+            {"metric_for_best_model": "loss", "greater_is_better": True},
+            "greater_is_better is true, which keeps the worst model by loss: leave it out",
+        ),
+        (
+            {"judge": WORDS},
+            {"metric_for_best_model": "samples/win_rate", "greater_is_better": False},
+            "greater_is_better is false, which keeps the worst model by samples/win_rate",
+        ),
         ({"temperature": -1}, {}, "samples.temperature"),
         ({"max_new_tokens": 4}, {"metric_for_best_model": "samples/win_rate"}, "set samples.judge"),
         (

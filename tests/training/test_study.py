@@ -232,6 +232,30 @@ def test_other_data_are_read_for_the_runs_that_have_them(recipe: Recipe, tmp_pat
         ),
         ({"objective": ["dpo", "nll"]}, {"metric": "accuracy"}, "nll compares no pairs"),
         ({"objective": ["dpo", "odpo"]}, {}, "needs the column"),
+        ({"reference": ["auto", None]}, {}, "reference-null: reference is none, but the objective reads"),
+        ({"objective": ["dpo", "ipo"], "objective.beta": [0.1]}, {}, "objective.beta is a part of objective"),
+        ({"model.lora.r": [1, 2], "model.lora": [True, None]}, {}, "model.lora.r is a part of model.lora"),
+        ({"data": ["a", "b"]}, {}, "data cannot be varied as a whole: .* data.eval in common"),
+        ({"training": [{"max_steps": 1}, {"max_steps": 2}]}, {}, "such as training.learning_rate"),
+        ({"output.a": ["a", "b"]}, {}, "output.a cannot be varied"),
+        ({"samples.judge": ["a:b", "c:d"]}, {}, "samples.judge cannot be varied"),
+        ({"training.samples": [0, 2]}, {}, "training.samples cannot be varied"),
+        ({"objective.beta": [1, 1.0]}, {}, "beta-1.0 has the same settings as beta-1"),
+        ({"training.learning_rate": ["1e-3", 1e-3]}, {}, "the same settings"),
+        ({"objective": ["dpo", {"method": "dpo", "beta": 0.3}]}, {}, "the same settings"),
+        ({"objective": [{"method": "dpo", "coefficient": 2}, "ipo"]}, {}, "would leave out objective.beta"),
+        ({"objective.beta": 0.1}, {}, "give a list of values"),
+        ({"objective.beta": {"a": 0.1}}, {}, "give a list of values"),
+        ({"objective.beta": ["0.1..0.5", 1]}, {}, "a range stands alone"),
+        ({"objective.beta": ["0.1 0.5"]}, {}, "'0.1 0.5': one value each .* separated by commas"),
+        (["objective.beta=0.1,0.2"], {}, "over is .* maps settings to values"),
+        ({1: [0.1, 0.2]}, {}, "1 is no key of a recipe"),
+        ({"objective..beta": [0.1, 0.2]}, {}, "is no key of a recipe"),
+        ({"objective.beta": "0.1..1e999"}, {"trials": 2}, "two finite ends"),
+        ({"objective.beta": "0.1..1"}, {"trials": 1.5}, "trials is 1.5"),
+        ({"objective.beta": "0.1..1"}, {"trials": "2"}, "trials is '2'"),
+        ({"training.max_steps": "1..2"}, {"trials": 2}, "has 2 combinations .* 1.0, for the numbers between"),
+        ({"training.max_steps": "1..3.0"}, {"trials": 2}, "max_steps=1.6.*valid integer"),
     ],
 )
 def test_nothing_is_trained_unless_all_runs_can_be(
@@ -240,6 +264,80 @@ def test_nothing_is_trained_unless_all_runs_can_be(
     with pytest.raises(PreferoError, match=message):
         sweep(recipe, over, **more)
     assert not Path(recipe["output"]).exists()
+
+
+def test_a_section_is_not_replaced_by_one_that_leaves_out_what_the_recipe_says(recipe: Recipe) -> None:
+    recipe["model"] = {"name": recipe["model"], "lora": {"r": 2}}
+    for over in ({"model": ["a", "b"]}, {"model.lora": [True, {"r": 4}]}):
+        with pytest.raises(PreferoError, match=r"would leave out model\.lora.*, which the recipe sets"):
+            sweep(recipe, over)
+    sweep(with_training(recipe, max_steps=1), {"model.lora": [None, {"r": 4}]})  # off, and as a whole
+
+
+def test_a_method_that_is_varied_has_the_arguments_that_the_recipe_gives_it(recipe: Recipe) -> None:
+    out = sweep(with_training(recipe, max_steps=1), {"objective": ["dpo", "ipo"]})
+    found = [json.loads((out / name / "run.json").read_text())["method"] for name in record(recipe)["runs"]]
+    assert found[0]["arguments"] == {"beta": 0.3} and found[1]["key"] == "ipo"
+
+
+@pytest.mark.parametrize("over", [{"seed": [1, 2]}, {"data.limit": [8, 12]}, {"data.max_length": [12, None]}])
+def test_runs_that_are_measured_on_other_rows_are_said_to_be(recipe: Recipe, over: dict[str, Any]) -> None:
+    """The share is drawn by the seed, of rows that differ, or rows are left out that are too long."""
+    if "data.max_length" in over:
+        recipe["data"] |= {"max_length": None, "too_long": "drop"}
+    else:
+        recipe["data"]["eval"] = 0.5
+    sweep(with_training(recipe, max_steps=1), over)
+    assert "measured on different held-out rows" in record(recipe)["note"].lower()
+
+
+def test_a_folder_of_several_runs_is_no_model(recipe: Recipe) -> None:
+    out = sweep(with_training(recipe, max_steps=1), {"objective.beta": [0.1, 1]})
+    with pytest.raises(PreferoError, match=r"holds several runs: name .*/RUN/model"):
+        train({**recipe, "model": str(out), "output": recipe["output"] + "-2"})
+
+
+def test_a_sweep_on_the_same_rows_says_nothing_of_rows(recipe: Recipe) -> None:
+    sweep(with_training(recipe, max_steps=1), {"objective.beta": [0.1, 1]})
+    assert "rows" not in record(recipe)["note"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("dpo", "list those to compare"),
+        ([], "list those to compare"),
+        (["dpo", 3], "3 is no method"),
+        ([{"beta": 1}], "is no method"),
+        (["dpo", "ipo", "dpo"], "dpo-2 has the same settings as dpo"),
+        (["dpo", {"method": "dpo", "beta": 0.3}], "the same settings"),
+    ],
+)
+def test_what_is_no_list_of_methods_is_refused(recipe: Recipe, methods: Any, message: str) -> None:
+    with pytest.raises(PreferoError, match=message):
+        compare(recipe, methods)
+    assert not Path(recipe["output"]).exists()
+
+
+@pytest.mark.parametrize("text", ["{half", "[]", '{"runs": 3}', '{"finished": null}', '{"evaluation": []}'])
+def test_a_record_that_is_none_is_refused_and_may_be_replaced(recipe: Recipe, text: str) -> None:
+    recipe = with_training(recipe, max_steps=1)
+    file = Path(recipe["output"]) / "comparison.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(PreferoError, match=r"comparison\.json.* restore it, or name another folder"):
+        compare(with_training(recipe, resume_from_checkpoint="auto"), ["dpo"])
+    compare(with_training(recipe, overwrite=True), ["dpo"])
+    assert record(recipe)["finished"] == ["dpo"]
+
+
+def test_runs_that_are_left_over_are_named(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = with_training(recipe, max_steps=1)
+    compare(recipe, ["dpo", "ipo"])
+    shutil.rmtree(Path(recipe["output"]) / "ipo")
+    capsys.readouterr()
+    compare(with_training(recipe, overwrite=True), ["simpo"])
+    assert "left in their folders: dpo\n" in capsys.readouterr().err
 
 
 def test_a_sweep_needs_data_to_choose_by(recipe: Recipe) -> None:
@@ -270,6 +368,17 @@ def test_a_run_without_a_finite_loss_ends_and_the_others_continue(
     assert f"{first} is finished and kept" in capsys.readouterr().err
     with pytest.raises(PreferoError, match="none of 2 runs could be trained"):
         sweep({**recipe, "output": recipe["output"] + "-2"}, {"training.learning_rate": [1e30, 1e31]})
+
+
+def test_an_error_while_a_run_trains_names_it(recipe: Recipe) -> None:
+    class Broken(TrainerCallback):
+        def on_step_end(self, args: Any, *_: Any, **__: Any) -> None:
+            if Path(args.output_dir).name == "beta-2":
+                raise PreferoError("the tracker has gone")
+
+    with pytest.raises(PreferoError, match=r"^beta-2: the tracker has gone"):
+        sweep(recipe, {"objective.beta": [1, 2]}, callbacks=[Broken()])
+    assert record(recipe)["finished"] == ["beta-1"]
 
 
 def test_a_last_step_that_ruins_the_model_is_such_an_end(recipe: Recipe) -> None:
@@ -390,8 +499,28 @@ def test_a_trial_depends_on_what_was_tried_and_on_nothing_else() -> None:
     assert sum(later) > sum(lower), "where more is better, trials go up"
 
 
+def test_no_trial_is_proposed_twice_while_there_are_others() -> None:
+    space = {"n": Range(1, 3), "x": ["a", "b"]}
+    tried: list[tuple[dict[str, Any], float | None]] = []
+    for number in range(6):
+        tried.append((suggested(space, 0, number, tried, higher=True), None if number % 2 else 1.0))
+    assert len({json.dumps(values) for values, _ in tried}) == 6
+
+
+def test_a_trial_that_failed_counts_as_worse_than_all_others() -> None:
+    space = {"x": Range(0.0, 1.0)}
+    tried: list[tuple[dict[str, Any], float | None]] = [
+        ({"x": place / 20}, 1.0 - place / 20 if place < 10 else None) for place in range(20)
+    ]
+    later = [suggested(space, 0, 20 + n, tried, higher=True)["x"] for n in range(8)]
+    assert sum(x < 0.5 for x in later) >= 6
+
+
 def test_whole_numbers_stay_whole() -> None:
-    assert Range.parse("x", "1..8") == Range(1, 8) and Range.parse("x", "log:1..8").log
+    assert (
+        Range.parse("x", "1..8") == Range(1, 8) == Range.parse("x", " 1 .. 8 ")
+        and Range.parse("x", "log:1..8").log
+    )
     assert type(Range.parse("x", "1..8.0").low) is float
     drawn = [suggested({"n": Range(1, 8)}, 0, number, [], higher=True)["n"] for number in range(8)]
     assert all(type(one) is int and 1 <= one <= 8 for one in drawn) and len(set(drawn)) > 2
@@ -421,8 +550,11 @@ def test_runs_are_named_by_their_values(values: list[dict[str, Any]], names: lis
     assert run_names(values) == names
 
 
-def test_numbers_of_an_array_are_numbers(recipe: Recipe) -> None:
-    betas = np.geomspace(0.1, 1, 2, dtype=np.float32)
+@pytest.mark.parametrize(
+    "betas",
+    [np.geomspace(0.1, 1, 2, dtype=np.float32), list(np.linspace(0.1, 1, 2)), torch.tensor([0.1, 1.0])],
+)
+def test_numbers_of_an_array_are_numbers(recipe: Recipe, betas: Any) -> None:
     sweep(
         with_training(recipe, max_steps=1),
         {"objective.beta": betas, "training.examples_per_step": np.array([4, 6])},
@@ -449,6 +581,8 @@ def test_the_best_is_the_highest_accuracy_or_the_lowest_loss() -> None:
     found = {"sweep": {"metric": "accuracy"}, "evaluation": {"rows": rows}}
     assert ranked(found) == ["b", "d", "a"]
     assert "best of 3" in note(found) and "Of the 2 others, 1 lie" in note(found)
+    two = {"sweep": {"metric": "accuracy"}, "evaluation": {"rows": rows[:2]}}
+    assert note(two).endswith("The other lies outside its 95 % interval.")
     assert ranked({**found, "sweep": {"metric": "loss"}}) == ["a", "b"]
 
 

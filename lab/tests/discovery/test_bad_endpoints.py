@@ -101,6 +101,10 @@ def says(content: Any, **message: Any) -> bytes:
     return json.dumps({"choices": [{"message": {"content": content, **message}}]}).encode()
 
 
+def cut_off(content: str) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "length"}]}).encode()
+
+
 def trickles(begin: bytes) -> Behaviour:
     def behaviour(connection: socket.socket) -> None:
         connection.sendall(begin)
@@ -279,6 +283,9 @@ READ: list[tuple[bytes, dict[str, Any], str]] = [
     ),
     (says(f'{{"a": {DEEP}}} {{{LOSS}}}'), FACTS, ""),
     (says('{"a ' * 90 + f"{{{LOSS}}}"), FACTS, ""),
+    (b"\xef\xbb\xbf" + says(f"{{{LOSS}}}"), FACTS, ""),
+    (says(f'{{{LOSS}}} <think> or {{"loss": "z"}}'), FACTS, ""),
+    (cut_off(f"{{{LOSS}}} and so on, without an en"), FACTS, ""),
 ]
 
 
@@ -349,7 +356,11 @@ REJECTED: list[tuple[bytes, str]] = [
     (says(None, tool_calls=[{"id": "1"}]), "calls tools"),
     (says("I would rather not."), "has no JSON object with a loss: 'I would"),
     (says('{"loss": "softplus('), r"no JSON object with a loss \(broken JSON"),
-    (says("<think>" + "so " * 9999), "no JSON object"),
+    (says("<think>" + "so " * 9999), "the reply is thoughts, with no answer after them"),
+    (says(f"<think> a draft {{{LOSS}}}, or"), "the reply is thoughts"),
+    (cut_off(f"<think> a draft {{{LOSS}}}, or"), "was cut off at the model's limit"),
+    (says(f"{{{LOSS}}} </think>"), "the reply is thoughts"),
+    (cut_off('{"thought": "with {braces} in it", "loss": "softp'), "was cut off at the model's limit"),
     (says("{" * 900_000), "no JSON object"),
     (says('{"a":' * 100_000), "only 100 places are looked at"),
     (says('{"' * 300_000), "no JSON object"),

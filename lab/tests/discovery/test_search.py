@@ -189,10 +189,9 @@ def test_what_was_tried_before_takes_no_training_again(tmp_path: Path) -> None:
             Once.calls += 1
             return super().__call__(objective, draw)
 
-    archive = discover(
-        tmp_path / "search", Listed(loss("softplus( -(z) )", beta=0.1)), Once(**BANDIT), rounds=1
-    )
-    assert archive.entries[-1].reason == "it is number 0 again"
+    tried = (loss("softplus( -(z) )", beta=0.1), loss("softplus(-z)"), {"method": "expression"})
+    archive = discover(tmp_path / "search", Listed(*tried), Once(**BANDIT), rounds=len(tried))
+    assert [entry.reason for entry in archive.entries[4:]] == ["it is number 0 again"] * len(tried)
     assert Once.calls == 4
 
 

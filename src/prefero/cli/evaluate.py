@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from prefero.evaluate.judgements import Judgement
 
 
+OF_MODELS = (
+    "data", "baseline", "reference", "prompts", "samples", "max_new_tokens", "temperature", "seed", "columns",
+    "format", "template", "max_length",
+)  # fmt: skip
+"""The options that say how models respond and to what, which stored judgements leave no room for."""
+
+
 def evaluate(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME=]MODEL...", help="Models: folders, runs, or hub names."),
@@ -40,7 +48,7 @@ def evaluate(
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="The model to win against, or 'chosen' for the data's own responses.",
+            help="The model to win against (or its name), or 'chosen' for the data's own responses.",
             show_default="the reference, else chosen",
         ),
     ] = None,
@@ -92,8 +100,13 @@ def evaluate(
     stored = _files(judge)
     if stored and models:
         raise PreferoError("a file of judgements says what models it judges: give no models beside it")
+    if stored:
+        _refuse_options_of_models(context)
     if not stored and not (models and data):
-        raise PreferoError("give models and --data for the prompts, or a file of judgements as --judge")
+        raise PreferoError(
+            f"give models, and --data for the prompts; or judgements, which --judge {judge[0]} are not: a "
+            "file of them, or a folder with judgements.jsonl or annotations.json"
+        )
     if not stored and anchors is not None:
         raise PreferoError("--anchors belong to AlpacaEval's judgements: give a file of them as --judge")
     if output is not None and (output / "run.json").is_file():
@@ -107,7 +120,10 @@ def evaluate(
     with work() as progress, advising(f"prefero convert {data or 'DATA'} -o ROWS.jsonl --skip-bad-rows"):
         kept = _kept(difficulties, anchors)
         if stored:
-            rows, judgements, notes = _stored(stored, anchors, kept)
+            from prefero.evaluate.judgements import one_judge
+
+            rows, judgements, notes = _stored(stored, anchors, difficulties, kept)
+            against = one_judge(judgements)[1] or ""
         else:
             from prefero.data.formats import row_function
             from prefero.evaluate.judges import judge_named
@@ -118,7 +134,8 @@ def evaluate(
                 count=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
             )
             named = _named(models or [])
-            against = baseline or reference or CHOSEN
+            reference = _model(reference, named)
+            against = _model(baseline, named) or reference or CHOSEN
             reading, notes = reading_of_rows(
                 data or "",
                 named.values(),
@@ -147,8 +164,6 @@ def evaluate(
                 report=lambda stage: progress.print(stage, style="dim", markup=False, soft_wrap=True),
             )
             rows, judgements, notes = list(result.rows), result.judgements, [*notes, *result.notes]
-        if difficulties is not None and kept is None:
-            notes = [*notes, _keep(difficulties, judgements)]
         for note in notes:
             complain(note)
     measured: dict[str, Any] = {"rows": rows, "notes": notes}
@@ -159,10 +174,12 @@ def evaluate(
         from prefero.storage import write_json
 
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "evaluation.json", measured)
         if not stored:
             write_judgements(output, judgements)
+        write_json(output / "evaluation.json", measured)
     show(measured, lambda: _in_words(rows, against), as_json=as_json)
+    if difficulties is not None and kept is None:  # last, since there may be none to be fitted
+        complain(_keep(difficulties, judgements))
 
 
 def _files(judges: list[str]) -> list[Path]:
@@ -180,8 +197,10 @@ def _files(judges: list[str]) -> list[Path]:
 
 
 def _stored(
-    files: Sequence[Path], anchors: Path | None, difficulties: Difficulties | None
+    files: Sequence[Path], anchors: Path | None, file: Path | None, difficulties: Difficulties | None
 ) -> tuple[list[dict[str, Any]], Sequence[Judgement], list[str]]:
+    """The rows, the judgements, and what is to be said. Raises :class:`PreferoError` where a ``file`` of
+    difficulties is named, and the judgements have their own."""
     from prefero.evaluate.judgements import (
         by_model,
         read_all_judgements,
@@ -194,6 +213,11 @@ def _stored(
     if anchors is not None:
         gamed, known = read_anchors(anchors)
         judged = [each for own in by_model(judged).values() for each in with_difficulties(own, known)]
+    elif file is not None and difficulties is None and any(each.difficulty is not None for each in judged):
+        raise PreferoError(
+            f"the judgements have difficulties of their own, so that none are fitted for {file}: leave out "
+            "--difficulties, or the field difficulty"
+        )
     rows, notes = summaries(judged, anchors=gamed, difficulties=difficulties)
     return rows, judged, notes
 
@@ -222,16 +246,35 @@ def _keep(file: Path, judged: Sequence[Judgement]) -> str:
 
 
 def _named(models: list[str]) -> dict[str, str]:
-    """A name for each: the given one, or the last part of its path."""
+    """A name for each: the given one, or the last part of its path. Raises :class:`PreferoError` for a name
+    that two have, and where a name or a path is empty."""
     found: dict[str, str] = {}
     for model in models:
         name, equals, path = model.partition("=")
         if not equals:
-            name, path = Path(model).name, model
+            name, path = Path(model).name or model, model
+        if not name or not path:
+            raise PreferoError(f"{model!r} names no model: give a folder or a hub name, or name=MODEL")
         if name in found:
             raise PreferoError(f"two models are called {name!r}: name them, one={found[name]} two={path}")
         found[name] = path
     return found
+
+
+def _model(given: str | None, named: dict[str, str]) -> str | None:
+    """The model that is given by its path, or by its name among those of the command."""
+    return named[given] if given in named and given != "chosen" and not Path(given).exists() else given
+
+
+def _refuse_options_of_models(context: typer.Context) -> None:
+    """Raise :class:`PreferoError` for options that only models have a use for."""
+    for name in OF_MODELS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise PreferoError(
+                f"--{name.replace('_', '-')} is of models that respond, and the judge is stored judgements: "
+                "leave it out"
+            )
 
 
 def _in_words(rows: list[dict[str, Any]], against: str) -> RenderableType:

@@ -21,6 +21,7 @@ from prefero.report.numbers import Format, duration, evaluated, number
 from prefero.report.page import render
 from prefero.report.summary import latest
 from prefero.report.sweeps import Sweep
+from prefero.training.best import short_keys
 from prefero.training.run_folder import model_of
 from prefero.training.series import EVAL, metric_names
 
@@ -207,19 +208,31 @@ def in_words(outcome: dict[str, Any], folder: Path) -> RenderableType:
 
 
 def sweep_in_words(sweep: Sweep, report: str) -> RenderableType:
-    """A table with a row for each run, the best first, and what has to be said with the best of many."""
-    metric = evaluated(sweep.metric)
+    """A table with a row for each run, the best first, where that is, and what has to be said with the best
+    of many. Runs that are named by their values are not named once more."""
+    metric, named = evaluated(sweep.metric), bool(section(sweep.comparison.record, "sweep").get("trials"))
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold cyan")
-    for title in ("run", *sweep.keys, metric.title.lower(), "steps", "time"):
+    for title in (
+        *(["run"] if named else []),
+        *short_keys(sweep.keys),
+        metric.title.lower(),
+        "steps",
+        "time",
+    ):
         grid.add_column(Text(title), overflow="fold")
     for name in sweep.names:
         run = sweep.runs.get(name)
         ends = ("–", "–") if run is None else (_steps(run), _time(run))
-        cells = (name, *(sweep.shown(name, key) for key in sweep.keys), sweep.result(name), *ends)
-        grid.add_row(*map(Text, cells), style="bold" if name == sweep.best else None)
+        cells = (*([name] if named else []), *(sweep.shown(name, key) for key in sweep.keys))
+        grid.add_row(
+            *map(Text, (*cells, sweep.result(name), *ends)), style="bold" if name == sweep.best else None
+        )
     told = [str(sweep.comparison.record.get("note") or "")]
     told += [f"{name} {reason}" for name, reason in sweep.comparison.failed.items()]
-    lines = Text.assemble(("report  ", "dim"), report)
+    places = [] if sweep.best is None else [("best", str(sweep.comparison.folder / sweep.best))]
+    lines = Text("\n").join(
+        Text.assemble((f"{name:<8}", "dim"), place) for name, place in [*places, ("report", report)]
+    )
     return Group(grid, Text(), *(Text(line) for line in told if line), lines)
 
 

@@ -8,7 +8,7 @@ import typer
 
 import prefero
 from prefero.cli.console import Json, complain
-from prefero.cli.recipe import current_overrides, parse_override
+from prefero.cli.recipe import current_overrides, parse_override, split_arguments
 from prefero.cli.train import Data, EvalData, Model, Output, carry_out, configuration
 from prefero.errors import PreferoError
 
@@ -68,6 +68,15 @@ def sweep(
         if key in varied:
             raise PreferoError(f"{key} is varied twice: give all its values in one --over")
         varied[key] = values
+    _, given = split_arguments(arguments or [])
+    fixed = [key for key, _ in current_overrides(map(parse_override, given), lambda told: None)]
+    flags = {"model.name": model, "data.train": data, "objective.method": method}
+    for key in (*fixed, *(key for key, value in flags.items() if value is not None)):
+        for other in varied:
+            if key == other or key.startswith(f"{other}."):
+                raise PreferoError(
+                    f"{key} is set, and {other} is varied, which would replace it: leave one out"
+                )
     carry_out(
         settings,
         lambda config: prefero.sweep(settings, varied, trials=trials, metric=metric),

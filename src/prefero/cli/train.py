@@ -150,7 +150,13 @@ def compare(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Align the same model with several methods, and compare the results."""
+    """Align the same model with several methods, and compare the results.
+
+    The runs share the data and the cache of reference scores. With
+    training.resume_from_checkpoint=auto a comparison that was interrupted continues.
+
+    prefero compare recipe.yaml --methods dpo,simpo,ipo
+    """
     keys = [key.strip() for key in methods.split(",") if key.strip()]
     if not keys:
         raise PreferoError("name the methods to compare, such as --methods dpo,simpo,ipo")

@@ -16,11 +16,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -28,7 +28,7 @@ from prefero.bounded_json import read_as
 from prefero.data.examples import Text
 from prefero.errors import PreferoError
 from prefero.evaluate.judgements import Judgement, one_judge
-from prefero.evaluate.length_control import length_feature
+from prefero.evaluate.length_control import LARGEST, length_feature
 from prefero.storage import write_json
 
 Array = NDArray[np.float64]
@@ -41,12 +41,18 @@ SLIGHT_RIDGE = 1e-3
 """The same for θ and φ, of a model that wins or loses everywhere."""
 
 
-def prompt_hash(prompt: Text) -> str:
+def prompt_hash(prompt: Text, beside: str | None = None) -> str:
     """The name of a prompt in a file of difficulties: the SHA-256 of its text in UTF-8, or of its turns as
-    JSON with sorted keys."""
+    JSON with sorted keys; followed by a zero byte and the digest of what is ``beside`` it, where something
+    is."""
     if not isinstance(prompt, str):
         prompt = json.dumps([dict(turn) for turn in prompt], sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(prompt.encode()).hexdigest()
+    return hashlib.sha256((prompt if beside is None else f"{prompt}\0{beside}").encode()).hexdigest()
+
+
+def hash_of(judged: Judgement) -> str:
+    """The :func:`prompt_hash` of the prompt that was judged on."""
+    return prompt_hash(judged.prompt, judged.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,11 @@ class Difficulties:
 
     def of(self, judged: Sequence[Judgement]) -> list[float | None]:
         """The difficulty of each judgement's prompt; None where no model was judged on it."""
-        return [self.logits.get(prompt_hash(each.prompt)) for each in judged]
+        return [self.logits.get(hash_of(each)) for each in judged]
 
     def refuse_others(self, judged: Sequence[Judgement]) -> None:
-        """Raise :class:`PreferoError` for judgements of another judge, or against another baseline."""
+        """Raise :class:`PreferoError` for judgements of one model by another judge, against another baseline,
+        or on prompts of which none has a difficulty."""
         for what, own, theirs in zip(
             ("judge", "baseline"), (self.judge, self.baseline), one_judge(judged), strict=True
         ):
@@ -74,6 +81,11 @@ class Difficulties:
                     f"{theirs!r}: difficulties hold for one judge and one baseline. Fit them from judgements "
                     "like these"
                 )
+        if set(self.of(judged)) == {None}:
+            raise PreferoError(
+                f"the difficulties are of none of the prompts that {judged[0].model} was judged on: they "
+                "were fitted from other prompts"
+            )
 
     def write(self, file: Path) -> None:
         """Write them as JSON: ``models``, ``judge``, ``baseline``, and ``difficulties`` in logits by the
@@ -87,10 +99,10 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: list[str]
+    models: Annotated[list[str], Field(min_length=1)]
     judge: str | None = None
     baseline: str | None = None
-    difficulties: dict[str, FiniteFloat]
+    difficulties: dict[str, Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]]
 
 
 def read_difficulties(file: Path) -> Difficulties:
@@ -123,7 +135,7 @@ class Comparisons:
             if any(each.preference != 0.5 for each in judged) and None not in map(_gap, judged)
         }
         rows = [each for judged in telling.values() for each in judged]
-        hashes = [prompt_hash(each.prompt) for each in rows]
+        hashes = [hash_of(each) for each in rows]
         prompts = {key: place for place, key in enumerate(dict.fromkeys(hashes))}
         lengths = [length_feature(np.array([*map(_gap, judged)], np.float64)) for judged in telling.values()]
         return cls(

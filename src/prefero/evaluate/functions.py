@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from prefero.data.examples import Text
 from prefero.errors import PreferoError, nearest, number_of
 from prefero.evaluate.win_rate import BothOrders
@@ -122,6 +124,8 @@ def function_judge(name: str) -> ByFunction | ByLists | BothOrders:
             )
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         return ByLists(function, "prompts" in parameters or takes_any)
+    if wrong := _misplaced(list(parameters)):
+        raise PreferoError(f"{name} takes ({', '.join(parameters)}), where {wrong}: {SIGNATURES}")
     if _takes(function, 2):
         return ByFunction(function)
     if _takes(function, 3):
@@ -141,9 +145,20 @@ def _imported(module: str, attribute: str) -> Callable[..., Any]:
     finally:
         sys.path.remove("")
     function = getattr(imported, attribute, None)
+    if function is not None and not callable(function):
+        raise PreferoError(f"{module}:{attribute} is no function, but {_short(function)}")
     if not callable(function):
         raise PreferoError(f"{module} has no function {attribute!r}{nearest(attribute, vars(imported))}")
     return function
+
+
+def _misplaced(parameters: Sequence[str]) -> str:
+    """The mistake in the order of parameters, by their names; empty where there is none."""
+    if lists := {"prompts", "responses"} & set(parameters):
+        return f"{min(lists)} stands for a list, and a function of lists names its responses completions"
+    if "prompt" in parameters[1:3] or parameters[:1] in (["response"], ["completion"], ["image"]):
+        return f"{parameters[0]} is the first, and the prompt comes first"
+    return ""
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
@@ -156,13 +171,21 @@ def _takes(function: Callable[..., Any], count: int) -> bool:
 
 
 def _called(function: Callable[..., Any], texts: Mapping[str, Any]) -> Any:
-    """The answer of a judge; a function of lists is called by names."""
+    """The answer of a judge; a function of lists is called by names. Images are copies, which it may
+    change."""
+    given = {name: _own(value) for name, value in texts.items()}
     try:
-        return function(**texts) if "completions" in texts else function(*texts.values())
+        return function(**given) if "completions" in given else function(*given.values())
     except Exception as error:
         raise PreferoError(
             f"the judge {_name(function)} raised {_told(error)}{_place(error)} for {_texts(**texts)}"
         ) from error
+
+
+def _own(given: Any) -> Any:
+    if isinstance(given, list):
+        return [_own(one) for one in given]
+    return given.copy() if isinstance(given, Image.Image) else given
 
 
 def _number(given: Any) -> float | None:

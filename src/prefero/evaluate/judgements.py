@@ -14,7 +14,7 @@ from prefero.data.examples import Text
 from prefero.data.files import ENDINGS, load_rows
 from prefero.data.formats.fields import Fields
 from prefero.errors import PreferoError
-from prefero.evaluate.length_control import Anchors
+from prefero.evaluate.length_control import LARGEST, Anchors
 from prefero.storage import replacing, write_lines
 
 
@@ -22,7 +22,8 @@ from prefero.storage import replacing, write_lines
 class Judgement:
     """``preference`` is how probably the model's response is preferred to the baseline's, 0 to 1. Lengths are
     in characters, as AlpacaEval's. ``difficulty`` of the prompt is in logits, ``score`` the judge's own.
-    ``judge`` and ``against`` are the names of the judge and of the baseline."""
+    ``judge`` and ``against`` are the names of the judge and of the baseline. ``beside`` tells apart prompts
+    of the same text: a digest of their images, tools and template options, None where there are none."""
 
     model: str
     prompt: Text
@@ -35,6 +36,7 @@ class Judgement:
     score: float | None = None
     judge: str | None = None
     against: str | None = None
+    beside: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The known fields."""
@@ -82,8 +84,8 @@ def read_all_judgements(paths: Iterable[str | Path]) -> list[Judgement]:
 def read_judgements(path: str | Path) -> list[Judgement]:
     """The judgements in a file of rows (JSONL, JSON, CSV, Parquet): ``prompt``, ``preference`` from 0 to 1,
     and optionally ``model``, ``response`` and ``baseline`` (or ``length`` and ``baseline_length``),
-    ``difficulty``, ``score``, ``judge`` and ``against``; or AlpacaEval's ``annotations.json``, with 1 for the
-    baseline, 2 for the model, 0 for a tie.
+    ``difficulty``, ``score``, ``judge``, ``against`` and ``beside``; or AlpacaEval's ``annotations.json``,
+    with 1 for the baseline, 2 for the model, 0 for a tie.
 
     Raises:
         PreferoError: a row has neither form.
@@ -114,13 +116,16 @@ def _judgement(fields: Fields) -> Judgement:
         response,
         baseline,
         fields.number("score") if "score" in fields else None,
-        *(fields.text(name) if name in fields else None for name in ("judge", "against")),
+        *(fields.text(name) if name in fields else None for name in ("judge", "against", "beside")),
     )
 
 
 def _length(fields: Fields, name: str, text: str | None) -> float | None:
     if name in fields:
-        return fields.number(name)
+        length = fields.number(name)
+        if not 0 <= length <= LARGEST:
+            fields.fail(name, f"found {length:g}", f"a number of characters, 0 to {LARGEST:g}")
+        return length
     return None if text is None else float(len(text))
 
 

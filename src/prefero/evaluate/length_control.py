@@ -13,7 +13,7 @@ among ten by five-fold cross-validation, judged probabilities as targets.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,10 @@ Array = NDArray[np.float64]
 
 STRENGTHS: tuple[float, ...] = tuple(np.logspace(-4, 4, 10).tolist())
 """The inverse penalties that cross-validation chooses among: scikit-learn's ten."""
+
+
+LARGEST = 1e9
+"""The largest length or difficulty that is fitted: sums of larger numbers are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,15 @@ def length_controlled_win_rate(
     *,
     difficulty: Sequence[float] | None = None,
     anchors: Anchors | None = None,
+    prompts: Sequence[Hashable] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 0,
 ) -> LengthControlled:
-    """The length-controlled win rate of one model against a baseline, one comparison per prompt.
+    """The length-controlled win rate of one model against a baseline, from a comparison for each prompt, or
+    several.
 
     With AlpacaEval's ``difficulty`` and ``anchors``, its judge and its baseline, the number is that of its
     leaderboard (``length_controlled_v1``); without anchors it is its ``length_controlled_noreg``, without
@@ -122,31 +128,40 @@ def length_controlled_win_rate(
             several models; AlpacaEval's are fitted over its whole leaderboard. Without them the rate can be
             far off.
         anchors: comparisons that the length term is tied to.
+        prompts: of the comparisons, where some share one: the bootstrap draws prompts with all of theirs.
         strengths: the inverse penalties to choose among.
         folds: of the cross-validation.
         resamples: of the bootstrap.
 
     Raises:
-        PreferoError: numbers of different lengths, a preference that is not a probability, or fewer than two
-            comparisons per fold.
+        PreferoError: numbers of different lengths, a preference that is not a probability, lengths or
+            difficulties that are no numbers or above 10⁹, or fewer than two comparisons per fold.
     """
     raw = win_rate_of(preferences, confidence=confidence).rate
     _check(len(preferences), folds, lengths=lengths, baseline_lengths=baseline_lengths, difficulty=difficulty)
+    if prompts is not None and len(prompts) != len(preferences):
+        raise PreferoError(f"there are {len(preferences)} preferences and {len(prompts)} prompts")
     hardness = np.zeros(len(preferences)) if difficulty is None else np.asarray(difficulty, np.float64)
     gap = np.asarray(baseline_lengths, np.float64) - np.asarray(lengths, np.float64)
     target = np.asarray(preferences, np.float64)
     columns = 2 if difficulty is None and anchors is None else 3
 
-    def rate(prompts: NDArray[np.int64]) -> float:
-        resampled = _rows(target[prompts], gap[prompts], hardness[prompts], anchors, columns)
-        return float(_named(fit(resampled, strength)).predictions(hardness[prompts]).mean())
+    of_prompt: dict[Hashable, list[int]] = {}
+    for place, prompt in enumerate(range(len(target)) if prompts is None else prompts):
+        of_prompt.setdefault(prompt, []).append(place)
+    members = [np.array(places) for places in of_prompt.values()]
+
+    def rate(drawn: NDArray[np.int64]) -> float:
+        some = np.concatenate([members[index] for index in drawn])
+        resampled = _rows(target[some], gap[some], hardness[some], anchors, columns)
+        return float(_named(fit(resampled, strength)).predictions(hardness[some]).mean())
 
     rows = _rows(target, gap, hardness, anchors, columns)
     fitted, strength = cross_validated(rows, strengths=strengths, folds=folds)
     coefficients = _named(fitted)
     return LengthControlled(
         float(coefficients.predictions(hardness).mean()),
-        bootstrap(rate, len(target), confidence=confidence, resamples=resamples, seed=seed),
+        bootstrap(rate, len(members), confidence=confidence, resamples=resamples, seed=seed),
         raw,
         coefficients,
         strength,
@@ -179,9 +194,11 @@ def _check(count: int, folds: int, **columns: Sequence[float] | None) -> None:
             continue
         if len(values) != count:
             raise PreferoError(f"there are {count} preferences and {len(values)} {name}; give one for each.")
-        wrong = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
+        wrong = np.flatnonzero(~(np.abs(np.asarray(values, np.float64)) <= LARGEST))
         if len(wrong):
-            raise PreferoError(f"{name}, number {wrong[0] + 1}, is not a number.")
+            value = values[wrong[0]]
+            reason = f"is {value:g}; at most {LARGEST:g} is read" if np.isfinite(value) else "is not a number"
+            raise PreferoError(f"{name}, number {wrong[0] + 1}, {reason}.")
     if count < 2 * folds:
         raise PreferoError(
             f"a length-controlled win rate with {folds} folds needs at least {2 * folds} comparisons; got "

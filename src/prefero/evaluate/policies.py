@@ -28,20 +28,20 @@ from prefero.data.formats.names import first_of_prompts, survey
 from prefero.data.pictures import Picture
 from prefero.errors import PreferoError
 from prefero.evaluate.difficulties import Difficulties
-from prefero.evaluate.divergence import divergence
+from prefero.evaluate.divergence import divergences
 from prefero.evaluate.diversity import distinct, expectation_adjusted_distinct, self_bleu
 from prefero.evaluate.intervals import Mean, mean
 from prefero.evaluate.judgements import Judgement
 from prefero.evaluate.judges import RewardModel, ScoringJudge, reads_examples
 from prefero.evaluate.reading import RunReading, readings_of_models
-from prefero.evaluate.summaries import summaries
+from prefero.evaluate.summaries import mean_by, summaries
 from prefero.evaluate.verdicts import Verdicts, baseline_scores, chosen_text, try_judge, verdicts
 from prefero.evaluate.win_rate import BothOrders
 from prefero.generate.sampling import Sample, as_examples
 from prefero.models.diffusion.source import is_pipeline
 from prefero.models.kind import Answer, Kind
 from prefero.models.loading import ModelSource, kind_of
-from prefero.models.text import SAMPLE_TOKENS, TextKind, context_length
+from prefero.models.text import TextKind, context_length
 from prefero.training.run_folder import need_model, record_of
 
 CHOSEN = "chosen"
@@ -57,6 +57,15 @@ class Prompt:
     text: Text
     chosen: str | Picture | None = None
     example: Example | None = field(default=None, compare=False)
+
+    @property
+    def beside(self) -> str | None:
+        """A digest of what a model reads besides the text; None where it reads nothing else."""
+        row = self.example
+        if row is None or not (row.images or row.tools or row.template_options):
+            return None
+        said = repr((row.prompt_identity, row.tools, row.template_options))
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
     @property
     def asked(self) -> Text | Example:
@@ -80,9 +89,7 @@ def read_prompts(
     """
     distinct: dict[str, Prompt] = {}
     for prompt in _prompts(source, split, columns, format, map):
-        row = prompt.example
-        beside = None if row is None else (row.prompt_identity, row.tools, row.template_options)
-        distinct.setdefault(repr((prompt.text, beside)), prompt)
+        distinct.setdefault(repr((prompt.text, prompt.beside)), prompt)
         if len(distinct) == limit:
             break
     return list(distinct.values())
@@ -208,13 +215,21 @@ def evaluate(
     kinds = {name: model.kind for name, model in opened.items() if name in (*models.values(), baseline)}
     draw_images = _draw_images(kinds)
     if draw_images:
-        _refuse_text_settings(judge, template, max_length)
+        _refuse_text_settings(judge, template, max_length, difficulties)
     if reference is not None and any(kind.name != "language" for kind in kinds.values()):
         _refuse_divergence(reference, baseline, kinds)
         reference = None
     readings, notes = readings_of_models(list(kinds), template=template, max_length=max_length)
-    prompts, left_out = _with_room(prompts, kinds, readings, sampling.max_new_tokens or SAMPLE_TOKENS)
+    prompts, left_out = _with_room(prompts, kinds, readings, sampling.max_new_tokens)
     notes = [*notes, *drawn, *left_out]
+    origin: dict[str, Any] = {"judge": judge_name, "against": baseline}
+    if difficulties is not None:  # before any response is drawn
+        difficulties.refuse_others(
+            [
+                Judgement(next(iter(models)), prompt.text, 0.5, beside=prompt.beside, **origin)
+                for prompt in prompts
+            ]
+        )
     asked = [prompt.asked for prompt in prompts]
     answered = [prompt for prompt in prompts for _ in range(sampling.count)]
     judged_on = [prompt.asked for prompt in answered]
@@ -244,18 +259,20 @@ def evaluate(
         answers = sampling.draw(kind, model, asked, "models", readings[folder].writing)
         ours = [answer.content for answer in answers]
         judged = verdicts(judge, judged_on, ours, theirs, their_scores)
-        origin = {"judge": judge_name, "against": baseline}
         judgements += _judgements(name, answered, judged, ours, theirs, origin)
         samples = [answer for answer in answers if isinstance(answer, Sample)]
         means, shares = _of_tokens(kind, samples, sampling.count) if samples else ({}, {})
-        if against is not None and reference_model is not None and sampling.temperature == 1 < len(samples):
-            means["kl"] = _divergence(name, kind, model, samples, against.kind, reference_model)
+        divergent = samples and sampling.temperature == 1
+        if divergent and against is not None and reference_model is not None:
+            nats = _divergences(name, kind, model, samples, against.kind, reference_model)
+            mean_of, alone = _over_prompts("kl", nats, sampling.count)
+            means, shares = means | mean_of, shares | alone
         measured[name] = means, shares
         del model
         gc.collect()
     rows, said = summaries(judgements, difficulties=difficulties)
     rows = [_with(row, measured[row["method"]][0]) | measured[row["method"]][1] for row in rows]
-    return Evaluation(tuple(rows), tuple(judgements), (*notes, *said))
+    return Evaluation(tuple(rows), tuple(judgements), (*notes, *_sizes(judgements), *said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +344,10 @@ def _draw_images(kinds: Mapping[str, Kind]) -> bool:
 
 
 def _refuse_text_settings(
-    judge: ScoringJudge | BothOrders, template: str | None, max_length: int | None
+    judge: ScoringJudge | BothOrders,
+    template: str | None,
+    max_length: int | None,
+    difficulties: Difficulties | None,
 ) -> None:
     if reads_examples(judge):
         asked = judge.judge if isinstance(judge, BothOrders) else judge
@@ -340,6 +360,10 @@ def _refuse_text_settings(
     for option, given in (("--template", template), ("--max-length", max_length)):
         if given is not None:
             raise PreferoError(f"{option} is {given}, but the models draw images to captions: leave it out")
+    if difficulties is not None:
+        raise PreferoError(
+            "--difficulties control the length of texts, and the models draw images: leave it out"
+        )
 
 
 def _refuse_divergence(reference: str, baseline: str, kinds: Mapping[str, Kind]) -> None:
@@ -365,10 +389,11 @@ def _with_room(
     prompts: Sequence[Prompt],
     kinds: Mapping[str, Kind],
     readings: Mapping[str, RunReading],
-    max_new_tokens: int,
+    max_new_tokens: int | None,
 ) -> tuple[Sequence[Prompt], list[str]]:
-    """The prompts that leave each model room for a response of so many tokens, and a note on the others."""
+    """The prompts that leave each model room for its longest response, and a note on the others."""
     long: set[int] = set()
+    longest = 0
     for name, kind in kinds.items():
         if not isinstance(kind, TextKind):
             continue
@@ -378,11 +403,13 @@ def _with_room(
             read = prompt_ids(
                 asked, kind.tokenizer, kind.images, readings[name].writing, apart=kind.reads_apart
             )
-            long |= {i for i, ids in enumerate(read) if len(ids) + max_new_tokens > min(limits)}
+            response = kind.longest_response(max_new_tokens)
+            longest = max(longest, response)
+            long |= {i for i, ids in enumerate(read) if len(ids) + response > min(limits)}
     if not long:
         return prompts, []
     told = (
-        f"{len(long)} of {len(prompts)} prompts leave no room for a response of {max_new_tokens} tokens "
+        f"{len(long)} of {len(prompts)} prompts leave no room for a response of {longest} tokens "
         "within the models' context (--max-length)"
     )
     if len(long) == len(prompts):
@@ -406,7 +433,17 @@ def _judgements(
 
     return [
         Judgement(
-            name, prompt.text, preference, length(our), length(their), None, our, their, score, **origin
+            name,
+            prompt.text,
+            preference,
+            length(our),
+            length(their),
+            None,
+            our,
+            their,
+            score,
+            beside=prompt.beside,
+            **origin,
         )
         for prompt, preference, our, their, score in zip(
             prompts, judged.preferences, ours, theirs, scores, strict=True
@@ -428,9 +465,21 @@ def _chosen(kind: Kind, prompt: Prompt) -> str | Image.Image:
     return kind.shown(prompt.chosen) if isinstance(prompt.chosen, Picture) else prompt.chosen
 
 
+def _sizes(judged: Sequence[Judgement]) -> list[str]:
+    """A note where images of different sizes were compared."""
+    images = [
+        each for one in judged for each in (one.response, one.baseline) if isinstance(each, Image.Image)
+    ]
+    sizes = sorted({image.size for image in images})
+    if len(sizes) < 2:
+        return []
+    told = ", ".join(f"{width} × {height}" for width, height in sizes)
+    return [f"the judge compared images of different sizes, in pixels: {told}"]
+
+
 def _of_tokens(kind: Kind, samples: Sequence[Sample], count: int) -> tuple[dict[str, Mean], dict[str, float]]:
     """The mean number of tokens, and the diversity of all responses; self-BLEU within prompts with several
-    responses. One response alone has no mean with an interval."""
+    responses."""
     assert isinstance(kind, TextKind)  # others draw no tokens
     tokens = [sample.tokens.tolist() for sample in samples]
     measures = {
@@ -441,19 +490,27 @@ def _of_tokens(kind: Kind, samples: Sequence[Sample], count: int) -> tuple[dict[
     if count > 1:
         groups = [tokens[start : start + count] for start in range(0, len(tokens), count)]
         measures["self_bleu"] = fmean(map(self_bleu, groups))
-    lengths = [float(len(each)) for each in tokens]
-    return ({"length": mean(lengths)} if len(lengths) > 1 else {}), measures
+    means, alone = _over_prompts("length", [float(len(each)) for each in tokens], count)
+    return means, measures | alone
 
 
-def _divergence(
+def _over_prompts(name: str, values: Sequence[float], count: int) -> tuple[dict[str, Mean], dict[str, float]]:
+    """The mean of a measure of responses, ``count`` of them to each prompt, with its interval over prompts;
+    or, of one prompt, the mean alone."""
+    means = mean_by([place // count for place in range(len(values))], values)
+    return ({name: mean(means)}, {}) if len(means) > 1 else ({}, {name: means[0]})
+
+
+def _divergences(
     name: str, kind: Kind, model: nn.Module, samples: Sequence[Sample], other: Kind, reference: nn.Module
-) -> Mean:
+) -> list[float]:
+    """The divergence of each response, in nats."""
     if other.name != "language" or kind.processor.get_vocab() != other.processor.get_vocab():
         raise PreferoError(
             f"{name} and the reference have different vocabularies: their divergence per token is not "
             "defined. Leave out --reference, or name the model that it was trained from."
         )
-    return divergence(model, reference, [sample.cell for sample in samples])
+    return divergences(model, reference, [sample.cell for sample in samples])
 
 
 def _with(row: dict[str, Any], means: dict[str, Mean]) -> dict[str, Any]:

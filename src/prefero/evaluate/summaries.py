@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 from prefero.errors import PreferoError, number_of
-from prefero.evaluate.difficulties import Difficulties, difficulties_by_others
+from prefero.evaluate.difficulties import Difficulties, difficulties_by_others, hash_of
 from prefero.evaluate.intervals import mean
 from prefero.evaluate.judgements import Judgement, by_model, one_judge
 from prefero.evaluate.length_control import Anchors, length_controlled_win_rate
 from prefero.evaluate.win_rate import win_rate_of
 
 FEWEST = 10
-"""Comparisons that a length-controlled win rate needs: two in each of five folds."""
+"""Prompts that a length-controlled win rate needs: two in each of five folds."""
 
 FEW_MODELS = 10
 """Fewer models than these give difficulties that are said to be rough: on AlpacaEval's leaderboard win rates
 are then more than 2.5 points off on average."""
+
+FLAT = 1e-3
+"""Intervals narrower than this come of fits that are all the same, not of many prompts."""
 
 REMEDY = "give the judgements of several models, or --difficulties FILE"
 
@@ -30,13 +34,14 @@ def summary(
     difficulty: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """A row of ``evaluation.json`` for one model, with 95 % intervals over prompts. Several responses to a
-    prompt count as one comparison, their mean; in the length control each counts. ``difficulty`` is that of
-    each judgement's prompt; by default the judgements' own, where they have some."""
-    prompts = [each.prompt if isinstance(each.prompt, str) else repr(each.prompt) for each in judged]
+    prompt count as one comparison, their mean; in the length control each counts, and its interval draws
+    prompts. ``difficulty`` is that of each judgement's prompt; by default the judgements' own, where they
+    have some."""
+    prompts = [hash_of(each) for each in judged]
     rate = win_rate_of([each.preference for each in judged], prompts=prompts)
     estimates = {"win_rate": (rate.rate, rate.interval)}
-    ours = [each.length for each in judged]
-    if _controls_length(judged):
+    ours, alone = [each.length for each in judged], dict[str, float]()
+    if not _without_length(judged):
         own = [each.difficulty for each in judged if each.difficulty is not None]
         controlled = length_controlled_win_rate(
             [each.preference for each in judged],
@@ -44,24 +49,41 @@ def summary(
             [each.baseline_length for each in judged if each.baseline_length is not None],
             difficulty=difficulty or (own if len(own) == len(judged) else None),
             anchors=anchors,
+            prompts=prompts,
         )
         estimates["length_controlled_win_rate"] = controlled.rate, controlled.interval
     for name, values in (("characters", ours), ("score", [each.score for each in judged])):
         known = [value for value in values if value is not None]
-        if len(known) == len(values) > 1:
-            estimate = mean(known)
+        means = mean_by(prompts, known) if len(known) == len(values) else []
+        if len(means) > 1:
+            estimate = mean(means)
             estimates[name] = estimate.value, estimate.interval
+        elif means:  # one prompt has no interval over prompts
+            alone[name] = means[0]
     return {
         "method": judged[0].model,
         **{name: value for name, (value, _) in estimates.items()},
+        **alone,
         **{"wins": rate.wins, "ties": rate.ties, "losses": rate.losses},
         "interval": {name: [interval.low, interval.high] for name, (_, interval) in estimates.items()},
     }
 
 
-def _controls_length(judged: Sequence[Judgement]) -> bool:
-    known = all(each.length is not None and each.baseline_length is not None for each in judged)
-    return known and len(judged) >= FEWEST
+def mean_by(groups: Sequence[Hashable], values: Sequence[float]) -> list[float]:
+    """The mean of the values of each group, in the order in which groups first occur."""
+    members: dict[Hashable, list[float]] = {}
+    for group, value in zip(groups, values, strict=True):
+        members.setdefault(group, []).append(value)
+    return [fmean(own) for own in members.values()]
+
+
+def _without_length(judged: Sequence[Judgement]) -> str:
+    """Why one model has no length-controlled win rate; empty where it has one."""
+    unknown = sum(each.length is None or each.baseline_length is None for each in judged)
+    if unknown:
+        return f"{unknown} of its {number_of(len(judged), 'judgement')} tell no lengths"
+    prompts = len({hash_of(each) for each in judged})
+    return "" if prompts >= FEWEST else f"it takes {FEWEST} prompts, and there are {prompts}"
 
 
 def summaries(
@@ -79,7 +101,8 @@ def summaries(
 
     Raises:
         PreferoError: several judges or baselines; given difficulties beside the judgements' own, of another
-            judge or baseline, or of none of the prompts; judgements of which only some have a difficulty.
+            judge or baseline, or of none of a model's prompts; judgements of which only some have a
+            difficulty.
     """
     one_judge(judged)
     models = by_model(judged)
@@ -88,7 +111,8 @@ def summaries(
             raise PreferoError(
                 "the judgements have difficulties of their own, and others are given: leave out one of them"
             )
-        difficulties.refuse_others(judged)
+        for own in models.values():
+            difficulties.refuse_others(own)
     by_others = {} if difficulties is not None else difficulties_by_others(models)
     rows = []
     for own in models.values():
@@ -97,10 +121,52 @@ def summaries(
         row = summary(own, anchors, None if known is None else [each or 0.0 for each in known])
         if "length_controlled_win_rate" in row:
             row["difficulties"] = {"source": source}
-            if used is not None and known is not None:
-                row["difficulties"] |= {"models": len(used.models), "missing": known.count(None)}
+            if used is not None:
+                telling = used.models if source == "known" else _on_prompts_of(own, models, used.models)
+                missing = prompts_of(own) - set(used.logits)
+                row["difficulties"] |= {"models": len(telling), "missing": len(missing)}
         rows.append(row)
-    return rows, list(_notes(rows, difficulties))
+    return rows, [*_notes_of_judgements(models), *_notes(rows, difficulties)]
+
+
+def prompts_of(judged: Sequence[Judgement]) -> set[str]:
+    """The hashes of the prompts."""
+    return {hash_of(each) for each in judged}
+
+
+def _on_prompts_of(
+    own: Sequence[Judgement], models: dict[str, list[Judgement]], names: Sequence[str]
+) -> list[str]:
+    """Those of the models that were judged on some of the same prompts."""
+    prompts = prompts_of(own)
+    return [name for name in names if prompts & prompts_of(models[name])]
+
+
+def _notes_of_judgements(models: dict[str, list[Judgement]]) -> Iterator[str]:
+    """Notes on judgements that do not tell all, or are not of the same prompts."""
+    every = [each for own in models.values() for each in own]
+    for what, names in (
+        ("judge", [each.judge for each in every]),
+        ("baseline", [each.against for each in every]),
+    ):
+        if 0 < (unknown := names.count(None)) < len(names):
+            of = next(name for name in names if name is not None)
+            yield f"{unknown} of {len(every)} judgements do not say their {what}: it is taken to be {of}"
+    prompts = {name: prompts_of(own) for name, own in models.items()}
+    shared = set.intersection(*prompts.values())
+    if any(own != shared for own in prompts.values()):
+        counts = _listed([f"{name} on {len(own)}" for name, own in prompts.items()])
+        yield (
+            f"the models were judged on different prompts ({counts}; {len(shared)} are shared by all): each "
+            "win rate is over its model's own prompts"
+        )
+    if any(each.length is not None for each in every):  # else nobody expects control of lengths
+        reasons: dict[str, list[str]] = {}
+        for name, own in models.items():
+            reasons.setdefault(_without_length(own), []).append(name)
+        for reason, without in reasons.items():
+            if reason:
+                yield f"no length-controlled win rate of {_listed(without)}: {reason}"
 
 
 def _difficulties(
@@ -109,11 +175,6 @@ def _difficulties(
     """Where the difficulties of one model's prompts come from; themselves where they are not its own."""
     name = own[0].model
     if given is not None:
-        if set(given.of(own)) == {None}:
-            raise PreferoError(
-                f"the difficulties are of none of the prompts that {name} was judged on: they were fitted "
-                "from other prompts"
-            )
         return "known", given
     missing = sum(each.difficulty is None for each in own)
     if not missing:
@@ -127,12 +188,22 @@ def _difficulties(
     return ("absent", None) if set(others.of(own)) == {None} else ("fitted", others)
 
 
+def _flat(row: dict[str, Any]) -> bool:
+    """Whether the interval of a length-controlled win rate has no width, of judgements that are no ties."""
+    low, high = row["interval"]["length_controlled_win_rate"]
+    return high - low < FLAT and row["wins"] + row["losses"] > 0
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _notes(rows: Sequence[dict[str, Any]], given: Difficulties | None) -> Iterator[str]:
     controlled = [row for row in rows if "difficulties" in row]
 
     def models(chosen: Sequence[dict[str, Any]]) -> str:
-        names = [str(row["method"]) for row in chosen]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return _listed([str(row["method"]) for row in chosen])
 
     if absent := [row for row in controlled if row["difficulties"]["source"] == "absent"]:
         yield (
@@ -157,6 +228,12 @@ def _notes(rows: Sequence[dict[str, Any]], given: Difficulties | None) -> Iterat
                 f"{models(among)}: the difficulties were fitted from these judgements too, and follow them "
                 "more closely than those by other models"
             )
+    if flat := [row for row in controlled if _flat(row)]:
+        yield (
+            f"the length-controlled win rate of {models(flat)} is the same on every resample, so that its "
+            "interval has no width: the judgements are too few, or too much of one kind, to fit one. Read "
+            "the win rate"
+        )
     for row in controlled:
         if row["difficulties"].get("missing"):
             yield (

@@ -150,6 +150,10 @@ class ModelSource(Spec):
                     f"(base_model_name_or_path): {error}"
                 ) from None
         else:
+            if (Path(self.name) / "comparison.json").is_file():
+                raise PreferoError(
+                    f"{self.name} holds several runs: name the model of one, such as {self.name}/RUN/model"
+                )
             hint = "; a model is a folder with a config.json, or a name on the hub"
             config = self._from_pretrained("AutoConfig", "model", self.name, hint)
         text = config.get_text_config()
@@ -218,23 +222,29 @@ class ModelSource(Spec):
         return model
 
     @cached_property
-    def base(self) -> ModelSource | None:
-        """The model that the adapters of this name belong to; None, where the name is a model's."""
+    def adapter_file(self) -> Path | None:
+        """The configuration of the adapters of this name; None, where the name is a model's."""
         try:
             with hub_access(self.name):
                 file = find_adapter_config_file(self.name, revision=self.revision)
         except (OSError, ValueError):
             return None  # loading it gives a better message
+        return None if file is None else Path(file)
+
+    @cached_property
+    def base(self) -> ModelSource | None:
+        """The model that the adapters of this name belong to; None, where the name is a model's."""
+        file = self.adapter_file
         if file is None:
             return None
-        config = _read_object(Path(file))
+        config = _read_object(file)
         name = config.get("base_model_name_or_path")
         if not name or not isinstance(name, str):
             raise PreferoError(
                 f"{file} does not say which model its adapters belong to: write the model's folder or hub "
                 "name there, as base_model_name_or_path"
             )
-        folder = Path(file).parent
+        folder = file.parent
         merged = folder.parent / MERGED
         if Path(name).name == MERGED and merged.is_dir() and (folder.parent / "run.json").is_file():
             name = str(merged)  # the run's own, wherever its folder is by now
@@ -262,13 +272,15 @@ class ModelSource(Spec):
 
     @cached_property
     def _adapter_tokens(self) -> Sequence[int]:
-        """The ids of the tokens that the adapters of this name have rows for."""
-        if self.base is None:
+        """The ids of the tokens that the adapters of this name have rows for, and their base has not: rows of
+        other tokens may be trained as well, and begin as what they are."""
+        if self.base is None or self.adapter_file is None:
             return []
-        with hub_access(self.name):
-            file = find_adapter_config_file(self.name, revision=self.revision)
-        rows = _read_object(Path(str(file))).get("trainable_token_indices") or []
-        return sorted({i for ids in rows.values() for i in ids} if isinstance(rows, dict) else rows)
+        rows = _read_object(self.adapter_file).get("trainable_token_indices") or []
+        ids = {i for each in rows.values() for i in each} if isinstance(rows, dict) else set(rows)
+        if ids and (self.base.tokenizer or _has_tokenizer(self.base.name, self.base.revision)):
+            ids -= set(self.base.processor().get_vocab().values())
+        return sorted(ids)
 
     @property
     def continues(self) -> bool:
@@ -278,7 +290,7 @@ class ModelSource(Spec):
     def _with_adapter(self, model: nn.Module) -> nn.Module:
         """The base model with the adapters of this name: to be trained, or merged into its weights."""
         adapted = self.adapted(model)
-        return adapted if self.continues else adapted.merge_and_unload().requires_grad_(True)
+        return adapted if self.continues else merged(adapted).requires_grad_(True)
 
     def adapted(self, model: nn.Module) -> Any:
         """The base model with the adapters of this name beside its weights."""
@@ -382,6 +394,20 @@ def _add_rows(model: nn.Module, ids: Sequence[int]) -> None:
     spare = [i for i in ids if i < rows]  # of a table that is longer than the tokenizer
     for each in embeddings if spare else ():
         each.weight[spare] = each.weight[: min(ids)].mean(0)
+
+
+def merged(adapted: Any) -> Any:
+    """The model with its PEFT adapters added to its weights. Embeddings and a head that share their weights
+    have weights of their own then, if there are adapters on one of them, which would change both."""
+    model = adapted.get_base_model()
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [each for each in (embedding, head) if isinstance(each, BaseTunerLayer)]
+    if layers and head is not None and head.weight is embedding.weight:
+        inner: Any = BaseTunerLayer.get_base_layer(head) if head in layers else head
+        inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+    return adapted.merge_and_unload()
 
 
 def rows_of_tokens(model: nn.Module, ids: Sequence[int]) -> dict[str, Any]:

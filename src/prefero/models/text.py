@@ -59,6 +59,8 @@ class TextKind(Kind[TokenExample, AnyInputs]):
     canvas: int | None = None
     writing: Writing = Writing()
     """How prompts are written, as the first data were read."""
+    largest_token: int = 0
+    """Of all data that were read."""
     _asked: Writing | None = None
     """How they were to be written, before a template was chosen for them."""
 
@@ -112,6 +114,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
                 f"the tokenizer gives the token {largest}, but the model has {vocabulary}: they do not "
                 "belong together; name the model's own tokenizer"
             )
+        self.largest_token = max(self.largest_token, largest)
         return data
 
     @property
@@ -256,6 +259,11 @@ class TextKind(Kind[TokenExample, AnyInputs]):
         )
         return [one.text for one in drawn]
 
+    def longest_response(self, max_new_tokens: int | None) -> int:
+        """The tokens that a response has at most, where ``max_new_tokens`` are asked for. Raises
+        :class:`~prefero.errors.PreferoError` for a kind whose responses are of another length."""
+        return max_new_tokens or SAMPLE_TOKENS
+
     def respond(
         self,
         model: nn.Module,
@@ -273,7 +281,7 @@ class TextKind(Kind[TokenExample, AnyInputs]):
             self.tokenizer,
             prompts,
             generator=torch.Generator(next(model.parameters()).device).manual_seed(seed),
-            max_new_tokens=max_new_tokens or SAMPLE_TOKENS,
+            max_new_tokens=self.longest_response(max_new_tokens),
             count=count,
             temperature=temperature,
             batch_size=batch_size,

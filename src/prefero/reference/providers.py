@@ -204,6 +204,11 @@ class ReferenceSpec(Spec):
     @classmethod
     def named(cls, given: str | Mapping[str, Any] | ReferenceSpec | None) -> ReferenceSpec:
         """A reference as a recipe gives it: a kind or a checkpoint by its name alone, or keys and values."""
+        if not isinstance(given, ReferenceSpec | str | Mapping | None):
+            raise PreferoError(
+                f"a reference is a loaded model, a kind ({', '.join(get_args(ReferenceKind))}), or the name "
+                f"of a model, not {given!r:.80}"
+            )
         return given if isinstance(given, ReferenceSpec) else cls(**_long_form(given))
 
     _read = model_validator(mode="before")(_long_form)

@@ -107,7 +107,7 @@ class Sweep:
 
     def _figure(self, key: str, results: Mapping[str, float], colours: Mapping[str, str]) -> Figure:
         named = evaluated(self.metric)
-        places, marks = _axis([self.values[name].get(key) for name in results])
+        places, marks, log = _axis([self.values[name].get(key) for name in results])
         dots = [
             Dot(
                 name,
@@ -123,7 +123,7 @@ class Sweep:
         chart = scatter(
             dots,
             describe=f"{named.title} against {key}: {points}",
-            x_label=key,
+            x_label=f"{key}, logarithmic" if log else key,
             form=named.form,
             x_marks=marks,
         )
@@ -132,25 +132,25 @@ class Sweep:
         return Figure(f"{named.title} against {key}", f"held out{bars}", chart, note)
 
 
-def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]] | None]:
-    """Places of values on an axis, and its marks: numbers as they are, or by their logarithm where they span
-    more than a factor of ten; anything else side by side."""
+def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]] | None, bool]:
+    """Places of values on an axis, its marks, and whether it is logarithmic: numbers as they are, or by their
+    logarithm where they span a factor of ten or more; anything else side by side."""
     if not all(map(_is_number, values)):
         written = list(map(plain, values))
         options = list(dict.fromkeys(written))
         marks = [(float(place), text) for place, text in enumerate(options)]
-        return [float(options.index(text)) for text in written], marks
+        return [float(options.index(text)) for text in written], marks, False
     numbers = [float(value) for value in values]
     if min(numbers) <= 0 or max(numbers) < 10 * min(numbers):
         different = sorted(set(numbers))
-        return numbers, [(one, plain(one)) for one in different] if len(different) <= MARKS else None
+        return numbers, [(one, plain(one)) for one in different] if len(different) <= MARKS else None, False
     places = [math.log10(one) for one in numbers]
     powers = [10.0**power for power in range(math.ceil(min(places)), math.floor(max(places)) + 1)]
     if len(set(numbers)) <= MARKS:
         shown = sorted(set(numbers))
     else:
         shown = powers if len(powers) > 1 else [min(numbers), max(numbers)]
-    return places, [(math.log10(one), plain(one)) for one in shown]
+    return places, [(math.log10(one), plain(one)) for one in shown], True
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -69,6 +69,13 @@ def _loaded(name: str, prepared: Prepared) -> nn.Module:
     model = prepared.loaded.get(name)
     if model is None:
         model = prepared.kind.other(name, next(prepared.policy.parameters()).dtype)
+    rows = getattr(getattr(model, "config", None), "vocab_size", None)
+    largest = getattr(prepared.kind, "largest_token", 0)
+    if rows is not None and largest >= rows:
+        raise PreferoError(
+            f"the data have the token {largest}, but {name} has {rows} tokens: a model that is measured "
+            "against needs the tokenizer of the one that is trained"
+        )
     prepared.kind.adapt(model, prepared.args.layout)
     return model.to(prepared.args.device).eval()
 

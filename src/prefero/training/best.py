@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from prefero.errors import number_of
 
 METRICS: Mapping[str, bool] = {
     "accuracy": True,
@@ -18,6 +20,14 @@ objective's loss on them, and what ``samples.judge`` says of answers."""
 
 JUDGED: Mapping[str, str | None] = {"win_rate": "start", "win_rate_against_chosen": "chosen", "score": None}
 """The metrics of a judge, and ``samples.against`` that they need."""
+
+OTHER_ROWS = "the runs are measured on different held-out rows, and their results differ for that, too"
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """The last parts of dotted keys; whole ones where two have the same."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)]
 
 
 def measured(record: Mapping[str, Any]) -> dict[str, float]:
@@ -48,12 +58,15 @@ def note(record: Mapping[str, Any]) -> str:
         f"The best of {len(order)} runs was chosen by its {named}, which therefore flatters it: "
         "measure the run that you choose on data that none was chosen by."
     )
+    if len({str(record.get("held_out", {}).get(name)) for name in order}) > 1:
+        told += f" {OTHER_ROWS[0].upper()}{OTHER_ROWS[1:]}."
     equal = sum(values[name] == values[order[0]] for name in order[1:])
-    if equal:
-        told += f" {equal} of the others are as good."
     best = next(row for row in record["evaluation"]["rows"] if row.get("method") == order[0])
     ends = best.get("interval", {}).get(metric)
-    if not ends:
-        return told
-    within = sum(ends[0] <= values[name] <= ends[1] for name in order[1:])
-    return f"{told} Of the {len(order) - 1} others, {within} lie within its 95 % interval."
+    within = sum(ends[0] <= values[name] <= ends[1] for name in order[1:]) if ends else 0
+    if len(order) == 2:
+        place = f" The other lies {'within' if within else 'outside'} its 95 % interval." if ends else ""
+        return told + (" The other is as good." if equal else place)
+    if equal:
+        told += f" {number_of(equal, 'other')} {'is' if equal == 1 else 'are'} as good."
+    return f"{told} Of the {len(order) - 1} others, {within} lie within its 95 % interval." if ends else told

@@ -238,6 +238,13 @@ class PreferenceArguments(TrainingArguments):
                 "training.metric_for_best_model, such as loss or rewards/accuracies"
             )
 
+        greater = BETTER.get(str(self.metric_for_best_model).removeprefix("eval_"))
+        if greater is not None and self.greater_is_better is not greater:
+            raise PreferoError(
+                f"training.greater_is_better is {str(not greater).lower()}, which keeps the worst model by "
+                f"{self.metric_for_best_model}: leave it out"
+            )
+
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """The steps of warm-up; where they are a share of the run, one step at least comes behind them."""
         steps = int(super().get_warmup_steps(num_training_steps))
@@ -265,6 +272,12 @@ class PreferenceArguments(TrainingArguments):
         """The settings by name, without those that cannot be set."""
         return {name: value for name, value in super().to_dict().items() if name in TAKEN | OWN}
 
+
+BETTER: Mapping[str, bool] = {
+    "loss": False, "rewards/accuracies": True, "rewards/margins": True, "samples/win_rate": True,
+    "samples/score": True,
+}  # fmt: skip
+"""Metrics of held-out data, and whether more of them is better."""
 
 _UNSAVED = (
     "training.load_best_model_at_end needs a checkpoint at every evaluation that may be the best, but "
@@ -318,25 +331,9 @@ lines (:class:`transformers.HfArgumentParser`) reads, which knows no unions."""
 _TYPES = {**get_type_hints(PreferenceArguments, include_extras=True), **_CHECKED_AS}
 
 
-def _refuse_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("true and false are no numbers")
-    return value
-
-
-def _checked_type(annotation: Any) -> Any:
-    """The type of a setting, which takes no true or false for a number."""
-    inside, types = [annotation], []
-    while inside:
-        types.append(inside.pop())
-        inside += get_args(types[-1])
-    is_number = bool({int, float} & {*filter(lambda one: isinstance(one, type), types)}) and bool not in types
-    return Annotated[annotation, BeforeValidator(_refuse_truth)] if is_number else annotation
-
-
 _FIELDS: dict[str, Any] = {
     setting.name: (
-        _checked_type(_TYPES[setting.name]),
+        _TYPES[setting.name],
         Field(default=setting.default, description=setting.metadata.get("help")),
     )
     for setting in sorted(fields(PreferenceArguments), key=lambda setting: setting.name not in OWN)
@@ -578,19 +575,6 @@ class TrainConfig(Section):
         kept = OWN | self.training.model_fields_set
         record["training"] = {name: value for name, value in record["training"].items() if name in kept}
         return record
-
-
-def recipe_of(args: PreferenceArguments, sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a trainer in the form of a recipe. ``sections`` are the others that are known by name;
-    one that is None was given as an object, and is left out."""
-    recipe = {name: section for name, section in sections.items() if section is not None}
-    for name, value in args.to_dict().items():
-        section, _, key = RECIPE_PLACES.get(name, f"training.{name}").rpartition(".")
-        if section:
-            recipe[section] = {**recipe.get(section, {}), key: value}
-        else:
-            recipe[key] = value
-    return recipe
 
 
 def home_of(key: str) -> str:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from prefero.errors import PreferoError
-from prefero.models.loading import ModelSource, first_line, kind_of
-from prefero.storage import check_output, write_text, writing
+from prefero.models.loading import ModelSource, first_line, kind_of, merged
+from prefero.storage import check_output, replacing_folder, write_text
 from prefero.training.card import merged_card, write_card
 from prefero.training.checkpoints import CONFIG, STATE
 from prefero.training.run_folder import evaluation_of, need_model, record_of
@@ -77,20 +77,22 @@ def merge(
     trained = record.get("config", {}).get("model") or {}
     remote = bool(trained.get("trust_remote_code"))
     source = ModelSource(str(folder), adapter="merge", dtype=dtype, trust_remote_code=remote)
-    if source.base is None:
+    if source.adapter_file is None:
         replace(source, adapter=None).config()  # or a model is missing altogether
         raise PreferoError(
             f"{str(adapters)!r} is a whole model and has no adapters (no adapter_config.json): there is "
             "nothing to merge"
         )
-    source = source if base is None else source.on(base)
-    assert source.base is not None
+    if base is not None:
+        source = source.on(base)
+        ModelSource(base).config()  # or that model is missing
     try:
         config = source.config()
     except PreferoError as error:
         raise PreferoError(f"{error}. If that model is elsewhere by now, name it: --base MODEL") from None
+    assert source.base is not None
     _refuse_quantised(config, source.base.name)
-    kind = kind_of(trained.get("kind", "auto"), source.base, options=trained.get("options"))
+    kind = kind_of(trained.get("kind", "auto"), source, options=trained.get("options"))
     if not kind.loader:
         raise PreferoError(
             f"the adapters belong to a model of kind {kind.name}, whose pipeline loads and fuses them "
@@ -101,28 +103,31 @@ def merge(
     tokens = _tokens(getattr(processor, "tokenizer", processor))
     apart = _logps(model, tokens)
     try:
-        merged = model.merge_and_unload()
+        whole = merged(model)
     except (AttributeError, NotImplementedError, ValueError) as error:
         named = model.active_peft_config.peft_type.value
         raise PreferoError(f"adapters of the kind {named} cannot be merged: {first_line(error)}") from None
-    weights = next(merged.parameters()).dtype
-    difference = float((_logps(merged, tokens) - apart).abs().max())
+    weights = next(whole.parameters()).dtype
+    difference = float((_logps(whole, tokens) - apart).abs().max())
     if not difference <= TOLERANCES.get(weights, 1e-3):
+        wider = weights in (torch.float16, torch.bfloat16)
+        instead = "merge with --dtype float32" if wider else "these adapters work beside their base alone"
         raise PreferoError(
             f"the merged model gives log-probabilities that differ by up to {difference:.3g} nats from "
-            "those of the base with its adapters, so it is not written: merge with --dtype float32"
+            f"those of the base with its adapters, so it is not written: {instead}"
         )
     notes = list(_notes(folder, trained, source.base.name))
-    with writing(output):
-        merged.save_pretrained(output)
-        processor.save_pretrained(output)
+    with replacing_folder(output) as draft:
+        whole.save_pretrained(draft)
+        processor.save_pretrained(draft)
         for name in (CONFIG, STATE):
             if (folder / name).is_file():
-                shutil.copy(folder / name, output / name)
-    if run is not None:
-        write_card(output, record, evaluation_of(run), merged_into=source.base.name)
-    else:
-        write_text(output / "README.md", merged_card(str(adapters), source.base.name))
+                shutil.copy(folder / name, draft / name)
+        if run is not None:
+            measured = [] if folder.name.startswith("checkpoint-") else evaluation_of(run)  # of the whole run
+            write_card(draft, record, measured, merged_into=source.base.name)
+        else:
+            write_text(draft / "README.md", merged_card(str(adapters), source.base.name))
     told = str(weights).removeprefix("torch.")
     return Merged(output, str(folder), source.base.name, told, difference, tuple(notes))
 

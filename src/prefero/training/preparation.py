@@ -147,11 +147,8 @@ def prepare(
         logger.warning(_ROUNDS, objective.key)
     others = {**(models or {}), "reference": reference}
     loaded = {_given(name, other): other for name, other in others.items() if isinstance(other, nn.Module)}
-    specs = _specs(others, objective)
-    demands = {
-        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
-        for name in sorted(model_names(needs))
-    }
+    specs = specs_of(others, objective)
+    demands = demands_of(needs, kind)
     unread = sorted({*(models or ())} - demands.keys() - {*objective.trains})
     if unread and args.process_index == 0:
         known = ", ".join(demands) or "none"
@@ -256,6 +253,14 @@ def prepare(
     )
 
 
+def demands_of(needs: Needs, kind: Kind) -> dict[str, Demand]:
+    """The demands of an objective on the models besides the policy, by name."""
+    return {
+        name: Demand(signals_of(needs, name), name in compared_models(needs), needs.exact, kind.redrawn)
+        for name in sorted(model_names(needs))
+    }
+
+
 def _first_date(folder: Path) -> dt.date | None:
     """The day on which the run in this folder began: templates that write the date keep it on resuming."""
     try:
@@ -264,7 +269,7 @@ def _first_date(folder: Path) -> dt.date | None:
         return None
 
 
-def _specs(models: Mapping[str, Reference], objective: Objective) -> dict[str, ReferenceSpec]:
+def specs_of(models: Mapping[str, Reference], objective: Objective) -> dict[str, ReferenceSpec]:
     """Who the models besides the policy are; one that the objective trains is a trained copy of the policy
     unless it is said to be another model."""
     specs = {
@@ -286,9 +291,10 @@ def _given(name: str, model: nn.Module) -> str:
 
 
 def _refuse_policy(policy: nn.Module, others: Mapping[str, Reference]) -> None:
-    """Raise :class:`PreferoError` for a model beside the policy that is the policy itself."""
+    """Raise :class:`PreferoError` for a model beside the policy that has weights which are trained."""
+    trained = {id(weight) for weight in policy.parameters() if weight.requires_grad}
     for name, other in others.items():
-        if other is policy:
+        if isinstance(other, nn.Module) and any(id(weight) in trained for weight in other.parameters()):
             place = "reference" if name == "reference" else f"models[{name!r}]"
             raise PreferoError(
                 f"{place} is the model that is trained, and would change with it: leave it out to measure "

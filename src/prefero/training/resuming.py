@@ -110,6 +110,22 @@ class NotFiniteError(PreferoError):
     """A step whose loss or gradient is no finite number, which would make the weights none either."""
 
 
+class EarlyStopping(EarlyStoppingCallback):
+    """Stops training where the metric no longer improves. Evaluations that do not give it do not count: those
+    of other held-out sets, and those of a judge that has failed."""
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **models: Any,
+    ) -> None:
+        if f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}" in (metrics or {}):
+            super().on_evaluate(args, state, control, metrics=metrics, **models)
+
+
 def early_stop(metric: str, callback: EarlyStoppingCallback) -> str:
     """The reason of an early stop, in words."""
     least = callback.early_stopping_threshold

@@ -19,11 +19,13 @@ from prefero.models.loading import kind_of
 from prefero.objectives.compare import Objective
 from prefero.objectives.configurations import from_config
 from prefero.objectives.needs import dry_run
+from prefero.reference.providers import Adapters, ReferenceSpec, chosen_kind
 from prefero.storage import check_output
 from prefero.training import checkpoints
 from prefero.training.config import DataSection, DataSource, PreferenceArguments, TrainConfig
 from prefero.training.identity import of_objective
 from prefero.training.lock import refuse_running
+from prefero.training.preparation import demands_of, specs_of
 from prefero.training.run_folder import refuse_files_of_others, refuse_other_run
 from prefero.training.trainer import PreferenceTrainer
 from prefero.training.trial import try_out
@@ -99,7 +101,11 @@ def checked(config: TrainConfig) -> tuple[Objective, Kind]:
             "model.quantization"
         )
     kind = kind_of("auto", config.model)
-    kind.check(dry_run(objective))
+    needs = dry_run(objective)
+    kind.check(needs)
+    specs = specs_of({**config.models, "reference": config.reference}, objective)
+    for name, demand in demands_of(needs, kind).items():  # adapters are known once the model is loaded
+        chosen_kind(name, specs.get(name, ReferenceSpec()), demand, Adapters(there=True))
     return objective, kind
 
 

@@ -49,6 +49,7 @@ class Samples(TrainerCallback):
         log: the trainer's, for metrics.
         aside: a context whose time does not count as training.
         interrupted: whether a signal has stopped training.
+        held_out: the name of the held-out set that the prompts are of; empty, where there is one alone.
     """
 
     file: Path
@@ -60,6 +61,7 @@ class Samples(TrainerCallback):
     aside: Callable[[], AbstractContextManager[None]]
     interrupted: Callable[[], bool]
     judge: Judging | None = None
+    held_out: str = ""
     lines: list[dict[str, Any]] | None = field(default=None, init=False)
     """Of the run; None before it has begun and after it."""
     row: Mapping[str, Any] = field(default_factory=dict, init=False)
@@ -94,8 +96,10 @@ class Samples(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **models: Any,
     ) -> None:
-        """Add the metrics of this step, so that the best model may be chosen by them."""
-        if not self._training or metrics is None:
+        """Add the metrics of this step, so that the best model may be chosen by them; to those of one
+        held-out set, where there are several, as an early stop counts evaluations."""
+        measured = "_".join(filter(None, ["eval", self.held_out, "runtime"]))
+        if not self._training or metrics is None or measured not in metrics:
             return
         self._begin(models["model"], state.global_step)
         if is_metric(args.metric_for_best_model) and state.global_step:
@@ -109,6 +113,15 @@ class Samples(TrainerCallback):
         self._training = False
         if not self.lines or self.interrupted():
             return
+        if (
+            args.load_best_model_at_end
+            and is_metric(args.metric_for_best_model)
+            and not state.best_global_step
+        ):
+            print(
+                f"no evaluation gave {args.metric_for_best_model}: the model of the last step is kept",
+                file=sys.stderr,
+            )
         kept = state.global_step
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             kept = state.best_global_step or kept

@@ -9,7 +9,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from prefero.models.kind import Kind
 from prefero.objectives.compare import Objective
 from prefero.objectives.needs import dry_run
 from prefero.storage import check_output, finite, write_json
-from prefero.training.best import note, ranked
+from prefero.training.best import OTHER_ROWS, note, ranked
 from prefero.training.checkpoints import complete_checkpoints, shown
 from prefero.training.config import TrainConfig, read_settings
-from prefero.training.identity import UNRECORDED, leaves
+from prefero.training.identity import UNRECORDED, leaves, of_objective
 from prefero.training.lock import FolderLock, refuse_running
 from prefero.training.overrides import override
 from prefero.training.resuming import NotFiniteError
@@ -53,14 +53,18 @@ def compare(
     others resume from their last checkpoint or start; a run whose loss is not finite ends, and the others
     continue.
     """
+    if isinstance(methods, str) or not methods:
+        raise PreferoError(f"methods is {methods!r}: list those to compare, such as ['dpo', 'simpo']")
     study = Study(config, callbacks)
     variants: dict[str, Variant] = {}
     for method in methods:
-        configured = {"method": method} if isinstance(method, str) else dict(method)
-        if configured == {"method": study.config.objective.get("method")}:
-            configured = study.config.objective
-        name = unused_name(str(configured.get("method")), variants)
-        variants[name] = study.variant(name, {"objective": configured})
+        key = method.get("method") if isinstance(method, Mapping) else method
+        if not isinstance(key, str):
+            raise PreferoError(
+                f"{method!r} is no method: name it, or give a mapping with `method` and its arguments"
+            )
+        name = unused_name(key, variants)
+        variants[name] = study.variant(name, {"objective": method})
     with study.running(list(variants.values())):
         for variant in variants.values():
             study.run(variant)
@@ -91,17 +95,18 @@ class Study:
     ) -> None:
         self.config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
         self.callbacks = callbacks
-        self._settings = (
+        self.settings = (
             config.model_dump(exclude_unset=True) if isinstance(config, TrainConfig) else dict(config)
         )
-        if self._settings.get("training"):
-            self._settings["training"] = read_settings(self._settings["training"], "training.")
-        self.record: dict[str, Any] = {"runs": [], "finished": [], "data": {}, "start": {}}
+        if self.settings.get("training"):
+            self.settings["training"] = read_settings(self.settings["training"], "training.")
+        self.record: dict[str, Any] = {"runs": [], "finished": [], "data": {}, "held_out": {}, "start": {}}
         check_output(self.config.output, "folder")
         self._writes = arguments(self.config).process_index == 0
         if self._writes:
             refuse_running(self.config.output)
         self._wanted = self.config.training.resume_from_checkpoint
+        self._before: Mapping[str, Any] = {}
         self.earlier = self._earlier()
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._variants: dict[str, Variant] = {}
@@ -119,27 +124,33 @@ class Study:
                     f"{folder} holds a comparison: name another output folder, resume it with "
                     "training.resume_from_checkpoint=auto, or replace it with training.overwrite=true"
                 )
+            with suppress(PreferoError):  # of a record that is replaced
+                self._before = _recorded(folder / RECORD)
             return {}
         if wanted not in (True, "auto"):
             raise PreferoError(
                 f"training.resume_from_checkpoint is {wanted}, a checkpoint of one run, and these are "
                 "several: auto resumes each from its last"
             )
-        record = _json(folder / RECORD)
-        if wanted is True and not record:
+        self._before = _recorded(folder / RECORD)
+        if wanted is True and not self._before:
             raise PreferoError(
                 f"{folder} holds no comparison to resume; training.resume_from_checkpoint=auto starts one "
                 "where there is none"
             )
-        return record
+        return self._before
 
     # Before anything is trained
 
     def variant(self, name: str, values: Mapping[str, Any]) -> Variant:
         """The run of the recipe with these settings, by their dotted keys. Raises :class:`PreferoError`
-        naming the run, for all that can be wrong before data and weights are looked at."""
+        naming the run, for all that can be wrong before data and weights are looked at. A method that is the
+        recipe's and has no arguments of its own has those of the recipe."""
+        own = self.config.objective
+        if values.get("objective") in (own.get("method"), {"method": own.get("method")}):
+            values = {**values, "objective": own}
         try:
-            settings = override(self._settings, values.items())
+            settings = override(self.settings, values.items())
             config = TrainConfig.parse({**settings, "output": self.config.output / name})
             kept = False
             if self._wanted:
@@ -176,6 +187,7 @@ class Study:
         same."""
         training, held_out, digest = self._data(variant.config)
         self.record["data"][variant.name] = digest
+        self.record["held_out"][variant.name] = [_digest(held_out)]
         before = self.earlier.get("data", {}).get(variant.name, digest)
         if variant.kept and before != digest:
             raise PreferoError(
@@ -206,8 +218,11 @@ class Study:
     def running(self, variants: Sequence[Variant]) -> Iterator[None]:
         """Around the runs: ``comparison.json`` lists these variants and the results that are there, and other
         studies are kept out of the folder."""
+        _refuse_twins(variants)
         for variant in variants:
             self._checked_data(variant)
+        if len({rows[0] for rows in self.record["held_out"].values()}) > 1:
+            self.tell(OTHER_ROWS)
         lock = FolderLock(self.config.output)
         if self._writes:
             lock.take()
@@ -224,7 +239,9 @@ class Study:
             if variant.kept:
                 self._rows[variant.name] = [row for row in rows if row.get("method") == variant.name]
                 self.record["start"][variant.name] = self.earlier.get("start", {}).get(variant.name)
-        dropped = [name for name in self.earlier.get("runs", ()) if name not in self._variants]
+                self._count_measured(variant)
+        left = [name for name in self._before.get("runs", ()) if name not in self._variants]
+        dropped = [name for name in left if (self.config.output / str(name)).is_dir()]
         if dropped:
             self.tell(f"no longer part of the comparison, and left in their folders: {', '.join(dropped)}")
         self._write()
@@ -255,9 +272,23 @@ class Study:
         except NotFiniteError as error:
             rows = [{"method": variant.name, "failed": str(error)}]
             self.tell(f"{variant.name} {error}")
+        except PreferoError as error:
+            if error.args and variant.name not in str(error):
+                error.args = (f"{variant.name}: {error}", *error.args[1:])
+            raise
         gc.collect()  # a run that has failed holds its model in the error
+        self._count_measured(variant)
+        self._count_measured(variant)
         self._rows[variant.name] = rows
         self._write()
+
+    def _count_measured(self, variant: Variant) -> None:
+        """Note how many held-out examples a run was measured on: those that do not fit are left out."""
+        measured = record_of(variant.config.output).get("data", {}).get("eval") or {}
+        self.record["held_out"][variant.name] = [
+            *self.record["held_out"][variant.name][:1],
+            measured.get("examples"),
+        ]
 
     def _same_start(self, variant: Variant, trainer: PreferenceTrainer) -> None:
         """Raise :class:`PreferoError` if the model is another one than that which a run of the same settings
@@ -305,6 +336,26 @@ def unused_name(name: str, taken: Mapping[str, Any]) -> str:
     return next(one for one in itertools.chain([name], numbered) if one.lower() not in lower)
 
 
+def _refuse_twins(variants: Sequence[Variant]) -> None:
+    """Raise :class:`PreferoError` for two runs of the same settings, written in two ways or not."""
+    seen: dict[str, str] = {}
+    for variant in variants:
+        settings = {**variant.config.as_dict(), "objective": of_objective(variant.objective)}
+        said = {key: value for key, value in leaves(finite(settings)) if key not in UNRECORDED}
+        written = repr(sorted((key, repr(_as_number(value))) for key, value in said.items()))
+        if written in seen:
+            raise PreferoError(
+                f"{variant.name} has the same settings as {seen[written]}: a run like another tells nothing "
+                "new. Leave one of the two out"
+            )
+        seen[written] = variant.name
+
+
+def _as_number(value: Any) -> Any:
+    """The value, 1 as 1.0 is."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 _AS_TOKENS = {"max_length", "too_long", "template", "chat_template_kwargs", "score"}
 """Settings of data that decide how rows become tokens, and not which rows are read."""
 
@@ -337,10 +388,25 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or none that can be read."""
+_SHAPE = {"runs": list, "finished": list, "data": dict, "start": dict, "evaluation": dict, "sweep": dict}
+
+
+def _recorded(file: Path) -> dict[str, Any]:
+    """The content of ``comparison.json``; empty where there is none. Raises :class:`PreferoError` for another
+    content than prefero writes."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError) as error:
+        raise PreferoError(f"{file} cannot be read ({error}): restore it, or name another folder") from None
+    wrong = [
+        key
+        for key, kind in _SHAPE.items()
+        if not isinstance(record, dict) or not isinstance(record.get(key, kind()), kind)
+    ]
+    if wrong:
+        raise PreferoError(
+            f"{file}: {wrong[0]} is not what prefero writes: restore it, or name another folder"
+        )
+    return dict(record)

@@ -4,14 +4,13 @@ rule."""
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import (
-    EarlyStoppingCallback,
     EvalPrediction,
     PrinterCallback,
     TrainerCallback,
@@ -43,8 +41,7 @@ from prefero.objectives.compare import Objective
 from prefero.objectives.needs import Sizes, materialise
 from prefero.reference.cache import CacheShare
 from prefero.reference.providers import fill_cache
-from prefero.sections import Spec
-from prefero.storage import finite, write_json
+from prefero.storage import write_json
 from prefero.training import checkpoints, identity
 from prefero.training.auxiliary import (
     Extrapolation,
@@ -55,17 +52,25 @@ from prefero.training.auxiliary import (
     auxiliary_models,
 )
 from prefero.training.batches import Collator, DrawnItems, RankBatches
-from prefero.training.config import PreferenceArguments as PreferenceArguments, SampleSettings, recipe_of
+from prefero.training.config import PreferenceArguments as PreferenceArguments, SampleSettings
 from prefero.training.metrics import MONITORED, Evaluated, StepLog, evaluate, held_out_row
 from prefero.training.oracle import ComparisonOracleStep
 from prefero.training.preparation import Reference, prepare
-from prefero.training.resuming import AtStart, NotFiniteError, ResumingTrainer, StopInOrder, early_stop
+from prefero.training.recipe import recipe_of
+from prefero.training.resuming import (
+    AtStart,
+    EarlyStopping,
+    NotFiniteError,
+    ResumingTrainer,
+    StopInOrder,
+    early_stop,
+)
 from prefero.training.run_folder import MonitorCallback, RunFolder, described
-from prefero.training.samples import Samples, generators_kept, samples_of
+from prefero.training.samples import Samples, generators_kept, is_metric, samples_of
 from prefero.training.step import BackwardAndStep, Ranks, Scorer, UpdateRule, WholeStep
 from prefero.training.trainer_surface import require_surface
 from prefero.training.trial import given_of, loader_of, try_out
-from prefero.training.tuning import search
+from prefero.training.tuning import model_from, search
 from prefero.training.vocabulary import as_arguments, named_as_given
 
 logger = logging.getLogger(__name__)
@@ -100,7 +105,7 @@ class PreferenceTrainer(ResumingTrainer):
         models: other models that the objective reads, by name.
         peft_config: a configuration of PEFT adapters, to train them alone.
         model_init: a function that makes the model, in place of ``model``; it is called once, after the seed
-            is set.
+            is set. It may take a trial of :meth:`hyperparameter_search`, which is None here.
         compute_metrics: called at each evaluation with an :class:`transformers.EvalPrediction` whose
             ``predictions`` are arrays over the held-out examples, ``reward``, ``logps`` and ``length``, each
             by role (NaN where an example has no such response), and whose ``label_ids`` are None. Its results
@@ -136,7 +141,7 @@ class PreferenceTrainer(ResumingTrainer):
         reference: Reference = "auto",
         models: Mapping[str, Reference] | None = None,
         peft_config: Any = None,
-        model_init: Callable[[], nn.Module] | None = None,
+        model_init: Callable[..., nn.Module] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, Any] = (None, None),
         callbacks: list[TrainerCallback] | None = None,
@@ -168,7 +173,7 @@ class PreferenceTrainer(ResumingTrainer):
             judge = None if sampled.judge is None else judge_named(sampled.judge)
         if model is None and model_init is not None:
             set_seed(args.seed)
-            model = model_init()
+            model = model_from(model_init)
         elif model is None or model_init is not None:
             raise PreferoError("give either model or model_init, a function that makes the model")
         self.prepared = prepared = prepare(
@@ -211,19 +216,10 @@ class PreferenceTrainer(ResumingTrainer):
         self._prepare_models()
         self._steps = StepLog(sum_over_ranks, args.device)
         self._stop = StopInOrder(sum_over_ranks, args.device)
-        named = {
-            "model": _named_model(model),
-            "data": _named_data(train_dataset, eval_dataset),
-            "objective": _configuration(prepared.objective),
-            "reference": _spec(prepared.specs.get("reference"), reference),
-            "models": {
-                name: _spec(spec, (models or {}).get(name))
-                for name, spec in prepared.specs.items()
-                if name != "reference"
-            },
-            **self.sections,
-        }
-        self._add_callbacks(recipe_of(args, named) if recipe is None else recipe)
+        if recipe is None:
+            others = {**(models or {}), "reference": reference}
+            recipe = recipe_of(prepared, model, train_dataset, eval_dataset, others) | dict(self.sections)
+        self._add_callbacks(recipe)
 
     # What a step is made of
 
@@ -273,7 +269,7 @@ class PreferenceTrainer(ResumingTrainer):
         if self.prepared.train is None:
             return None
         kind, length = self.prepared.kind, args.max_length
-        data = next(iter(self.prepared.held_out.values()), self.prepared.train)
+        name, data = next(iter(self.prepared.held_out.items()), ("", self.prepared.train))
         prompts, options = samples_of(kind, getattr(data, "source", ()), settings, args, judge)
         if not prompts:
             return None
@@ -287,6 +283,7 @@ class PreferenceTrainer(ResumingTrainer):
             self._aside,
             lambda: self._stop.stopped,
             judge,
+            name,
         )
 
     def _log_apart(self, logs: dict[str, float]) -> None:
@@ -339,9 +336,7 @@ class PreferenceTrainer(ResumingTrainer):
                     "training.early_stopping_patience is set, and callbacks hold an EarlyStoppingCallback "
                     "too: leave one of the two out"
                 )
-            callbacks.append(
-                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
-            )
+            callbacks.append(EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold))
         if isinstance(self.update, FastSlowStep):
             self.kept["fast-slow"] = self.update
             callbacks.append(TakingTurns(self.update, trained.get("slow")))
@@ -503,6 +498,7 @@ class PreferenceTrainer(ResumingTrainer):
             logs |= self._steps.drain()
         super().log(logs, start_time)
 
+    @named_as_given
     def hyperparameter_search(
         self,
         hp_space: Callable[[Any], Mapping[str, Any]] | None = None,
@@ -518,8 +514,9 @@ class PreferenceTrainer(ResumingTrainer):
 
         Each trial is a trainer of its own, made from the arguments of this one and ``model_init``, in the
         folder ``run-0``, ``run-1``, … of the output folder; they share the cache of reference scores.
-        ``hp_space`` returns settings by the names of :class:`PreferenceArguments`, and arguments of the
-        method as ``objective.beta``; by default the learning rate and the number of epochs.
+        ``model_init`` may take the trial. ``hp_space`` returns settings by the names of
+        :class:`PreferenceArguments`, and the method and its arguments as ``objective`` and
+        ``objective.beta``; by default the learning rate and the number of epochs.
         ``compute_objective`` makes a number of the metrics of an evaluation, by default ``eval_loss`` to
         minimise or ``eval_rewards/accuracies`` to maximise. ``kwargs`` are options of Optuna's
         ``create_study``, and its ``timeout``, ``catch`` and ``gc_after_trial``; the sampler is TPE with the
@@ -550,9 +547,12 @@ class PreferenceTrainer(ResumingTrainer):
         with _known_metric():
             return super()._evaluate(*args, **kwargs)
 
-    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        wanted = str(self.args.metric_for_best_model).removeprefix("eval_")
+        if self.samples is not None and is_metric(wanted) and f"eval_{wanted}" not in metrics:
+            return False  # the judge has failed, which was said
         with _known_metric():
-            return super()._determine_best_metric(*args, **kwargs)
+            return super()._determine_best_metric(metrics, trial)
 
     def evaluation_loop(
         self,
@@ -628,36 +628,6 @@ class PreferenceTrainer(ResumingTrainer):
                 extra=self._monitored,
                 progress=self._progress,
             )
-
-
-def _named_model(model: Any) -> dict[str, Any] | None:
-    """Where a model comes from, as a recipe says it; None for one that is loaded already."""
-    return _plain(ModelSource(model) if isinstance(model, str) else model)
-
-
-def _spec(spec: Any, given: Any) -> dict[str, Any] | None:
-    """Who a model beside the policy is, as a recipe says it; None for one that was given loaded."""
-    return None if isinstance(given, nn.Module) else _plain(spec)
-
-
-def _plain(source: Any) -> dict[str, Any] | None:
-    """A section of a recipe that is a dataclass, as JSON has it; None for anything else."""
-    return finite(asdict(source)) if isinstance(source, Spec) else None  # type: ignore[call-overload]
-
-
-def _named_data(train: Any, held_out: Any) -> dict[str, Any] | None:
-    """The names of files, folders and hub data sets among the data that were given."""
-    given = {"train": train, "eval": held_out}
-    return {name: str(data) for name, data in given.items() if isinstance(data, str | Path)} or None
-
-
-def _configuration(objective: Objective) -> dict[str, Any] | None:
-    """The configuration that gives an objective back; None for one of the user's own making."""
-    configured = {"method": objective.key, **objective.arguments}
-    try:
-        return None if objective.key is None else json.loads(json.dumps(configured))
-    except (TypeError, ValueError):  # an argument that is an object
-        return None
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ import pydantic
 from prefero.bounded_json import read_as
 from prefero.errors import PreferoError, number_of
 from prefero.objectives.expressions import parse
+from prefero.objectives.registry import find
 from prefero.sections import STRICT
 from prefero.storage import append_line, replacing
 
@@ -134,7 +135,8 @@ def canonical(objective: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def signature(objective: Mapping[str, Any]) -> str:
-    """The same for objectives that are the same."""
+    """The same for objectives that are the same, whether or not they write down what is the default."""
     with suppress(PreferoError):
+        objective = {**find(str(objective.get("method"))).defaults, **objective}
         objective = canonical(objective)
-    return json.dumps(objective, sort_keys=True)
+    return json.dumps(objective, sort_keys=True, default=str)

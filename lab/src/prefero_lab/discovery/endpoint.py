@@ -257,7 +257,7 @@ def content_of(reply: bytes) -> str:
     Raises :class:`Unreadable` where it has none, and :class:`Failed` for a reply of another kind, such as
     the page of a proxy.
     """
-    text = reply.decode("utf-8", "replace")
+    text = reply.decode("utf-8-sig", "replace")
     try:
         decoded = DECODER.decode(text)
         choice = _Completion.model_validate(decoded).choices[0]
@@ -273,8 +273,13 @@ def content_of(reply: bytes) -> str:
     if isinstance(content, str) and content.strip():
         # Thoughts may hold drafts, and a template may have opened them before the reply begins.
         answer = re.split(r"</think(?:ing)?>", content)[-1]
-        if choice.finish_reason == "length" and "}" not in answer:
-            raise Unreadable(f"the reply was cut off at the model's limit: {shortened(answer)}")
+        answer = re.split(r"<think(?:ing)?>", answer)[
+            0
+        ]  # thoughts without an end, of a reply that was cut off
+        if choice.finish_reason == "length" and not objects(answer)[0]:
+            raise Unreadable(f"the reply was cut off at the model's limit: {shortened(content)}")
+        if not answer.strip():
+            raise Unreadable(f"the reply is thoughts, with no answer after them: {shortened(content)}")
         return answer
     if message.refusal:
         raise Unreadable(f"the model refused: {shortened(str(message.refusal))}")

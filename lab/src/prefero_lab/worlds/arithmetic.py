@@ -111,8 +111,9 @@ class Checked:
 
 
 def check(prompt: str, text: str) -> Checked:
-    """Correctness of the answer, and the first wrong step."""
-    steps, places, at = [], [], 0
+    """Correctness of the answer, and the first wrong step. A text may begin with the space behind its
+    problem."""
+    steps, places, at = [], [], len(text) - len(text.lstrip(" "))
     while at < len(text) and (found := STEP.match(text, at)):
         steps.append(found[1])
         places.append((at, found.end(1)))
@@ -210,7 +211,7 @@ class ArithmeticWorld(TextWorld):
             bad = [(one, found) for one, found in checked if found.valid and found.first_wrong is not None]
             for one, found in bad[:most]:
                 assert found.first_wrong is not None
-                wrong.append((one, found, one.text[: found.places[found.first_wrong - 1][0]].rstrip()))
+                wrong.append((one, found, one.text[: found.places[found.first_wrong - 1][0]].strip()))
         if not wrong:
             return []
         asked = [f"{one.prompt} {before}".rstrip() for one, _, before in wrong]
@@ -219,7 +220,8 @@ class ArithmeticWorld(TextWorld):
         for i, (one, found, before) in enumerate(wrong):
             prompt, step = str(one.prompt), found.first_wrong or 0
             for other in again[i * tries : (i + 1) * tries]:
-                text = f"{before} {other.text}".strip()
+                begins = one.text[: len(one.text) - len(one.text.lstrip(" "))]  # as the rejected side does
+                text = begins + " ".join(filter(None, (before, other.text.strip())))
                 repaired = check(prompt, text)
                 same = repaired.steps[step - 1 : step] == found.steps[step - 1 : step]
                 if other.ended and repaired.right and repaired.valid and not same:

@@ -196,7 +196,8 @@ def play(
             batch_size=1024,
         )
         for i, one in zip(open_ones, drawn, strict=True):
-            said = one.text if re.fullmatch(r"\w+ \w+\.", one.text) else NOTHING
+            said = one.text.strip()
+            said = said if re.fullmatch(r"\w+ \w+\.", said) else NOTHING
             done[i] = done[i].after(said, rngs[i])
     return done
 

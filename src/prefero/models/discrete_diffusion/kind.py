@@ -260,6 +260,17 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
         lengths = [min(length, limit - len(context)) for context in given]
         return [self.text(ids) for ids in self.fill(model, given, lengths, seed)]
 
+    def longest_response(self, max_new_tokens: int | None) -> int:
+        """Raise :class:`~prefero.errors.PreferoError` for another length than that of the canvas."""
+        if self.canvas is None:
+            return super().longest_response(max_new_tokens)
+        if max_new_tokens not in (None, self.canvas):
+            raise PreferoError(
+                f"the longest response is {max_new_tokens} tokens, but those of this model fill a canvas of "
+                f"{self.canvas}: leave --max-new-tokens out"
+            )
+        return self.canvas
+
     def respond(
         self,
         model: nn.Module,
@@ -276,7 +287,7 @@ class DiscreteDiffusion(TextKind[CorruptedBatch]):
             raise PreferoError(f"temperature is {temperature:g}, but a model of kind {self.name} has none")
         asked = [prompt for prompt in as_examples(prompts) for _ in range(count)]
         given = prompt_ids(asked, self.tokenizer, writing=writing)
-        length = self.canvas or max_new_tokens or SAMPLE_TOKENS
+        length = self.longest_response(max_new_tokens)
         drawn: list[PlainAnswer] = []
         for start in range(0, len(given), batch_size):
             some = given[start : start + batch_size]
