@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from prefero.report.charts import LABEL_GAP, Line, line_chart, smoothed, spread, thinned
+from prefero.report.charts import LABEL_GAP, Dot, Line, line_chart, scatter, smoothed, spread, thinned
 from prefero.report.numbers import duration, number, percent, tick_labels, ticks
 from prefero.report.page import typeset
 
@@ -112,3 +112,11 @@ def test_a_chart_says_in_words_what_it_shows():
 )
 def test_indices_of_equations(plain, html):
     assert typeset(plain) == html
+
+
+def test_the_label_of_a_dot_stands_where_there_is_room():
+    dots = [Dot("a long name on the left", "start", 0, 1), Dot("a long name on the right", "start", 9, 2)]
+    labels = re.findall(
+        r'<text class="end [^>]*text-anchor="(\w+)">([^<]+)<', scatter(dots, describe="", x_label="")
+    )
+    assert labels == [("start", dots[0].label), ("end", dots[1].label)]

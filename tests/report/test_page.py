@@ -185,3 +185,19 @@ def test_images_are_shown_from_the_file_itself_and_nothing_else_is_loaded(tmp_pa
     assert page.count(f'<img src="{pixel}"') == 2
     assert 'alt="before: a &#34;cat&#34; &lt;b&gt;"' in page
     assert "<img" not in page.replace(f'<img src="{pixel}"', "")
+
+
+def test_the_top_of_a_sweep_shows_what_its_runs_are_chosen_by(tmp_path):
+    folder = folders.write_comparison(tmp_path / "run")
+    record = json.loads((folder / "comparison.json").read_text())
+    values = {name: {"objective.method": name} for name in folders.METHODS}
+    over = {"objective.method": list(folders.METHODS)}
+    for metric, tiles in (
+        ("gold_reward", {"gold"}),
+        ("win_rate", {"win"}),
+    ):
+        sweep = {"over": over, "values": values, "metric": metric, "trials": None}
+        (folder / "comparison.json").write_text(json.dumps({**record, "sweep": sweep}))
+        page = render(folder).read_text(encoding="utf-8")
+        top = text_of(page[page.index('<div class="tiles">') : page.index("<nav")])
+        assert {word for word in ("gold", "win") if word in top.lower()} == tiles

@@ -250,6 +250,7 @@ def scatter(
     parts = [_grid(frame, form, x_label, x_marks)]
     for dot in dots:
         x, y = frame.at(dot.x, dot.y)
+        to_the_left = x > (LEFT + frame.end) / 2  # where there is room for the label
         bars = []
         if dot.x_interval:
             low, high = (frame.at(end, dot.y)[0] for end in dot.x_interval)
@@ -260,15 +261,17 @@ def scatter(
         parts.append(
             Markup(
                 '<g class="line {0}"><path class="bar" d="{1}"/><circle cx="{2:.1f}" cy="{3:.1f}" r="5">'
-                '<title>{4}</title></circle></g><text class="end {0}" x="{5:.1f}" y="{6:.1f}">{7}</text>'
+                "<title>{4}</title></circle></g>"
+                '<text class="end {0}" x="{5:.1f}" y="{6:.1f}" text-anchor="{7}">{8}</text>'
             ).format(
                 dot.colour,
                 " ".join(bars),
                 x,
                 y,
                 f"{dot.label}: {number(dot.y)}" + ("" if x_marks else f" at {number(dot.x)}"),
-                x + 8,
+                x + (-8 if to_the_left else 8),
                 y - 8,
+                "end" if to_the_left else "start",
                 dot.label if dot.named else "",
             )
         )

@@ -83,7 +83,11 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
     shown = tuple(sweep.runs.values())[:SHOWN] if sweep else comparison.runs
     runs = [(run, run.name, f"method-{index % 8}") for index, run in enumerate(shown)]
     colours = {name: colour for _, name, colour in runs}
-    headline, tiles = summary.of_comparison(comparison, shown, "run" if sweep else "method")
+    headline, tiles = (
+        summary.of_comparison(comparison, shown, "run", sweep.metric)
+        if sweep
+        else summary.of_comparison(comparison, shown, "method")
+    )
     samples, sample_count = contents.samples(runs)
     return {
         **_shared(runs),

@@ -152,8 +152,11 @@ def _tokens_per_second(run: Run) -> float | None:
     return float(np.average([rate for _, rate in rates], weights=seconds))
 
 
-def of_comparison(comparison: Comparison, shown: Sequence[Run], noun: str) -> tuple[str, list[Tile]]:
-    """The headline, and one tile for each run that is shown; ``noun`` is what the runs are called."""
+def of_comparison(
+    comparison: Comparison, shown: Sequence[Run], noun: str, metric: str | None = None
+) -> tuple[str, list[Tile]]:
+    """The headline, and one tile for each run that is shown, with the ``metric`` that the runs are chosen by,
+    if there is one; ``noun`` is what the runs are called."""
     runs, rows, failed = comparison.runs, comparison.evaluation, comparison.failed
     unfinished = [run.name for run in runs if not run.finished and run.name not in failed]
     fired = sum(len(run.findings) for run in runs)
@@ -172,13 +175,13 @@ def of_comparison(comparison: Comparison, shown: Sequence[Run], noun: str) -> tu
     sentences.append(f"{counted(fired, 'monitor')} fired." if fired else "No monitor fired.")
     by_method = {str(row.get("method")): row for row in rows}
     return " ".join(sentences), [
-        _method_tile(run, by_method.get(run.name, {}), f"method-{index % 8}")
+        _method_tile(run, by_method.get(run.name, {}), f"method-{index % 8}", metric)
         for index, run in enumerate(shown)
     ]
 
 
-def _method_tile(run: Run, row: Mapping[str, object], colour: str) -> Tile:
-    for name in ("win_rate", "gold_reward", "reward", "accuracy"):
+def _method_tile(run: Run, row: Mapping[str, object], colour: str, metric: str | None) -> Tile:
+    for name in (*([metric] if metric else []), "win_rate", "gold_reward", "reward", "accuracy"):
         value = row.get(name)
         if isinstance(value, int | float):
             named, interval = evaluated(name), interval_of(row, name)
